@@ -1,0 +1,65 @@
+# Headgate. `make help` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+PROTOS := $(wildcard proto/headgate/v1/*.proto)
+
+.PHONY: help
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("headgate needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.PHONY: install
+install: $(STAMP) ## set up .venv with everything; .venv/bin/headgate is there afterwards
+
+.PHONY: run
+run: install ## run the service on the embedded store: REST on :8080, gRPC on :50051
+	exec $(BIN)/headgate up
+
+.PHONY: test
+test: install ## run the tests: unit, contract, rpc, edge and faults, on real parts
+	$(BIN)/python -m pytest --numprocesses auto --cov --cov-report=term
+
+.PHONY: check
+check: lint proto-check envoy-check ## all that is checked beside the tests
+
+.PHONY: lint
+lint: install ## lint and type-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: install ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: generate
+generate: install ## regenerate generated/ from proto/
+	$(BIN)/python -m headgate_bridge.generate
+
+.PHONY: proto-check
+proto-check: install ## lint the protos, look for breaking changes, and see that generated/ is up to date
+	$(BIN)/python -m headgate_bridge.generate --check
+	mkdir -p .build
+	$(BIN)/python -m headgate_bridge.generate --image .build/image.binpb
+	$(BIN)/buf lint .build/image.binpb --config buf.yaml
+	@# An image of the protos as they were last released lies beside them; without one there is nothing to break.
+	$(BIN)/buf breaking .build/image.binpb --against proto/released.binpb --config buf.yaml
+
+.PHONY: envoy-check
+envoy-check: install ## let the real Envoy validate envoy.yaml
+	$(BIN)/envoy --mode validate --log-level error -c envoy.yaml
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf .venv .build .coverage* .mypy_cache .ruff_cache .hypothesis
