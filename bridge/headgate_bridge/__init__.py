@@ -1,0 +1,7 @@
+"""The HTTP side of Headgate: the real Envoy, run from envoy.yaml."""
+
+from headgate_bridge.config import BridgeConfig, BridgeError, render
+from headgate_bridge.envoy import Envoy
+from headgate_bridge.launcher import launcher
+
+__all__ = ["BridgeConfig", "BridgeError", "Envoy", "launcher", "render"]

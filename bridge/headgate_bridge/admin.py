@@ -1,0 +1,78 @@
+"""The few questions that are put to Envoy's admin interface."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+# A local answer of a few kilobytes: whoever takes longer hangs.
+TIMEOUT_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Admin:
+    """Envoy's admin interface, on a Unix socket or a port of loopback.
+
+    Every method raises OSError if Envoy cannot be reached, and TimeoutError, a kind of it, if it does not answer.
+    """
+
+    address: Path | int
+
+    async def is_ready(self) -> bool:
+        """Whether Envoy has started: its listeners are bound and its workers run."""
+        return (await self._ask("GET", "/ready")).strip() == "LIVE"
+
+    async def listener_port(self, name: str) -> int:
+        """Returns the TCP port that a listener is bound to.
+
+        :raises LookupError: there is no such listener.
+        """
+        listeners = json.loads(await self._ask("GET", "/listeners?format=json")).get("listener_statuses", [])
+        for listener in listeners:
+            if listener["name"] == name:
+                return int(listener["local_address"]["socket_address"]["port_value"])
+        raise LookupError(name)
+
+    async def stop_listening(self) -> None:
+        """Closes the listeners, and each connection after its next answer."""
+        # In this order: a connection that asks in between is told to go as well.
+        await self._ask("POST", "/healthcheck/fail")
+        await self._ask("POST", "/drain_listeners")
+
+    async def is_idle(self) -> bool:
+        """Whether no request is under way and all that was answered has left for the client."""
+        busy = ("downstream_rq_active", "downstream_cx_tx_bytes_buffered")
+        gauges = await self._ask("GET", f"/stats?filter=({'|'.join(busy)})$")
+        for line in gauges.splitlines():
+            name, _, value = line.partition(": ")
+            # The admin interface counts this very request.
+            if name.endswith(busy) and not name.startswith("http.admin.") and int(value):
+                return False
+        return True
+
+    async def _ask(self, method: str, path: str) -> str:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            if isinstance(self.address, int):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.address)
+            else:
+                reader, writer = await asyncio.open_unix_connection(self.address)
+            try:
+                writer.write(f"{method} {path} HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\n\r\n".encode())
+                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            finally:
+                writer.close()
+        chunked = b"transfer-encoding: chunked" in head.lower()
+        return (_unchunk(body) if chunked else body).decode()
+
+
+def _unchunk(body: bytes) -> bytes:
+    """Returns what a complete body in HTTP/1.1's chunked coding holds."""
+    parts = []
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        length = int(size, 16)
+        parts.append(rest[:length])
+        body = rest[length + 2 :]
+    return b"".join(parts)

@@ -1,0 +1,161 @@
+"""envoy.yaml, filled in: where to listen, where the servers are, how large a body may be."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# The server refuses a body over its limit in its own words, so it has to see a little more than the limit.
+BODY_MARGIN = 1024 * 1024
+
+LISTENER = "http"
+CLUSTER = "headgate"
+TRANSCODER = "transcoder"
+
+
+class BridgeError(Exception):
+    """The bridge cannot be started or run: one line, fit to be shown as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeConfig:
+    """What one Envoy is started with. What is not here stands in envoy.yaml."""
+
+    # Nobody outside this machine, unless asked for: Envoy speaks no TLS here. A name is looked up once, at the start.
+    http_host: str = "127.0.0.1"
+
+    # The port for HTTP proxies that most people try first. 0: any free port, `Envoy.http_port` says which.
+    http_port: int = 8080
+
+    # Hosts and ports of the gRPC servers, at least one. The default is gRPC's customary port on this machine.
+    upstreams: tuple[tuple[str, int], ...] = (("127.0.0.1", 50051),)
+
+    # TCP port of Envoy's admin interface on loopback, which lets whoever reaches it stop Envoy. 0: a Unix socket in a
+    # folder that only this user can enter.
+    admin_port: int = 0
+
+    # The server's limit of a request body, in bytes, after inflation. Envoy's own lies BODY_MARGIN above.
+    body_limit: int = 8 * 1024 * 1024
+
+    # None: the envoy.yaml that comes with Headgate.
+    config_file: Path | None = None
+
+    # Of Envoy's log, on standard error: trace, debug, info, warning, error, critical or off. Below warning it chats.
+    log_level: str = "warning"
+
+    # Envoy's worker threads. Two carry more than a server process can take in; each has its own upstream connections.
+    concurrency: int = 2
+
+
+def render(config: BridgeConfig, *, admin_socket: Path | None = None) -> str:
+    """Returns the configuration to give to Envoy, in JSON.
+
+    :param admin_socket: where to put the Unix socket of the admin interface; without it and without an `admin_port` the
+        interface gets any free port on loopback.
+    :raises BridgeError: the file is missing, is not YAML, or lacks a part that has to be filled in; `http_host` is a
+        name that nobody knows.
+    """
+    path = config.config_file or _shipped("envoy.yaml", "envoy.yaml")
+    document = _load(path)
+    try:
+        _fill_in(document, config, admin_socket)
+    except _MissingPartError as missing:
+        raise BridgeError(f"{path}: there is no {missing}") from None
+    return json.dumps(document, indent=1)
+
+
+def _shipped(packaged: str, in_checkout: str) -> Path:
+    """Returns a file that lies beside the code in a wheel and elsewhere in a checkout."""
+    here = Path(__file__).resolve().parent
+    beside = here / packaged
+    return beside if beside.exists() else here.parents[1] / in_checkout
+
+
+def _load(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BridgeError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BridgeError(f"{path} is not UTF-8 text") from error
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise BridgeError(f"{path}{line}: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise BridgeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+class _MissingPartError(Exception):
+    """The name of the part, from the top of the document."""
+
+
+def _fill_in(document: Any, config: BridgeConfig, admin_socket: Path | None) -> None:
+    resources = _part(document, "static_resources")
+    listener = _named(_part(resources, "listeners"), LISTENER, "listener")
+    listener["address"] = _socket_address(_ip_address(config.http_host), config.http_port)
+    _fill_in_transcoder(listener, config)
+    cluster = _named(_part(resources, "clusters"), CLUSTER, "cluster")
+    cluster["load_assignment"] = {
+        "cluster_name": CLUSTER,
+        "endpoints": [
+            {"lb_endpoints": [{"endpoint": {"address": _socket_address(*upstream)}} for upstream in config.upstreams]}
+        ],
+    }
+    if admin_socket is not None and not config.admin_port:
+        # 0600: whoever may connect may stop Envoy.
+        document["admin"] = {"address": {"pipe": {"path": str(admin_socket), "mode": 0o600}}}
+    else:
+        document["admin"] = {"address": _socket_address("127.0.0.1", config.admin_port)}
+
+
+def _fill_in_transcoder(listener: dict[str, Any], config: BridgeConfig) -> None:
+    chains = _part(listener, "filter_chains")
+    managers = [
+        connection["typed_config"]
+        for chain in (chains if isinstance(chains, list) else [])
+        for connection in _part(chain, "filters")
+        if isinstance(connection, dict) and "http_filters" in (connection.get("typed_config") or {})
+    ]
+    if not managers:
+        raise _MissingPartError(f"http_connection_manager in the listener {LISTENER!r}")
+    for manager in managers:
+        settings = _part(_named(manager["http_filters"], TRANSCODER, "http filter"), "typed_config")
+        settings["max_request_body_size"] = config.body_limit + BODY_MARGIN
+        # A relative path would depend on the folder Envoy is started in. An absolute one was put there on purpose.
+        if not Path(settings.get("proto_descriptor", "")).is_absolute():
+            descriptor = _shipped("headgate.binpb", "generated/headgate.binpb")
+            if not descriptor.exists():
+                raise BridgeError(f"{descriptor} is missing")
+            settings["proto_descriptor"] = str(descriptor)
+
+
+def _socket_address(host: str, port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def _ip_address(host: str) -> str:
+    """Returns an address of `host`: Envoy listens on addresses alone."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise BridgeError(f"cannot listen on {host!r}: {error.strerror}") from error
+    # IPv4 first: that is what people mean by localhost.
+    return str(min(found, key=lambda each: each[0] != socket.AF_INET)[4][0])
+
+
+def _part(parent: Any, key: str) -> Any:
+    if not isinstance(parent, dict) or not parent.get(key):
+        raise _MissingPartError(key)
+    return parent[key]
+
+
+def _named(items: Any, name: str, kind: str) -> dict[str, Any]:
+    for item in items if isinstance(items, list) else []:
+        if isinstance(item, dict) and item.get("name") == name:
+            return item
+    raise _MissingPartError(f"{kind} named {name!r}")

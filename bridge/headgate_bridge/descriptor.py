@@ -1,0 +1,88 @@
+"""Envoy's copy of the protos: the same services, with bodies that pass through it unread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from google.api import annotations_pb2
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    FileDescriptorProto,
+    FileDescriptorSet,
+    MethodDescriptorProto,
+)
+
+PACKAGE = "headgate.v1"
+BRIDGE_VIEW = "headgate/v1/bridge_view.proto"
+HTTP_BODY_PROTO = "google/api/httpbody.proto"
+HTTP_BODY = "google.api.HttpBody"
+
+# Request message: the message of bridge_view.proto whose fields it gets in Envoy's copy.
+RAW_REQUESTS = {"BatchIngestRequest": "RawBatchIngestRequest", "IngestRequest": "RawIngestRequest"}
+
+# The field of a raw request that takes the HTTP body, whole.
+BODY = "json"
+
+# Fields of a raw request that a JSON client must not set: unknown to Envoy, a query parameter of that name is refused.
+HIDDEN_FIELDS = frozenset({"events", "event"})
+
+
+def envoy_view(image: FileDescriptorSet) -> FileDescriptorSet:
+    """Returns `image` as Envoy shall see it.
+
+    Each RPC with an HTTP binding answers ``google.api.HttpBody``, whose bytes Envoy hands on as they are: the server
+    writes the JSON. The requests in `RAW_REQUESTS` have the fields of their raw twins, so that Envoy does not parse
+    their bodies either; they keep their public names, which Envoy says when it refuses a query parameter.
+
+    :param image: our files and everything they import.
+    :raises ValueError: a file that our services now need is not in `image`.
+    """
+    view = FileDescriptorSet()
+    view.CopyFrom(image)
+    raw = {message.name: message for file in view.file if file.name == BRIDGE_VIEW for message in file.message_type}
+    for file in view.file:
+        for message in file.message_type:
+            if file.package == PACKAGE and message.name in RAW_REQUESTS:
+                _take_fields(message, raw[RAW_REQUESTS[message.name]])
+                _need_http_body(file)
+        for service in file.service:
+            for method in service.method:
+                _pass_bodies_through(file, method)
+    ordered = FileDescriptorSet()
+    ordered.file.extend(_imports_first(view))
+    return ordered
+
+
+def _take_fields(message: DescriptorProto, raw: DescriptorProto) -> None:
+    fields = [field for field in raw.field if field.name not in HIDDEN_FIELDS]
+    del message.field[:]
+    message.field.extend(fields)
+
+
+def _pass_bodies_through(file: FileDescriptorProto, method: MethodDescriptorProto) -> None:
+    if not method.options.HasExtension(annotations_pb2.http):
+        return
+    rule = method.options.Extensions[annotations_pb2.http]
+    method.output_type = f".{HTTP_BODY}"
+    rule.response_body = ""
+    if method.input_type.removeprefix(f".{PACKAGE}.") in RAW_REQUESTS:
+        rule.body = BODY
+    _need_http_body(file)
+
+
+def _need_http_body(file: FileDescriptorProto) -> None:
+    if HTTP_BODY_PROTO not in file.dependency:
+        file.dependency.append(HTTP_BODY_PROTO)
+
+
+def _imports_first(files: FileDescriptorSet) -> Iterator[FileDescriptorProto]:
+    """Yields each file after the files it imports: Envoy reads them in this order and in no other."""
+    waiting = {file.name: file for file in files.file}
+    done: set[str] = set()
+    while waiting:
+        ready = [file for file in waiting.values() if done.issuperset(file.dependency)]
+        if not ready:
+            raise ValueError(f"these files need one that is not there: {', '.join(sorted(waiting))}")
+        for file in sorted(ready, key=lambda each: each.name):
+            yield waiting.pop(file.name)
+            done.add(file.name)

@@ -1,0 +1,165 @@
+"""Makes everything under ``generated/`` from ``proto/``: Python modules, type stubs and the descriptor set Envoy reads.
+
+A development tool (``grpcio-tools`` and ``buf`` come with the extra ``dev``); nothing that runs imports it.
+
+    python -m headgate_bridge.generate               writes generated/
+    python -m headgate_bridge.generate --check       exits 1 with a diff if generated/ is not what proto/ says
+    python -m headgate_bridge.generate --image FILE  writes the compiled protos with comments, for buf
+    python -m headgate_bridge.generate --release     writes proto/released.binpb, which `buf breaking` compares against:
+                                                     run it when a version is released, never to silence a finding
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import google.api
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from headgate_bridge.descriptor import envoy_view
+
+ROOT = Path(__file__).resolve().parents[2]
+PROTO = ROOT / "proto"
+GENERATED = ROOT / "generated"
+RELEASED = PROTO / "released.binpb"
+DESCRIPTOR = "headgate.binpb"
+
+# No message of ours names them: they travel as details of an error, and Envoy prints only the types it knows.
+ERROR_DETAIL_PROTOS = ("google/rpc/status.proto", "google/rpc/error_details.proto")
+
+# Regular packages, not namespace packages: an editable install, a wheel and the type checker then agree.
+PACKAGE_FILES = {
+    "headgate/__init__.py": '"""Protocol buffers of Headgate, and nothing else."""\n',
+    "headgate/py.typed": "",
+    "headgate/v1/__init__.py": '"""Version 1: messages, stubs and servicers, generated from proto/headgate/v1."""\n',
+}
+
+
+class GenerateError(Exception):
+    """The protos do not compile: what the compiler said."""
+
+
+def protoc(*arguments: str) -> None:
+    """Runs the protocol compiler over all our protos with the given options and further files.
+
+    :raises GenerateError: the compiler failed.
+    """
+    googleapis = Path(next(iter(google.api.__path__))).parents[1]
+    ours = sorted(path.relative_to(PROTO).as_posix() for path in PROTO.glob("headgate/v1/*.proto"))
+    # A process of its own: the compiler keeps global state and writes its errors to the descriptor, not to sys.stderr.
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", f"-I{googleapis}", *arguments, *ours],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise GenerateError(done.stderr.strip())
+
+
+def write_modules(target: Path) -> None:
+    """Writes the Python package ``headgate`` into `target`, an existing folder."""
+    protoc(f"--python_out={target}", f"--pyi_out={target}", f"--grpc_python_out={target}")
+    for name, text in PACKAGE_FILES.items():
+        (target / name).write_text(text, encoding="utf-8")
+    for module in target.glob("headgate/v1/*_pb2_grpc.py"):
+        # A proto without a service gets a module that defines nothing.
+        if "class " not in module.read_text(encoding="utf-8"):
+            module.unlink()
+
+
+def compile_image(*, comments: bool) -> bytes:
+    """Returns our protos and all they import, compiled, with or without their comments."""
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder) / "image.binpb"
+        options = ["--include_imports", f"--descriptor_set_out={image}"]
+        protoc(*options, *(["--include_source_info"] if comments else []))
+        return image.read_bytes()
+
+
+def write_descriptor(target: Path) -> None:
+    """Writes the descriptor set for Envoy to `target`; equal protos give equal bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder) / "image.binpb"
+        protoc("--include_imports", f"--descriptor_set_out={image}", *ERROR_DETAIL_PROTOS)
+        view = envoy_view(FileDescriptorSet.FromString(image.read_bytes()))
+    target.write_bytes(view.SerializeToString(deterministic=True))
+
+
+def write_all(target: Path) -> None:
+    """Writes all of ``generated/`` into `target`, an existing folder, and removes what no proto asks for any more."""
+    shutil.rmtree(target / "headgate", ignore_errors=True)
+    write_modules(target)
+    write_descriptor(target / DESCRIPTOR)
+
+
+def differences(expected: Path, actual: Path) -> list[str]:
+    """Returns the lines of a diff from `actual`, what is there, to `expected`, what should be; none if they agree."""
+    lines: list[str] = []
+    for name in sorted(_files(expected) | _files(actual)):
+        want, have = _read(expected / name), _read(actual / name)
+        if want == have:
+            continue
+        if name.endswith(".binpb") or want is None or have is None:
+            fault = "is missing" if have is None else "comes from no proto" if want is None else "differs"
+            lines.append(f"generated/{name} {fault}")
+        else:
+            before, after = (text.decode("utf-8").splitlines() for text in (have, want))
+            names = (f"generated/{name}", f"regenerated/{name}")
+            lines += difflib.unified_diff(before, after, *names, n=1, lineterm="")
+    return lines
+
+
+def _files(folder: Path) -> set[str]:
+    paths = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(folder).as_posix() for path in paths}
+
+
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def check() -> int:
+    """Prints how ``generated/`` differs from what the protos say; returns the exit code, 0 if it does not."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_all(Path(folder))
+        lines = differences(Path(folder), GENERATED)
+    if not lines:
+        return 0
+    print("\n".join(lines))
+    print("\ngenerated/ is not what proto/ says: run `make generate`.", file=sys.stderr)
+    return 1
+
+
+def main() -> int:
+    about = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m headgate_bridge.generate", description=about)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", action="store_true", help="write nothing; exit 1 if generated/ is out of date")
+    what.add_argument("--image", type=Path, metavar="FILE", help="write the compiled protos to FILE")
+    what.add_argument("--release", action="store_true", help="write proto/released.binpb, the base of `buf breaking`")
+    options = parser.parse_args()
+    try:
+        if options.check:
+            return check()
+        if options.image:
+            options.image.write_bytes(compile_image(comments=True))
+        elif options.release:
+            RELEASED.write_bytes(compile_image(comments=False))
+        else:
+            GENERATED.mkdir(exist_ok=True)
+            write_all(GENERATED)
+    except GenerateError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
