@@ -1,0 +1,1 @@
+"""The gRPC process of Headgate: takes events, seals them into ledgers, reads them back."""

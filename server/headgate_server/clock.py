@@ -1,0 +1,12 @@
+"""The process's clock, passed in wherever time matters, so that a test can stand still or leap."""
+
+import time
+from collections.abc import Callable
+
+Clock = Callable[[], int]
+"""Microseconds since the epoch."""
+
+
+def system_clock() -> int:
+    """Return the machine's time. The `created_at` of events comes from the database, never from here."""
+    return time.time_ns() // 1000

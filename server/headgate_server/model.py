@@ -1,0 +1,271 @@
+"""The values that the service passes around. Pure: no I/O, no clock, no wire format.
+
+Times are integers: microseconds since 1970-01-01T00:00:00Z. Ids are the 16 bytes of a UUIDv7. Hashes are 32 bytes.
+Values made once per event are named tuples: immutable, and several times cheaper to make than frozen dataclasses.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
+
+NATIVE = "native"
+"""The receiver of Headgate's own API."""
+
+
+class Status(StrEnum):
+    """What became of the event at one position; the words of the wire."""
+
+    ACCEPTED = "accepted"
+    REPLACED = "replaced"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    REJECTED = "rejected"
+    ABORTED = "aborted"
+
+
+STORED = frozenset({Status.ACCEPTED, Status.REPLACED, Status.DUPLICATE})
+"""The statuses that promise that the event is on disk and in the ledger."""
+
+
+class Mismatch(Enum):
+    """What a draft asks for when its identity is taken by an event with other content."""
+
+    CONFLICT = "conflict"
+    DUPLICATE = "duplicate"
+    REPLACE = "replace"
+
+
+class Problem(NamedTuple):
+    """Why one event is not stored.
+
+    `reason` is a constant for programs, `field` a path into the event ("" for the whole of it), `message` a sentence.
+    """
+
+    reason: str
+    field: str
+    message: str
+    retryable: bool = False
+    differing_fields: tuple[str, ...] = ()
+
+
+class Draft(NamedTuple):
+    """An event that passed validation and is not stored yet. `validate.py` makes them."""
+
+    receiver: str
+    type: str
+    source: str
+    """Empty where none was sent."""
+    subject: str
+    """Empty where none was sent."""
+    occurred_at: int | None
+    data: bytes | None
+    """The payload's canonical JSON; None where none was sent."""
+    scope: str | None
+    """What the key is unique within; None without a key."""
+    key: str | None
+    identity: bytes
+    """SHA-256 of (receiver, scope, key); empty without a key."""
+    canonical: bytes
+    """The canonical content, all that was sent except the identity."""
+    salt: bytes
+    commitment: bytes
+    """SHA-256(salt || canonical)."""
+    on_mismatch: Mismatch = Mismatch.CONFLICT
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def dedupe(self) -> bytes | None:
+        """What the unique index holds: the first 16 bytes of the identity; None without a key."""
+        return self.identity[:16] or None
+
+
+class Link(NamedTuple):
+    """A stored event as its ledger knows it, with what a resend is compared by."""
+
+    id: bytes
+    sequence: int
+    created_at: int
+    event_hash: bytes
+    salt: bytes
+    commitment: bytes
+
+
+class Outcome(NamedTuple):
+    """What became of the event at one position. `link` is the stored event's: for `duplicate` and `conflict` the original's."""
+
+    status: Status
+    link: Link | None = None
+    problem: Problem | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Head(NamedTuple):
+    """The last link of a workspace's ledger. Sequence 0 carries the genesis hash and created_at 0."""
+
+    sequence: int
+    hash: bytes
+    created_at: int
+
+
+class Usage(NamedTuple):
+    """What a workspace has stored in a month (UTC, as a number such as 202611), and may store in each; None: any number."""
+
+    quota: int | None
+    month: int
+    events: int
+
+
+UNLIMITED = Usage(None, 0, 0)
+
+
+class StoredEvent(NamedTuple):
+    """One row of the ledger, as stored; also the order in which stores write it."""
+
+    workspace_id: int
+    id: bytes
+    sequence: int
+    created_at: int
+    receiver: str
+    type: str
+    source: str
+    subject: str
+    occurred_at: int | None
+    data: bytes | None
+    scope: str | None
+    key: str | None
+    dedupe: bytes | None
+    salt: bytes
+    commitment: bytes
+    event_hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestKey:
+    """A request's `Idempotency-Key`, within `scope` (the method, or a receiver's path) of its workspace."""
+
+    scope: str
+    key: str
+    fingerprint: bytes
+    """SHA-256 over the raw body and the options: a second request under the key must have the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """One caller's events, decided as one: a slot per position, either a draft or why it is none.
+
+    With `request_key` there is `encode`, which turns the outcomes into the answer to store; it runs under the ledger's
+    lock, so it must be quick and must not fail.
+    """
+
+    workspace_id: int
+    slots: Sequence[Draft | Problem]
+    atomic: bool = False
+    request_key: RequestKey | None = None
+    encode: Callable[[Sequence[Outcome]], bytes] | None = None
+
+
+class Settled(NamedTuple):
+    """A submission was decided: one outcome per slot, in order."""
+
+    outcomes: Sequence[Outcome]
+
+
+class Replayed(NamedTuple):
+    """The request key was used before, by the same request: its stored answer."""
+
+    answer: bytes
+
+
+class KeyReused(NamedTuple):
+    """The request key was used before, by another request."""
+
+
+Decision = Settled | Replayed | KeyReused
+
+
+class StoredAnswer(NamedTuple):
+    """The answer to an earlier request, as stored under its request key."""
+
+    fingerprint: bytes
+    answer: bytes
+
+
+class Scope(StrEnum):
+    """What an API key may do."""
+
+    EVENTS_WRITE = "events:write"
+    EVENTS_READ = "events:read"
+    LEDGER_READ = "ledger:read"
+    ADMIN = "admin"
+
+
+class RateLimit(NamedTuple):
+    """At most `count` requests in `period` microseconds, evenly; `burst` of them at once."""
+
+    count: int
+    period: int
+    burst: int
+
+
+class Admission(NamedTuple):
+    """Whether a request is within its rate, how many more are at once, and after how many microseconds one, and all, are again."""
+
+    allowed: bool
+    remaining: int
+    retry_after: int
+    reset_after: int
+
+
+class Workspace(NamedTuple):
+    """A tenant. `rates` are its own limits by receiver, where they differ from the receiver's; None there: no limit."""
+
+    id: int
+    name: str
+    rates: Mapping[str, RateLimit | None] = MappingProxyType({})
+
+
+class ApiKey(NamedTuple):
+    """An API key as stored: never the key itself, only its SHA-256."""
+
+    id: str
+    digest: bytes
+    prefix: str
+    """The first characters, to tell keys apart in a list."""
+    workspace: Workspace
+    scopes: frozenset[Scope]
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventQuery:
+    """Which events of one workspace, in which order, from where."""
+
+    workspace_id: int
+    limit: int
+    receiver: str | None = None
+    type: str | None = None
+    type_prefix: str | None = None
+    source: str | None = None
+    subject: str | None = None
+    dedupe: bytes | None = None
+    """Only the event that holds this identity now."""
+    current_only: bool = False
+    """Only events that hold their identity now: none that a later revision replaced, and none without one."""
+    created_from: int | None = None
+    """Inclusive."""
+    created_to: int | None = None
+    """Exclusive."""
+    newest_first: bool = False
+    after: bytes | None = None
+    """The id at which the page before ended; exclusive in the direction of the order."""
+
+
+class EventPage(NamedTuple):
+    """Events, and the id from which to go on; None at the end. It may hold fewer events than asked for, even none."""
+
+    events: Sequence[StoredEvent]
+    resume: bytes | None

@@ -1,0 +1,201 @@
+"""Decides what becomes of each event of a group, and links the new ones into their ledger. Pure: the stores do the I/O.
+
+A store calls `Settlement` once per workspace of a group, under the lock of that workspace's head, with what it read under that
+lock; then it writes what the settlement says and commits.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headgate_server import ledger, timestamps
+from headgate_server.model import (
+    STORED,
+    UNLIMITED,
+    Decision,
+    Draft,
+    Head,
+    KeyReused,
+    Link,
+    Mismatch,
+    Outcome,
+    Problem,
+    Replayed,
+    RequestKey,
+    Settled,
+    Status,
+    StoredAnswer,
+    StoredEvent,
+    Submission,
+    Usage,
+)
+
+
+class Settlement:
+    """The decisions on one workspace's submissions, in order.
+
+    `known` maps dedupe to the stored event that holds it, for every dedupe of the submissions; `answers` maps
+    (scope, key) to the stored answer, for every request key of theirs; `now` is the database's clock in microseconds. After
+    `decide` was called for each submission: `head` is the new head, `usage` what the month then holds, `rows` are the new
+    rows in ledger order, `superseded` the dedupes whose stored rows must let go of them before the new rows are written,
+    `new_answers` the answers to store.
+    """
+
+    def __init__(
+        self,
+        workspace_id: int,
+        head: Head,
+        known: Mapping[bytes, Link],
+        answers: Mapping[tuple[str, str], StoredAnswer],
+        now: int,
+        usage: Usage = UNLIMITED,
+    ):
+        self.head = head
+        self.rows: list[StoredEvent] = []
+        self.superseded: list[bytes] = []
+        self.new_answers: list[tuple[RequestKey, bytes]] = []
+        self._workspace_id = workspace_id
+        self._known = dict(known)
+        self._answers = dict(answers)
+        self._clock = max(now, head.created_at + 1)
+        self._quota = usage.quota
+        self._month, self._month_end = timestamps.month(self._clock)
+        self._used = usage.events if usage.month == self._month else 0
+
+    def decide(self, submission: Submission) -> Decision:
+        """Decide one submission, and remember what it stores for those after it."""
+        request = submission.request_key
+        if request is not None:
+            earlier = self._answers.get((request.scope, request.key))
+            if earlier is not None:
+                return Replayed(earlier.answer) if earlier.fingerprint == request.fingerprint else KeyReused()
+        outcomes = self._decide_slots(submission)
+        if request is not None and submission.encode is not None:
+            answer = submission.encode(outcomes)
+            self._answers[request.scope, request.key] = StoredAnswer(request.fingerprint, answer)
+            self.new_answers.append((request, answer))
+        return Settled(outcomes)
+
+    def _decide_slots(self, submission: Submission) -> list[Outcome]:
+        if not submission.atomic:
+            return self._decide_each(submission.slots)
+        before = self._state()
+        outcomes = self._decide_each(submission.slots)
+        if all(outcome.status in STORED for outcome in outcomes):
+            return outcomes
+        self.__dict__.update(before)
+        return [self._aborted(outcome) for outcome in outcomes]
+
+    def _state(self) -> dict[str, Any]:
+        """Return all that deciding changes, so that it can be undone."""
+        return self.__dict__ | {
+            "rows": self.rows.copy(),
+            "superseded": self.superseded.copy(),
+            "_known": self._known.copy(),
+        }
+
+    def _decide_each(self, slots: Sequence[Draft | Problem]) -> list[Outcome]:
+        randomness = os.urandom(8 * len(slots))
+        return [
+            Outcome(Status.REJECTED, problem=slot)
+            if isinstance(slot, Problem)
+            else self._decide_draft(slot, randomness[8 * index : 8 * index + 8])
+            for index, slot in enumerate(slots)
+        ]
+
+    def _aborted(self, outcome: Outcome) -> Outcome:
+        """Return what to say of an outcome when its submission was undone: nothing may point to what is not there."""
+        if outcome.status in STORED:
+            return Outcome(Status.ABORTED, problem=ABORTED, warnings=outcome.warnings)
+        if outcome.link is not None and outcome.link.sequence > self.head.sequence:
+            return outcome._replace(link=None)
+        return outcome
+
+    def _decide_draft(self, draft: Draft, randomness: bytes) -> Outcome:
+        dedupe = draft.dedupe
+        earlier = None if dedupe is None else self._known.get(dedupe)
+        if earlier is not None:
+            if draft.on_mismatch is Mismatch.DUPLICATE or _same_content(draft, earlier):
+                return Outcome(Status.DUPLICATE, earlier, warnings=draft.warnings)
+            if draft.on_mismatch is Mismatch.CONFLICT:
+                return Outcome(Status.CONFLICT, earlier, CONFLICT, draft.warnings)
+        if self._quota is not None and self._used >= self._quota:
+            return Outcome(Status.REJECTED, problem=QUOTA_EXCEEDED, warnings=draft.warnings)
+        if earlier is None or dedupe is None:
+            return Outcome(Status.ACCEPTED, self._link(draft, dedupe, randomness), warnings=draft.warnings)
+        self._supersede(dedupe, earlier)
+        return Outcome(Status.REPLACED, self._link(draft, dedupe, randomness), warnings=draft.warnings)
+
+    def _link(self, draft: Draft, dedupe: bytes | None, randomness: bytes) -> Link:
+        sequence = self.head.sequence + 1
+        created_at = self._clock
+        event_id = ledger.event_id(created_at, randomness)
+        event_hash = ledger.event_hash(
+            self.head.hash, sequence, created_at, event_id, draft.identity, draft.commitment, draft.receiver
+        )
+        self.rows.append(
+            StoredEvent(
+                self._workspace_id,
+                event_id,
+                sequence,
+                created_at,
+                draft.receiver,
+                draft.type,
+                draft.source,
+                draft.subject,
+                draft.occurred_at,
+                draft.data,
+                draft.scope,
+                draft.key,
+                dedupe,
+                draft.salt,
+                draft.commitment,
+                event_hash,
+            )
+        )
+        self.head = Head(sequence, event_hash, created_at)
+        self._used += 1
+        self._tick()
+        link = Link(event_id, sequence, created_at, event_hash, draft.salt, draft.commitment)
+        if dedupe is not None:
+            self._known[dedupe] = link
+        return link
+
+    def _supersede(self, dedupe: bytes, earlier: Link) -> None:
+        """Make the event that holds `dedupe` let go of it, be it a stored row or a new one of this group."""
+        first_new = self.head.sequence - len(self.rows) + 1
+        if earlier.sequence >= first_new:
+            index = earlier.sequence - first_new
+            self.rows[index] = self.rows[index]._replace(dedupe=None)
+        else:
+            self.superseded.append(dedupe)
+
+    @property
+    def usage(self) -> Usage:
+        """What the workspace may store in the month of the last event's created_at (UTC), and has stored."""
+        return Usage(self._quota, self._month, self._used)
+
+    def _tick(self) -> None:
+        """Move to the next event's created_at, which may lie in another month."""
+        self._clock += 1
+        if self._clock >= self._month_end:
+            self._month, self._month_end = timestamps.month(self._clock)
+            self._used = 0
+
+
+CONFLICT = Problem(
+    "IDEMPOTENCY_CONFLICT", "idempotency_key", "Another event with other content is stored under this idempotency key."
+)
+ABORTED = Problem(
+    "ABORTED",
+    "",
+    "The event is valid; nothing was stored because the call is atomic and another event failed.",
+    retryable=True,
+)
+QUOTA_EXCEEDED = Problem(
+    "QUOTA_EXCEEDED", "", "The workspace has stored as many events as its quota allows this month.", retryable=False
+)
+
+
+def _same_content(draft: Draft, earlier: Link) -> bool:
+    return ledger.commitment(earlier.salt, draft.canonical) == earlier.commitment

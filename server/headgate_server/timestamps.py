@@ -1,0 +1,60 @@
+"""RFC 3339 text to microseconds since the epoch, and back. Pure."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+MIN = -62_135_596_800_000_000
+"""0001-01-01T00:00:00Z, the first instant of a protobuf Timestamp."""
+MAX = 253_402_300_799_999_999
+"""9999-12-31T23:59:59.999999Z, the last one, to the microsecond."""
+
+_RFC3339 = re.compile(
+    # Hours and minutes as the RFC bounds them: Python reads an offset of 10:75, and newer versions read 24:00.
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(?:\.([0-9]+))?"
+    r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def parse(text: str) -> tuple[int, bool]:
+    """Return the instant in microseconds, and whether something finer was cut off.
+
+    Raises `ValueError` for what is not RFC 3339 (a time without an offset is not) or lies outside the years 1 to 9999.
+    """
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text[:40]!r} is not an RFC 3339 timestamp such as 2024-01-15T10:30:00Z")
+    fraction = match[1]
+    truncated = fraction is not None and fraction[6:].strip("0") != ""
+    try:
+        moment = datetime.fromisoformat(text.upper())
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} is not a time that exists") from None
+    microseconds = (moment - _EPOCH) // _MICROSECOND
+    if not MIN <= microseconds <= MAX:
+        raise ValueError(f"{text[:40]!r} is outside the years 1 to 9999")
+    return microseconds, truncated
+
+
+def format(microseconds: int) -> str:  # noqa: A001 - timestamps.format is what a reader expects
+    """Return RFC 3339 in UTC with no, 3 or 6 digits of a second's fraction, as ProtoJSON prints a Timestamp."""
+    text = (_EPOCH + timedelta(microseconds=microseconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    fraction = microseconds % 1_000_000
+    if fraction == 0:
+        return f"{text:0>19}Z"
+    digits = f"{fraction // 1000:03}" if fraction % 1000 == 0 else f"{fraction:06}"
+    return f"{text:0>19}.{digits}Z"
+
+
+def month(microseconds: int) -> tuple[int, int]:
+    """Return the month (UTC) as a number such as 202611, and the first instant of the next."""
+    moment = _EPOCH + timedelta(microseconds=microseconds)
+    after = moment.replace(year=moment.year + moment.month // 12, month=moment.month % 12 + 1, day=1)
+    after = after.replace(hour=0, minute=0, second=0, microsecond=0)
+    return moment.year * 100 + moment.month, (after - _EPOCH) // _MICROSECOND
+
+
+def month_start(month: int) -> int:
+    """Return the first instant of a month given as a number such as 202611."""
+    return (datetime(month // 100, month % 100, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND

@@ -1,0 +1,186 @@
+"""From what a client sent as one event to a draft, or to the problem that makes it none. Pure.
+
+`native_json` judges what a JSON parser yielded; `native` judges fields that were taken from a message. Both end in `seal`, as do the
+vendors' receivers.
+"""
+
+import os
+from typing import Any
+
+from headgate_server import canonical, ledger, timestamps
+from headgate_server.model import NATIVE, Draft, Mismatch, Problem
+
+MAX_TEXT = 255
+"""Characters of type, source, subject and idempotency_key."""
+
+_ALIASES = {"occurredAt": "occurred_at", "idempotencyKey": "idempotency_key"}
+_FIELDS = frozenset({"type", "source", "subject", "occurred_at", "data", "idempotency_key"})
+_FIELDS_OF_PROTO = {"data_json", "dataJson"}
+_WARNED_FIELDS = 10
+"""Unknown fields that get a warning each; a thousand of them would make an answer larger than the request."""
+
+FINER_THAN_MICROSECONDS = "occurred_at is finer than a microsecond and was truncated."
+
+
+def native_json(event: Any) -> Draft | Problem:
+    """Judge one event of a JSON body: a value as `jsonbody` yields it, which may be the `Problem` found in reading it."""
+    if isinstance(event, Problem):
+        return event
+    if type(event) is not dict:
+        return Problem("WRONG_TYPE", "", f"An event must be a JSON object, not {json_type(event)}.")
+    warnings: tuple[str, ...] = ()
+    if not event.keys() <= _FIELDS:
+        spelled = _respell(event)
+        if isinstance(spelled, Problem):
+            return spelled
+        event, warnings = spelled
+    occurred_at: int | None = None
+    if (moment := event.get("occurred_at")) is not None:
+        if type(moment) is not str:
+            return _wrong_type("occurred_at", "an RFC 3339 string", moment)
+        try:
+            occurred_at, truncated = timestamps.parse(moment)
+        except ValueError as error:
+            return Problem("INVALID_TIMESTAMP", "occurred_at", f"{error}.")
+        if truncated:
+            warnings += (FINER_THAN_MICROSECONDS,)
+    return native(
+        type_=event.get("type"),
+        source=event.get("source"),
+        subject=event.get("subject"),
+        occurred_at=occurred_at,
+        data=event.get("data"),
+        key=event.get("idempotency_key"),
+        warnings=warnings,
+    )
+
+
+def native(
+    *, type_: Any, source: Any, subject: Any, occurred_at: int | None, data: Any, key: Any, warnings: tuple[str, ...] = ()
+) -> Draft | Problem:
+    """Judge the fields of a native event; None is an absent field, `data` an object of JSON values."""
+    if type_ is None or type_ == "":
+        return Problem("MISSING_FIELD", "type", "The type field is required.")
+    problem = text_problem("type", type_)
+    if source is not None:
+        problem = problem or text_problem("source", source)
+    if subject is not None:
+        problem = problem or text_problem("subject", subject)
+    if key is not None:
+        problem = problem or text_problem("idempotency_key", key)
+        if key == "":
+            problem = Problem("EMPTY_FIELD", "idempotency_key", "The idempotency_key field must not be empty; leave it out.")
+    if data is not None and type(data) is not dict:
+        problem = problem or _wrong_type("data", "a JSON object", data)
+    if problem is not None:
+        return problem
+    return seal(
+        receiver=NATIVE,
+        type_=type_,
+        source=source or "",
+        subject=subject or "",
+        occurred_at=occurred_at,
+        data=data,
+        identity=None if key is None else (source or "", key),
+        warnings=warnings,
+    )
+
+
+def seal(
+    *,
+    receiver: str,
+    type_: str,
+    source: str,
+    subject: str,
+    occurred_at: int | None,
+    data: dict[str, Any] | None,
+    identity: tuple[str, str] | None,
+    on_mismatch: Mismatch = Mismatch.CONFLICT,
+    warnings: tuple[str, ...] = (),
+) -> Draft | Problem:
+    """Bring checked fields into canonical form and commit to them; a `Problem` if `data` has no canonical form.
+
+    `identity` is (scope, key) within the receiver, None for an event that is never deduplicated.
+    """
+    encoded = None
+    if data is not None:
+        try:
+            encoded = canonical.encode(data)
+        except canonical.Unrepresentable as error:
+            return Problem(error.reason, "data", error.message)
+    content = canonical.content(type_, source, subject, occurred_at, encoded)
+    salt = os.urandom(16)
+    scope, key = identity or (None, None)
+    return Draft(
+        receiver,
+        type_,
+        source,
+        subject,
+        occurred_at,
+        encoded,
+        scope,
+        key,
+        b"" if identity is None else ledger.identity(receiver, *identity),
+        content,
+        salt,
+        ledger.commitment(salt, content),
+        on_mismatch,
+        warnings,
+    )
+
+
+def text_problem(field: str, value: Any, limit: int = MAX_TEXT) -> Problem | None:
+    """Return what keeps `value` from being a text of at most `limit` characters that every store can hold."""
+    if type(value) is not str:
+        return _wrong_type(field, "a string", value)
+    if len(value) > limit:
+        return Problem("TOO_LONG", field, f"The {field} field is longer than {limit} characters.")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return Problem("INVALID_UNICODE", field, f"The {field} field holds a lone surrogate, which is no Unicode text.")
+    if "\0" in value:
+        return Problem("INVALID_CHARACTER", field, f"The {field} field holds the character U+0000.")
+    return None
+
+
+def json_type(value: Any) -> str:
+    """Return what JSON calls the type of a value, with its article."""
+    if value is None:
+        return "null"
+    if type(value) is bool:
+        return "a boolean"
+    return {str: "a string", dict: "an object", list: "a list"}.get(type(value), "a number")
+
+
+def _respell(event: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]] | Problem:
+    """Bring ProtoJSON's other spelling of names to ours, and warn of fields that are not known."""
+    known: dict[str, Any] = {}
+    warnings: list[str] = []
+    unknown = 0
+    for name, value in event.items():
+        if name in _FIELDS_OF_PROTO:
+            return Problem("UNKNOWN_FIELD", name, "data_json is a field of gRPC messages; in JSON the object goes into data.")
+        field = _ALIASES.get(name, name)
+        if field not in _FIELDS:
+            unknown += 1
+            if unknown <= _WARNED_FIELDS:
+                warnings.append(f"The field {_shown(name)} is not known and was ignored.")
+        elif field in known:
+            return Problem("DUPLICATE_FIELD", field, f"The field {field} stands twice, in two spellings.")
+        else:
+            known[field] = value
+    if unknown > _WARNED_FIELDS:
+        warnings.append(f"{unknown - _WARNED_FIELDS} more fields are not known and were ignored.")
+    return known, tuple(warnings)
+
+
+def _shown(name: str) -> str:
+    """Return a client's name fit for an answer: bounded, quoted, and without what has no UTF-8."""
+    short = name if len(name) <= 80 else name[:79] + "…"
+    return '"' + short.encode(errors="backslashreplace").decode() + '"'
+
+
+def _wrong_type(field: str, wanted: str, value: Any) -> Problem:
+    return Problem("WRONG_TYPE", field, f"The {field} field must be {wanted}, not {json_type(value)}.")

@@ -1,0 +1,174 @@
+"""The pure decisions: what a settlement makes of submissions, given what is known under the lock."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headgate_server import ledger
+from headgate_server.ledger import Checker
+from headgate_server.model import (
+    STORED,
+    Decision,
+    Draft,
+    KeyReused,
+    Link,
+    Mismatch,
+    Outcome,
+    Problem,
+    Replayed,
+    Settled,
+    Status,
+    StoredAnswer,
+    StoredEvent,
+)
+from headgate_server.settle import Settlement
+from tests.support.drafts import BAD, draft, request, submission
+
+_GENESIS = ledger.genesis("acme")
+_NOW = 1_700_000_000_000_000
+
+
+def _settlement(*held: Draft, answers: dict[tuple[str, str], StoredAnswer] | None = None) -> Settlement:
+    """Return the settlement of a group whose ledger already holds these drafts."""
+    before = Settlement(1, _GENESIS, {}, {}, _NOW)
+    links = [outcome.link for outcome in _outcomes(before.decide(submission(1, *held)))]
+    known = {one.identity[:16]: link for one, link in zip(held, links, strict=True) if link}
+    return Settlement(1, before.head, known, answers or {}, _NOW)
+
+
+def _outcomes(decision: Decision) -> Sequence[Outcome]:
+    assert isinstance(decision, Settled)
+    return decision.outcomes
+
+
+def _statuses(settlement: Settlement, *slots: Draft | Problem, atomic: bool = False) -> list[str]:
+    return [outcome.status for outcome in _outcomes(settlement.decide(submission(1, *slots, atomic=atomic)))]
+
+
+def test_links_follow_each_other() -> None:
+    settlement = _settlement(draft(), draft())
+    (outcome,) = _outcomes(settlement.decide(submission(1, draft())))
+    assert outcome.link is not None
+    # The clock said the same as before, so time goes on by a microsecond.
+    assert (outcome.link.sequence, outcome.link.created_at) == (3, _NOW + 2)
+    assert settlement.head == (3, outcome.link.event_hash, outcome.link.created_at)
+    assert [row.id for row in settlement.rows] == [outcome.link.id]
+
+
+@pytest.mark.parametrize(
+    ("mismatch", "other"),
+    [(Mismatch.CONFLICT, "conflict"), (Mismatch.DUPLICATE, "duplicate"), (Mismatch.REPLACE, "replaced")],
+)
+def test_a_held_identity(mismatch: Mismatch, other: str) -> None:
+    settlement = _settlement(draft("k", {"n": 1}))
+    assert _statuses(settlement, draft("k", {"n": 1.0}, on_mismatch=mismatch)) == ["duplicate"]
+    assert _statuses(settlement, draft("k", {"n": 2}, on_mismatch=mismatch)) == [other]
+
+
+def test_a_conflict_says_which_event_holds_the_key() -> None:
+    settlement = _settlement(draft("k", 1))
+    (outcome,) = _outcomes(settlement.decide(submission(1, draft("k", 2))))
+    assert outcome.link is not None
+    assert outcome.problem is not None
+    assert (outcome.link.sequence, outcome.problem.reason) == (1, "IDEMPOTENCY_CONFLICT")
+    assert settlement.rows == []
+
+
+def test_a_replacement_of_a_stored_event_supersedes_it_once() -> None:
+    settlement = _settlement(draft("k", 0))
+    versions = [draft("k", n, on_mismatch=Mismatch.REPLACE) for n in (1, 2, 2, 3)]
+    assert _statuses(settlement, *versions) == ["replaced", "replaced", "duplicate", "replaced"]
+    assert settlement.superseded == [versions[0].dedupe]
+    # Of the rows of one group, only the last may hold the identity.
+    assert [row.dedupe for row in settlement.rows] == [None, None, versions[0].dedupe]
+
+
+def test_a_replacement_across_submissions_of_one_group() -> None:
+    settlement = _settlement()
+    assert _statuses(settlement, draft("k", 1)) == ["accepted"]
+    assert _statuses(settlement, draft("k", 2, on_mismatch=Mismatch.REPLACE)) == ["replaced"]
+    assert _statuses(settlement, draft("k", 2)) == ["duplicate"]
+    assert settlement.superseded == []
+    assert [row.dedupe is None for row in settlement.rows] == [True, False]
+
+
+def test_atomic_with_siblings() -> None:
+    assert _statuses(_settlement(), draft("k", 1), draft("k", 1), atomic=True) == ["accepted", "duplicate"]
+    settlement = _settlement()
+    assert _statuses(settlement, draft("k", 1), draft(), draft("k", 2), atomic=True) == [
+        "aborted",
+        "aborted",
+        "conflict",
+    ]
+    assert (settlement.rows, settlement.head) == ([], _GENESIS)
+    # Nothing of it stays: the key is free for the next caller.
+    assert _statuses(settlement, draft("k", 3)) == ["accepted"]
+
+
+def test_atomic_counts_what_came_earlier_in_the_group() -> None:
+    settlement = _settlement()
+    assert _statuses(settlement, draft("k", 1)) == ["accepted"]
+    assert _statuses(settlement, draft("k", 2), draft(), atomic=True) == ["conflict", "aborted"]
+    assert _statuses(settlement, draft("k", 1), draft(), atomic=True) == ["duplicate", "accepted"]
+
+
+def test_an_aborted_submission_is_answered_under_its_request_key() -> None:
+    settlement = _settlement()
+    failing = request(1, "r", draft("k"), BAD)
+    decision = settlement.decide(failing)
+    assert [outcome.status for outcome in _outcomes(decision)] == ["accepted", "rejected"]
+    assert settlement.decide(failing) == Replayed(b"accepted,rejected")
+    assert [(key.key, answer) for key, answer in settlement.new_answers] == [("r", b"accepted,rejected")]
+
+
+def test_request_keys() -> None:
+    stored = {("batch", "r"): StoredAnswer(b"1".ljust(32, b"\0"), b"answer")}
+    settlement = _settlement(answers=stored)
+    assert settlement.decide(request(1, "r", draft(), body=b"1")) == Replayed(b"answer")
+    assert settlement.decide(request(1, "r", draft(), body=b"2")) == KeyReused()
+    assert isinstance(settlement.decide(request(1, "r", draft(), body=b"2", scope="single")), Settled)
+    assert len(settlement.rows) == 1
+
+
+_KEYS = st.sampled_from([None, "a", "b"])
+
+
+def _slots(mismatch: Mismatch) -> "st.SearchStrategy[list[Draft | Problem]]":
+    drafts = st.builds(draft, _KEYS, st.integers(0, 2), on_mismatch=st.just(mismatch))
+    return st.lists(st.one_of(st.just(BAD), drafts), max_size=6)
+
+
+# A receiver asks for the same in all drafts of one submission.
+_SLOTS = st.sampled_from(Mismatch).flatmap(_slots)
+
+
+@given(st.lists(st.tuples(_SLOTS, st.booleans()), max_size=5), _SLOTS)
+def test_whatever_comes_the_ledger_is_sound(
+    group: list[tuple[list[Draft | Problem], bool]], earlier: list[Draft | Problem]
+) -> None:
+    before = Settlement(1, _GENESIS, {}, {}, _NOW)
+    before.decide(submission(1, *earlier))
+    holding = {row.dedupe: _link_of(row) for row in before.rows if row.dedupe}
+    settlement = Settlement(1, before.head, holding, {}, _NOW)
+    for slots, atomic in group:
+        sequence = settlement.head.sequence
+        outcomes = _outcomes(settlement.decide(submission(1, *slots, atomic=atomic)))
+        assert len(outcomes) == len(slots)
+        linked = sum(outcome.status in (Status.ACCEPTED, Status.REPLACED) for outcome in outcomes)
+        assert settlement.head.sequence == sequence + linked
+        if atomic:
+            assert all(outcome.status in STORED for outcome in outcomes) or linked == 0
+    checker = Checker(_GENESIS)
+    checker.add(before.rows + settlement.rows)
+    checker.expect_head(settlement.head)
+    assert checker.breaks == []
+    still_held = set(holding) - set(settlement.superseded)
+    claimed = [row.dedupe for row in settlement.rows if row.dedupe]
+    assert len(claimed) == len(set(claimed))
+    assert not still_held & set(claimed)
+
+
+def _link_of(row: StoredEvent) -> Link:
+    return Link(row.id, row.sequence, row.created_at, row.event_hash, row.salt, row.commitment)
