@@ -1,0 +1,164 @@
+"""Where ledgers live. `Store` is the promise that both dialects keep; `tests/contract` holds them to it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from headgate_server.model import (
+    Admission,
+    ApiKey,
+    Decision,
+    EventPage,
+    EventQuery,
+    Head,
+    Link,
+    RateLimit,
+    Scope,
+    StoredEvent,
+    Submission,
+    Usage,
+    Workspace,
+)
+
+
+class DataRefused(Exception):  # noqa: N818 - named for what happened, as the errors of errors.py
+    """The database refused a value of the group, and nothing of the group was stored. The caller tries each submission
+    alone."""
+
+
+class Store(ABC):
+    """A database of ledgers.
+
+    Every method may raise `errors.Unavailable`: the database could not be reached or did not answer in time, and
+    nothing was changed. No other exception of a driver leaves a store. Methods are safe to call concurrently from one
+    event loop.
+    """
+
+    one_workspace_per_group = False
+    """Whether `append` takes submissions of one workspace alone."""
+
+    @abstractmethod
+    async def append(self, submissions: Sequence[Submission], *, wait: bool = True) -> list[Decision | None]:
+        """Decide and store submissions, in order, in one transaction; one decision each.
+
+        When it returns, all that is `accepted` or `replaced` MUST be on disk, linked into its workspace's ledger, and
+        visible to every reader, and every stored answer with it. Submissions are decided under the lock of their
+        workspace's head, so concurrent calls, also of other processes, MUST behave as if they came one after the other:
+        sequences have no gap, an identity is accepted once, and a request key answers once.
+
+        With `wait=False` a workspace whose head is locked by somebody else is skipped: its submissions get None, and
+        nothing of theirs is stored.
+
+        Raises `DataRefused` (nothing stored, try each submission alone), `errors.Unavailable` (nothing stored),
+        `errors.OutcomeUnknown` (the connection was lost during COMMIT and the store could not find out what became of
+        it).
+        """
+
+    @abstractmethod
+    async def lookup(self, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
+        """Return the links of the events that hold these identities now, without a lock: advisory."""
+
+    @abstractmethod
+    async def head(self, workspace_id: int) -> Head:
+        """Return the last link of the workspace's ledger; of an empty ledger sequence 0 and the genesis hash."""
+
+    @abstractmethod
+    async def fetch(self, workspace_id: int, ids: Sequence[bytes]) -> list[StoredEvent]:
+        """Return those of the workspace's events that have one of these ids, in the order of their ids."""
+
+    @abstractmethod
+    async def events(self, query: EventQuery) -> EventPage:
+        """Return one page of a workspace's events in the order of their ids.
+
+        Looks at no more than `SCAN_LIMIT` rows and returns no more than about `PAGE_BYTES` of content (but at least one
+        event where there is one): `resume` tells from where to go on. `resume` is None only if the end was reached.
+        """
+
+    @abstractmethod
+    async def hashes_before(self, workspace: Workspace, ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return, for each of these events, the event_hash of the one before it; for the first event the genesis hash."""
+
+    @abstractmethod
+    async def usage(self, workspace_id: int) -> Usage:
+        """Return what the workspace may store a month, and what it has stored in the month that was last counted."""
+
+    @abstractmethod
+    async def set_quota(self, workspace_id: int, quota: int | None) -> None:
+        """Set how many events the workspace may store a month; None for any number. It holds from the next append on."""
+
+    @abstractmethod
+    async def set_rate(self, workspace_id: int, receiver: str, rate: RateLimit | None) -> None:
+        """Set the workspace's own limit for a receiver; None for no limit at all."""
+
+    @abstractmethod
+    async def admit(self, workspace_id: int, receiver: str, rate: RateLimit) -> Admission:
+        """Count one request against a rate limit (GCRA), in one statement, exact over all processes.
+
+        A refused request is not counted. What was counted need not survive a power cut.
+        """
+
+    @abstractmethod
+    async def create_workspace(self, name: str) -> Workspace:
+        """Return the workspace of this name, made if there is none. Its ledger is empty, not absent."""
+
+    @abstractmethod
+    async def workspace(self, name: str) -> Workspace | None:
+        """Return the workspace of this name, None if there is none."""
+
+    @abstractmethod
+    async def workspaces(self) -> list[Workspace]:
+        """Return all workspaces by name."""
+
+    @abstractmethod
+    async def add_key(self, key: ApiKey) -> None:
+        """Store an API key."""
+
+    @abstractmethod
+    async def find_key(self, digest: bytes) -> ApiKey | None:
+        """Return the key with this SHA-256, revoked and expired ones too; None if there is none."""
+
+    @abstractmethod
+    async def list_keys(self, workspace_id: int | None = None) -> list[ApiKey]:
+        """Return the keys of one workspace, or of all, oldest first."""
+
+    @abstractmethod
+    async def revoke_key(self, key_id: str, at: int) -> bool:
+        """Revoke a key; False if there is none of that id. A key that was revoked before stays revoked as of then."""
+
+    @abstractmethod
+    async def purge_answers(self) -> int:
+        """Delete the stored answers whose time is over (`ANSWER_LIFETIME`); return how many."""
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Return if the store can be written to, raise `errors.Unavailable` if not."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what is under way and let go of every connection."""
+
+
+SCAN_LIMIT = 10_000
+"""Rows that one page of `events` looks at: some milliseconds of work, whatever the filter."""
+
+PAGE_BYTES = 4 * 1024 * 1024
+"""Content that one page of `events` returns: it fits beside others in memory and under every default limit of an HTTP
+client."""
+
+ANSWER_LIFETIME = 24 * 3600 * 1_000_000
+"""How long a request key answers, in microseconds: 24 hours, as the vendors' contracts say."""
+
+__all__ = ["ANSWER_LIFETIME", "PAGE_BYTES", "SCAN_LIMIT", "DataRefused", "Scope", "Store", "open_store"]
+
+
+async def open_store(url: str, *, serving: bool = False) -> Store:
+    """Open the store that `url` names, made if there is none, and bring its schema up to date.
+
+    `sqlite:///path` (relative), `sqlite:////path` (absolute) or `postgresql://user:password@host:port/database`, which
+    takes the parameters of libpq. `serving` is for the server: only one process at a time serves an SQLite store, while
+    commands may open it beside. Raises `errors.SetupError` for a URL that names no store, a database that cannot be
+    reached, a schema newer than this program, or a database that does not write to disk what it acknowledges. Its
+    message never holds a password.
+    """
+    from headgate_server.store import opening
+
+    return await opening.open_store(url, serving=serving)

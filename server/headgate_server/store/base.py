@@ -1,0 +1,112 @@
+"""What both stores do alike: everything but the append, the clock and the connections."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from headgate_server.errors import NotFound
+from headgate_server.model import ApiKey, EventPage, EventQuery, Head, Link, RateLimit, StoredEvent, Usage, Workspace
+from headgate_server.store import Store, sql
+
+T = TypeVar("T")
+
+
+class SqlStore(Store):
+    """A store whose reads and small writes are functions of an open SQLAlchemy connection."""
+
+    @abstractmethod
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` read. Raises `errors.Unavailable`."""
+
+    @abstractmethod
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` did, once it is committed. Raises `errors.Unavailable`."""
+
+    @abstractmethod
+    def _now(self, connection: Connection) -> int:
+        """Return the database's clock."""
+
+    @abstractmethod
+    def _insert_workspace(self, connection: Connection, name: str) -> int | None:
+        """Return the id of the workspace just made, None if there is one of this name."""
+
+    async def head(self, workspace_id: int) -> Head:
+        """Return the last link of the workspace's ledger."""
+        found = await self._read(lambda connection: sql.head(connection, workspace_id))
+        if found is None:
+            raise NotFound("There is no such workspace.")
+        return found
+
+    async def fetch(self, workspace_id: int, ids: Sequence[bytes]) -> list[StoredEvent]:
+        """Return those of the workspace's events that have one of these ids, in the order of their ids."""
+        return await self._read(lambda connection: sql.fetch(connection, workspace_id, ids))
+
+    async def events(self, query: EventQuery) -> EventPage:
+        """Return one page of a workspace's events."""
+        if query.dedupe is None:
+            return await self._read(lambda connection: sql.page(connection, query))
+        holder = (await self.lookup(query.workspace_id, [query.dedupe])).get(query.dedupe)
+        if holder is None:
+            return EventPage([], None)
+        return await self._read(lambda connection: sql.matching(connection, query, holder.id))
+
+    async def hashes_before(self, workspace: Workspace, ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return, for each of these events, the event_hash of the one before it."""
+        return await self._read(lambda connection: sql.hashes_before(connection, workspace, ids))
+
+    async def usage(self, workspace_id: int) -> Usage:
+        """Return what the workspace may store a month, and has stored."""
+        found = await self._read(lambda connection: sql.usage(connection, workspace_id))
+        if found is None:
+            raise NotFound("There is no such workspace.")
+        return found
+
+    async def set_quota(self, workspace_id: int, quota: int | None) -> None:
+        """Set how many events the workspace may store a month."""
+        await self._write(lambda connection: sql.set_quota(connection, workspace_id, quota))
+
+    async def set_rate(self, workspace_id: int, receiver: str, rate: RateLimit | None) -> None:
+        """Set the workspace's own limit for a receiver."""
+        await self._write(lambda connection: sql.set_rate(connection, workspace_id, receiver, rate))
+
+    async def create_workspace(self, name: str) -> Workspace:
+        """Return the workspace of this name, made if there is none."""
+
+        def create(connection: Connection) -> Workspace | None:
+            made = self._insert_workspace(connection, name)
+            return sql.workspace(connection, name) if made is None else sql.add_workspace(connection, made, name)
+
+        found = await self._write(create)
+        if found is None:
+            raise NotFound(f"The workspace {name!r} was removed while it was looked up.")
+        return found
+
+    async def workspace(self, name: str) -> Workspace | None:
+        """Return the workspace of this name."""
+        return await self._read(lambda connection: sql.workspace(connection, name))
+
+    async def workspaces(self) -> list[Workspace]:
+        """Return all workspaces by name."""
+        return await self._read(sql.all_workspaces)
+
+    async def add_key(self, key: ApiKey) -> None:
+        """Store an API key."""
+        await self._write(lambda connection: sql.add_key(connection, key))
+
+    async def find_key(self, digest: bytes) -> ApiKey | None:
+        """Return the key with this SHA-256."""
+        return await self._read(lambda connection: sql.find_key(connection, digest))
+
+    async def list_keys(self, workspace_id: int | None = None) -> list[ApiKey]:
+        """Return the keys of one workspace, or of all."""
+        return await self._read(lambda connection: sql.list_keys(connection, workspace_id))
+
+    async def revoke_key(self, key_id: str, at: int) -> bool:
+        """Revoke a key."""
+        return await self._write(lambda connection: sql.revoke_key(connection, key_id, at))
+
+    async def purge_answers(self) -> int:
+        """Delete the stored answers whose time is over."""
+        return await self._write(lambda connection: sql.purge_answers(connection, self._now(connection)))

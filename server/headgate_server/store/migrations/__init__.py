@@ -1,0 +1,1 @@
+"""The schema's history. `migrate.upgrade` runs it; nothing else does."""

@@ -1,0 +1,245 @@
+"""The statements of one append on PostgreSQL, on asyncpg's own connection; `postgres` brings it, a deadline and errors.
+
+Seven round trips, whatever the size of the group: BEGIN with its settings, the lock, the probe, two for COPY, the heads
+and answers, COMMIT; one more if events are superseded.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from asyncpg.pgproto.pgproto import UUID
+
+from headgate_server.model import Decision, Head, Link, StoredAnswer, Submission, Usage
+from headgate_server.settle import Settlement
+from headgate_server.store import ANSWER_LIFETIME, DataRefused, sql
+from headgate_server.store.schema import events
+
+LOCK_TIMEOUT = 5
+"""Seconds to wait for a head. Whoever holds one commits within milliseconds, or is stuck."""
+
+IDLE_TIMEOUT = 5
+"""Seconds after which the server ends a transaction whose client fell silent, and frees its heads."""
+
+# Left to itself the planner finds identities by reading the workspace's whole ledger through the primary key, where it
+# lacks statistics (a new database) or has only those of an average workspace. It is left no choice: the statements
+# below ask for identities in the order of their index, and no other way than that index yields this order without a
+# sort.
+_PLANNER = """
+SET LOCAL enable_sort = off;
+SET LOCAL enable_seqscan = off;
+SET LOCAL enable_bitmapscan = off;
+SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off;
+SET LOCAL plan_cache_mode = force_generic_plan;
+SET LOCAL jit = off
+"""
+
+# One simple query. READ COMMITTED, because the probe must see what the lock waited for. The settings are local to the
+# transaction, so they work behind a pooler that shares connections. The keepalives free the heads of a client that
+# vanished during COPY, which no timeout of the server's covers. No statement_timeout: it would cut short a commit's
+# wait for a synchronous replica, and the commit would succeed without it.
+_BEGIN = f"""
+BEGIN ISOLATION LEVEL READ COMMITTED;
+SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s';
+SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}s';
+SET LOCAL tcp_keepalives_idle = 5;
+SET LOCAL tcp_keepalives_interval = 2;
+SET LOCAL tcp_keepalives_count = 3;
+{_PLANNER}
+"""
+
+_LOCK = """
+SELECT workspace_id, sequence, hash, created_at, quota, month, month_events FROM heads
+WHERE workspace_id = ANY($1::bigint[]) ORDER BY workspace_id FOR NO KEY UPDATE
+"""
+
+# Each workspace comes with where its identities begin and end in one array of all.
+_IDENTITIES = """
+unnest($1::bigint[], $2::int[], $3::int[]) AS wanted (workspace_id, first, last)
+CROSS JOIN LATERAL (
+    SELECT ctid, * FROM events
+    WHERE events.workspace_id = wanted.workspace_id AND events.dedupe = ANY(($4::bytea[])[wanted.first : wanted.last])
+    ORDER BY events.dedupe
+) AS e
+"""
+
+_LOOKUP = f"""
+SELECT e.dedupe, e.id, e.sequence, e.created_at, e.event_hash, e.salt, e.commitment FROM {_IDENTITIES}
+"""  # noqa: S608 - of constants alone, as the two below
+
+_PROBE = f"""
+SELECT 'now' AS kind, NULL::bigint AS workspace_id, NULL::bytea AS key, NULL::text AS scope, NULL::uuid AS id,
+       NULL::bigint AS sequence, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS created_at,
+       NULL::bytea AS event_hash, NULL::bytea AS salt, NULL::bytea AS commitment
+UNION ALL
+SELECT 'event', e.workspace_id, e.dedupe, NULL, e.id, e.sequence, e.created_at, e.event_hash, e.salt, e.commitment
+FROM {_IDENTITIES}
+UNION ALL
+SELECT 'answer', a.workspace_id, a.key, a.scope, NULL, NULL, a.created_at, a.fingerprint, NULL, a.answer
+FROM unnest($5::bigint[], $6::text[], $7::bytea[]) AS wanted (workspace_id, scope, key)
+JOIN answers AS a USING (workspace_id, scope, key)
+"""  # noqa: S608
+
+# By the row's place, which cannot change under the lock: any other condition would be the planner's choice again.
+_SUPERSEDE = f"""
+UPDATE events SET dedupe = NULL FROM (SELECT e.ctid FROM {_IDENTITIES}) AS gone WHERE events.ctid = gone.ctid
+"""  # noqa: S608
+
+_FINISH = """
+WITH stored AS (
+    INSERT INTO answers (workspace_id, scope, key, fingerprint, answer, created_at)
+    SELECT *, $6::bigint FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::bytea[], $5::bytea[])
+    ON CONFLICT (workspace_id, scope, key)
+    DO UPDATE SET fingerprint = excluded.fingerprint, answer = excluded.answer, created_at = excluded.created_at
+)
+UPDATE heads
+SET sequence = new.sequence, hash = new.hash, created_at = new.created_at, month = new.month, month_events = new.events
+FROM unnest($7::bigint[], $8::bigint[], $9::bytea[], $10::bigint[], $11::int[], $12::bigint[])
+    AS new (workspace_id, sequence, hash, created_at, month, events)
+WHERE heads.workspace_id = new.workspace_id
+"""
+
+_COLUMNS = [column.name for column in events.columns]
+
+
+class Landmark(NamedTuple):
+    """By what one can tell, later and from another connection, whether a transaction was committed."""
+
+    workspace_id: int
+    event_id: bytes | None
+    """An event that the transaction wrote; without one, an answer."""
+    answer: tuple[str, bytes, int] | None
+    """Scope, key and created_at."""
+
+
+class Decided(NamedTuple):
+    """What one append came to. Without a landmark it has written nothing, and there is nothing to commit."""
+
+    decisions: list[Decision | None]
+    landmark: Landmark | None
+
+
+async def decide_and_write(connection: Any, submissions: Sequence[Submission], wait: bool) -> Decided:
+    """Begin a transaction, decide the submissions under their heads' locks, and write all but the COMMIT.
+
+    Raises `DataRefused` and what asyncpg raises; the caller rolls back.
+    """
+    await connection.execute(_BEGIN)
+    heads = await _lock(connection, sorted({submission.workspace_id for submission in submissions}), wait)
+    groups: dict[int, list[int]] = {}
+    for index, submission in enumerate(submissions):
+        if submission.workspace_id in heads:
+            groups.setdefault(submission.workspace_id, []).append(index)
+        elif wait:
+            raise DataRefused(f"there is no workspace {submission.workspace_id}")
+    decisions: list[Decision | None] = [None] * len(submissions)
+    if not groups:
+        return Decided(decisions, None)
+    now, settlements = await _settlements(
+        connection, heads, {workspace: [submissions[i] for i in indexes] for workspace, indexes in groups.items()}
+    )
+    for workspace, indexes in groups.items():
+        for index in indexes:
+            decisions[index] = settlements[workspace].decide(submissions[index])
+    return Decided(decisions, await _write(connection, settlements, now))
+
+
+async def _lock(connection: Any, workspaces: list[int], wait: bool) -> dict[int, tuple[Head, Usage]]:
+    rows = await connection.fetch(_LOCK if wait else _LOCK + " SKIP LOCKED", workspaces)
+    return {row[0]: (Head(*row[1:4]), Usage(*row[4:7])) for row in rows}
+
+
+async def _settlements(
+    connection: Any, heads: Mapping[int, tuple[Head, Usage]], groups: Mapping[int, list[Submission]]
+) -> tuple[int, dict[int, Settlement]]:
+    """Read the clock, and what is known of the groups' identities and request keys: a statement after the lock, so it
+    sees all that the lock waited for."""
+    requests = {
+        (workspace, scope, sql.answer_key(key)): key
+        for workspace, group in groups.items()
+        for scope, key in sql.request_keys(group)
+    }
+    identities = _ranges({workspace: sql.identities(group) for workspace, group in groups.items()})
+    rows = await connection.fetch(_PROBE, *identities, *_transposed(requests, 3))
+    known: dict[int, dict[bytes, Link]] = {workspace: {} for workspace in groups}
+    answers: dict[int, dict[tuple[str, str], StoredAnswer]] = {workspace: {} for workspace in groups}
+    now: int = next(row["created_at"] for row in rows if row["kind"] == "now")
+    for kind, workspace, key, scope, event_id, sequence, created_at, event_hash, salt, commitment in rows:
+        if kind == "event":
+            known[workspace][key] = Link(event_id.bytes, sequence, created_at, event_hash, salt, commitment)
+        elif kind == "answer" and created_at > now - ANSWER_LIFETIME:
+            answers[workspace][scope, requests[workspace, scope, key]] = StoredAnswer(event_hash, commitment)
+    return now, {
+        workspace: Settlement(workspace, head, known[workspace], answers[workspace], now, usage)
+        for workspace, (head, usage) in heads.items()
+    }
+
+
+async def _write(connection: Any, settlements: Mapping[int, Settlement], now: int) -> Landmark | None:
+    superseded = {workspace: settled.superseded for workspace, settled in settlements.items() if settled.superseded}
+    rows = [(row[0], UUID(row[1]), *row[2:]) for settled in settlements.values() for row in settled.rows]
+    answers = [
+        (workspace, request.scope, sql.answer_key(request.key), request.fingerprint, answer)
+        for workspace, settled in settlements.items()
+        for request, answer in settled.new_answers
+    ]
+    moved = [
+        (workspace, *settled.head, *settled.usage[1:]) for workspace, settled in settlements.items() if settled.rows
+    ]
+    if not rows and not answers:
+        return None
+    if superseded:
+        await connection.execute(_SUPERSEDE, *_ranges(superseded))
+    if rows:
+        await connection.copy_records_to_table("events", columns=_COLUMNS, records=rows)
+    await connection.execute(_FINISH, *_transposed(answers, 5), now, *_transposed(moved, 6))
+    if rows:
+        return Landmark(rows[-1][0], rows[-1][1].bytes, None)
+    return Landmark(answers[-1][0], None, (answers[-1][1], answers[-1][2], now))
+
+
+async def was_committed(connection: Any, landmark: Landmark) -> bool:
+    """Find out what became of a transaction whose connection was lost while it committed.
+
+    The lock waits for the old server process, which may still be about to commit or to notice that its client is gone.
+    Raises what asyncpg raises.
+    """
+    async with connection.transaction(isolation="read_committed"):
+        await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
+        await connection.fetch(_LOCK, [landmark.workspace_id])
+        if landmark.event_id is not None:
+            statement = "SELECT EXISTS (SELECT FROM events WHERE workspace_id = $1 AND id = $2)"
+            return bool(await connection.fetchval(statement, landmark.workspace_id, UUID(landmark.event_id)))
+        statement = """
+            SELECT EXISTS (SELECT FROM answers WHERE workspace_id = $1 AND scope = $2 AND key = $3 AND created_at = $4)
+        """
+        return bool(await connection.fetchval(statement, landmark.workspace_id, *(landmark.answer or ())))
+
+
+async def look_up(connection: Any, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
+    """Return the links of the events that hold these identities now.
+
+    Raises what asyncpg raises; the caller rolls back.
+    """
+    await connection.execute(f"BEGIN READ ONLY; {_PLANNER}")
+    rows = await connection.fetch(_LOOKUP, *_ranges({workspace_id: dedupes}))
+    await connection.execute("ROLLBACK")
+    return {dedupe: Link(event_id.bytes, *link) for dedupe, event_id, *link in rows}
+
+
+def _ranges(groups: Mapping[int, Sequence[bytes]]) -> tuple[list[int], list[int], list[int], list[bytes]]:
+    """Return the parameters of `_IDENTITIES`: workspaces, where each one's identities begin and end (from 1),
+    identities."""
+    workspaces, firsts, lasts, dedupes = [], [], [], list[bytes]()
+    for workspace, group in groups.items():
+        workspaces.append(workspace)
+        firsts.append(len(dedupes) + 1)
+        dedupes += group
+        lasts.append(len(dedupes))
+    return workspaces, firsts, lasts, dedupes
+
+
+def _transposed(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """Turn rows into columns, as unnest takes them; `width` columns even where there is no row."""
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return columns or [[] for _ in range(width)]

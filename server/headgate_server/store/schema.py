@@ -1,0 +1,155 @@
+"""The tables, for both dialects.
+
+Every key begins with `workspace_id`, and `events` has two indexes and no more: each index on a random value costs
+throughput for ever, and on Citus a workspace is the shard. Times are microseconds since the epoch, ids the 16 bytes of
+a UUIDv7.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Dialect,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeEngine
+
+
+class EventId(TypeDecorator[bytes]):
+    """16 bytes: `uuid` in PostgreSQL (one byte shorter than bytea, and readable in psql), BLOB in SQLite."""
+
+    impl = LargeBinary(16)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the dialect's own type."""
+        return dialect.type_descriptor(postgresql.UUID() if dialect.name == "postgresql" else LargeBinary(16))
+
+    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> Any:
+        """Turn 16 bytes into what the driver takes."""
+        return UUID(bytes=value) if value is not None and dialect.name == "postgresql" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> bytes | None:
+        """Turn what the driver gives into 16 bytes."""
+        return value.bytes if isinstance(value, UUID) else value
+
+
+# SQLite gives out row ids only to a column of exactly the type INTEGER.
+_SERIAL = BigInteger().with_variant(Integer, "sqlite")
+
+# Named by rule, so that a later migration can name what it changes.
+metadata = MetaData(
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "pk": "%(table_name)s_pkey",
+    }
+)
+
+workspaces = Table(
+    "workspaces",
+    metadata,
+    Column("id", _SERIAL, Identity(always=False), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # JSON: the workspace's own rate limits by receiver, each [count, period in microseconds, burst], or null for none.
+    Column("rates", Text),
+    UniqueConstraint("name"),
+)
+
+heads = Table(
+    "heads",
+    metadata,
+    Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("hash", LargeBinary(32), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # Events a month; null for any number. What was stored is counted here, under the lock that is held anyway.
+    Column("quota", BigInteger),
+    # The month (UTC) that is counted, such as 202611, and the events stored in it.
+    Column("month", Integer, nullable=False, server_default="0"),
+    Column("month_events", BigInteger, nullable=False, server_default="0"),
+    # One row is updated thousands of times: room in its page keeps the updates off the index (HOT) and the page clean.
+    postgresql_with={"fillfactor": "10"},
+)
+
+# The columns are model.StoredEvent's, in its order.
+events = Table(
+    "events",
+    metadata,
+    Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", EventId, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("receiver", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("occurred_at", BigInteger),
+    Column("data", LargeBinary),
+    Column("scope", Text),
+    Column("key", Text),
+    Column("dedupe", LargeBinary(16)),
+    Column("salt", LargeBinary(16), nullable=False),
+    Column("commitment", LargeBinary(32), nullable=False),
+    Column("event_hash", LargeBinary(32), nullable=False),
+)
+
+Index(
+    "events_dedupe_key",
+    events.c.workspace_id,
+    events.c.dedupe,
+    unique=True,
+    postgresql_where=text("dedupe IS NOT NULL"),
+    sqlite_where=text("dedupe IS NOT NULL"),
+)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("scope", Text, primary_key=True),
+    # The first 16 bytes of the key's SHA-256: a caller's key may be long, and need not be kept.
+    Column("key", LargeBinary(16), primary_key=True),
+    Column("fingerprint", LargeBinary(32), nullable=False),
+    Column("answer", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+rates = Table(
+    "rates",
+    metadata,
+    Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("receiver", Text, primary_key=True),
+    # GCRA's theoretical arrival time of the next request, in microseconds.
+    Column("arrival", BigInteger, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("workspace_id", _SERIAL, ForeignKey("workspaces.id"), nullable=False),
+    # Separated by spaces, sorted.
+    Column("scopes", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    UniqueConstraint("digest"),
+)

@@ -1,0 +1,346 @@
+"""The embedded store: one SQLite file, one process that serves it, one thread that writes.
+
+The `pysqlite3` wheel brings SQLite 3.53: before 3.51.3 two connections could corrupt a database in WAL mode, and
+systems ship older.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pysqlite3 import dbapi2 as driver
+from sqlalchemy import Connection, Engine, create_engine, event, insert, select
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+
+from headgate_server.errors import OutcomeUnknown, SetupError, Unavailable
+from headgate_server.model import Admission, Decision, Link, RateLimit, StoredAnswer, Submission
+from headgate_server.settle import Settlement
+from headgate_server.store import ANSWER_LIFETIME, DataRefused, migrate, sql
+from headgate_server.store.base import SqlStore
+from headgate_server.store.schema import events, workspaces
+from headgate_server.store.sqlite_file import prepare_file, take_lock
+
+T = TypeVar("T")
+
+READERS = 4
+"""Threads that read. Reads are short, and beyond a few they only take turns at the interpreter."""
+
+BUSY_TIMEOUT = 5.0
+"""Seconds to wait for another process (`headgate keys`, a backup) that writes."""
+
+_PRAGMAS = (
+    # Acknowledged means on disk: in WAL mode only FULL syncs the log at every commit.
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    # 16 MB of log between checkpoints: 15 % more events/s than with the default's 4 MB, and 40 MB bring hardly more.
+    "PRAGMA wal_autocheckpoint = 4000",
+    # 64 MB for the pages of the random index.
+    "PRAGMA cache_size = -65536",
+)
+
+_INSERT = f"INSERT INTO events VALUES ({', '.join('?' * len(events.columns))})"  # noqa: S608 - question marks alone
+
+# The index is named so that no plan can ever scan a ledger under the lock.
+_PROBE = (
+    "SELECT dedupe, id, sequence, created_at, event_hash, salt, commitment FROM events INDEXED BY events_dedupe_key"
+    " WHERE workspace_id = ? AND dedupe IN ({})"
+)
+_PROBE_CHUNK = 500
+
+_FIND_ANSWER = (
+    "SELECT fingerprint, answer FROM answers WHERE workspace_id = ? AND scope = ? AND key = ? AND created_at > ?"
+)
+
+_MOVE_HEAD = (
+    "UPDATE heads SET sequence = ?, hash = ?, created_at = ?, month = ?, month_events = ? WHERE workspace_id = ?"
+)
+
+_STORE_ANSWER = (
+    "INSERT OR REPLACE INTO answers (workspace_id, scope, key, fingerprint, answer, created_at)"
+    " VALUES (?, ?, ?, ?, ?, ?)"
+)
+
+
+class SqliteStore(SqlStore):
+    """The `Store` promise on one SQLite file. `SqliteStore.open` makes one."""
+
+    def __init__(self, path: Path, clock: Callable[[], int], lock: int | None):
+        self._writer = _engine(path, "BEGIN IMMEDIATE", pool_size=1)
+        self._reader = _engine(path, "BEGIN", pool_size=READERS)
+        self._write_thread = ThreadPoolExecutor(1, "headgate-sqlite-write")
+        self._read_threads = ThreadPoolExecutor(READERS, "headgate-sqlite-read")
+        self._clock = clock
+        self._lock = lock
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: Path, *, serving: bool = False, clock: Callable[[], int] | None = None) -> "SqliteStore":
+        """Open the database at `path`, made if there is none, and migrate it.
+
+        With `serving` a second serving process on the file is refused. `clock` gives microseconds since the epoch.
+        Raises `errors.SetupError`.
+        """
+        await asyncio.to_thread(prepare_file, path)
+        lock = take_lock(path) if serving else None
+        store = cls(path, clock or _system_clock, lock)
+        try:
+            await store._in(store._write_thread, partial(_set_up, store._writer))
+        except (driver.Error, DBAPIError) as error:
+            await store.close()
+            raise SetupError(f"The store {path} cannot be opened: {_cause(error)}.") from error
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def append(self, submissions: Sequence[Submission], *, wait: bool = True) -> list[Decision | None]:
+        """Decide and store submissions in one transaction."""
+        return await self._in(self._write_thread, lambda: self._append(submissions, wait))
+
+    def _append(self, submissions: Sequence[Submission], wait: bool) -> list[Decision | None]:
+        decisions: list[Decision | None] = [None] * len(submissions)
+        # Sorting is stable: within a workspace the callers keep their order.
+        order = sorted(range(len(submissions)), key=lambda index: submissions[index].workspace_id)
+        try:
+            with _translated(), _transaction(self._writer, wait) as connection:
+                now = self._clock()
+                for workspace_id, group in groupby(order, key=lambda index: submissions[index].workspace_id):
+                    indexes = list(group)
+                    settlement = self._settle(connection, workspace_id, [submissions[i] for i in indexes], now)
+                    for index in indexes:
+                        decisions[index] = settlement.decide(submissions[index])
+                    _store(connection, workspace_id, settlement, now)
+        except _LockedError as error:
+            if wait:
+                raise Unavailable("Another process holds the store's lock.") from error
+        return decisions
+
+    def _settle(self, connection: Connection, workspace_id: int, group: list[Submission], now: int) -> Settlement:
+        head, usage = sql.head(connection, workspace_id), sql.usage(connection, workspace_id)
+        if head is None or usage is None:
+            raise DataRefused(f"there is no workspace {workspace_id}")
+        return Settlement(workspace_id, head, *_probe(_cursor(connection), workspace_id, group, now), now, usage)
+
+    async def lookup(self, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
+        """Return the links of the events that hold these identities now."""
+        return await self._read(lambda connection: _holders(_cursor(connection), workspace_id, dedupes))
+
+    async def admit(self, workspace_id: int, receiver: str, rate: RateLimit) -> Admission:
+        """Count one request against a rate limit."""
+        return await self._write(lambda connection: sql.admit(connection, workspace_id, receiver, rate, self._clock()))
+
+    async def ping(self) -> None:
+        """Return if the store can be written to."""
+        await self._write(lambda connection: None)
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of the file."""
+        self._closed = True
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._write_thread.shutdown()
+        self._read_threads.shutdown()
+        # The writer last: the last connection to close empties the log into the database.
+        self._reader.dispose()
+        self._writer.dispose()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        def run() -> T:
+            with _translated(), self._reader.connect() as connection:
+                return work(connection)
+
+        return await self._in(self._read_threads, run)
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        def run() -> T:
+            try:
+                with _translated(), _transaction(self._writer, wait=True) as connection:
+                    return work(connection)
+            except _LockedError as error:
+                raise Unavailable("Another process holds the store's lock.") from error
+
+        return await self._in(self._write_thread, run)
+
+    def _now(self, connection: Connection) -> int:
+        return self._clock()
+
+    def _insert_workspace(self, connection: Connection, name: str) -> int | None:
+        # The transaction has the write lock: nobody can come in between.
+        if connection.execute(select(workspaces.c.id).where(workspaces.c.name == name)).first() is not None:
+            return None
+        made = connection.execute(insert(workspaces).values(name=name, created_at=self._clock()))
+        return int((made.inserted_primary_key or [0])[0])
+
+    async def _in(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        if self._closed:
+            raise Unavailable("The store is closed.")
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+
+class _LockedError(Exception):
+    """Another connection holds the write lock."""
+
+
+def _system_clock() -> int:
+    return time.time_ns() // 1000
+
+
+def _engine(path: Path, begin: str, *, pool_size: int) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        module=driver,
+        pool_size=pool_size,
+        max_overflow=0,
+        connect_args={"timeout": BUSY_TIMEOUT},
+    )
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, record: Any) -> None:
+        # The driver must not begin transactions on its own: it would begin them without the write lock.
+        connection.isolation_level = None
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+@contextmanager
+def _transaction(engine: Engine, wait: bool) -> Iterator[Connection]:
+    """Yield a connection that holds the write lock, and commit. Raises `_LockedError`, `OutcomeUnknown`."""
+    with engine.connect() as connection:
+        raw = _cursor(connection)
+        try:
+            if not wait:
+                raw.execute("PRAGMA busy_timeout = 0")
+            transaction = connection.begin()
+        except DBAPIError as error:
+            if _code(error) == driver.SQLITE_BUSY:
+                raise _LockedError from error
+            raise
+        finally:
+            if not wait:
+                raw.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT * 1000)}")
+        with transaction:
+            yield connection
+            try:
+                transaction.commit()
+            except DBAPIError as error:
+                # The log's last page may have reached the disk although the sync failed: after a crash it would count.
+                if _code(error) == driver.SQLITE_IOERR:
+                    raise OutcomeUnknown("The disk failed while the store committed.") from error
+                raise
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the driver's errors, plain or wrapped by SQLAlchemy, into those of the `Store` promise."""
+    try:
+        yield
+    except (driver.DataError, OverflowError, UnicodeEncodeError) as error:
+        raise DataRefused(str(error)) from error
+    except (DBAPIError, driver.Error) as error:
+        if isinstance(error, DBAPIError) and isinstance(error.orig, driver.DataError):
+            raise DataRefused(str(error.orig)) from error
+        raise Unavailable("The store's database failed.") from error
+
+
+def _cursor(connection: Connection) -> Any:
+    driver_connection = connection.connection.driver_connection
+    if driver_connection is None:
+        raise Unavailable("The store's connection is gone.")
+    return driver_connection.cursor()
+
+
+def _code(error: BaseException) -> int:
+    """Return SQLite's primary result code, 0 if it is no error of SQLite's."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return int(getattr(cause, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _cause(error: BaseException) -> str:
+    return str(error.orig if isinstance(error, DBAPIError) else error)
+
+
+def _holders(cursor: Any, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
+    """Return the links of the events that hold these identities."""
+    found: dict[bytes, Link] = {}
+    for start in range(0, len(dedupes), _PROBE_CHUNK):
+        chunk = dedupes[start : start + _PROBE_CHUNK]
+        for dedupe, *link in cursor.execute(_PROBE.format(", ".join("?" * len(chunk))), (workspace_id, *chunk)):
+            found[dedupe] = Link(*link)
+    return found
+
+
+def _probe(
+    cursor: Any, workspace_id: int, group: list[Submission], now: int
+) -> tuple[dict[bytes, Link], dict[tuple[str, str], StoredAnswer]]:
+    """Read, under the lock, which identities and request keys of the group are taken."""
+    known = _holders(cursor, workspace_id, sql.identities(group))
+    answers: dict[tuple[str, str], StoredAnswer] = {}
+    for scope, key in sql.request_keys(group):
+        parameters = (workspace_id, scope, sql.answer_key(key), now - ANSWER_LIFETIME)
+        found = cursor.execute(_FIND_ANSWER, parameters).fetchone()
+        if found is not None:
+            answers[scope, key] = StoredAnswer(*found)
+    return known, answers
+
+
+def _store(connection: Connection, workspace_id: int, settlement: Settlement, now: int) -> None:
+    cursor = _cursor(connection)
+    if settlement.superseded:
+        cursor.executemany(
+            "UPDATE events SET dedupe = NULL WHERE workspace_id = ? AND dedupe = ?",
+            [(workspace_id, dedupe) for dedupe in settlement.superseded],
+        )
+    if settlement.rows:
+        cursor.executemany(_INSERT, settlement.rows)
+        cursor.execute(_MOVE_HEAD, (*settlement.head, *settlement.usage[1:], workspace_id))
+    for request, answer in settlement.new_answers:
+        key = sql.answer_key(request.key)
+        cursor.execute(_STORE_ANSWER, (workspace_id, request.scope, key, request.fingerprint, answer, now))
+
+
+def _set_up(engine: Engine) -> None:
+    """Switch to write-ahead logging and migrate. Raises what the driver raises, and `errors.SetupError`."""
+    _use_wal(engine)
+    try:
+        with _transaction(engine, wait=True) as connection:
+            migrate.upgrade(connection)
+    except _LockedError as error:
+        raise SetupError("The store is locked by another process that does not let go of it.") from error
+
+
+def _use_wal(engine: Engine) -> None:
+    """Set the journal mode, for good. SQLite does not wait for a lock here: processes that start at once try again."""
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    with engine.connect() as connection:
+        cursor = _cursor(connection)
+        while True:
+            try:
+                mode = cursor.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            except driver.OperationalError as error:
+                if _code(error) != driver.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+                continue
+            if mode != "wal":
+                raise SetupError(
+                    "The store's file system does not carry SQLite's write-ahead log: put the database on a local disk."
+                )
+            return

@@ -1,0 +1,55 @@
+"""What every kind of test uses: stores on real parts. Helpers live in `tests/support`."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from headgate_server.store import Store, open_store
+from tests.support import postgres
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose, once a run, where its PostgreSQL will live. Workers of xdist find it in their environment."""
+    if not hasattr(config, "workerinput"):
+        postgres.prepare_run()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the run's PostgreSQL, also when workers crashed."""
+    if not hasattr(config, "workerinput"):
+        postgres.finish_run()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> None:
+    """Make sure that the run's PostgreSQL is there."""
+    postgres.ensure_started()
+
+
+@pytest.fixture
+async def postgres_url(postgres_server: None) -> AsyncIterator[str]:
+    """Return the URL of a fresh, migrated PostgreSQL database."""
+    async with postgres.fresh_database() as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """Return the URL of an SQLite database that is not there yet."""
+    return f"sqlite:///{tmp_path}/headgate.db"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """Return the URL of a fresh store, of each dialect in turn."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    """Return a fresh store, of each dialect in turn."""
+    opened = await open_store(store_url)
+    yield opened
+    await opened.close()

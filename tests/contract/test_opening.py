@@ -1,0 +1,151 @@
+"""Opening a store: schema, settings, and one clear line for what is wrong."""
+
+import asyncio
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection
+
+from headgate_server.errors import SetupError
+from headgate_server.store import Store, open_store
+from headgate_server.store.base import SqlStore
+from headgate_server.store.schema import metadata
+from tests.support import database, postgres
+from tests.support.drafts import append, draft
+
+
+async def _refusal(url: str, *, serving: bool = False) -> str:
+    with pytest.raises(SetupError) as raised:
+        await open_store(url, serving=serving)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    return message
+
+
+async def test_the_schema_is_the_sum_of_the_migrations(store: Store) -> None:
+    def differences(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return list(compare_metadata(context, metadata))
+
+    assert isinstance(store, SqlStore)
+    assert await store._read(differences) == []
+
+
+async def test_a_newer_schema_is_refused(store: Store, store_url: str, workspace: int) -> None:
+    await append(store, workspace, draft())
+    await store.close()
+    await database.execute(store_url, "UPDATE alembic_version SET version_num = '9999'")
+    assert "9999" in await _refusal(store_url)
+    assert await database.execute(store_url, "SELECT count(*) FROM events") == [(1,)]
+
+
+async def _open_in_processes(url: str) -> None:
+    program = "import asyncio, sys\nfrom headgate_server.store import open_store\n" + (
+        "async def main():\n"
+        "    store = await open_store(sys.argv[1])\n"
+        "    await store.create_workspace('acme')\n"
+        "    await store.close()\n"
+        "asyncio.run(main())"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    processes = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", program, url, env=environment) for _ in range(4)
+    ]
+    assert [await process.wait() for process in processes] == [0] * 4
+    assert await database.execute(url, "SELECT name FROM workspaces") == [("acme",)]
+
+
+async def test_processes_that_open_a_new_sqlite_store_at_once(sqlite_url: str) -> None:
+    await _open_in_processes(sqlite_url)
+
+
+async def test_processes_that_open_a_new_postgres_store_at_once(postgres_server: None) -> None:
+    async with postgres.fresh_database("template1") as url:
+        await _open_in_processes(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "headgate.db", "mysql://x/y", "sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://host/x.db"]
+)
+async def test_urls_that_name_no_store(url: str) -> None:
+    assert "sqlite:///" in await _refusal(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:s3cret@127.0.0.1:1/db",
+        "postgresql://u:s3cret@127.0.0.1:port/db",
+        "postgresql://u:s3cret@here@127.0.0.1:1/db",
+        "postgresql://u:s3cret/x@127.0.0.1:1/db",
+        "postgresql://u:s3cret:x@127.0.0.1:1/db",
+        "postgresql://127.0.0.1:1/db?user=u&password=s3cret&sslmode=bogus",
+        "unknown://u:s3cret@host/db",
+        "://u:s3cret@host",
+        "u:s3cret@host",
+    ],
+)
+async def test_a_refusal_holds_no_password(url: str) -> None:
+    assert "s3cret" not in await _refusal(url)
+
+
+async def test_a_database_that_is_not_there(postgres_server: None) -> None:
+    assert "nowhere" in await _refusal(postgres.url("nowhere"))
+
+
+async def test_a_database_that_acknowledges_too_early(postgres_url: str) -> None:
+    name = postgres_url.partition("@/")[2].partition("?")[0]
+    await database.execute(postgres_url, f"ALTER DATABASE {name} SET synchronous_commit = off")
+    assert "synchronous_commit=off" in await _refusal(postgres_url)
+
+
+async def test_a_server_that_does_not_sync() -> None:
+    with postgres.own_server("fsync=off") as url:
+        assert "fsync=off" in await _refusal(url)
+
+
+async def test_an_sqlite_store_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "deep" / "headgate.db"
+    store = await open_store(f"sqlite:///{path}", serving=True)
+    try:
+        await store.create_workspace("acme")
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+        assert set(modes.values()) == {0o600}, modes
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    finally:
+        await store.close()
+
+
+async def test_one_process_serves_an_sqlite_store_and_commands_work_beside_it(sqlite_url: str) -> None:
+    serving = await open_store(sqlite_url, serving=True)
+    message = await _refusal(sqlite_url, serving=True)
+    assert str(os.getpid()) in message
+    assert "headgate.db.lock" in message
+    beside = await open_store(sqlite_url)
+    workspace = await beside.create_workspace("acme")
+    await beside.close()
+    assert await serving.workspace("acme") == workspace
+    await serving.close()
+    await (await open_store(sqlite_url, serving=True)).close()
+
+
+async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("Not a database, but long enough to be read as one, and somebody's only copy." * 100)
+    assert "not a database" in await _refusal(f"sqlite:///{path}", serving=True)
+    assert path.read_text().startswith("Not a database")
+    path.rename(tmp_path / "again")
+    # The refusal let go of the lock.
+    await (await open_store(f"sqlite:///{path}", serving=True)).close()
+
+
+async def test_paths_that_cannot_hold_a_database(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "headgate.db", Path("/proc/nowhere/headgate.db")):
+        await _refusal(f"sqlite:///{path}")

@@ -1,0 +1,42 @@
+"""PostgreSQL: identities are found through their index, whatever the planner knows of the tables."""
+
+import asyncpg
+import pytest
+
+from headgate_server.store import open_store, postgres_append
+from tests.support.drafts import append, draft
+
+_STATEMENTS = {
+    "probe": (postgres_append._PROBE, "bigint[], int[], int[], bytea[], bigint[], text[], bytea[]"),
+    "lookup": (postgres_append._LOOKUP, "bigint[], int[], int[], bytea[]"),
+    "supersede": (postgres_append._SUPERSEDE, "bigint[], int[], int[], bytea[]"),
+}
+
+
+@pytest.mark.parametrize("analysed", [False, True])
+@pytest.mark.parametrize("events", [0, 1, 1_000])
+async def test_no_plan_reads_a_ledger(postgres_url: str, events: int, analysed: bool) -> None:
+    store = await open_store(postgres_url)
+    try:
+        # Of many workspaces with few events each, the planner expects the same of every other.
+        spaces = [(await store.create_workspace(f"w{n}")).id for n in range(4)]
+        for space in spaces:
+            await append(store, space, draft("k"))
+        await append(store, spaces[0], *(draft(str(n)) for n in range(events)))
+    finally:
+        await store.close()
+    connection = await asyncpg.connect(postgres_url)
+    try:
+        if analysed:
+            await connection.execute("ANALYZE")
+        await connection.execute(postgres_append._BEGIN)
+        for name, (statement, types) in _STATEMENTS.items():
+            await connection.execute(f"PREPARE {name} ({types}) AS {statement}")
+            arguments = ", ".join("'{}'" for _ in types.split(","))
+            plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE {name}({arguments})"))
+            assert "Index Scan using events_dedupe_key" in plan, plan
+            assert "(dedupe = ANY" in plan, plan
+            assert "events_pkey" not in plan, plan
+            assert "Seq Scan" not in plan, plan
+    finally:
+        await connection.close()

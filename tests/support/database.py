@@ -1,0 +1,65 @@
+"""Reaches into a store's database behind the store's back: to tamper with it, and to hold its locks."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from pysqlite3 import dbapi2 as sqlite
+
+
+def sqlite_path(url: str) -> str:
+    """Return the path of an SQLite store's URL."""
+    return url.removeprefix("sqlite:///")
+
+
+async def execute(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """Execute one statement of plain SQL and return its rows."""
+    if url.startswith("sqlite"):
+        return await asyncio.to_thread(_execute_sqlite, url, statement)
+    connection = await asyncpg.connect(url)
+    try:
+        return [tuple(row) for row in await connection.fetch(statement)]
+    finally:
+        await connection.close()
+
+
+def _execute_sqlite(url: str, statement: str) -> list[tuple[Any, ...]]:
+    connection = sqlite.connect(sqlite_path(url), isolation_level=None)
+    try:
+        rows: list[tuple[Any, ...]] = connection.execute(statement).fetchall()
+        return rows
+    finally:
+        connection.close()
+
+
+def literal(url: str, value: bytes) -> str:
+    """Return bytes as the dialect writes them in SQL."""
+    return f"x'{value.hex()}'" if url.startswith("sqlite") else f"'\\x{value.hex()}'::bytea"
+
+
+def id_literal(url: str, event_id: bytes) -> str:
+    """Return an event's id as the dialect writes it in SQL."""
+    return f"x'{event_id.hex()}'" if url.startswith("sqlite") else f"'{event_id.hex()}'::uuid"
+
+
+@asynccontextmanager
+async def locked(url: str, workspace_id: int) -> AsyncIterator[None]:
+    """Hold the lock of a workspace's head (in SQLite: of the whole database) from a connection of our own."""
+    if url.startswith("sqlite"):
+        connection = sqlite.connect(sqlite_path(url), isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            connection.execute("ROLLBACK")
+            connection.close()
+        return
+    postgres = await asyncpg.connect(url)
+    try:
+        async with postgres.transaction():
+            await postgres.execute(f"SELECT * FROM heads WHERE workspace_id = {workspace_id} FOR NO KEY UPDATE")
+            yield
+    finally:
+        await postgres.close()

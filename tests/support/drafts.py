@@ -1,0 +1,67 @@
+"""Makes drafts and submissions for tests, as the ingest does."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from headgate_server import canonical, ledger
+from headgate_server.model import NATIVE, Draft, Mismatch, Outcome, Problem, RequestKey, Settled, Submission
+from headgate_server.store import Store
+
+BAD = Problem("MISSING_FIELD", "type", "The event has no type.")
+
+
+def draft(
+    key: str | None = None,
+    data: Any = None,
+    *,
+    type: str = "document.created",  # noqa: A002 - the event's word
+    source: str = "test",
+    subject: str = "",
+    occurred_at: int | None = None,
+    receiver: str = NATIVE,
+    on_mismatch: Mismatch = Mismatch.CONFLICT,
+) -> Draft:
+    """Return a draft; without a key it is not deduplicated."""
+    encoded = None if data is None else canonical.encode(data)
+    content = canonical.content(type, source, subject, occurred_at, encoded)
+    salt = os.urandom(16)
+    return Draft(
+        receiver=receiver,
+        type=type,
+        source=source,
+        subject=subject,
+        occurred_at=occurred_at,
+        data=encoded,
+        scope=None if key is None else source,
+        key=key,
+        identity=b"" if key is None else ledger.identity(receiver, source, key),
+        canonical=content,
+        salt=salt,
+        commitment=ledger.commitment(salt, content),
+        on_mismatch=on_mismatch,
+    )
+
+
+def submission(workspace_id: int, *slots: Draft | Problem, atomic: bool = False) -> Submission:
+    """Return a submission without a request key."""
+    return Submission(workspace_id=workspace_id, slots=slots, atomic=atomic)
+
+
+def request(
+    workspace_id: int, key: str, *slots: Draft | Problem, body: bytes = b"", scope: str = "batch"
+) -> Submission:
+    """Return a submission with a request key; its answer lists the statuses. `body` stands for the fingerprint."""
+    return Submission(
+        workspace_id=workspace_id,
+        slots=slots,
+        request_key=RequestKey(scope=scope, key=key, fingerprint=body.ljust(32, b"\0")),
+        encode=lambda outcomes: ",".join(outcome.status for outcome in outcomes).encode(),
+    )
+
+
+async def append(store: Store, workspace_id: int, *slots: Draft | Problem, atomic: bool = False) -> Sequence[Outcome]:
+    """Append one submission and return its outcomes."""
+    (decision,) = await store.append([submission(workspace_id, *slots, atomic=atomic)])
+    assert isinstance(decision, Settled)
+    return decision.outcomes

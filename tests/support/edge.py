@@ -1,0 +1,80 @@
+"""A workspace as clients of the bridge see it: over HTTP, and over gRPC on the same port."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Self
+
+import grpc
+import httpx
+import orjson
+
+from headgate.v1 import event_service_pb2_grpc, ingest_service_pb2_grpc, ledger_service_pb2_grpc
+from headgate_server.model import Scope
+from tests.support.service import make_key
+from tests.support.up import Up
+
+JSON = {"content-type": "application/json"}
+
+
+class Edge:
+    """Clients with one key. `http` has a connection of its own and no retries; `url` is the store behind it all."""
+
+    def __init__(self, up: Up, url: str, key: str):
+        self.up = up
+        self.url = url
+        self.key = key
+        self.http = httpx.Client(base_url=f"http://{up.rest}", headers={"x-api-key": key}, timeout=30)
+        self.channel = grpc.insecure_channel(up.rest)
+        self.metadata = (("authorization", f"Bearer {key}"),)
+        self.ingest = ingest_service_pb2_grpc.IngestServiceStub(self.channel)
+        self.events = event_service_pb2_grpc.EventServiceStub(self.channel)
+        self.ledger = ledger_service_pb2_grpc.LedgerServiceStub(self.channel)
+
+    @classmethod
+    def of(cls, up: Up, url: str, workspace: str, scopes: Iterable[Scope] = (Scope.ADMIN,)) -> Self:
+        """Make a key, and clients with it."""
+        return cls(up, url, asyncio.run(make_key(url, workspace, scopes)))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.http.close()
+        self.channel.close()
+
+    def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
+        """Send JSON, or bytes that stand for it; `_` in a header's name stands for `-`."""
+        content = body if isinstance(body, bytes) else orjson.dumps(body)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.http.post(path, content=content, headers=JSON | named)
+
+    def batch(self, *events: Any, path: str = "/v1/events/batch", **options: Any) -> dict[str, Any]:
+        """Send a batch that is one, and return the answer."""
+        response = self.post(path, {"events": events, **options})
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def stored(self) -> int:
+        """Return how many events the workspace holds."""
+        response = self.http.get("/v1/ledger/head")
+        assert response.status_code == 200, response.text
+        return int(response.json()["sequence"])
+
+
+def failure(response: httpx.Response) -> tuple[int, int, str]:
+    """Return (HTTP status, code, reason) of a refusal, whoever it is from: they all have one shape, and an id."""
+    body = response.json()
+    assert body.keys() == {"code", "message", "details"}, body
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"]
+    assert body["message"]
+    assert "grpc-status" not in response.headers
+    assert not any(name.startswith("x-headgate-") for name in response.headers)
+    info = body["details"][0]
+    assert info["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
+    assert info["domain"] == "headgate"
+    return response.status_code, body["code"], info["reason"]
+
+
+def statuses(answer: dict[str, Any]) -> list[str]:
+    """Return the status at each position."""
+    return [result["status"] for result in answer["results"]]

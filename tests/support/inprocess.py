@@ -1,0 +1,47 @@
+"""A server in this process, on a free port and a store of its own."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from headgate_server import admin, app
+from headgate_server.config import Settings
+from headgate_server.model import Scope
+from headgate_server.rpc.ingest_servicer import IngestConfig
+from headgate_server.rpc.server import ServerConfig
+from headgate_server.store import Store
+from tests.support.calls import Caller
+
+
+class Service:
+    """A running server. `store` is a second way into its database, beside the server's own."""
+
+    def __init__(self, url: str, port: int, store: Store):
+        self.url = url
+        self.port = port
+        self.store = store
+
+    async def key(self, *scopes: Scope, workspace: str = "acme") -> str:
+        """Make a key, with every scope if none is named."""
+        return await admin.create_key(self.store, workspace, frozenset(scopes or (Scope.ADMIN,)))
+
+    @contextlib.asynccontextmanager
+    async def caller(self, *scopes: Scope, workspace: str = "acme") -> AsyncIterator[Caller]:
+        """Yield a client with a new key of its own."""
+        async with Caller(self.port, await self.key(*scopes, workspace=workspace)) as caller:
+            yield caller
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    url: str, *, body_limit: int = 8 << 20, max_events: int = 1_000, **settings: Any
+) -> AsyncIterator[Service]:
+    """Run a server on the store of this URL for the length of a block."""
+    wanted = Settings(
+        store_url=url,
+        server=ServerConfig(port=0, body_limit=body_limit),
+        ingest=IngestConfig(max_events=max_events),
+        **settings,
+    )
+    async with app.running(wanted) as server, admin.opened(url) as store:
+        yield Service(url, server.port, store)

@@ -1,0 +1,8 @@
+"""Marks that several kinds of test use."""
+
+import pytest
+
+on_sqlite = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+"""For what cannot differ between stores: one is enough."""
+
+on_postgres = pytest.mark.parametrize("store_url", ["postgres"], indirect=True)

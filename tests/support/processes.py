@@ -1,0 +1,28 @@
+"""Which processes there are. Linux only, as Headgate is."""
+
+from pathlib import Path
+
+
+def children(pid: int) -> dict[int, str]:
+    """Return the children of a process: their ids and names."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        name, fields = _read(stat)
+        if fields and int(fields[1]) == pid:
+            found[int(stat.parent.name)] = name
+    return found
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; what its parent has not looked after yet counts as gone."""
+    _, fields = _read(Path(f"/proc/{pid}/stat"))
+    return not fields or fields[0] == "Z"
+
+
+def _read(stat: Path) -> tuple[str, list[str]]:
+    """Return the name and the fields after it, state and parent first; no fields if the process is gone."""
+    try:
+        head, _, rest = stat.read_text().rpartition(") ")
+    except (FileNotFoundError, ProcessLookupError):
+        return "", []
+    return head.partition("(")[2], rest.split()

@@ -1,0 +1,106 @@
+"""A Unix socket between a store and PostgreSQL that loses connections at chosen moments."""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import parse_qs, urlsplit
+
+_SOCKET = ".s.PGSQL.5432"
+
+
+class Proxy:
+    """Passes bytes both ways until a client says something that holds `trigger`; then, `times` times, loses the
+    connection. `times` is 0 at first, so that a store can be opened.
+
+    `moment` says when: "before" the message goes on, "after" the server answered it (the client never hears the
+    answer), or "late": at once for the client, while the server gets the message only when another client says
+    `release`. With `deaf` no connection is taken after the first loss.
+    """
+
+    def __init__(self, folder: Path, url: str, moment: str, trigger: bytes = b"COMMIT\0"):
+        parts = urlsplit(url)
+        self.url = f"postgresql://postgres@{parts.path}?host={folder}"
+        self.lost = 0
+        self.deaf = False
+        self.release = b"FOR NO KEY UPDATE"
+        self._path = folder / _SOCKET
+        self._upstream = Path(parse_qs(parts.query)["host"][0]) / _SOCKET
+        self._moment = moment
+        self._trigger = trigger
+        self.times = 0
+        self._released = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_unix_server(self._accepted, self._path)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._tasks.add(task)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream = None
+        try:
+            if self.deaf and self.lost:
+                return
+            server, upstream = await asyncio.open_unix_connection(self._upstream)
+            answers = asyncio.ensure_future(_pump(server, writer))
+            try:
+                await self._forward(reader, writer, server, upstream, answers)
+            finally:
+                answers.cancel()
+        except ConnectionError:
+            pass
+        finally:
+            for end in (writer, upstream):
+                if end is not None:
+                    end.close()
+                    with suppress(ConnectionError):
+                        await end.wait_closed()
+
+    async def _forward(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        server: asyncio.StreamReader,
+        upstream: asyncio.StreamWriter,
+        answers: "asyncio.Future[None]",
+    ) -> None:
+        while said := await reader.read(65536):
+            if self.lost and self.release in said:
+                self._released.set()
+            if self._trigger not in said or self.lost >= self.times:
+                upstream.write(said)
+                await upstream.drain()
+                continue
+            self.lost += 1
+            if self._moment == "before":
+                return
+            answers.cancel()
+            await asyncio.gather(answers, return_exceptions=True)
+            if self._moment == "late":
+                writer.close()
+                await self._released.wait()
+            upstream.write(said)
+            await upstream.drain()
+            await server.read(65536)
+            return
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while said := await reader.read(65536):
+            writer.write(said)
+            await writer.drain()
+        writer.close()

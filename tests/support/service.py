@@ -1,0 +1,98 @@
+"""A real `headgate serve` process, and clients of it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Self
+
+import grpc.aio
+
+from headgate.v1 import event_service_pb2, event_service_pb2_grpc, ingest_service_pb2_grpc, ledger_service_pb2_grpc
+from headgate.v1.event_pb2 import StoredEvent
+from headgate_server import admin
+from headgate_server.model import Scope
+
+
+async def make_key(url: str, workspace: str = "acme", scopes: Iterable[Scope] = (Scope.ADMIN,)) -> str:
+    """Make an API key in a store that need not be served."""
+    async with admin.opened(url) as store:
+        return await admin.create_key(store, workspace, frozenset(scopes))
+
+
+class ServerProcess:
+    """`headgate serve` in a process of its own, on a free port. Use as `async with`: it is gone afterwards."""
+
+    def __init__(self, url: str, *arguments: str, log: Path | None = None):
+        self._url = url
+        self._arguments = arguments
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        reader, writer = os.pipe()
+        log = os.open(self._log or os.devnull, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "headgate_server", "serve"),
+                *("--grpc-port", "0", "--ready-fd", str(writer), "--log-level", "warning", *self._arguments),
+            ],
+            env={**os.environ, "HEADGATE_STORE": self._url},
+            pass_fds=(writer,),
+            stderr=log,
+        )
+        os.close(writer)
+        os.close(log)
+        with os.fdopen(reader, "rb") as pipe:
+            line = await asyncio.to_thread(pipe.readline)
+        if not line:
+            raise RuntimeError(f"the server ended with {self._process.wait()} before it took calls")
+        self.port = int(line)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.end(signal.SIGTERM)
+
+    async def kill(self) -> None:
+        """End the process as a power cut would, as far as it can tell."""
+        await self.end(signal.SIGKILL)
+
+    async def end(self, number: int) -> int:
+        """Send a signal, and return the exit code once the process is gone."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+        return await asyncio.to_thread(self._process.wait, 60)
+
+
+class Client:
+    """Stubs on one channel, with a key. Use as `async with`."""
+
+    def __init__(self, port: int, key: str):
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_receive_message_length", -1)])
+        self.metadata = (("x-api-key", key),)
+        self.ingest = ingest_service_pb2_grpc.IngestServiceStub(self._channel)
+        self.events = event_service_pb2_grpc.EventServiceStub(self._channel)
+        self.ledger = ledger_service_pb2_grpc.LedgerServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.close()
+
+    async def all_events(self) -> Sequence[StoredEvent]:
+        """Return the whole ledger, page by page."""
+        events: list[StoredEvent] = []
+        token = ""
+        while True:
+            request = event_service_pb2.ListEventsRequest(page_size=1000, page_token=token)
+            page = await self.events.ListEvents(request, metadata=self.metadata)
+            events += page.events
+            token = page.next_page_token
+            if not token:
+                return events
