@@ -23,6 +23,11 @@ RAW_REQUESTS = {"BatchIngestRequest": "RawBatchIngestRequest", "IngestRequest": 
 # The field of a raw request that takes the HTTP body, whole.
 BODY = "json"
 
+# Where envoy.yaml sends every request under /compat/, whatever its method and path, which it then says in headers: so no query and
+# no path of a vendor's can be taken for a field of ours.
+COMPAT_SERVICE = "CompatService"
+COMPAT_PATH = "/compat"
+
 # Fields of a raw request that a JSON client must not set: unknown to Envoy, a query parameter of that name is refused.
 HIDDEN_FIELDS = frozenset({"events", "event"})
 
@@ -32,7 +37,8 @@ def envoy_view(image: FileDescriptorSet) -> FileDescriptorSet:
 
     Each RPC with an HTTP binding answers ``google.api.HttpBody``, whose bytes Envoy hands on as they are: the server
     writes the JSON. The requests in `RAW_REQUESTS` have the fields of their raw twins, so that Envoy does not parse
-    their bodies either; they keep their public names, which Envoy says when it refuses a query parameter.
+    their bodies either; they keep their public names, which Envoy says when it refuses a query parameter. The RPC of
+    `COMPAT_SERVICE` is bound to one path.
 
     :param image: our files and everything they import.
     :raises ValueError: a file that our services now need is not in `image`.
@@ -48,6 +54,8 @@ def envoy_view(image: FileDescriptorSet) -> FileDescriptorSet:
         for service in file.service:
             for method in service.method:
                 _pass_bodies_through(file, method)
+                if service.name == COMPAT_SERVICE:
+                    _bind_everything(method)
     ordered = FileDescriptorSet()
     ordered.file.extend(_imports_first(view))
     return ordered
@@ -68,6 +76,13 @@ def _pass_bodies_through(file: FileDescriptorProto, method: MethodDescriptorProt
     if method.input_type.removeprefix(f".{PACKAGE}.") in RAW_REQUESTS:
         rule.body = BODY
     _need_http_body(file)
+
+
+def _bind_everything(method: MethodDescriptorProto) -> None:
+    rule = method.options.Extensions[annotations_pb2.http]
+    rule.Clear()
+    rule.post = COMPAT_PATH
+    rule.body = "*"
 
 
 def _need_http_body(file: FileDescriptorProto) -> None:

@@ -1,0 +1,22 @@
+"""The console script `headgate`; also `python -m headgate_server`."""
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line, or say what is not installed."""
+    # gRPC's C core has a log of its own, which is neither structured nor one clear line: a port in use fills two hundred characters
+    # before the server says it. It is read when grpc is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        from headgate_server.cli import headgate
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("headgate_server", "headgate_bridge", "headgate"):
+            raise
+        sys.exit(f"headgate: {error.name} is not installed; the service needs: pip install 'headgate[server,bridge]'")
+    headgate(prog_name="headgate")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What an operator does beside serving: keys, workspaces, checking ledgers. Each opens the store, acts, and closes it."""
+
+import contextlib
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import EllipsisType
+from typing import NamedTuple
+
+from headgate_server import auth
+from headgate_server.clock import Clock, system_clock
+from headgate_server.errors import SetupError
+from headgate_server.ledger import Break
+from headgate_server.model import ApiKey, RateLimit, Scope, Usage, Workspace
+from headgate_server.receivers.registry import RECEIVERS
+from headgate_server.store import Store, open_store
+from headgate_server.verify import verify
+
+FIRST_WORKSPACE = "default"
+_VERIFY_EVENTS = 100_000
+"""Events of one step of a check, between which nothing is held."""
+
+
+class LedgerReport(NamedTuple):
+    """What the check of one workspace's whole ledger found."""
+
+    workspace: Workspace
+    events_checked: int
+    breaks: Sequence[Break]
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Store]:
+    """Open the store for the length of a block. Raises `SetupError` where it cannot be opened."""
+    store = await open_store(url)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def create_key(
+    store: Store, workspace: str, scopes: frozenset[Scope], lifetime: int | None = None, clock: Clock = system_clock
+) -> str:
+    """Make a key, and the workspace if there is none of that name, and return the key, which is stored nowhere.
+
+    `lifetime` is in microseconds. Raises `SetupError` for a bad name or no scope.
+    """
+    if not re.fullmatch(auth.WORKSPACE_NAME, workspace):
+        raise SetupError(
+            f"{workspace!r} is no name for a workspace: 1 to 63 of a-z, 0-9, '.', '_' and '-', with a letter or digit at both ends"
+        )
+    now = clock()
+    key, record = auth.make_key(
+        await store.create_workspace(workspace), scopes, now, None if lifetime is None else now + lifetime
+    )
+    await store.add_key(record)
+    return key
+
+
+async def create_first_key(store: Store) -> str | None:
+    """Make a key with every scope if the store has none at all; None if it has."""
+    if await store.list_keys():
+        return None
+    return await create_key(store, FIRST_WORKSPACE, frozenset({Scope.EVENTS_WRITE, Scope.EVENTS_READ, Scope.LEDGER_READ}))
+
+
+async def list_keys(store: Store, workspace: str | None) -> Sequence[ApiKey]:
+    """Return the keys of one workspace or of all. Raises `SetupError` for a workspace that there is not."""
+    return await store.list_keys(None if workspace is None else (await _workspace(store, workspace)).id)
+
+
+async def revoke_key(store: Store, key_id: str, clock: Clock = system_clock) -> None:
+    """Revoke a key by its id. Raises `SetupError` if there is none."""
+    if not await store.revoke_key(key_id, clock()):
+        raise SetupError(f"there is no key {key_id!r}; `headgate keys list` shows the ids")
+
+
+async def set_limits(store: Store, name: str, quota: int | None | EllipsisType, rates: Mapping[str, RateLimit | None]) -> None:
+    """Set a workspace's monthly quota (None: any number; ...: as it is) and its own rate limits by receiver (None: no limit).
+
+    Raises `SetupError` for a workspace or a receiver that there is not.
+    """
+    workspace = await _workspace(store, name)
+    for receiver in rates:
+        if receiver not in RECEIVERS:
+            raise SetupError(f"there is no receiver {receiver!r}; there are: {', '.join(sorted(RECEIVERS))}")
+    if quota is not ...:
+        await store.set_quota(workspace.id, quota)
+    for receiver, rate in rates.items():
+        await store.set_rate(workspace.id, receiver, rate)
+
+
+async def list_workspaces(store: Store) -> Sequence[tuple[Workspace, Usage]]:
+    """Return all workspaces by name, each with what it has stored and may."""
+    return [(workspace, await store.usage(workspace.id)) for workspace in await store.workspaces()]
+
+
+async def verify_ledgers(store: Store, workspace: str | None) -> AsyncIterator[LedgerReport]:
+    """Check whole ledgers, of one workspace or of all. Raises `SetupError` for a workspace that there is not."""
+    workspaces = await store.workspaces() if workspace is None else [await _workspace(store, workspace)]
+    for one in workspaces:
+        checked = 0
+        breaks: list[Break] = []
+        resume: bytes | None = None
+        while True:
+            found = await verify(store, one, limit=_VERIFY_EVENTS, after=resume)
+            checked += found.events_checked
+            breaks += found.breaks
+            resume = found.resume
+            if resume is None:
+                break
+        yield LedgerReport(one, checked, breaks)
+
+
+async def _workspace(store: Store, name: str) -> Workspace:
+    workspace = await store.workspace(name)
+    if workspace is None:
+        raise SetupError(f"there is no workspace {name!r}")
+    return workspace

@@ -1,0 +1,138 @@
+"""The one place where objects are wired together."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import structlog
+from prometheus_client import start_http_server
+
+from headgate_server.auth import Authenticator
+from headgate_server.clock import system_clock
+from headgate_server.committer import Committer
+from headgate_server.compat import Compat
+from headgate_server.config import Settings
+from headgate_server.errors import SetupError, Unavailable
+from headgate_server.ingest import Ingest
+from headgate_server.limits import RateLimiter
+from headgate_server.metrics import Metrics
+from headgate_server.receivers.registry import RECEIVERS
+from headgate_server.rpc.call import Method
+from headgate_server.rpc.compat_servicer import CompatServicer
+from headgate_server.rpc.event_servicer import EventServicer
+from headgate_server.rpc.ingest_servicer import IngestConfig, IngestServicer
+from headgate_server.rpc.interceptors import standard
+from headgate_server.rpc.ledger_servicer import LedgerServicer
+from headgate_server.rpc.probe_servicer import ProbeServicer
+from headgate_server.rpc.server import GrpcServer
+from headgate_server.rpc.workspace_servicer import WorkspaceServicer
+from headgate_server.store import Store, open_store
+
+log = structlog.get_logger(__name__)
+
+_PURGE_SECONDS = 3600
+"""Answers live for 24 hours; an hour more or less of disk does not matter."""
+_PROBE_SECONDS = 2.0
+
+
+def methods(
+    store: Store, committer: Committer, authenticator: Authenticator, config: IngestConfig, metrics: Metrics
+) -> Sequence[Method]:
+    """Return every RPC that Headgate serves."""
+    ingest = Ingest(store, committer)
+    compat = Compat(store, ingest)
+    return (
+        *IngestServicer(ingest, config, metrics).methods(),
+        *EventServicer(store).methods(),
+        *LedgerServicer(store).methods(),
+        *CompatServicer(compat, RECEIVERS, authenticator, RateLimiter(store), metrics, system_clock).methods(),
+        *WorkspaceServicer(store, system_clock).methods(),
+        *ProbeServicer(store).methods(),
+    )
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
+    """Run a server until the block ends; then let calls in progress end, store what waits, and close the store.
+
+    Raises `SetupError` where it cannot start.
+    """
+    store = await open_store(settings.store_url, serving=True)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(store.close)
+        metrics = Metrics()
+        _serve_metrics(settings, metrics, stack)
+        committer = Committer(store, settings.committer)
+        stack.push_async_callback(committer.close)
+        authenticator = Authenticator(store)
+        server = GrpcServer(
+            settings.server,
+            methods(store, committer, authenticator, settings.ingest, metrics),
+            standard(authenticator, metrics),
+        )
+        await server.start()
+        stack.push_async_callback(server.stop, settings.shutdown_grace)
+        for work in (_purge_answers(store), _watch_store(store, server)):
+            task = asyncio.create_task(work)
+            stack.push_async_callback(_cancel, task)
+        yield server
+
+
+async def serve(settings: Settings, ready: Callable[[int], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `ready` is told the port once calls are taken."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings) as server:
+        log.info("serving", host=settings.server.host, port=server.port)
+        ready(server.port)
+        await stop.wait()
+        log.info("stopping")
+    log.info("stopped")
+
+
+def _serve_metrics(settings: Settings, metrics: Metrics, stack: contextlib.AsyncExitStack) -> None:
+    if settings.metrics_port is None:
+        return
+    try:
+        http, thread = start_http_server(settings.metrics_port, settings.server.host, metrics.registry)
+    except OSError as error:
+        raise SetupError(f"cannot serve metrics on port {settings.metrics_port}: {error.strerror}") from None
+    stack.callback(thread.join)
+    stack.callback(http.server_close)
+    stack.callback(http.shutdown)
+
+
+async def _purge_answers(store: Store) -> None:
+    """Delete the answers of request keys whose time is over, now and every hour."""
+    while True:
+        try:
+            purged = await store.purge_answers()
+            log.info("answers_purged", count=purged)
+        except Unavailable as error:
+            log.warning("purge_failed", error=str(error))
+        await asyncio.sleep(_PURGE_SECONDS)
+
+
+async def _watch_store(store: Store, server: GrpcServer) -> None:
+    """Tell grpc.health.v1.Health whether the store answers."""
+    serving = True
+    while True:
+        await asyncio.sleep(_PROBE_SECONDS)
+        try:
+            await store.ping()
+            now = True
+        except Unavailable:
+            now = False
+        if now != serving:
+            log.warning("store_lost" if not now else "store_found")
+            await server.set_serving(now)
+            serving = now
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

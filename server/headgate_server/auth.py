@@ -1,0 +1,123 @@
+"""API keys: how they are made, and whom a call is from."""
+
+import asyncio
+import secrets
+import string
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from typing import NamedTuple
+
+from cachetools import TTLCache
+
+from headgate_server import ledger
+from headgate_server.clock import Clock, system_clock
+from headgate_server.errors import PermissionDenied, SetupError, Unauthenticated
+from headgate_server.model import ApiKey, Scope, Workspace
+from headgate_server.store import Store
+
+PREFIX = "hg_"
+_ALPHABET = string.ascii_letters + string.digits
+_SECRET_LENGTH = 43
+"""Characters of 62: 256 bits, so that a plain SHA-256 is enough to store a key by."""
+_MAX_LENGTH = 256
+"""Of what is looked up at all: whatever is longer is no key of ours."""
+
+CACHE_SECONDS = 3.0
+"""How long a look-up is believed. A revocation works within 5 seconds everywhere; this leaves two for the look-up itself."""
+_CACHED_KEYS = 10_000
+_CACHED_REFUSALS = 10_000
+"""Bounds of the two caches, kept apart so that a flood of bad keys cannot push out the good ones."""
+
+WORKSPACE_NAME = r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?"
+
+
+class Principal(NamedTuple):
+    """Whom a call is from."""
+
+    key_id: str
+    workspace: Workspace
+    scopes: frozenset[Scope]
+
+    def may(self, scope: Scope) -> bool:
+        """Whether the key has the scope; `admin` has every scope of its workspace."""
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+
+def make_key(workspace: Workspace, scopes: frozenset[Scope], now: int, expires_at: int | None = None) -> tuple[str, ApiKey]:
+    """Return a new key, to be shown once, and what is stored of it. Raises `SetupError` for no scope, or an expiry that is past."""
+    if not scopes:
+        raise SetupError("a key needs at least one scope")
+    if expires_at is not None and expires_at <= now:
+        raise SetupError("the expiry of a key must lie in the future")
+    key = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(_SECRET_LENGTH))
+    key_id = "key_" + ledger.event_id(now, secrets.token_bytes(8)).hex()
+    return key, ApiKey(key_id, _digest(key), key[: len(PREFIX) + 5], workspace, scopes, now, expires_at, None)
+
+
+class Authenticator:
+    """Tells whom a key belongs to, from memory where it may.
+
+    `clock` judges expiry. `timer`, in seconds, ages the caches: it never goes back, as a clock that is being set may, which
+    would keep a revoked key alive for as long.
+    """
+
+    def __init__(self, store: Store, clock: Clock = system_clock, timer: Callable[[], float] = time.monotonic):
+        self._store = store
+        self._clock = clock
+        self._known: TTLCache[bytes, ApiKey] = TTLCache(_CACHED_KEYS, CACHE_SECONDS, timer=timer)
+        self._refused: TTLCache[bytes, bool] = TTLCache(_CACHED_REFUSALS, CACHE_SECONDS, timer=timer)
+        self._looking: dict[bytes, asyncio.Task[ApiKey | None]] = {}
+
+    async def authenticate(self, key: str | None) -> Principal:
+        """Return whom the key belongs to.
+
+        Raises `Unauthenticated` for no key, an unknown, a revoked or an expired one, and `Unavailable` where that could not be
+        found out.
+        """
+        if not key:
+            raise Unauthenticated(
+                'An API key is required, as "Authorization: Bearer hg_…" or "X-API-Key: hg_…".', reason="MISSING_API_KEY"
+            )
+        if not key.startswith(PREFIX) or len(key) > _MAX_LENGTH:
+            raise _refusal()
+        digest = _digest(key)
+        record = self._known.get(digest)
+        if record is None:
+            if digest in self._refused:
+                raise _refusal()
+            record = await self._find(digest)
+        now = self._clock()
+        if record is None or record.revoked_at is not None or (record.expires_at is not None and record.expires_at <= now):
+            raise _refusal()
+        return Principal(record.id, record.workspace, record.scopes)
+
+    async def _find(self, digest: bytes) -> ApiKey | None:
+        """Look a key up once for all who ask for it at the same time. One caller that gives up does not end it for the others."""
+        task = self._looking.get(digest)
+        if task is None:
+            task = self._looking[digest] = asyncio.create_task(self._look_up(digest))
+            task.add_done_callback(lambda _: self._looking.pop(digest, None))
+        return await asyncio.shield(task)
+
+    async def _look_up(self, digest: bytes) -> ApiKey | None:
+        record = await self._store.find_key(digest)
+        if record is None:
+            self._refused[digest] = True
+        else:
+            self._known[digest] = record
+        return record
+
+
+def require(principal: Principal, scope: Scope) -> None:
+    """Raise `PermissionDenied` if the caller's key lacks the scope."""
+    if not principal.may(scope):
+        raise PermissionDenied(f'The API key lacks the scope "{scope}".')
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode(errors="surrogatepass")).digest()
+
+
+def _refusal() -> Unauthenticated:
+    return Unauthenticated("The API key is not valid.")

@@ -1,0 +1,413 @@
+"""The command line. It wires nothing by itself: `app.py` wires the server, and the bridge itself."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import EllipsisType
+from typing import Any, TypeVar
+
+import click
+import uvloop
+
+from headgate_bridge import BridgeConfig, BridgeError, Envoy, launcher
+from headgate_server import admin, app, logs, timestamps
+from headgate_server.child import ServerProcess
+from headgate_server.config import DEFAULT_DATA_DIR, Settings, sqlite_url
+from headgate_server.errors import HeadgateError, SetupError
+from headgate_server.model import ApiKey, RateLimit, Scope, Usage, Workspace
+from headgate_server.rpc.ingest_servicer import IngestConfig
+from headgate_server.rpc.server import ServerConfig
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_Result = TypeVar("_Result")
+
+_SCOPES = click.Choice([scope.value for scope in Scope])
+_LIFETIME = re.compile(r"([1-9][0-9]{0,4})([smhd])")
+_RATE = re.compile(r"(?P<receiver>[a-z]+)=(?:none|(?P<count>[1-9][0-9]{0,8})/(?P<period>second|minute|hour|day))")
+_PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+BATCH_LIMIT = 100_000
+
+
+def _option(name: str, *, variable: str | None = None, **settings: Any) -> Callable[[_Command], _Command]:
+    """Return a click option that `HEADGATE_<NAME>` sets too, and whose help says its default."""
+    variable = variable or "HEADGATE_" + name.lstrip("-").replace("-", "_").upper()
+    return click.option(name, envvar=variable, show_envvar=True, show_default=True, **settings)
+
+
+def _options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_PORT = click.IntRange(0, 65535)
+_store_options = _options(
+    _option("--store", metavar="URL", help="sqlite:///path or postgresql://user@host/database. Without it: SQLite in --data-dir."),
+    _option("--data-dir", type=click.Path(path_type=Path), default=DEFAULT_DATA_DIR, help="Where the embedded store lives."),
+)
+_server_options = _options(
+    _option("--grpc-host", default="127.0.0.1", help="Address of the gRPC server. There is no TLS: keep it on a trusted network."),
+    _option("--grpc-port", type=_PORT, default=50051, help="Port of the gRPC server; 0 takes any free one."),
+    _option("--body-limit", type=click.IntRange(1024, 1 << 30), default=8 << 20, help="Bytes of one request."),
+    _option("--batch-limit", type=click.IntRange(1, BATCH_LIMIT), default=1_000, help="Events of one batch."),
+    _option("--metrics-port", type=_PORT, default=None, help="Serve Prometheus metrics there. Without it: nowhere."),
+    _option("--shutdown-grace", type=click.FloatRange(0, 3600), default=20.0, help="Seconds that calls get to end."),
+)
+_bridge_options = _options(
+    _option("--http-host", default="127.0.0.1", help="Address of REST (and of gRPC, passed through)."),
+    _option("--http-port", type=_PORT, default=8080, help="Port of REST (and of gRPC, passed through); 0 takes any free one."),
+    _option(
+        "--envoy-config", type=click.Path(path_type=Path), default=None, help="Another envoy.yaml than the one that comes along."
+    ),
+)
+_log_option = _option("--log-level", type=click.Choice(logs.LEVELS), default="info", help="What is logged to standard error.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="headgate", prog_name="headgate")
+def headgate() -> None:
+    """Headgate takes events in, over gRPC and REST: each is durable, deduplicated for ever, and sealed into a ledger.
+
+    \b
+    headgate up              run the service, here and now
+    headgate keys create     make an API key
+    headgate ledger verify   check that no stored event was changed
+
+    Every option can be set by an environment variable; `headgate COMMAND --help` names it.
+    """
+
+
+@headgate.command()
+@_store_options
+@_server_options
+@_bridge_options
+@_log_option
+def up(**options: Any) -> None:
+    """Run the whole service: the gRPC server, and Envoy for REST.
+
+    Prints the addresses and, the first time, an API key and a request to paste. Ctrl-C or SIGTERM lets requests in progress end.
+    """
+    _run(_up(options))
+
+
+@headgate.command()
+@_store_options
+@_server_options
+@_log_option
+@click.option("--ready-fd", type=int, hidden=True, help="Write the port to this file descriptor once calls are taken.")
+def serve(ready_fd: int | None, **options: Any) -> None:
+    """Run the gRPC server alone."""
+    logs.configure(options["log_level"])
+
+    def ready(port: int) -> None:
+        if ready_fd is not None:
+            with os.fdopen(ready_fd, "wb") as pipe:
+                pipe.write(b"%d\n" % port)
+
+    _run(app.serve(_settings(options), ready))
+
+
+@headgate.command()
+@_bridge_options
+@_option("--grpc-host", default="127.0.0.1", help="Address of the gRPC server.")
+@_option("--grpc-port", type=click.IntRange(1, 65535), default=50051, help="Port of the gRPC server.")
+@_option("--body-limit", type=click.IntRange(1024, 1 << 30), default=8 << 20, help="Bytes of one request.")
+@_log_option
+def bridge(**options: Any) -> None:
+    """Run Envoy alone, before a gRPC server that runs elsewhere."""
+    _run(_bridge(options))
+
+
+@headgate.group()
+def keys() -> None:
+    """Make, list and revoke API keys."""
+
+
+@keys.command("create")
+@_store_options
+@click.option("--workspace", required=True, help="Whose events the key is for; made if there is none of that name.")
+@click.option("--scope", "scopes", type=_SCOPES, multiple=True, required=True, help="What the key may do; several may be given.")
+@click.option("--expires-in", metavar="TIME", help="How long the key is valid, such as 12h or 90d. Without it: until revoked.")
+def keys_create(workspace: str, scopes: Sequence[str], expires_in: str | None, **options: Any) -> None:
+    """Make a key and print it, alone, on standard output. It is shown this once: only its hash is stored."""
+
+    async def create() -> str:
+        async with admin.opened(_store_url(options)) as store:
+            return await admin.create_key(store, workspace, frozenset(map(Scope, scopes)), _lifetime(expires_in))
+
+    click.echo(_run(create()))
+
+
+@keys.command("list")
+@_store_options
+@click.option("--workspace", help="Only the keys of this workspace.")
+def keys_list(workspace: str | None, **options: Any) -> None:
+    """List keys: id, first characters, workspace, scopes, state."""
+
+    async def find() -> Sequence[ApiKey]:
+        async with admin.opened(_store_url(options)) as store:
+            return await admin.list_keys(store, workspace)
+
+    now = timestamps.parse(datetime.now(UTC).isoformat())[0]
+    for key in _run(find()):
+        scopes = ",".join(sorted(key.scopes))
+        click.echo(f"{key.id}  {key.prefix}…  {key.workspace.name}  {scopes}  {_state(key, now)}")
+
+
+@keys.command("revoke")
+@_store_options
+@click.argument("key_id", metavar="ID")
+def keys_revoke(key_id: str, **options: Any) -> None:
+    """Revoke the key with this ID (`headgate keys list` shows it). It is refused everywhere within 5 seconds."""
+
+    async def revoke() -> None:
+        async with admin.opened(_store_url(options)) as store:
+            await admin.revoke_key(store, key_id)
+
+    _run(revoke())
+    click.echo(f"revoked {key_id}", err=True)
+
+
+@headgate.group()
+def workspaces() -> None:
+    """List workspaces, and set their limits."""
+
+
+@workspaces.command("list")
+@_store_options
+def workspaces_list(**options: Any) -> None:
+    """List workspaces: name, events stored in the month that was last counted, quota, own rate limits."""
+
+    async def find() -> Sequence[tuple[Workspace, Usage]]:
+        async with admin.opened(_store_url(options)) as store:
+            return await admin.list_workspaces(store)
+
+    for workspace, usage in _run(find()):
+        month = f" in {usage.month // 100}-{usage.month % 100:02}" if usage.month else ""
+        quota = "no quota" if usage.quota is None else f"quota {usage.quota} a month"
+        rates = "".join(f"  {receiver}={_shown_rate(rate)}" for receiver, rate in sorted(workspace.rates.items()))
+        click.echo(f"{workspace.name}  {usage.events} events{month}  {quota}{rates}")
+
+
+@workspaces.command("set")
+@_store_options
+@click.argument("name")
+@click.option("--quota", metavar="N", help="Events that the workspace may store a month, or 'none'.")
+@click.option(
+    "--rate",
+    "rates",
+    metavar="RECEIVER=N/PERIOD",
+    multiple=True,
+    help="Requests to a receiver, such as flokit=100/minute (second, minute, hour, day), or flokit=none for no limit.",
+)
+def workspaces_set(name: str, quota: str | None, rates: Sequence[str], **options: Any) -> None:
+    """Set limits of the workspace NAME. They hold everywhere within 5 seconds."""
+
+    async def change() -> None:
+        async with admin.opened(_store_url(options)) as store:
+            await admin.set_limits(store, name, _quota(quota), dict(map(_rate, rates)))
+
+    if quota is None and not rates:
+        raise click.UsageError("give --quota or --rate")
+    _run(change())
+
+
+@headgate.group()
+def ledger() -> None:
+    """Check ledgers."""
+
+
+@ledger.command("verify")
+@_store_options
+@click.option("--workspace", help="Only the ledger of this workspace.")
+def ledger_verify(workspace: str | None, **options: Any) -> None:
+    """Recompute every hash from what is stored. Exits with 0 if all is sound and with 1 if anything is not, naming each break."""
+
+    async def check() -> bool:
+        sound = True
+        async with admin.opened(_store_url(options)) as store:
+            async for report in admin.verify_ledgers(store, workspace):
+                state = f"{len(report.breaks)} breaks" if report.breaks else "sound"
+                click.echo(f"{report.workspace.name}: {report.events_checked} events, {state}")
+                for found in report.breaks:
+                    event = "" if found.event_id is None else f" event {found.event_id.hex()}"
+                    click.echo(
+                        f"  {found.type} at sequence {found.sequence}{event}: expected {found.expected}, found {found.actual}"
+                    )
+                sound = sound and not report.breaks
+        return sound
+
+    if not _run(check()):
+        sys.exit(1)
+
+
+async def _up(options: dict[str, Any]) -> None:
+    """Run both processes until a signal comes or one of them ends."""
+    stop = _stop_signal()
+    url = _store_url(options)
+    async with admin.opened(url) as store:
+        first_key = await admin.create_first_key(store)
+    server = ServerProcess(launcher(), _serve_arguments(options, url))
+    await server.start()
+    try:
+        envoy = Envoy(_bridge_config(options, (options["grpc_host"], server.port)))
+        await envoy.start()
+        try:
+            _greet(f"{options['grpc_host']}:{server.port}", f"http://{options['http_host']}:{envoy.http_port}", first_key)
+            ended = await _first(stop.wait(), server.wait(), envoy.wait())
+        finally:
+            await envoy.stop(options["shutdown_grace"])
+    finally:
+        code = await server.stop()
+    if ended == 1:
+        raise SetupError(f"the gRPC server ended by itself with exit code {code}; its log says why")
+    if ended == 2:
+        raise SetupError("Envoy ended by itself; its log says why")
+    click.echo("headgate: stopped", err=True)
+
+
+async def _bridge(options: dict[str, Any]) -> None:
+    stop = _stop_signal()
+    envoy = Envoy(_bridge_config(options, (options["grpc_host"], options["grpc_port"])))
+    await envoy.start()
+    try:
+        click.echo(f"REST  http://{options['http_host']}:{envoy.http_port}")
+        ended = await _first(stop.wait(), envoy.wait())
+    finally:
+        await envoy.stop()
+    if ended == 1:
+        raise SetupError("Envoy ended by itself; its log says why")
+
+
+async def _first(*works: Coroutine[Any, Any, Any]) -> int:
+    """Return the position of what ended first; the others are given up."""
+    tasks = [asyncio.create_task(work) for work in works]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+    return next(index for index, task in enumerate(tasks) if task in done)
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def _greet(grpc: str, rest: str, key: str | None) -> None:
+    """Say where the service is and, the first time, how to send a first batch."""
+    click.echo(f"\n  Headgate is up.   REST  {rest}   gRPC  {grpc}\n")
+    if key is not None:
+        click.echo(
+            "  Your API key, shown this once:\n\n"
+            f"    {key}\n\n"
+            "  Send a first batch:\n\n"
+            f"curl {rest}/v1/events/batch \\\n"
+            f"  -H 'Authorization: Bearer {key}' \\\n"
+            "  -H 'Content-Type: application/json' \\\n"
+            '  -d \'{"events": [{"type": "order.completed", "source": "shop", "idempotency_key": "order-12345",\n'
+            '                   "data": {"amount": 49.99}}, {"source": "shop"}]}\'\n'
+        )
+    sys.stdout.flush()
+
+
+def _serve_arguments(options: dict[str, Any], url: str) -> list[str]:
+    """Return the server's part of the options as its own command line. A store URL may hold a password, so it goes by environment."""
+    os.environ["HEADGATE_STORE"] = url
+    names = ("grpc_host", "grpc_port", "body_limit", "batch_limit", "metrics_port", "shutdown_grace", "log_level")
+    return [f"--{name.replace('_', '-')}={options[name]}" for name in names if options[name] is not None]
+
+
+def _settings(options: dict[str, Any]) -> Settings:
+    return Settings(
+        store_url=_store_url(options),
+        server=ServerConfig(host=options["grpc_host"], port=options["grpc_port"], body_limit=options["body_limit"]),
+        ingest=IngestConfig(max_events=options["batch_limit"]),
+        metrics_port=options["metrics_port"],
+        shutdown_grace=options["shutdown_grace"],
+    )
+
+
+def _bridge_config(options: dict[str, Any], upstream: tuple[str, int]) -> BridgeConfig:
+    return BridgeConfig(
+        http_host=options["http_host"],
+        http_port=options["http_port"],
+        upstreams=(upstream,),
+        body_limit=options["body_limit"],
+        config_file=options["envoy_config"],
+    )
+
+
+def _store_url(options: dict[str, Any]) -> str:
+    return options["store"] or sqlite_url(options["data_dir"])
+
+
+def _quota(text: str | None) -> int | None | EllipsisType:
+    """Return the quota that was given; ... for none given, None for 'none'. Raises `SetupError`."""
+    if text is None:
+        return ...
+    if text == "none":
+        return None
+    if not re.fullmatch(r"[0-9]{1,15}", text):
+        raise SetupError(f"{text!r} is no quota: give a whole number, or 'none'")
+    return int(text)
+
+
+def _rate(text: str) -> tuple[str, RateLimit | None]:
+    """Return receiver and limit of RECEIVER=N/PERIOD; N of them may come at once. Raises `SetupError`."""
+    match = _RATE.fullmatch(text)
+    if match is None:
+        raise SetupError(f"{text!r} is no rate: give RECEIVER=N/PERIOD, such as flokit=100/minute, or RECEIVER=none")
+    if match["count"] is None:
+        return match["receiver"], None
+    count = int(match["count"])
+    return match["receiver"], RateLimit(count, _PERIODS[match["period"]] * 1_000_000, count)
+
+
+def _shown_rate(rate: RateLimit | None) -> str:
+    if rate is None:
+        return "none"
+    return f"{rate.count}/{next(name for name, seconds in _PERIODS.items() if seconds * 1_000_000 == rate.period)}"
+
+
+def _lifetime(text: str | None) -> int | None:
+    """Return how long a key lives, in microseconds. Raises `SetupError` for what is no duration."""
+    if text is None:
+        return None
+    match = _LIFETIME.fullmatch(text)
+    if match is None:
+        raise SetupError(f"{text!r} is no length of time: give a number and s, m, h or d, such as 90d")
+    return int(match[1]) * _UNITS[match[2]] * 1_000_000
+
+
+def _state(key: ApiKey, now: int) -> str:
+    if key.revoked_at is not None:
+        return f"revoked {timestamps.format(key.revoked_at)}"
+    if key.expires_at is None:
+        return "valid"
+    return f"{'expired' if key.expires_at <= now else 'valid until'} {timestamps.format(key.expires_at)}"
+
+
+def _run(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run to the end; what an operator has to mend is one line on standard error and exit code 1 or 2."""
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            return uvloop.run(work)
+    except (SetupError, BridgeError, HeadgateError) as error:
+        if str(error):
+            click.echo(f"headgate: {error}", err=True)
+        sys.exit(2)
+    sys.exit(130)

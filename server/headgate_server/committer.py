@@ -1,0 +1,250 @@
+"""Group commit: what many callers want stored goes to the database in few, large transactions.
+
+There is no timer. While nothing is in flight the first submission is stored at once, alone if it is alone; what arrives meanwhile
+forms the next group. A workspace whose head somebody else has locked leaves the common lane and waits for its lock on a lane of
+its own, so that it delays nobody but itself.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from headgate_server.errors import InvalidRequest, Overloaded, Unavailable
+from headgate_server.model import Decision, Draft, Submission
+from headgate_server.store import DataRefused, Store
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitterConfig:
+    """How much is stored at once, and how much may wait."""
+
+    group_events: int = 4_000
+    """Events of one transaction: beyond this the database gains little, and the latency of all in the group grows."""
+    group_bytes: int = 16 * 1024 * 1024
+    """Content of one transaction, unless a single submission is larger."""
+    waiting_events: int = 40_000
+    """Events that may wait in all; past it calls are refused at once. About a second of work: who waits longer gives up anyway."""
+    waiting_bytes: int = 64 * 1024 * 1024
+    """Content that may wait in all: it bounds the memory of the process."""
+    workspace_share: float = 0.5
+    """The share of either bound that one workspace may fill, so that the rest is left for the others."""
+
+
+class _Waiting:
+    """One caller's submission, in the queue."""
+
+    __slots__ = ("bytes", "decision", "events", "submission")
+
+    def __init__(self, submission: Submission, decision: asyncio.Future[Decision]):
+        self.submission = submission
+        self.decision = decision
+        self.events = max(1, len(submission.slots))
+        self.bytes = sum(len(slot.canonical) for slot in submission.slots if isinstance(slot, Draft))
+
+    def settle(self, decision: Decision) -> None:
+        if not self.decision.done():  # a caller may have gone: its events are stored all the same
+            self.decision.set_result(decision)
+
+    def fail(self, error: Exception) -> None:
+        if not self.decision.done():
+            self.decision.set_exception(error)
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One workspace's queue."""
+
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    events: int = 0
+    bytes: int = 0
+    """`events` and `bytes` count what is in the store's hands as well: it still occupies memory."""
+    parked: bool = False
+    """Whether the lane waits for its head's lock on its own, away from the common groups."""
+
+
+class Committer:
+    """Stores submissions in groups. One per process and store; lives on one event loop."""
+
+    def __init__(self, store: Store, config: CommitterConfig | None = None):
+        self._store = store
+        self._config = config or CommitterConfig()
+        self._lanes: dict[int, _Lane] = {}
+        self._ready: deque[int] = deque()
+        """Workspaces with something to store on the common lane, the longest waiting first."""
+        self._events = 0
+        self._bytes = 0
+        self._closing = False
+        self._main: asyncio.Task[None] | None = None
+        self._alone: set[asyncio.Task[None]] = set()
+
+    async def submit(self, submission: Submission) -> Decision:
+        """Store a submission and return what became of it, once that is durable.
+
+        A caller that is cancelled while it waits leaves the queue; once its group is being stored, it is stored.
+        Raises `Overloaded` at once if too much is waiting, `Unavailable` and `OutcomeUnknown` as the store does, `InvalidRequest`
+        if the database refuses a value that validation let through.
+        """
+        if self._closing:
+            raise Unavailable("The server is shutting down.", reason="SHUTTING_DOWN")
+        waiting = _Waiting(submission, asyncio.get_running_loop().create_future())
+        self._admit(waiting)
+        return await waiting.decision
+
+    async def close(self) -> None:
+        """Take no more, store all that waits, and return when nothing is in flight."""
+        self._closing = True
+        while tasks := [task for task in (self._main, *self._alone) if task is not None]:
+            await asyncio.wait(tasks)
+
+    def _admit(self, waiting: _Waiting) -> None:
+        config = self._config
+        workspace = waiting.submission.workspace_id
+        lane = self._lanes.get(workspace)
+        if lane is None:
+            lane = self._lanes[workspace] = _Lane()
+        share = config.workspace_share
+        # Whatever its size, a submission is let in where nothing waits: it could never be stored otherwise.
+        if self._events and (
+            self._events + waiting.events > config.waiting_events
+            or self._bytes + waiting.bytes > config.waiting_bytes
+            or (lane.events and lane.events + waiting.events > config.waiting_events * share)
+            or (lane.bytes and lane.bytes + waiting.bytes > config.waiting_bytes * share)
+        ):
+            self._drop_if_idle(workspace, lane)
+            raise Overloaded("Too many events are waiting to be stored; nothing of this request was stored.")
+        self._count(lane, waiting, 1)
+        lane.waiting.append(waiting)
+        if not lane.parked and len(lane.waiting) == 1:
+            self._ready.append(workspace)
+        if self._main is None and self._ready:
+            self._main = asyncio.create_task(self._run())
+
+    def _count(self, lane: _Lane, waiting: _Waiting, sign: int) -> None:
+        self._events += sign * waiting.events
+        self._bytes += sign * waiting.bytes
+        lane.events += sign * waiting.events
+        lane.bytes += sign * waiting.bytes
+
+    def _drop_if_idle(self, workspace: int, lane: _Lane) -> None:
+        if not lane.waiting and not lane.events and not lane.parked:
+            self._lanes.pop(workspace, None)
+
+    async def _run(self) -> None:
+        """Store group after group on the common lane until nothing waits there."""
+        try:
+            while self._ready:
+                group = self._take_group()
+                if group:
+                    await self._store_group(group)
+        finally:
+            self._main = None
+
+    def _take_group(self) -> list[_Waiting]:
+        """Take a fair share of every ready workspace, in turn, up to the bounds of a group."""
+        group: list[_Waiting] = []
+        events = self._config.group_events
+        size = self._config.group_bytes
+        turns = 1 if self._store.one_workspace_per_group else len(self._ready)
+        share = max(1, events // turns)
+        for _ in range(turns):
+            workspace = self._ready.popleft()
+            lane = self._lanes[workspace]
+            quota = share
+            while lane.waiting and quota > 0 and ((events > 0 and size > 0) or not group):
+                waiting = lane.waiting.popleft()
+                if waiting.decision.done():  # its caller gave up before anything was done
+                    self._count(lane, waiting, -1)
+                    continue
+                group.append(waiting)
+                quota -= waiting.events
+                events -= waiting.events
+                size -= waiting.bytes
+            if lane.waiting:
+                self._ready.append(workspace)
+            else:
+                self._drop_if_idle(workspace, lane)
+            if group and (events <= 0 or size <= 0):
+                break
+        return group
+
+    async def _store_group(self, group: Sequence[_Waiting]) -> None:
+        skipped = await self._append(group, wait=False)
+        for waiting in reversed(skipped):
+            self._park(waiting)
+        for workspace in {waiting.submission.workspace_id for waiting in skipped}:
+            task = asyncio.create_task(self._run_alone(workspace))
+            self._alone.add(task)
+            task.add_done_callback(self._alone.discard)
+
+    def _park(self, waiting: _Waiting) -> None:
+        """Put a skipped submission back to the front of its lane, which from now on waits on its own."""
+        workspace = waiting.submission.workspace_id
+        lane = self._lanes[workspace]
+        if not lane.parked:
+            lane.parked = True
+            if workspace in self._ready:
+                self._ready.remove(workspace)
+        lane.waiting.appendleft(waiting)
+
+    async def _run_alone(self, workspace: int) -> None:
+        """Store what waits for one workspace, waiting for its lock, until its lane is empty."""
+        lane = self._lanes[workspace]
+        while lane.waiting:
+            group: list[_Waiting] = []
+            events, size = self._config.group_events, self._config.group_bytes
+            while lane.waiting and ((events > 0 and size > 0) or not group):
+                waiting = lane.waiting.popleft()
+                if waiting.decision.done():
+                    self._count(lane, waiting, -1)
+                    continue
+                group.append(waiting)
+                events -= waiting.events
+                size -= waiting.bytes
+            if group:
+                await self._append(group, wait=True)
+        lane.parked = False
+        self._drop_if_idle(workspace, lane)
+
+    async def _append(self, group: Sequence[_Waiting], *, wait: bool) -> list[_Waiting]:
+        """Store a group, tell its callers, and return what the store skipped. Raises nothing."""
+        try:
+            decisions = await self._store.append([waiting.submission for waiting in group], wait=wait)
+        except DataRefused as error:
+            if len(group) > 1:
+                skipped: list[_Waiting] = []
+                for waiting in group:
+                    skipped += await self._append([waiting], wait=wait)
+                return skipped
+            log.error("data_refused", workspace_id=group[0].submission.workspace_id, error=str(error))
+            self._fail(group, InvalidRequest("The database refused a value of this request.", reason="DATA_REFUSED"))
+            return []
+        except Exception as error:
+            # Whatever it is, the callers must learn of it and the next group must be tried.
+            if not isinstance(error, Unavailable):
+                log.exception("append_failed")
+            self._fail(group, error)
+            return []
+        skipped = []
+        for waiting, decision in zip(group, decisions, strict=True):
+            if decision is None:
+                skipped.append(waiting)
+                continue
+            self._release(waiting)
+            waiting.settle(decision)
+        return skipped
+
+    def _fail(self, group: Sequence[_Waiting], error: Exception) -> None:
+        for waiting in group:
+            self._release(waiting)
+            waiting.fail(error)
+
+    def _release(self, waiting: _Waiting) -> None:
+        workspace = waiting.submission.workspace_id
+        lane = self._lanes[workspace]
+        self._count(lane, waiting, -1)
+        self._drop_if_idle(workspace, lane)

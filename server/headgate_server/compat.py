@@ -1,0 +1,147 @@
+"""The use case of a vendor's request: through the core and back, between the two ends that its receiver knows."""
+
+import asyncio
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import NamedTuple
+
+import orjson
+
+from headgate_server.errors import InvalidRequest, NotFound
+from headgate_server.ingest import Ingest
+from headgate_server.model import EventQuery, Outcome, RequestKey, Settled, StoredEvent, Submission, Workspace
+from headgate_server.receivers import Checked, Endpoint, Find, Get, HttpRequest, Page, Receiver, Reply, Search, Take
+from headgate_server.store import Store
+from headgate_server.verify import verify
+
+INLINE_BYTES = 256 * 1024
+"""A larger body is read on a thread, so that other calls are not held up: it takes milliseconds, a poisoned one seconds."""
+
+_MATCHED_ROWS = 2_000
+"""Events that one page looks at where a filter needs their content; then the page is short, and its cursor goes on."""
+_MATCH_PAGE = 200
+
+
+class Exchange(NamedTuple):
+    """A reply, and whether it is that of an earlier request under the same request key."""
+
+    reply: Reply
+    outcomes: Sequence[Outcome] = ()
+    replayed: bool = False
+
+
+class Compat:
+    """Answers requests to receivers' endpoints."""
+
+    def __init__(self, store: Store, ingest: Ingest):
+        self._store = store
+        self._ingest = ingest
+
+    async def __call__(
+        self, receiver: Receiver, endpoint: Endpoint, workspace: Workspace, request: HttpRequest, idempotency_key: str | None
+    ) -> Exchange:
+        """Answer one request. Raises what the endpoint, the store and the committer raise."""
+        match endpoint:
+            case Take():
+                return await self._take(receiver, endpoint, workspace, request, idempotency_key)
+            case Find():
+                return Exchange(endpoint.reply(await self._find(receiver, workspace, endpoint.read(request))))
+            case Get():
+                return Exchange(endpoint.reply(await self._get(receiver, endpoint, workspace, request)))
+            case _:
+                check = endpoint.read(request)
+                found = await verify(
+                    self._store, workspace, created_from=check.created_from, created_to=check.created_to, limit=check.limit
+                )
+                return Exchange(endpoint.reply(Checked(found.events_checked, found.breaks)))
+
+    async def _take(
+        self, receiver: Receiver, endpoint: Take, workspace: Workspace, request: HttpRequest, idempotency_key: str | None
+    ) -> Exchange:
+        small = len(request.body) <= INLINE_BYTES
+        intake = endpoint.read(request) if small else await asyncio.to_thread(endpoint.read, request)
+        request_key = None
+        if endpoint.request_key and idempotency_key is not None:
+            request_key = _request_key(receiver, request, idempotency_key)
+        decision = await self._ingest.store(
+            Submission(
+                workspace_id=workspace.id,
+                slots=intake.slots,
+                atomic=intake.atomic,
+                request_key=request_key,
+                encode=lambda outcomes: _encode(endpoint.reply(intake, outcomes)),
+            )
+        )
+        if isinstance(decision, Settled):
+            return Exchange(endpoint.reply(intake, decision.outcomes), decision.outcomes)
+        return Exchange(_decode(decision.answer), replayed=True)
+
+    async def _find(self, receiver: Receiver, workspace: Workspace, search: Search) -> Page:
+        events: list[StoredEvent] = []
+        resume = _from_cursor(search.cursor)
+        looked_at = 0
+        while True:
+            wanted = search.limit - len(events)
+            found = await self._store.events(
+                EventQuery(
+                    workspace_id=workspace.id,
+                    limit=wanted if search.match is None else _MATCH_PAGE,
+                    receiver=receiver.name,
+                    type=search.type,
+                    type_prefix=search.type_prefix,
+                    source=search.source,
+                    subject=search.subject,
+                    created_from=search.created_from,
+                    created_to=search.created_to,
+                    newest_first=search.newest_first,
+                    current_only=search.current_only,
+                    after=resume,
+                )
+            )
+            looked_at += len(found.events)
+            matching = [event for event in found.events if search.match is None or search.match(event)]
+            events += matching[:wanted]
+            resume = matching[wanted - 1].id if len(matching) > wanted else found.resume
+            if resume is None or search.match is None or len(events) == search.limit or looked_at >= _MATCHED_ROWS:
+                break
+        previous = await self._previous(workspace, events) if search.with_previous else ()
+        return Page(events, None if resume is None else resume.hex(), previous)
+
+    async def _get(self, receiver: Receiver, endpoint: Get, workspace: Workspace, request: HttpRequest) -> Page:
+        found = await self._store.fetch(workspace.id, [endpoint.read(request)])
+        events = [event for event in found if event.receiver == receiver.name]
+        if not events:
+            raise NotFound("There is no such event.", reason="EVENT_NOT_FOUND")
+        return Page(events, None, await self._previous(workspace, events) if endpoint.with_previous else ())
+
+    async def _previous(self, workspace: Workspace, events: Sequence[StoredEvent]) -> Sequence[bytes]:
+        hashes = await self._store.hashes_before(workspace, [event.id for event in events])
+        return [hashes[event.id] for event in events]
+
+
+def _request_key(receiver: Receiver, request: HttpRequest, key: str) -> RequestKey:
+    if not 1 <= len(key) <= 255:
+        raise InvalidRequest("An Idempotency-Key has 1 to 255 characters.", reason="INVALID_IDEMPOTENCY_KEY")
+    scope = f"{receiver.name} {request.method} {request.path}"
+    return RequestKey(scope=scope, key=key, fingerprint=sha256(request.body).digest())
+
+
+def _encode(reply: Reply) -> bytes:
+    return orjson.dumps(reply)
+
+
+def _decode(answer: bytes) -> Reply:
+    status, body, headers = orjson.loads(answer)
+    return Reply(status, body, tuple((name, value) for name, value in headers))
+
+
+def _from_cursor(cursor: str | None) -> bytes | None:
+    if not cursor:
+        return None
+    try:
+        event_id = bytes.fromhex(cursor)
+    except ValueError:
+        event_id = b""
+    if len(event_id) != 16:
+        raise InvalidRequest("The cursor is not one that was given here.", reason="INVALID_CURSOR", field="cursor")
+    return event_id

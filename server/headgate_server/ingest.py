@@ -1,0 +1,132 @@
+"""The use case everything serves: take a caller's events, and say of each what became of it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from headgate_server.committer import Committer
+from headgate_server.differ import differing_paths
+from headgate_server.errors import RequestKeyReused
+from headgate_server.model import (
+    Draft,
+    Head,
+    KeyReused,
+    Outcome,
+    Problem,
+    Replayed,
+    RequestKey,
+    Settled,
+    Status,
+    Submission,
+)
+from headgate_server.settle import Settlement
+from headgate_server.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Codec:
+    """How a receiver's outcomes become the bytes that are stored under a request key, and outcomes again."""
+
+    encode: Callable[[Sequence[Outcome]], bytes]
+    decode: Callable[[bytes], Sequence[Outcome]]
+
+
+class Ingested(NamedTuple):
+    """One outcome per slot, in order; `replayed` if they are those of an earlier request under the same request key."""
+
+    outcomes: Sequence[Outcome]
+    replayed: bool = False
+
+
+class Ingest:
+    """Takes slots, each a draft or the problem that makes it none, to outcomes."""
+
+    def __init__(self, store: Store, committer: Committer):
+        self._store = store
+        self._committer = committer
+
+    async def __call__(
+        self,
+        workspace_id: int,
+        slots: Sequence[Draft | Problem],
+        *,
+        atomic: bool = False,
+        validate_only: bool = False,
+        request_key: RequestKey | None = None,
+        codec: Codec | None = None,
+        explain: bool = False,
+    ) -> Ingested:
+        """Store the drafts and return once what is `accepted`, `replaced` or `duplicate` is durable.
+
+        With `validate_only` nothing is stored and the outcomes are advisory. With `request_key` there must be a `codec`. With
+        `explain` a conflict names the paths that differ: only for callers that may read events.
+        Raises `RequestKeyReused`, and what `Committer.submit` raises.
+        """
+        submission = Submission(
+            workspace_id=workspace_id,
+            slots=slots,
+            atomic=atomic,
+            request_key=None if validate_only else request_key,
+            encode=None if codec is None else codec.encode,
+        )
+        if validate_only:
+            ingested = Ingested(await self._predict(submission))
+        else:
+            ingested = await self._store_all(submission, codec)
+        if explain:
+            return ingested._replace(outcomes=await self._explain(workspace_id, slots, ingested.outcomes))
+        return ingested
+
+    async def store(self, submission: Submission) -> Settled | Replayed:
+        """Store a submission, or find the answer to it that was stored before. Raises as a call does."""
+        if submission.request_key is None and not any(isinstance(slot, Draft) for slot in submission.slots):
+            return Settled([Outcome(Status.REJECTED, problem=slot) for slot in submission.slots if isinstance(slot, Problem)])
+        decision = await self._committer.submit(submission)
+        if isinstance(decision, KeyReused):
+            raise RequestKeyReused("This Idempotency-Key was used for another request; a new request needs a new key.")
+        return decision
+
+    async def _store_all(self, submission: Submission, codec: Codec | None) -> Ingested:
+        decision = await self.store(submission)
+        if isinstance(decision, Settled):
+            return Ingested(decision.outcomes)
+        assert codec is not None  # noqa: S101 - the call's promise: where there is a request key there is a codec
+        return Ingested(codec.decode(decision.answer), replayed=True)
+
+    async def _predict(self, submission: Submission) -> list[Outcome]:
+        """Decide as the store would, on what it holds now and without its lock, and forget what would be linked."""
+        dedupes = [slot.dedupe for slot in submission.slots if isinstance(slot, Draft) and slot.dedupe is not None]
+        known = await self._store.lookup(submission.workspace_id, dedupes) if dedupes else {}
+        settlement = Settlement(submission.workspace_id, Head(0, bytes(32), 0), known, {}, 0)
+        decision = settlement.decide(submission)
+        assert isinstance(decision, Settled)  # noqa: S101 - there is no request key, so nothing to replay
+        stored = {link.id for link in known.values()}
+        return [
+            outcome if outcome.link is None or outcome.link.id in stored else outcome._replace(link=None)
+            for outcome in decision.outcomes
+        ]
+
+    async def _explain(
+        self, workspace_id: int, slots: Sequence[Draft | Problem], outcomes: Sequence[Outcome]
+    ) -> Sequence[Outcome]:
+        """Add to conflicts where they differ. Read after the commit: the lock was not held for it."""
+        conflicts = {
+            index: outcome.link.id
+            for index, outcome in enumerate(outcomes)
+            if outcome.status is Status.CONFLICT and outcome.link is not None
+        }
+        if not conflicts:
+            return outcomes
+        stored = {event.id: event for event in await self._store.fetch(workspace_id, list(set(conflicts.values())))}
+
+        def explain() -> list[Outcome]:
+            explained = list(outcomes)
+            for index, event_id in conflicts.items():
+                slot, problem, event = slots[index], outcomes[index].problem, stored.get(event_id)
+                if isinstance(slot, Draft) and problem is not None and event is not None:
+                    problem = problem._replace(differing_fields=differing_paths(slot, event))
+                    explained[index] = outcomes[index]._replace(problem=problem)
+            return explained
+
+        return await asyncio.to_thread(explain)

@@ -1,0 +1,49 @@
+"""Rate limits, per workspace and receiver. They are kept in the store, so that they are exact over any number of processes."""
+
+from headgate_server.clock import Clock, system_clock
+from headgate_server.errors import RateLimited
+from headgate_server.model import Admission, RateLimit, Workspace
+from headgate_server.store import Store
+
+_REMEMBERED = 10_000
+"""Refusals a process remembers: past it the oldest is forgotten, which costs one statement."""
+
+
+class RateLimiter:
+    """Lets requests in, or says when to come back.
+
+    A process remembers until when a workspace is refused, so whoever is over its limit costs the database nothing.
+    """
+
+    def __init__(self, store: Store, clock: Clock = system_clock):
+        self._store = store
+        self._clock = clock
+        self._refused: dict[tuple[int, str], tuple[int, RateLimit, Admission]] = {}
+
+    async def admit(self, workspace: Workspace, receiver: str, default: RateLimit | None) -> Admission | None:
+        """Count a request in; None where there is no limit. Raises `RateLimited` over it, and `Unavailable`."""
+        limit = workspace.rates.get(receiver, default)
+        if limit is None:
+            return None
+        key = (workspace.id, receiver)
+        now = self._clock()
+        until, of, refusal = self._refused.get(key, (0, limit, None))
+        if refusal is not None and until > now and of == limit:
+            passed = refusal.retry_after - (until - now)
+            raise _refused(limit, refusal._replace(retry_after=until - now, reset_after=refusal.reset_after - passed))
+        admission = await self._store.admit(workspace.id, receiver, limit)
+        if admission.allowed:
+            self._refused.pop(key, None)
+            return admission
+        while len(self._refused) >= _REMEMBERED:
+            self._refused.pop(next(iter(self._refused)))
+        self._refused[key] = (now + admission.retry_after, limit, admission)
+        raise _refused(limit, admission)
+
+
+def _refused(limit: RateLimit, admission: Admission) -> RateLimited:
+    seconds = limit.period / 1_000_000
+    span = "second" if seconds == 1 else "minute" if seconds == 60 else f"{seconds:g} seconds"
+    return RateLimited(
+        f"More than {limit.count} requests per {span}.", retry_after=admission.retry_after / 1e6, limit=limit, admission=admission
+    )

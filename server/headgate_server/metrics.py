@@ -1,0 +1,33 @@
+"""Every metric, in one place, with its type and meaning."""
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """The metrics of one process, in a registry of their own, so that a test or a second server starts at zero."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._calls = Counter(
+            "headgate_calls", "Calls by method and gRPC code.", ("method", "code"), registry=self.registry
+        )
+        self._seconds = Histogram(
+            "headgate_call_seconds", "Time from request to answer.", ("method",), buckets=_SECONDS, registry=self.registry
+        )
+        self._events = Counter(
+            "headgate_events", "Events by what became of them.", ("status",), registry=self.registry
+        )
+
+    def call(self, method: str, code: str, seconds: float) -> None:
+        """Count one call."""
+        self._calls.labels(method, code).inc()
+        self._seconds.labels(method).observe(seconds)
+
+    def events(self, statuses: Mapping[str, int]) -> None:
+        """Count events by status."""
+        for status, count in statuses.items():
+            self._events.labels(status).inc(count)

@@ -1,0 +1,216 @@
+"""What receivers share: reading requests and fields, showing stored events. Pure.
+
+A field that is not as the vendor asks raises `Invalid`, which `judged` turns into the slot's problem; so a receiver reads an event
+from top to bottom and says nothing twice.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from headgate_server import canonical, jsonbody, timestamps, validate
+from headgate_server.errors import HeadgateError, InvalidRequest, NotFound
+from headgate_server.model import Draft, Outcome, Problem, StoredEvent
+from headgate_server.receivers import HttpRequest
+
+Json = dict[str, Any]
+
+MAX_MESSAGE = 1_000
+"""Characters of an error's message: more than any sentence of ours, less than what it might quote."""
+
+_WITHOUT_OFFSET = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt][0-9:.]+)?")
+
+
+class Invalid(Exception):
+    """One event cannot be taken; carries the problem."""
+
+    def __init__(self, reason: str, field: str, message: str):
+        super().__init__(message)
+        self.problem = Problem(reason, field, message)
+
+
+def read_list(request: HttpRequest, most: int) -> Sequence[Any]:
+    """Return the elements of `events`, each a JSON value or the `Problem` found in reading it. Other members are ignored.
+
+    Raises `InvalidRequest`: MALFORMED_JSON, NOT_AN_OBJECT, MISSING_FIELD, WRONG_TYPE, EMPTY_BATCH, TOO_MANY_EVENTS.
+    """
+    items = jsonbody.read_batch(request.body).items
+    if not items:
+        raise InvalidRequest("A batch needs at least one event.", reason="EMPTY_BATCH", field="events")
+    if len(items) > most:
+        raise InvalidRequest(f"Batch size exceeds maximum of {most} events", reason="TOO_MANY_EVENTS", field="events")
+    return items
+
+
+def judged(event: Any, draft: Callable[[Json], Draft | Problem]) -> Draft | Problem:
+    """Judge one element: `draft` sees only objects, and may raise `Invalid`."""
+    if isinstance(event, Problem):
+        return event
+    if type(event) is not dict:
+        return Problem("WRONG_TYPE", "", f"An event must be a JSON object, not {validate.json_type(event)}.")
+    try:
+        return draft(event)
+    except Invalid as error:
+        return error.problem
+
+
+def text(event: Json, name: str, *, required: bool = False, most: int = validate.MAX_TEXT) -> str | None:
+    """Return a member that is a string of 1 to `most` characters; None where it is absent, null or empty and not required."""
+    value = event.get(name)
+    if value is None or value == "":
+        if required:
+            raise Invalid("MISSING_FIELD", name, f"The {name} field is required.")
+        return None
+    problem = validate.text_problem(name, value, most)
+    if problem is not None:
+        raise Invalid(problem.reason, problem.field, problem.message)
+    return str(value)
+
+
+def moment(event: Json, name: str, *, required: bool = False) -> tuple[int | None, tuple[str, ...]]:
+    """Return a member that is an RFC 3339 timestamp in microseconds, and a warning if it was finer than that."""
+    value = event.get(name)
+    if value is None:
+        if required:
+            raise Invalid("MISSING_FIELD", name, f"The {name} field is required.")
+        return None, ()
+    if type(value) is not str:
+        raise Invalid("WRONG_TYPE", name, f"The {name} field must be an RFC 3339 string, not {validate.json_type(value)}.")
+    try:
+        instant, truncated = timestamps.parse(value)
+    except ValueError as error:
+        raise Invalid("INVALID_TIMESTAMP", name, f"{error}.") from None
+    return instant, (f"{name} is finer than a microsecond and was truncated.",) if truncated else ()
+
+
+def an_object(event: Json, name: str, *, required: bool = False) -> Json | None:
+    """Return a member that is a JSON object."""
+    value = event.get(name)
+    if value is None:
+        if required:
+            raise Invalid("MISSING_FIELD", name, f"The {name} field is required.")
+        return None
+    if type(value) is not dict:
+        raise Invalid("WRONG_TYPE", name, f"The {name} field must be an object, not {validate.json_type(value)}.")
+    return value
+
+
+def a_list(event: Json, name: str) -> list[Any] | None:
+    """Return a member that is a JSON array."""
+    value = event.get(name)
+    if value is not None and type(value) is not list:
+        raise Invalid("WRONG_TYPE", name, f"The {name} field must be a list, not {validate.json_type(value)}.")
+    return value
+
+
+def page_limit(query: Mapping[str, Any], default: int, most: int, name: str = "limit") -> int:
+    """Return the page size that was asked for: a whole number from 1 to `most`, as text or number. Raises `InvalidRequest`."""
+    asked = query.get(name)
+    if asked is None or asked == "":
+        return default
+    digits = str(asked) if type(asked) in (int, str) else ""
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 10 and 1 <= int(digits) <= most):
+        raise InvalidRequest(f"{name} must be a whole number from 1 to {most}.", reason="INVALID_LIMIT", field=name)
+    return int(digits)
+
+
+def instant(query: Mapping[str, Any], name: str) -> int | None:
+    """Return a time that was asked for, in microseconds: RFC 3339, or a date alone, which is its first moment in UTC.
+
+    Raises `InvalidRequest`.
+    """
+    asked = query.get(name)
+    if asked is None or asked == "":
+        return None
+    value = str(asked).replace(" ", "+")  # a bare plus of an offset, which a query turns into a space
+    try:
+        return timestamps.parse(value if "T" in value.upper() else value + "T00:00:00Z")[0]
+    except ValueError as error:
+        raise InvalidRequest(f"{name}: {error}.", reason="INVALID_TIMESTAMP", field=name) from None
+
+
+def members(event: StoredEvent) -> dict[str, orjson.Fragment]:
+    """Return the vendor's own object as it was sent, member by member, each exact and ready to stand in a reply."""
+    value = jsonbody.read_exact(event.data or b"{}")
+    return {name: orjson.Fragment(canonical.encode(member)) for name, member in value.items()}
+
+
+def problem_of(outcome: Outcome) -> Problem:
+    """Return why an outcome's event is not stored; only of an outcome that has a problem."""
+    if outcome.problem is None:
+        raise ValueError(f"an event that is {outcome.status} has no problem")
+    return outcome.problem
+
+
+def shown_id(event_id: bytes) -> str:
+    """Return an event's id as a UUID's text."""
+    return str(UUID(bytes=event_id))
+
+
+def asked_id(request: HttpRequest) -> bytes:
+    """Return the event id that the path ends in. Raises `NotFound` for what is no UUID: no event is called that."""
+    try:
+        return UUID(request.path.rpartition("/")[2]).bytes
+    except ValueError:
+        raise NotFound("There is no such event.", reason="EVENT_NOT_FOUND") from None
+
+
+def iso_moment(event: Json, name: str, *, required: bool = True) -> tuple[int | None, tuple[str, ...]]:
+    """Return a member as `moment` does, of a vendor that says "ISO 8601": without an offset it is taken to be UTC.
+
+    A date alone is its first moment.
+    """
+    value = event.get(name)
+    if type(value) is str and (match := _WITHOUT_OFFSET.fullmatch(value)):
+        event = {name: value + ("Z" if match[1] else "T00:00:00Z")}
+    return moment(event, name, required=required)
+
+
+def message_of(error: HeadgateError) -> str:
+    """Return what an error says, fit for an answer: bounded, though it may quote a client's megabyte."""
+    return error.message if len(error.message) <= MAX_MESSAGE else error.message[: MAX_MESSAGE - 1] + "…"
+
+
+def asked_text(query: Mapping[str, Any], name: str) -> str | None:
+    """Return a text to look for, None where it is absent or empty. Raises `InvalidRequest` if no store can look for it."""
+    asked = query.get(name)
+    if asked is None or asked == "":
+        return None
+    problem = validate.text_problem(name, asked)
+    if problem is not None:
+        raise InvalidRequest(problem.message, reason=problem.reason, field=name)
+    return str(asked)
+
+
+def is_unprocessable(error: HeadgateError) -> bool:
+    """Whether a refused body is JSON and only not the right one, for which some vendors have a status of its own, 422."""
+    return error.reason in _UNPROCESSABLE
+
+
+_UNPROCESSABLE = frozenset({"NOT_AN_OBJECT", "MISSING_FIELD", "WRONG_TYPE", "EMPTY_BATCH", "TOO_MANY_EVENTS"})
+
+
+def quota_problem(outcome: Outcome) -> Problem | None:
+    """Return the problem of an event that the monthly quota keeps out; None of every other event."""
+    return outcome.problem if outcome.problem is not None and outcome.problem.reason == "QUOTA_EXCEEDED" else None
+
+
+def is_larger(draft: Draft, event: Json, name: str, most: int) -> bool:
+    """Whether a member of an event is more than `most` bytes of canonical JSON; `draft` is the event's, sealed."""
+    # The member is part of the data, so it is measured by itself only where the whole is too large for it.
+    return len(draft.data or b"") > most and len(canonical.encode(event.get(name))) > most
+
+
+def quota_headers(now: int) -> tuple[tuple[str, str], ...]:
+    """Return the `Retry-After` of what the monthly quota refuses: whole seconds to the first of next month, UTC."""
+    _, next_month = timestamps.month(now)
+    return (("retry-after", str(-(-(next_month - now) // 1_000_000))),)
+
+
+def instant_after(query: Mapping[str, Any], name: str) -> int | None:
+    """Return the end of a range that was asked for, as `instant` does, of a vendor that counts the end itself in."""
+    last = instant(query, name)
+    return None if last is None else last + 1

@@ -1,0 +1,1 @@
+"""gRPC: one servicer per service, and what stands around them."""

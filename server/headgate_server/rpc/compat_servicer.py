@@ -1,0 +1,158 @@
+"""headgate.v1.CompatService: HTTP requests to vendors' APIs, and the vendors' answers."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import ceil
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import orjson
+from google.api.httpbody_pb2 import HttpBody
+
+from headgate_server.auth import Authenticator, Principal
+from headgate_server.clock import Clock
+from headgate_server.compat import Compat, Exchange
+from headgate_server.errors import (
+    BodyTooLarge,
+    HeadgateError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+)
+from headgate_server.inflate import gunzip
+from headgate_server.limits import RateLimiter
+from headgate_server.metrics import Metrics
+from headgate_server.model import Admission, RateLimit
+from headgate_server.receivers import Endpoint, HttpRequest, Receiver, Reply
+from headgate_server.rpc import status
+from headgate_server.rpc.call import Call, Method
+from headgate_server.rpc.ingest_servicer import CODING_KEY, REPLAYED_KEY, REQUEST_KEY
+from headgate_server.rpc.interceptors import api_key
+
+SERVICE = "headgate.v1.CompatService"
+PREFIX = "/compat/"
+PATH_KEY = "x-headgate-path"
+METHOD_KEY = "x-headgate-method"
+"""Where the bridge says method and path: it calls every RPC of this service alike."""
+
+
+class CompatServicer:
+    """Finds the receiver and the endpoint of a request, lets it in, and answers in the vendor's words whatever happens."""
+
+    def __init__(
+        self,
+        compat: Compat,
+        receivers: Mapping[str, Receiver],
+        authenticator: Authenticator,
+        limiter: RateLimiter,
+        metrics: Metrics,
+        clock: Clock,
+    ):
+        self._compat = compat
+        self._receivers = receivers
+        self._routes = {name: receiver.routes() for name, receiver in receivers.items()}
+        self._authenticator = authenticator
+        self._limiter = limiter
+        self._metrics = metrics
+        self._clock = clock
+
+    def methods(self) -> Sequence[Method]:
+        """Return the service's method. It has no scope here: the endpoint has, and a refusal must be in the vendor's words."""
+        return (Method(service=SERVICE, name="Receive", scope=None, handler=self.receive),)
+
+    async def receive(self, call: Call) -> bytes:
+        """Answer one request."""
+        address = urlsplit(call.text(PATH_KEY) or "")
+        vendor, slash, rest = address.path.removeprefix(PREFIX).partition("/")
+        receiver = self._receivers.get(vendor)
+        if not address.path.startswith(PREFIX) or receiver is None:
+            names = ", ".join(sorted(self._receivers))
+            raise NotFound(f"There is no receiver {vendor[:80]!r}; there are: {names}.", reason="NO_SUCH_RECEIVER")
+        call.log["receiver"] = vendor
+        method = (call.text(METHOD_KEY) or "POST").upper()
+        try:
+            reply = await self._answer(call, receiver, method, slash + rest, address.query)
+        except HeadgateError as error:
+            if not call.bridged:
+                raise
+            call.log["reason"] = error.reason
+            code = status.http_of(error)
+            reply = receiver.refusal(code, error)
+            call.reply_metadata += _retry_headers(error)
+        call.log["status"] = reply.status
+        call.reply_metadata.append((status.HTTP_STATUS_KEY, str(reply.status)))
+        call.reply_metadata += reply.headers
+        body: HttpBody = HttpBody(content_type="application/json", data=orjson.dumps(reply.body))
+        return body.SerializeToString()
+
+    async def _answer(self, call: Call, receiver: Receiver, method: str, path: str, query: str) -> Reply:
+        endpoint, path = self._endpoint(receiver, method, path)
+        principal = await self._admit(call, endpoint)
+        admission = await self._limiter.admit(principal.workspace, receiver.name, receiver.rate)
+        if admission is not None and receiver.rate_headers:
+            limit = principal.workspace.rates.get(receiver.name, receiver.rate)
+            call.reply_metadata += _rate_headers(limit, admission)
+        parsed = call.read(HttpBody)
+        body = await _inflated(call, parsed.data)
+        request = HttpRequest(method, path, dict(parse_qsl(query, keep_blank_values=True)), body, self._clock())
+        exchange = await self._compat(receiver, endpoint, principal.workspace, request, call.text(REQUEST_KEY))
+        self._tell(call, exchange)
+        return exchange.reply
+
+    def _endpoint(self, receiver: Receiver, method: str, path: str) -> tuple[Endpoint, str]:
+        """Return the endpoint, and the path with what is escaped in its last segment unescaped. Raises `NotFound`."""
+        routes = self._routes[receiver.name]
+        exact = routes.get((method, path))
+        if exact is not None:
+            return exact, path
+        folder, _, last = path.rpartition("/")
+        one = routes.get((method, folder + "/{id}")) if last else None
+        if one is None:
+            raise NotFound(f"{receiver.name} has no {method} {path[:200]} here.", reason="NO_SUCH_PATH")
+        return one, f"{folder}/{unquote(last)}"
+
+    async def _admit(self, call: Call, endpoint: Endpoint) -> Principal:
+        principal = call.principal = await self._authenticator.authenticate(api_key(call))
+        call.log["workspace"] = principal.workspace.name
+        call.log["key"] = principal.key_id
+        if not any(principal.may(scope) for scope in endpoint.scopes):
+            scopes = " or ".join(f'"{scope}"' for scope in endpoint.scopes)
+            raise PermissionDenied(f"The API key lacks the scope {scopes}.")
+        return principal
+
+    def _tell(self, call: Call, exchange: Exchange) -> None:
+        statuses = Counter(outcome.status.value for outcome in exchange.outcomes)
+        call.log.update(statuses)
+        self._metrics.events(statuses)
+        if exchange.replayed:
+            call.log["replayed"] = True
+            call.reply_metadata.append((REPLAYED_KEY, "true"))
+
+
+async def _inflated(call: Call, body: bytes) -> bytes:
+    """Return the body as the client meant it. Raises `BodyTooLarge` and `InvalidRequest`."""
+    if call.text(CODING_KEY) == "gzip":
+        return await asyncio.to_thread(gunzip, body, call.body_limit)
+    if len(body) > call.body_limit:
+        raise BodyTooLarge(f"The body has {len(body)} bytes, more than the {call.body_limit} that are taken at once.")
+    return body
+
+
+def _retry_headers(error: HeadgateError) -> list[tuple[str, str | bytes]]:
+    """Return when to come back, in whole seconds (RFC 9110, 10.2.3)."""
+    headers: list[tuple[str, str | bytes]] = []
+    if (seconds := status.retry_after(error)) is not None:
+        headers.append(("retry-after", seconds))
+    if isinstance(error, RateLimited):
+        headers += _rate_headers(error.limit, error.admission)
+    return headers
+
+
+def _rate_headers(limit: RateLimit | None, admission: Admission) -> list[tuple[str, str]]:
+    most = 0 if limit is None else limit.burst
+    return [
+        ("x-ratelimit-limit", str(most)),
+        ("x-ratelimit-remaining", str(admission.remaining)),
+        ("x-ratelimit-reset", str(ceil(admission.reset_after / 1_000_000))),
+    ]

@@ -1,0 +1,155 @@
+"""Requests into drafts, each event on its own, whichever encoding brought it. `wire.py` is the other direction."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
+from headgate.v1.event_pb2 import Event
+from headgate_server import jsonbody, timestamps, validate
+from headgate_server.errors import InvalidRequest
+from headgate_server.model import Draft, Problem
+
+
+class DecodedBatch(NamedTuple):
+    """A batch: one slot per event, and the options."""
+
+    slots: Sequence[Draft | Problem]
+    atomic: bool
+    validate_only: bool
+
+
+def batch(request: RawBatchIngestRequest, max_events: int) -> DecodedBatch:
+    """Decode a batch of either encoding. Raises `InvalidRequest` where it is no batch: nothing of it is stored."""
+    atomic, validate_only = request.atomic, request.validate_only
+    if not request.HasField("json"):
+        _check_count(len(request.events), max_events)
+        return DecodedBatch([proto_event(event) for event in request.events], atomic, validate_only)
+    if request.events:
+        raise _two_encodings()
+    body = jsonbody.read_batch(request.json.data)
+    _check_count(len(body.items), max_events)
+    for name, value in body.members.items():
+        option = _OPTIONS.get(name)
+        if option is None:
+            raise InvalidRequest(f"The field {name[:80]!r} is not known.", reason="UNKNOWN_FIELD", field=name[:80])
+        if value is not None and type(value) is not bool:
+            raise InvalidRequest(f"The {option} field must be true or false.", reason="WRONG_TYPE", field=option)
+        if option == "atomic":
+            atomic = atomic or bool(value)
+        else:
+            validate_only = validate_only or bool(value)
+    return DecodedBatch([validate.native_json(item) for item in body.items], atomic, validate_only)
+
+
+def single(request: RawIngestRequest) -> Draft | Problem:
+    """Decode a single event of either encoding. Raises `InvalidRequest` where there is none at all."""
+    if not request.HasField("json"):
+        if not request.event:
+            raise InvalidRequest("The event field is required.", reason="MISSING_FIELD", field="event")
+        return proto_event(request.event)
+    if request.event:
+        raise _two_encodings()
+    return validate.native_json(jsonbody.read_one(request.json.data))
+
+
+def proto_event(serialized: bytes) -> Draft | Problem:
+    """Judge one serialized Event."""
+    try:
+        event = Event.FromString(serialized)
+    except DecodeError:
+        return Problem(
+            "MALFORMED_EVENT",
+            "",
+            "The event is no valid message: malformed, a string that is not UTF-8, or a Struct nested deeper than protobuf "
+            "reads (send it as data_json).",
+        )
+    warnings: tuple[str, ...] = ()
+    occurred_at: int | None = None
+    if event.HasField("occurred_at"):
+        moment = event.occurred_at
+        occurred_at = moment.seconds * 1_000_000 + moment.nanos // 1000
+        if not (timestamps.MIN <= occurred_at <= timestamps.MAX and 0 <= moment.nanos < 1_000_000_000):
+            return Problem("INVALID_TIMESTAMP", "occurred_at", "occurred_at is outside the years 1 to 9999, or its nanos are.")
+        if moment.nanos % 1000:
+            warnings = (validate.FINER_THAN_MICROSECONDS,)
+    data: Any = None
+    payload = event.WhichOneof("payload")
+    if payload == "data":
+        data = _struct(event.data)
+    elif payload == "data_json":
+        data = _data_json(event.data_json)
+    if isinstance(data, Problem):
+        return data
+    return validate.native(
+        type_=event.type,
+        source=event.source,
+        subject=event.subject,
+        occurred_at=occurred_at,
+        data=data,
+        key=event.idempotency_key if event.HasField("idempotency_key") else None,
+        warnings=warnings,
+    )
+
+
+def microseconds(moment: Timestamp, field: str) -> int:
+    """Return a Timestamp of a request in microseconds. Raises `InvalidRequest` outside the years 1 to 9999."""
+    value = moment.seconds * 1_000_000 + moment.nanos // 1000
+    if not (timestamps.MIN <= value <= timestamps.MAX and 0 <= moment.nanos < 1_000_000_000):
+        raise InvalidRequest(f"{field} is outside the years 1 to 9999.", reason="INVALID_TIMESTAMP", field=field)
+    return value
+
+
+def _data_json(text: bytes) -> Any:
+    try:
+        value = jsonbody.read_one(text)
+    except InvalidRequest as error:
+        return Problem("INVALID_JSON", "data_json", error.message.replace("The body", "data_json"))
+    if isinstance(value, Problem):
+        return value._replace(field="data_json")
+    if type(value) is not dict:
+        return Problem("WRONG_TYPE", "data_json", f"data_json must hold a JSON object, not {validate.json_type(value)}.")
+    return value
+
+
+def _struct(struct: Struct) -> dict[str, Any]:
+    return {name: _value(value) for name, value in struct.fields.items()}
+
+
+def _value(value: Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return value.string_value
+        case "number_value":
+            number = value.number_value
+            # A Struct has no integers; as one, the number takes the fast way into canonical form.
+            return int(number) if abs(number) < _EXACT and number.is_integer() else number
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return _struct(value.struct_value)
+        case "list_value":
+            return [_value(item) for item in value.list_value.values]
+        case _:
+            # null_value; and a Value with nothing set, which ProtoJSON has no word for and every reader takes for null.
+            return None
+
+
+def _check_count(count: int, max_events: int) -> None:
+    if count == 0:
+        raise InvalidRequest("A batch needs at least one event.", reason="EMPTY_BATCH", field="events")
+    if count > max_events:
+        raise InvalidRequest(
+            f"A batch holds at most {max_events} events, this one has {count}.", reason="TOO_MANY_EVENTS", field="events"
+        )
+
+
+def _two_encodings() -> InvalidRequest:
+    return InvalidRequest("The request carries both a JSON body and protobuf events.", reason="TWO_ENCODINGS")
+
+
+_EXACT = 2.0**53
+_OPTIONS = {"atomic": "atomic", "validate_only": "validate_only", "validateOnly": "validate_only"}

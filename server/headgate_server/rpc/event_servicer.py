@@ -1,0 +1,80 @@
+"""headgate.v1.EventService."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from headgate.v1.event_service_pb2 import GetEventRequest, GetEventResponse, ListEventsRequest, ListEventsResponse
+from headgate_server import ledger
+from headgate_server.errors import InvalidRequest, NotFound
+from headgate_server.model import NATIVE, EventQuery, Scope
+from headgate_server.rpc import decode, wire
+from headgate_server.rpc.call import Call, Method
+from headgate_server.rpc.pages import page_size, page_token, resume_from
+from headgate_server.store import Store
+
+SERVICE = "headgate.v1.EventService"
+_DEFAULT_PAGE = 50
+_LARGEST_PAGE = 1_000
+
+
+class EventServicer:
+    """Reads events back."""
+
+    def __init__(self, store: Store):
+        self._store = store
+
+    def methods(self) -> Sequence[Method]:
+        """Return the service's methods."""
+        return (
+            Method(service=SERVICE, name="GetEvent", scope=Scope.EVENTS_READ, handler=self.get_event),
+            Method(service=SERVICE, name="ListEvents", scope=Scope.EVENTS_READ, handler=self.list_events),
+        )
+
+    async def get_event(self, call: Call) -> bytes:
+        """Return one event of the caller's workspace."""
+        request = call.read(GetEventRequest)
+        try:
+            event_id = UUID(request.id).bytes
+        except ValueError:
+            raise InvalidRequest(f"{request.id[:80]!r} is not a UUID.", reason="INVALID_ID", field="id") from None
+        events = await self._store.fetch(call.caller.workspace.id, [event_id])
+        if not events:
+            raise NotFound(f"There is no event {request.id} in this workspace.", reason="EVENT_NOT_FOUND")
+        return call.answer(
+            lambda: GetEventResponse(event=wire.event_message(events[0])), lambda: wire.event_json(events[0])
+        )
+
+    async def list_events(self, call: Call) -> bytes:
+        """Return one page of the caller's workspace's events."""
+        request = call.read(ListEventsRequest)
+        workspace_id = call.caller.workspace.id
+        page = await self._store.events(_query(workspace_id, request))
+        token = page_token(page.resume, workspace_id, request)
+        return call.answer(
+            lambda: ListEventsResponse(events=map(wire.event_message, page.events), next_page_token=token),
+            lambda: {"events": [wire.event_json(event) for event in page.events], "next_page_token": token},
+        )
+
+
+def _query(workspace_id: int, request: ListEventsRequest) -> EventQuery:
+    for field in ("type", "source", "subject", "idempotency_key"):
+        if "\0" in getattr(request, field):  # no event has one, and PostgreSQL refuses to compare with it
+            raise InvalidRequest(f"The {field} field holds the character U+0000.", reason="INVALID_CHARACTER", field=field)
+    prefix = request.type.endswith(".*")
+    dedupe = None
+    if request.idempotency_key:
+        dedupe = ledger.identity(NATIVE, request.source, request.idempotency_key)[:16]
+    created_from = getattr(request, "from")  # a field named as Python's keyword
+    return EventQuery(
+        workspace_id=workspace_id,
+        limit=page_size(request.page_size, _DEFAULT_PAGE, _LARGEST_PAGE),
+        type=request.type if request.type and not prefix else None,
+        type_prefix=request.type[:-1] if prefix else None,
+        source=request.source or None,
+        subject=request.subject or None,
+        dedupe=dedupe,
+        created_from=decode.microseconds(created_from, "from") if request.HasField("from") else None,
+        created_to=decode.microseconds(request.to, "to") if request.HasField("to") else None,
+        newest_first=request.newest_first,
+        after=resume_from(request.page_token, workspace_id, request),
+    )

@@ -1,0 +1,133 @@
+"""headgate.v1.IngestService."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TypeVar
+
+from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
+from headgate.v1.ingest_service_pb2 import IngestResponse
+from headgate_server.compat import INLINE_BYTES
+from headgate_server.errors import BodyTooLarge, EventConflict, InvalidRequest
+from headgate_server.inflate import gunzip
+from headgate_server.ingest import Ingest, Ingested
+from headgate_server.metrics import Metrics
+from headgate_server.model import Draft, Outcome, Problem, RequestKey, Scope, Status
+from headgate_server.rpc import decode, wire
+from headgate_server.rpc.call import Call, Method
+
+SERVICE = "headgate.v1.IngestService"
+REQUEST_KEY = "idempotency-key"
+REPLAYED_KEY = "idempotency-replayed"
+
+CODING_KEY = "x-headgate-content-encoding"
+"""The bridge's word for the content-encoding of an HTTP body, which it leaves as it is."""
+
+_Decoded = TypeVar("_Decoded")
+_Request = RawBatchIngestRequest | RawIngestRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestConfig:
+    """What one request may hold."""
+
+    max_events: int = 1_000
+    """Events of one batch: past some hundreds a larger batch gains nothing, and its sender waits longer for the first result."""
+
+
+class IngestServicer:
+    """Takes events in, one or many."""
+
+    def __init__(self, ingest: Ingest, config: IngestConfig, metrics: Metrics):
+        self._ingest = ingest
+        self._config = config
+        self._metrics = metrics
+
+    def methods(self) -> Sequence[Method]:
+        """Return the service's methods."""
+        return (
+            Method(service=SERVICE, name="Ingest", scope=Scope.EVENTS_WRITE, handler=self.ingest),
+            Method(service=SERVICE, name="BatchIngest", scope=Scope.EVENTS_WRITE, handler=self.batch_ingest),
+        )
+
+    async def batch_ingest(self, call: Call) -> bytes:
+        """Store each event on its own and answer with one result per event."""
+        request = call.read(RawBatchIngestRequest)
+        batch = await _decoded(call, request, lambda: decode.batch(request, self._config.max_events))
+        outcomes = await self._store(call, request, batch.slots, atomic=batch.atomic, validate_only=batch.validate_only)
+        return call.answer(lambda: wire.batch_message(outcomes), lambda: wire.batch_json(outcomes))
+
+    async def ingest(self, call: Call) -> bytes:
+        """Store one event; what keeps it from being stored is the call's error."""
+        request = call.read(RawIngestRequest)
+        slot = await _decoded(call, request, lambda: decode.single(request))
+        (outcome,) = await self._store(call, request, [slot], atomic=False, validate_only=request.validate_only)
+        if outcome.problem is not None:
+            raise _error(outcome, outcome.problem)
+        return call.answer(
+            lambda: IngestResponse(result=wire.result_message(0, outcome)), lambda: wire.result_json(0, outcome)
+        )
+
+    async def _store(
+        self, call: Call, request: _Request, slots: Sequence[Draft | Problem], *, atomic: bool, validate_only: bool
+    ) -> Sequence[Outcome]:
+        """Run the use case, and say in metadata and log what happened."""
+        ingested: Ingested = await self._ingest(
+            call.caller.workspace.id,
+            slots,
+            atomic=atomic,
+            validate_only=validate_only,
+            request_key=_request_key(call, request),
+            codec=wire.ANSWERS,
+            explain=call.caller.may(Scope.EVENTS_READ),
+        )
+        statuses = Counter(outcome.status.value for outcome in ingested.outcomes)
+        call.log.update(statuses)
+        if ingested.replayed:
+            call.log["replayed"] = True
+            call.reply_metadata.append((REPLAYED_KEY, "true"))
+        elif not validate_only:
+            self._metrics.events(statuses)
+        return ingested.outcomes
+
+
+async def _decoded(call: Call, request: _Request, read: Callable[[], _Decoded]) -> _Decoded:
+    """Decode a body. Raises `BodyTooLarge` over the limit: of JSON what the client sent counts, inflated."""
+    if request.HasField("json") and call.text(CODING_KEY) == "gzip":
+        return await asyncio.to_thread(_inflate_and, read, call, request)
+    size = len(request.json.data) if request.HasField("json") else len(call.body)
+    if size > call.body_limit:
+        raise BodyTooLarge(f"The body has {size} bytes, more than the {call.body_limit} that are taken at once.")
+    return read() if size <= INLINE_BYTES else await asyncio.to_thread(read)
+
+
+def _inflate_and(read: Callable[[], _Decoded], call: Call, request: _Request) -> _Decoded:
+    request.json.data = gunzip(request.json.data, call.body_limit)
+    return read()
+
+
+def _request_key(call: Call, request: _Request) -> RequestKey | None:
+    """Return the call's `Idempotency-Key`, scoped to the method. Raises `InvalidRequest` if it is empty or too long."""
+    key = call.text(REQUEST_KEY)
+    if key is None:
+        return None
+    if not 1 <= len(key) <= 255:
+        raise InvalidRequest("An Idempotency-Key has 1 to 255 characters.", reason="INVALID_IDEMPOTENCY_KEY")
+    # The serialized request holds body and options alike. Of a JSON body what was sent is what it inflates to, a retry may be
+    # compressed otherwise or not at all; and the bridge does not always write the same message in the same bytes.
+    sent = request.SerializeToString(deterministic=True) if request.HasField("json") else call.body
+    return RequestKey(scope=call.method, key=key, fingerprint=sha256(sent).digest())
+
+
+def _error(outcome: Outcome, problem: Problem) -> EventConflict | InvalidRequest:
+    """Return a single event's problem as the error of the call."""
+    if outcome.status is not Status.CONFLICT:
+        return InvalidRequest(problem.message, reason=problem.reason, field=problem.field)
+    metadata = {}
+    if outcome.link is not None:
+        metadata = {"event_id": wire.id_text(outcome.link.id), "sequence": str(outcome.link.sequence)}
+    if problem.differing_fields:
+        metadata["differing_fields"] = ",".join(problem.differing_fields)
+    return EventConflict(problem.message, reason=problem.reason, field=problem.field, metadata=metadata)

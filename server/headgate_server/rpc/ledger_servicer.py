@@ -1,0 +1,121 @@
+"""headgate.v1.LedgerService."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from headgate.v1.ledger_service_pb2 import (
+    GetHeadRequest,
+    GetHeadResponse,
+    LedgerBreak,
+    VerifyLedgerRequest,
+    VerifyLedgerResponse,
+)
+from headgate_server import timestamps
+from headgate_server.errors import InvalidRequest
+from headgate_server.ledger import Break
+from headgate_server.model import Head, Scope
+from headgate_server.rpc import decode, wire
+from headgate_server.rpc.call import Call, Method
+from headgate_server.rpc.pages import page_size, page_token, resume_from
+from headgate_server.store import Store
+from headgate_server.verify import verify
+
+SERVICE = "headgate.v1.LedgerService"
+_DEFAULT_LIMIT = 10_000
+_LARGEST_LIMIT = 100_000
+
+
+class LedgerServicer:
+    """Shows and checks ledgers."""
+
+    def __init__(self, store: Store):
+        self._store = store
+
+    def methods(self) -> Sequence[Method]:
+        """Return the service's methods."""
+        return (
+            Method(service=SERVICE, name="GetHead", scope=Scope.LEDGER_READ, handler=self.get_head),
+            Method(service=SERVICE, name="VerifyLedger", scope=Scope.LEDGER_READ, handler=self.verify_ledger),
+        )
+
+    async def get_head(self, call: Call) -> bytes:
+        """Return the last link of the caller's workspace's ledger."""
+        call.read(GetHeadRequest)
+        head = await self._store.head(call.caller.workspace.id)
+        return call.answer(lambda: _head_message(head), lambda: _head_json(head))
+
+    async def verify_ledger(self, call: Call) -> bytes:
+        """Recompute a range of the caller's workspace's ledger."""
+        request = call.read(VerifyLedgerRequest)
+        workspace = call.caller.workspace
+        created_from = getattr(request, "from")  # a field named as Python's keyword
+        found = await verify(
+            self._store,
+            workspace,
+            created_from=decode.microseconds(created_from, "from") if request.HasField("from") else None,
+            created_to=decode.microseconds(request.to, "to") if request.HasField("to") else None,
+            limit=page_size(request.limit, _DEFAULT_LIMIT, _LARGEST_LIMIT, "limit"),
+            after=resume_from(request.page_token, workspace.id, request),
+            expected=_expected_head(request),
+        )
+        token = page_token(found.resume, workspace.id, request)
+        return call.answer(
+            lambda: VerifyLedgerResponse(
+                valid=not found.breaks,
+                events_checked=found.events_checked,
+                breaks=map(_break_message, found.breaks),
+                next_page_token=token,
+            ),
+            lambda: {
+                "valid": not found.breaks,
+                "events_checked": found.events_checked,
+                "breaks": [_break_fields(one) for one in found.breaks],
+                "next_page_token": token,
+            },
+        )
+
+
+def _expected_head(request: VerifyLedgerRequest) -> Head | None:
+    if not request.expected_hash and not request.expected_sequence:
+        return None
+    try:
+        digest = bytes.fromhex(request.expected_hash)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32:
+        raise InvalidRequest(
+            "expected_hash must be 64 hexadecimal digits and come with expected_sequence.",
+            reason="INVALID_EXPECTED_HEAD",
+            field="expected_hash",
+        )
+    if request.expected_sequence < 0:
+        raise InvalidRequest("expected_sequence must not be negative.", reason="NEGATIVE", field="expected_sequence")
+    return Head(request.expected_sequence, digest, 0)
+
+
+def _head_message(head: Head) -> GetHeadResponse:
+    message = GetHeadResponse(sequence=head.sequence, hash=head.hash.hex())
+    if head.sequence:
+        wire.set_timestamp(message.created_at, head.created_at)
+    return message
+
+
+def _head_json(head: Head) -> dict[str, Any]:
+    members: dict[str, Any] = {"sequence": head.sequence, "hash": head.hash.hex()}
+    if head.sequence:
+        members["created_at"] = timestamps.format(head.created_at)
+    return members
+
+
+def _break_fields(found: Break) -> dict[str, Any]:
+    return {
+        "event_id": "" if found.event_id is None else wire.id_text(found.event_id),
+        "sequence": found.sequence,
+        "type": found.type,
+        "expected_hash": found.expected,
+        "actual_hash": found.actual,
+    }
+
+
+def _break_message(found: Break) -> LedgerBreak:
+    return LedgerBreak(**_break_fields(found))

@@ -1,0 +1,55 @@
+"""Page tokens (AIP-158): opaque, bound to the filters of the page before and to the workspace."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from hashlib import sha256
+
+from google.protobuf.message import Message
+
+from headgate_server.errors import InvalidRequest
+
+_ID_BYTES = 16
+_CHECK_BYTES = 8
+
+
+def page_token(event_id: bytes | None, workspace_id: int, request: Message) -> str:
+    """Return the token with which the page after `event_id` is asked for; empty if there is none."""
+    if event_id is None:
+        return ""
+    return urlsafe_b64encode(event_id + _check(workspace_id, request)).rstrip(b"=").decode()
+
+
+def resume_from(token: str, workspace_id: int, request: Message) -> bytes | None:
+    """Return the id at which the page before ended, None for the first page.
+
+    Raises `InvalidRequest` for a token that is none of ours, or that was made for other filters.
+    """
+    if not token:
+        return None
+    try:
+        decoded = urlsafe_b64decode(token.encode() + b"=" * (-len(token) % 4))
+    except ValueError:
+        decoded = b""
+    if len(decoded) != _ID_BYTES + _CHECK_BYTES or decoded[_ID_BYTES:] != _check(workspace_id, request):
+        raise InvalidRequest(
+            "The page_token is not one that was given for this request; all other fields must stay as they were.",
+            reason="INVALID_PAGE_TOKEN",
+            field="page_token",
+        )
+    return decoded[:_ID_BYTES]
+
+
+def page_size(asked: int, default: int, most: int, field: str = "page_size") -> int:
+    """Return how much to return: the default for 0, at most `most`. Raises `InvalidRequest` if negative."""
+    if asked < 0:
+        raise InvalidRequest(f"{field} must not be negative.", reason="NEGATIVE", field=field)
+    return min(asked or default, most)
+
+
+def _check(workspace_id: int, request: Message) -> bytes:
+    """Return a digest of what must not change between pages: all of the request but its token and its size."""
+    filters = type(request)()
+    filters.CopyFrom(request)
+    for name in ("page_token", "page_size", "limit"):
+        if name in filters.DESCRIPTOR.fields_by_name:
+            filters.ClearField(name)
+    return sha256(workspace_id.to_bytes(8) + filters.SerializeToString(deterministic=True)).digest()[:_CHECK_BYTES]

@@ -1,0 +1,205 @@
+"""Results and events as messages and as JSON. `decode.py` is the other direction."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headgate.v1.event_pb2 import StoredEvent as StoredEventMessage
+from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventError, EventResult
+from headgate_server import canonical, jsonbody, timestamps
+from headgate_server.ingest import Codec
+from headgate_server.model import STORED, Link, Outcome, Problem, Status, StoredEvent
+
+_STRUCT_DEPTH = 30
+"""Levels that a Struct is written with: a protobuf parser stops at 100 messages, and a level of a Struct takes three."""
+
+
+def result_message(index: int, outcome: Outcome) -> EventResult:
+    """Return one outcome as a message."""
+    status, link, problem, warnings = outcome
+    result = EventResult(index=index, status=status.value, warnings=warnings)
+    if link is not None:
+        result.id = id_text(link.id)
+        result.sequence = link.sequence
+        set_timestamp(result.created_at, link.created_at)
+        result.event_hash = link.event_hash.hex()
+    if problem is not None:
+        result.error.CopyFrom(
+            EventError(
+                reason=problem.reason,
+                field=problem.field,
+                message=problem.message,
+                retryable=problem.retryable,
+                differing_fields=problem.differing_fields,
+            )
+        )
+    return result
+
+
+def batch_message(outcomes: Sequence[Outcome]) -> BatchIngestResponse:
+    """Return the outcomes of a batch as a message."""
+    stored = sum(outcome.status in STORED for outcome in outcomes)
+    return BatchIngestResponse(
+        total=len(outcomes),
+        success_count=stored,
+        error_count=len(outcomes) - stored,
+        results=[result_message(index, outcome) for index, outcome in enumerate(outcomes)],
+    )
+
+
+def result_json(index: int, outcome: Outcome) -> dict[str, Any]:
+    """Return one outcome as a JSON object: the message's fields, of which those that hold nothing are left out."""
+    status, link, problem, warnings = outcome
+    result: dict[str, Any] = {"index": index, "status": status.value}
+    if link is not None:
+        result["id"] = id_text(link.id)
+        result["sequence"] = link.sequence
+        result["created_at"] = timestamps.format(link.created_at)
+        result["event_hash"] = link.event_hash.hex()
+    if problem is not None:
+        error: dict[str, Any] = {
+            "reason": problem.reason,
+            "field": problem.field,
+            "message": problem.message,
+            "retryable": problem.retryable,
+        }
+        if problem.differing_fields:
+            error["differing_fields"] = problem.differing_fields
+        result["error"] = error
+    if warnings:
+        result["warnings"] = warnings
+    return result
+
+
+def batch_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return the outcomes of a batch as a JSON object. The counts are always there, 0 too."""
+    stored = sum(outcome.status in STORED for outcome in outcomes)
+    return {
+        "total": len(outcomes),
+        "success_count": stored,
+        "error_count": len(outcomes) - stored,
+        "results": [result_json(index, outcome) for index, outcome in enumerate(outcomes)],
+    }
+
+
+def _encode_answer(outcomes: Sequence[Outcome]) -> bytes:
+    return batch_message(outcomes).SerializeToString()
+
+
+def _decode_answer(answer: bytes) -> Sequence[Outcome]:
+    return [_outcome(result) for result in BatchIngestResponse.FromString(answer).results]
+
+
+def _outcome(result: EventResult) -> Outcome:
+    link = problem = None
+    if result.id:
+        created_at = result.created_at.seconds * 1_000_000 + result.created_at.nanos // 1000
+        event_hash = bytes.fromhex(result.event_hash)
+        link = Link(UUID(result.id).bytes, result.sequence, created_at, event_hash, b"", b"")
+    if result.HasField("error"):
+        error = result.error
+        problem = Problem(error.reason, error.field, error.message, error.retryable, tuple(error.differing_fields))
+    return Outcome(Status(result.status), link, problem, tuple(result.warnings))
+
+
+ANSWERS = Codec(encode=_encode_answer, decode=_decode_answer)
+"""What is stored under a request key of the native API: a BatchIngestResponse, of one result for a single event."""
+
+
+def event_message(event: StoredEvent) -> StoredEventMessage:
+    """Return a stored event as a message: its payload as `data` where a Struct holds it exactly, else as `data_json`."""
+    message = StoredEventMessage(
+        id=id_text(event.id),
+        sequence=event.sequence,
+        event_hash=event.event_hash.hex(),
+        receiver=event.receiver,
+        type=event.type,
+        source=event.source,
+        subject=event.subject,
+        idempotency_key=event.key,
+    )
+    set_timestamp(message.created_at, event.created_at)
+    if event.occurred_at is not None:
+        set_timestamp(message.occurred_at, event.occurred_at)
+    if event.data is not None:
+        struct = exact_struct(event.data)
+        if struct is None:
+            message.data_json = event.data
+        else:
+            message.data.CopyFrom(struct)
+    return message
+
+
+def event_json(event: StoredEvent) -> dict[str, Any]:
+    """Return a stored event as a JSON object; what was not sent is left out, the payload is exact."""
+    members: dict[str, Any] = {
+        "id": id_text(event.id),
+        "sequence": event.sequence,
+        "created_at": timestamps.format(event.created_at),
+        "event_hash": event.event_hash.hex(),
+        "receiver": event.receiver,
+        "type": event.type,
+    }
+    if event.source:
+        members["source"] = event.source
+    if event.subject:
+        members["subject"] = event.subject
+    if event.occurred_at is not None:
+        members["occurred_at"] = timestamps.format(event.occurred_at)
+    if event.data is not None:
+        members["data"] = orjson.Fragment(event.data)
+    if event.key is not None:
+        members["idempotency_key"] = event.key
+    return members
+
+
+def exact_struct(data: bytes) -> Struct | None:
+    """Return canonical JSON as a Struct, None where a Struct would change a number or nest too deep for a parser."""
+    struct = Struct()
+    return struct if _fill_struct(struct, jsonbody.read_exact(data), 1) else None
+
+
+def _fill_struct(struct: Struct, members: dict[str, Any], depth: int) -> bool:
+    struct.SetInParent()
+    return depth <= _STRUCT_DEPTH and all(
+        _fill_value(struct.fields[name], value, depth) for name, value in members.items()
+    )
+
+
+def _fill_list(values: ListValue, items: Iterable[Any], depth: int) -> bool:
+    values.SetInParent()
+    return depth <= _STRUCT_DEPTH and all(_fill_value(values.values.add(), value, depth) for value in items)
+
+
+def _fill_value(target: Value, value: Any, depth: int) -> bool:
+    if isinstance(value, dict):
+        return _fill_struct(target.struct_value, value, depth + 1)
+    if isinstance(value, list):
+        return _fill_list(target.list_value, value, depth + 1)
+    if isinstance(value, canonical.Number):
+        target.number_value = float(value)
+        return canonical.is_exact_double(value)
+    if isinstance(value, bool):
+        target.bool_value = value
+    elif value is None:
+        target.null_value = 0  # type: ignore[assignment]
+    else:
+        target.string_value = value
+    return True
+
+
+def id_text(event_id: bytes) -> str:
+    """Return a UUID's 16 bytes as text."""
+    digits = event_id.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def set_timestamp(target: Timestamp, microseconds: int) -> None:
+    """Set a Timestamp, in place, to microseconds since the epoch."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    target.seconds = seconds
+    target.nanos = rest * 1000

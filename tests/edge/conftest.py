@@ -1,0 +1,63 @@
+"""One `headgate up` per store for a whole run of a worker, and a workspace of its own for each test."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from headgate_server.model import Scope
+from tests.support import postgres
+from tests.support.edge import Edge
+from tests.support.up import Up
+
+MakeEdge = Callable[..., Edge]
+
+
+@pytest.fixture(scope="session")
+def sqlite_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, str]]:
+    """Run the service on SQLite; return it and its store's URL."""
+    folder = tmp_path_factory.mktemp("edge")
+    url = f"sqlite:///{folder}/headgate.db"
+    with Up("--store", url, folder=folder) as up:
+        yield up, url
+
+
+@pytest.fixture(scope="session")
+def postgres_up(postgres_server: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, str]]:
+    """Run the service on PostgreSQL; return it and its store's URL."""
+    with asyncio.Runner() as runner:
+        database = postgres.fresh_database()
+        url = runner.run(database.__aenter__())
+        try:
+            with Up("--store", url, folder=tmp_path_factory.mktemp("edge-postgres")) as up:
+                yield up, url
+        finally:
+            runner.run(database.__aexit__(None, None, None))
+
+
+@pytest.fixture
+def make_edge(request: pytest.FixtureRequest) -> Iterator[MakeEdge]:
+    """Return a function that makes clients of a workspace, on SQLite unless told otherwise."""
+    made: list[Edge] = []
+
+    def make(*scopes: Scope, workspace: str = "", store: str = "sqlite") -> Edge:
+        up, url = request.getfixturevalue(f"{store}_up")
+        made.append(Edge.of(up, url, workspace or f"w{uuid.uuid4().hex}", scopes or (Scope.ADMIN,)))
+        return made[-1]
+
+    yield make
+    for edge in made:
+        edge.close()
+
+
+@pytest.fixture
+def edge(make_edge: MakeEdge) -> Edge:
+    """Return clients of a workspace that is empty, with a key that may do everything, on SQLite."""
+    return make_edge()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def any_edge(request: pytest.FixtureRequest, make_edge: MakeEdge) -> Edge:
+    """Return the same, on each store in turn."""
+    return make_edge(store=request.param)

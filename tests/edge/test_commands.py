@@ -1,0 +1,128 @@
+"""The commands beside `up`: keys, ledger, and their help."""
+
+import asyncio
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from headgate_server.model import Scope
+from tests.support import database
+from tests.support.edge import Edge, failure, statuses
+from tests.support.service import ServerProcess, make_key
+from tests.support.up import headgate
+from tests.support.waiting import until_true
+
+KEY = re.compile(r"hg_[0-9A-Za-z]{43}\n")
+
+
+def _run(*arguments: str, code: int = 0) -> str:
+    done = headgate(*arguments)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def test_a_key_from_making_to_revoking(any_edge: Edge) -> None:
+    """It works at once, beside a server that runs, and no longer than five seconds after it was revoked."""
+    store = ("--store", any_edge.url)
+    workspace = f"team-{any_edge.key[-8:].lower()}"
+    scopes = ("--scope", "events:write", "--scope", "ledger:read")
+    key = _run("keys", "create", *store, "--workspace", workspace, *scopes, "--expires-in", "1h")
+    assert KEY.fullmatch(key)
+    made = Edge(any_edge.up, any_edge.url, key.strip())
+    assert statuses(made.batch({"type": "t"})) == ["accepted"]
+    assert made.stored() == 1
+    assert failure(made.http.get("/v1/events"))[0] == 403
+
+    (line,) = _run("keys", "list", *store, "--workspace", workspace).splitlines()
+    key_id, prefix, listed_workspace, listed_scopes, state = line.split("  ", 4)
+    assert (listed_workspace, listed_scopes) == (workspace, "events:write,ledger:read")
+    assert key.startswith(prefix.rstrip("…"))
+    assert key.strip() not in line
+    assert state.startswith("valid until ")
+    assert line in _run("keys", "list", *store).splitlines()
+
+    _run("keys", "revoke", *store, key_id)
+    until_true(lambda: made.http.get("/v1/ledger/head").status_code == 401, seconds=5)
+    assert "  revoked " in _run("keys", "list", *store, "--workspace", workspace)
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(("create", "--workspace", "Not A Name", "--scope", "admin"), "no name", id="a bad workspace"),
+        pytest.param(("create", "--workspace", "a", "--scope", "everything"), "everything", id="no such scope"),
+        pytest.param(("create", "--workspace", "a"), "--scope", id="no scope"),
+        pytest.param(("create", "--workspace", "a", "--scope", "admin", "--expires-in", "soon"), "soon", id="no time"),
+        pytest.param(("list", "--workspace", "nobody"), "nobody", id="no such workspace"),
+        pytest.param(("revoke", "key_0"), "key_0", id="no such key"),
+    ],
+)
+def test_keys_that_cannot_be(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = headgate("keys", arguments[0], "--data-dir", str(tmp_path), *arguments[1:])
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_embedded_store_needs_no_url(tmp_path: Path) -> None:
+    assert KEY.fullmatch(_run("keys", "create", "--data-dir", str(tmp_path), "--workspace", "a", "--scope", "admin"))
+    assert _run("ledger", "verify", "--data-dir", str(tmp_path)) == "a: 0 events, sound\n"
+
+
+def test_a_ledger_that_was_tampered_with(any_edge: Edge) -> None:
+    any_edge.batch(*({"type": "t", "data": {"n": n}} for n in range(3)))
+    listed = any_edge.http.get("/v1/events").json()["events"]
+    lines = _run("keys", "list", "--store", any_edge.url).splitlines()
+    workspace = next(line.split("  ")[2] for line in lines if line.split("  ")[1][:-1] == any_edge.key[:8])
+    command = ("ledger", "verify", "--store", any_edge.url, "--workspace", workspace)
+    assert _run(*command) == f"{workspace}: 3 events, sound\n"
+
+    # Every workspace of the store has its own sequence: the second event of this one is named by its id.
+    second = database.id_literal(any_edge.url, bytes.fromhex(listed[1]["id"].replace("-", "")))
+    asyncio.run(database.execute(any_edge.url, f"UPDATE events SET type = 'other' WHERE id = {second}"))
+    said = _run(*command, code=1)
+    assert said.splitlines()[0] == f"{workspace}: 3 events, 1 breaks"
+    assert "content_mismatch at sequence 2" in said
+    asyncio.run(database.execute(any_edge.url, f"UPDATE events SET type = 't' WHERE id = {second}"))
+    assert _run(*command) == f"{workspace}: 3 events, sound\n"
+
+
+def test_a_ledger_that_is_not_there(tmp_path: Path) -> None:
+    done = headgate("ledger", "verify", "--data-dir", str(tmp_path), "--workspace", "nobody")
+    assert done.returncode == 2
+    assert done.stderr == "headgate: there is no workspace 'nobody'\n"
+
+
+async def test_two_servers_on_one_sqlite(sqlite_url: str) -> None:
+    async with ServerProcess(sqlite_url) as server:
+        second = await asyncio.to_thread(headgate, "serve", "--store", sqlite_url, "--grpc-port", "0")
+        assert second.returncode == 2
+        assert second.stderr.count("\n") == 1
+        assert second.stderr.startswith("headgate: ")
+        # Commands may: they only pass by.
+        assert await make_key(sqlite_url, scopes=[Scope.EVENTS_READ])
+        assert await server.end(signal.SIGTERM) == 0
+    async with ServerProcess(sqlite_url):
+        pass
+
+
+COMMANDS = [(), ("up",), ("serve",), ("bridge",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "revoke")]
+COMMANDS += [("ledger",), ("ledger", "verify")]
+
+
+@pytest.mark.parametrize("command", [pytest.param(command, id=" ".join(command) or "headgate") for command in COMMANDS])
+def test_help(command: tuple[str, ...]) -> None:
+    said = _run(*command, "--help")
+    assert said.startswith(f"Usage: {' '.join(('headgate', *command))} ")
+    assert max(map(len, said.splitlines())) <= 110
+
+
+def test_help_names_what_scripts_rely_on() -> None:
+    for option in ("--store", "--data-dir", "--grpc-port", "--http-port", "HEADGATE_STORE", "50051", "8080"):
+        assert option in _run("up", "--help"), option
+    assert re.fullmatch(r"headgate, version \d+\.\d+\.\d+\n", _run("--version"))

@@ -1,0 +1,249 @@
+"""`headgate up` from its first line to its end, however it ends."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from headgate_server import admin
+from tests.support import database
+from tests.support.edge import Edge, failure, statuses
+from tests.support.outage import outage
+from tests.support.processes import children, is_gone
+from tests.support.up import HEADGATE, Up, headgate
+from tests.support.waiting import until_true
+
+
+def test_from_nothing_to_the_first_answer_and_again(tmp_path: Path) -> None:
+    """The request that it prints works when pasted. The second time there is no key, and what was stored is there."""
+    with Up("--data-dir", "data", folder=tmp_path) as up:
+        key = up.key
+        pasted = subprocess.run(["bash", "-c", up.request], capture_output=True, text=True, check=True, timeout=30)
+        assert statuses(json.loads(pasted.stdout)) == ["accepted", "rejected"]
+        assert up.end(signal.SIGTERM) == 0
+    assert "headgate: stopped" in up.log.read_text()
+    assert "Traceback" not in up.log.read_text()
+    with Up("--data-dir", "data", folder=tmp_path) as up:
+        events = httpx.get(f"http://{up.rest}/v1/events", headers={"x-api-key": key}).json()["events"]
+        assert [event["data"] for event in events] == [{"amount": 49.99}]
+        up.signal(signal.SIGINT)
+        assert up.wait() == 0
+    assert "hg_" not in up.said
+    assert key not in up.log.read_text()
+
+
+def test_settings_by_environment(tmp_path: Path) -> None:
+    settings = {
+        "HEADGATE_DATA_DIR": str(tmp_path / "elsewhere"),
+        "HEADGATE_BATCH_LIMIT": "2",
+        "HEADGATE_BODY_LIMIT": "2000",
+    }
+    with Up(folder=tmp_path, **settings) as up, httpx.Client(base_url=f"http://{up.rest}") as http:
+        assert (tmp_path / "elsewhere" / "headgate.db").exists()
+        path, headers = "/v1/events/batch", {"x-api-key": up.key}
+        many = http.post(path, json={"events": [{"type": "t"}] * 3}, headers=headers)
+        assert failure(many) == (400, 3, "TOO_MANY_EVENTS")
+        large = http.post(path, json={"events": [{"type": "x" * 2_000}]}, headers=headers)
+        assert failure(large) == (413, 8, "BODY_TOO_LARGE")
+
+
+def test_both_ports_are_of_loopback(tmp_path: Path) -> None:
+    with Up("--data-dir", "data", folder=tmp_path) as up:
+        assert {address.partition(":")[0] for address in (up.rest, up.grpc)} == {"127.0.0.1"}
+        for address in (up.rest, up.grpc):
+            port = f"{int(address.partition(':')[2]):04X}"
+            listening = [
+                line.split()[1]
+                for table in ("/proc/net/tcp", "/proc/net/tcp6")
+                for line in Path(table).read_text().splitlines()[1:]
+                if line.split()[3] == "0A" and line.split()[1].endswith(f":{port}")
+            ]
+            assert listening == [f"0100007F:{port}"]
+
+
+def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
+    with Up("--data-dir", "data", folder=tmp_path) as up:
+        parts = children(up.pid)
+        assert len(parts) == 2
+        assert any("envoy" in name for name in parts.values())
+        up.end(signal.SIGKILL)
+        for pid in parts:
+            until_true(lambda pid=pid: is_gone(pid))
+    # And it starts again on what is there.
+    with Up("--data-dir", "data", folder=tmp_path) as up:
+        assert httpx.get(f"http://{up.rest}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("part", ["envoy", "python"])
+def test_a_part_that_ends_by_itself_ends_it(tmp_path: Path, part: str) -> None:
+    with Up("--data-dir", "data", folder=tmp_path) as up:
+        parts = children(up.pid)
+        (victim,) = (pid for pid, name in parts.items() if ("envoy" in name) is (part == "envoy"))
+        os.kill(victim, signal.SIGKILL)
+        assert up.wait() == 2
+        for pid in parts:
+            until_true(lambda pid=pid: is_gone(pid))
+    (said,) = (line for line in up.log.read_text().splitlines() if line.startswith("headgate: "))
+    assert "ended by itself" in said
+
+
+def _lock_waiters(url: str) -> int:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return int(asyncio.run(database.execute(url, waiting))[0][0])
+
+
+def _connects(address: str) -> bool:
+    host, _, port = address.partition(":")
+    try:
+        socket.create_connection((host, int(port)), 5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_sigterm_finishes_what_is_in_flight(postgres_url: str, tmp_path: Path) -> None:
+    """A batch that waits for its ledger's lock when SIGTERM comes is stored and answered; new ones are not taken."""
+    with Up("--store", postgres_url, folder=tmp_path) as up, ThreadPoolExecutor() as pool:
+        edge = Edge(up, postgres_url, up.key)
+        with asyncio.Runner() as runner:
+            lock = database.locked(postgres_url, _workspace_id(postgres_url))
+            runner.run(lock.__aenter__())
+            try:
+                batch = pool.submit(edge.batch, {"type": "t", "idempotency_key": "k"})
+                until_true(lambda: _lock_waiters(postgres_url))
+                up.signal(signal.SIGTERM)
+                until_true(lambda: not _connects(up.rest))
+                assert not batch.done()
+            finally:
+                runner.run(lock.__aexit__(None, None, None))
+        assert statuses(batch.result(30)) == ["accepted"]
+        assert up.wait() == 0
+        edge.close()
+
+
+def _workspace_id(url: str) -> int:
+    async def find() -> int:
+        async with admin.opened(url) as store:
+            return (await store.create_workspace(admin.FIRST_WORKSPACE)).id
+
+    return asyncio.run(find())
+
+
+def test_the_store_is_lost_and_found(postgres_url: str, tmp_path: Path) -> None:
+    with Up("--store", postgres_url, folder=tmp_path) as up:
+        edge = Edge(up, postgres_url, up.key)
+        edge.batch({"type": "t"})
+        with asyncio.Runner() as runner:
+            gone = outage(postgres_url)
+            runner.run(gone.__aenter__())
+            try:
+                assert failure(edge.http.get("/readyz")) == (503, 14, "STORE_UNAVAILABLE")
+                assert edge.http.get("/healthz").status_code == 200
+                lost = edge.post("/v1/events/batch", {"events": [{"type": "t", "idempotency_key": "k"}]})
+                assert failure(lost) == (503, 14, "STORE_UNAVAILABLE")
+                kinds = [detail["@type"].rpartition(".")[2] for detail in lost.json()["details"]]
+                assert kinds == ["ErrorInfo", "RetryInfo"]
+            finally:
+                runner.run(gone.__aexit__(None, None, None))
+        until_true(lambda: edge.http.get("/readyz").status_code == 200)
+        until_true(lambda: edge.post("/v1/events", {"type": "t", "idempotency_key": "k"}).status_code == 200)
+        edge.close()
+
+
+def _refused(*arguments: str, **environment: str) -> str:
+    """Return the one line with which a command gives up."""
+    done = headgate(*arguments, **environment)
+    assert done.returncode not in (0, 1), done.stderr
+    assert done.returncode == 2
+    said = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert len(said) == 1, done.stderr
+    assert said[0].startswith("headgate: ")
+    assert len(said[0]) < 600
+    return said[0]
+
+
+@pytest.mark.parametrize("option", ["--grpc-port", "--http-port"])
+def test_a_port_in_use(tmp_path: Path, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ports = {"--grpc-port": "0", "--http-port": "0", option: str(port)}
+        arguments = [part for pair in ports.items() for part in pair]
+        said = _refused("up", "--data-dir", str(tmp_path), *arguments)
+    assert str(port) in said
+    assert "in use" in said
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        pytest.param("mysql://host/x", "mysql", id="another database"),
+        pytest.param("nonsense", "store URL", id="no URL"),
+        pytest.param("sqlite:////proc/no/such/folder/x.db", "/proc/no", id="a folder that cannot be"),
+        pytest.param("postgresql://user:hunter2@127.0.0.1:1/x", "127.0.0.1", id="nobody there"),
+    ],
+)
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_a_bad_store_url(command: str, url: str, word: str) -> None:
+    ports = ("--grpc-port", "0", *(("--http-port", "0") if command == "up" else ()))
+    said = _refused(command, "--store", url, *ports)
+    assert word in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("static_resources: [", id="no YAML"),
+        pytest.param("admin: {}", id="parts missing"),
+        pytest.param(None, id="no file"),
+    ],
+)
+def test_a_bad_envoy_yaml(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "mine.yaml"
+    if text is not None:
+        path.write_text(text)
+    said = _refused(
+        *("up", "--data-dir", str(tmp_path), "--grpc-port", "0", "--http-port", "0", "--envoy-config", str(path))
+    )
+    assert "mine.yaml" in said
+
+
+def test_an_envoy_yaml_that_envoy_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    shipped = (Path(__file__).parents[2] / "envoy.yaml").read_text()
+    path.write_text(shipped.replace("connect_timeout: 2s", "connect_timeout: soon"))
+    said = _refused(
+        *("up", "--data-dir", str(tmp_path), "--grpc-port", "0", "--http-port", "0", "--envoy-config", str(path))
+    )
+    assert "connect_timeout" in said or "soon" in said
+
+
+def test_the_parts_alone(tmp_path: Path) -> None:
+    """`serve` and `bridge` in two processes are the same service."""
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        grpc_port = one.getsockname()[1]
+    serve = subprocess.Popen(
+        [*HEADGATE, "serve", "--data-dir", str(tmp_path), "--grpc-port", str(grpc_port), "--log-level", "error"]
+    )
+    bridge = subprocess.Popen(
+        [*HEADGATE, "bridge", "--http-port", "0", "--grpc-port", str(grpc_port)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert bridge.stdout is not None
+        address = bridge.stdout.readline().split()[-1]
+        until_true(lambda: httpx.get(f"{address}/readyz").status_code == 200)
+    finally:
+        codes = []
+        for process in (bridge, serve):
+            process.send_signal(signal.SIGTERM)
+            codes.append(process.wait(30))
+        if bridge.stdout is not None:
+            bridge.stdout.close()
+    assert codes == [0, 0]

@@ -1,0 +1,22 @@
+"""What the tests of the gRPC server share."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.calls import Caller
+from tests.support.inprocess import Service, serving
+
+
+@pytest.fixture
+async def service(store_url: str) -> AsyncIterator[Service]:
+    """Run a server on a fresh store, of each dialect in turn."""
+    async with serving(store_url) as running:
+        yield running
+
+
+@pytest.fixture
+async def caller(service: Service) -> AsyncIterator[Caller]:
+    """Return a client of workspace `acme` that may do everything."""
+    async with service.caller() as client:
+        yield client
