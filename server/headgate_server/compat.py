@@ -15,10 +15,13 @@ from headgate_server.store import Store
 from headgate_server.verify import verify
 
 INLINE_BYTES = 256 * 1024
-"""A larger body is read on a thread, so that other calls are not held up: it takes milliseconds, a poisoned one seconds."""
+"""A larger body is read on a thread, so that other calls are not held up: it takes milliseconds, a poisoned one
+seconds.
+"""
 
 _MATCHED_ROWS = 2_000
-"""Events that one page looks at where a filter needs their content; then the page is short, and its cursor goes on."""
+"""Events that one page looks at where a filter needs their content; then the page is short, and its cursor goes on.
+"""
 _MATCH_PAGE = 200
 
 
@@ -38,7 +41,12 @@ class Compat:
         self._ingest = ingest
 
     async def __call__(
-        self, receiver: Receiver, endpoint: Endpoint, workspace: Workspace, request: HttpRequest, idempotency_key: str | None
+        self,
+        receiver: Receiver,
+        endpoint: Endpoint,
+        workspace: Workspace,
+        request: HttpRequest,
+        idempotency_key: str | None,
     ) -> Exchange:
         """Answer one request. Raises what the endpoint, the store and the committer raise."""
         match endpoint:
@@ -51,12 +59,21 @@ class Compat:
             case _:
                 check = endpoint.read(request)
                 found = await verify(
-                    self._store, workspace, created_from=check.created_from, created_to=check.created_to, limit=check.limit
+                    self._store,
+                    workspace,
+                    created_from=check.created_from,
+                    created_to=check.created_to,
+                    limit=check.limit,
                 )
                 return Exchange(endpoint.reply(Checked(found.events_checked, found.breaks)))
 
     async def _take(
-        self, receiver: Receiver, endpoint: Take, workspace: Workspace, request: HttpRequest, idempotency_key: str | None
+        self,
+        receiver: Receiver,
+        endpoint: Take,
+        workspace: Workspace,
+        request: HttpRequest,
+        idempotency_key: str | None,
     ) -> Exchange:
         small = len(request.body) <= INLINE_BYTES
         intake = endpoint.read(request) if small else await asyncio.to_thread(endpoint.read, request)
@@ -127,7 +144,7 @@ def _request_key(receiver: Receiver, request: HttpRequest, key: str) -> RequestK
 
 
 def _encode(reply: Reply) -> bytes:
-    return orjson.dumps(reply)
+    return orjson.dumps(tuple(reply))  # orjson takes no subclass of a tuple
 
 
 def _decode(answer: bytes) -> Reply:

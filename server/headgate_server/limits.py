@@ -1,4 +1,6 @@
-"""Rate limits, per workspace and receiver. They are kept in the store, so that they are exact over any number of processes."""
+"""Rate limits, per workspace and receiver. They are kept in the store, so that they are exact over any number of
+processes.
+"""
 
 from headgate_server.clock import Clock, system_clock
 from headgate_server.errors import RateLimited
@@ -20,11 +22,8 @@ class RateLimiter:
         self._clock = clock
         self._refused: dict[tuple[int, str], tuple[int, RateLimit, Admission]] = {}
 
-    async def admit(self, workspace: Workspace, receiver: str, default: RateLimit | None) -> Admission | None:
-        """Count a request in; None where there is no limit. Raises `RateLimited` over it, and `Unavailable`."""
-        limit = workspace.rates.get(receiver, default)
-        if limit is None:
-            return None
+    async def admit(self, workspace: Workspace, receiver: str, limit: RateLimit) -> Admission:
+        """Count a request in. Raises `RateLimited` over the limit, and `Unavailable`."""
         key = (workspace.id, receiver)
         now = self._clock()
         until, of, refusal = self._refused.get(key, (0, limit, None))
@@ -45,5 +44,8 @@ def _refused(limit: RateLimit, admission: Admission) -> RateLimited:
     seconds = limit.period / 1_000_000
     span = "second" if seconds == 1 else "minute" if seconds == 60 else f"{seconds:g} seconds"
     return RateLimited(
-        f"More than {limit.count} requests per {span}.", retry_after=admission.retry_after / 1e6, limit=limit, admission=admission
+        f"More than {limit.requests} requests per {span}.",
+        retry_after=admission.retry_after / 1e6,
+        limit=limit,
+        admission=admission,
     )

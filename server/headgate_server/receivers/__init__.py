@@ -1,7 +1,7 @@
 """Vendors' wire contracts, served on our core. `Receiver` is the promise; `registry.py` lists who keeps it.
 
-A receiver is pure: a request's bytes become drafts, outcomes become an answer. It imports neither grpc nor SQLAlchemy, reads no
-clock, and knows no store. docs/receivers.md shows in one page how to add one.
+A receiver is pure: a request's bytes become drafts, outcomes become an answer. It imports neither grpc nor
+SQLAlchemy, reads no clock, and knows no store. docs/receivers.md shows in one page how to add one.
 """
 
 from abc import ABC, abstractmethod
@@ -110,7 +110,9 @@ class Find:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Get:
-    """An endpoint that shows one of the receiver's events: `read` names its id, `reply` gets None where there is none."""
+    """An endpoint that shows one of the receiver's events: `read` names its id, `reply` gets None where there is
+    none.
+    """
 
     read: Callable[[HttpRequest], bytes]
     reply: Callable[[Page], Reply]

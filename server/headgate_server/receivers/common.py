@@ -1,7 +1,7 @@
 """What receivers share: reading requests and fields, showing stored events. Pure.
 
-A field that is not as the vendor asks raises `Invalid`, which `judged` turns into the slot's problem; so a receiver reads an event
-from top to bottom and says nothing twice.
+A field that is not as the vendor asks raises `Invalid`, which `judged` turns into the slot's problem; so a receiver
+reads an event from top to bottom and says nothing twice.
 """
 
 import re
@@ -33,7 +33,8 @@ class Invalid(Exception):
 
 
 def read_list(request: HttpRequest, most: int) -> Sequence[Any]:
-    """Return the elements of `events`, each a JSON value or the `Problem` found in reading it. Other members are ignored.
+    """Return the elements of `events`, each a JSON value or the `Problem` found in reading it. Other members are
+    ignored.
 
     Raises `InvalidRequest`: MALFORMED_JSON, NOT_AN_OBJECT, MISSING_FIELD, WRONG_TYPE, EMPTY_BATCH, TOO_MANY_EVENTS.
     """
@@ -58,7 +59,9 @@ def judged(event: Any, draft: Callable[[Json], Draft | Problem]) -> Draft | Prob
 
 
 def text(event: Json, name: str, *, required: bool = False, most: int = validate.MAX_TEXT) -> str | None:
-    """Return a member that is a string of 1 to `most` characters; None where it is absent, null or empty and not required."""
+    """Return a member that is a string of 1 to `most` characters; None where it is absent, null or empty and not
+    required.
+    """
     value = event.get(name)
     if value is None or value == "":
         if required:
@@ -78,7 +81,9 @@ def moment(event: Json, name: str, *, required: bool = False) -> tuple[int | Non
             raise Invalid("MISSING_FIELD", name, f"The {name} field is required.")
         return None, ()
     if type(value) is not str:
-        raise Invalid("WRONG_TYPE", name, f"The {name} field must be an RFC 3339 string, not {validate.json_type(value)}.")
+        raise Invalid(
+            "WRONG_TYPE", name, f"The {name} field must be an RFC 3339 string, not {validate.json_type(value)}."
+        )
     try:
         instant, truncated = timestamps.parse(value)
     except ValueError as error:
@@ -107,7 +112,9 @@ def a_list(event: Json, name: str) -> list[Any] | None:
 
 
 def page_limit(query: Mapping[str, Any], default: int, most: int, name: str = "limit") -> int:
-    """Return the page size that was asked for: a whole number from 1 to `most`, as text or number. Raises `InvalidRequest`."""
+    """Return the page size that was asked for: a whole number from 1 to `most`, as text or number. Raises
+    `InvalidRequest`.
+    """
     asked = query.get(name)
     if asked is None or asked == "":
         return default
@@ -118,7 +125,8 @@ def page_limit(query: Mapping[str, Any], default: int, most: int, name: str = "l
 
 
 def instant(query: Mapping[str, Any], name: str) -> int | None:
-    """Return a time that was asked for, in microseconds: RFC 3339, or a date alone, which is its first moment in UTC.
+    """Return a time that was asked for, in microseconds: RFC 3339, or a date alone, which is its first moment in
+    UTC.
 
     Raises `InvalidRequest`.
     """
@@ -175,7 +183,9 @@ def message_of(error: HeadgateError) -> str:
 
 
 def asked_text(query: Mapping[str, Any], name: str) -> str | None:
-    """Return a text to look for, None where it is absent or empty. Raises `InvalidRequest` if no store can look for it."""
+    """Return a text to look for, None where it is absent or empty. Raises `InvalidRequest` if no store can look for
+    it.
+    """
     asked = query.get(name)
     if asked is None or asked == "":
         return None
@@ -186,7 +196,9 @@ def asked_text(query: Mapping[str, Any], name: str) -> str | None:
 
 
 def is_unprocessable(error: HeadgateError) -> bool:
-    """Whether a refused body is JSON and only not the right one, for which some vendors have a status of its own, 422."""
+    """Whether a refused body is JSON and only not the right one, for which some vendors have a status of its own,
+    422.
+    """
     return error.reason in _UNPROCESSABLE
 
 
@@ -214,3 +226,13 @@ def instant_after(query: Mapping[str, Any], name: str) -> int | None:
     """Return the end of a range that was asked for, as `instant` does, of a vendor that counts the end itself in."""
     last = instant(query, name)
     return None if last is None else last + 1
+
+
+def read_object(request: HttpRequest) -> Json:
+    """Return the body of a request that is one JSON object and no event, such as a query. Raises `InvalidRequest`."""
+    value = jsonbody.read_one(request.body)
+    if isinstance(value, Problem):
+        raise InvalidRequest(value.message, reason=value.reason, field=value.field)
+    if type(value) is not dict:
+        raise InvalidRequest("The body must be a JSON object.", reason="NOT_AN_OBJECT")
+    return value

@@ -3,7 +3,12 @@
 from collections.abc import Mapping
 
 from headgate_server.receivers import Receiver
+from headgate_server.receivers.flokit import FloKit
+from headgate_server.receivers.immutable import Immutable
+from headgate_server.receivers.roboflow import Roboflow
+from headgate_server.receivers.scrip import Scrip
+from headgate_server.receivers.vibefollow import VibeFollow
 
-_ALL: tuple[Receiver, ...] = ()
+_ALL: tuple[Receiver, ...] = (FloKit(), Immutable(), Roboflow(), Scrip(), VibeFollow())
 
 RECEIVERS: Mapping[str, Receiver] = {receiver.name: receiver for receiver in _ALL}

@@ -1,6 +1,7 @@
 """Vendors' per-event rules as data: JSON Schemas (2020-12) beside this file, in schemas/<vendor>/<name>.json.
 
-They are checked by jsonschema-rs at some hundred nanoseconds an event. What a violation is called, the receiver says.
+They are checked by jsonschema-rs at some hundred nanoseconds an event. What a violation is called, the receiver
+says.
 """
 
 import json
@@ -15,7 +16,9 @@ from headgate_server.canonical import Number
 
 
 class Violation(NamedTuple):
-    """One rule that a value breaks: the schema's keyword ("required", "type", "enum" …), where, and what it asks for."""
+    """One rule that a value breaks: the schema's keyword ("required", "type", "enum" …), where, and what it asks
+    for.
+    """
 
     keyword: str
     path: tuple[str | int, ...]

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import orjson
 from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.message import Message
 
 from headgate_server.auth import Authenticator, Principal
 from headgate_server.clock import Clock
@@ -15,7 +16,6 @@ from headgate_server.compat import Compat, Exchange
 from headgate_server.errors import (
     BodyTooLarge,
     HeadgateError,
-    InvalidRequest,
     NotFound,
     PermissionDenied,
     RateLimited,
@@ -38,7 +38,9 @@ METHOD_KEY = "x-headgate-method"
 
 
 class CompatServicer:
-    """Finds the receiver and the endpoint of a request, lets it in, and answers in the vendor's words whatever happens."""
+    """Finds the receiver and the endpoint of a request, lets it in, and answers in the vendor's words whatever
+    happens.
+    """
 
     def __init__(
         self,
@@ -58,7 +60,9 @@ class CompatServicer:
         self._clock = clock
 
     def methods(self) -> Sequence[Method]:
-        """Return the service's method. It has no scope here: the endpoint has, and a refusal must be in the vendor's words."""
+        """Return the service's method. It has no scope here: the endpoint has, and a refusal must be in the vendor's
+        words.
+        """
         return (Method(service=SERVICE, name="Receive", scope=None, handler=self.receive),)
 
     async def receive(self, call: Call) -> bytes:
@@ -80,19 +84,22 @@ class CompatServicer:
             code = status.http_of(error)
             reply = receiver.refusal(code, error)
             call.reply_metadata += _retry_headers(error)
+            if isinstance(error, RateLimited) and receiver.rate_headers:
+                call.reply_metadata += _rate_headers(error.limit, error.admission, self._clock())
         call.log["status"] = reply.status
         call.reply_metadata.append((status.HTTP_STATUS_KEY, str(reply.status)))
         call.reply_metadata += reply.headers
-        body: HttpBody = HttpBody(content_type="application/json", data=orjson.dumps(reply.body))
+        body: Message = HttpBody(content_type="application/json", data=orjson.dumps(reply.body))
         return body.SerializeToString()
 
     async def _answer(self, call: Call, receiver: Receiver, method: str, path: str, query: str) -> Reply:
         endpoint, path = self._endpoint(receiver, method, path)
         principal = await self._admit(call, endpoint)
-        admission = await self._limiter.admit(principal.workspace, receiver.name, receiver.rate)
-        if admission is not None and receiver.rate_headers:
-            limit = principal.workspace.rates.get(receiver.name, receiver.rate)
-            call.reply_metadata += _rate_headers(limit, admission)
+        limit = principal.workspace.rates.get(receiver.name, receiver.rate)
+        if limit is not None:
+            admission = await self._limiter.admit(principal.workspace, receiver.name, limit)
+            if receiver.rate_headers:
+                call.reply_metadata += _rate_headers(limit, admission, self._clock())
         parsed = call.read(HttpBody)
         body = await _inflated(call, parsed.data)
         request = HttpRequest(method, path, dict(parse_qsl(query, keep_blank_values=True)), body, self._clock())
@@ -139,20 +146,15 @@ async def _inflated(call: Call, body: bytes) -> bytes:
     return body
 
 
-def _retry_headers(error: HeadgateError) -> list[tuple[str, str | bytes]]:
-    """Return when to come back, in whole seconds (RFC 9110, 10.2.3)."""
-    headers: list[tuple[str, str | bytes]] = []
-    if (seconds := status.retry_after(error)) is not None:
-        headers.append(("retry-after", seconds))
-    if isinstance(error, RateLimited):
-        headers += _rate_headers(error.limit, error.admission)
-    return headers
+def _retry_headers(error: HeadgateError) -> list[tuple[str, str]]:
+    seconds = status.retry_after(error)
+    return [] if seconds is None else [("retry-after", seconds)]
 
 
-def _rate_headers(limit: RateLimit | None, admission: Admission) -> list[tuple[str, str]]:
-    most = 0 if limit is None else limit.burst
+def _rate_headers(limit: RateLimit, admission: Admission, now: int) -> list[tuple[str, str]]:
+    """Return the burst, what is left of it, and the Unix time in seconds at which all of it is there again."""
     return [
-        ("x-ratelimit-limit", str(most)),
+        ("x-ratelimit-limit", str(limit.burst)),
         ("x-ratelimit-remaining", str(admission.remaining)),
-        ("x-ratelimit-reset", str(ceil(admission.reset_after / 1_000_000))),
+        ("x-ratelimit-reset", str(ceil((now + admission.reset_after) / 1_000_000))),
     ]

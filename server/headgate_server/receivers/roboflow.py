@@ -1,0 +1,247 @@
+"""Roboflow's vision events: batches of up to 100, what is odd about an event is a warning; docs/compat/roboflow.md."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from headgate_server import jsonbody, validate
+from headgate_server.errors import HeadgateError, InvalidRequest
+from headgate_server.model import STORED, Draft, Mismatch, Outcome, Problem, Scope, StoredEvent
+from headgate_server.receivers import Endpoint, Find, HttpRequest, Intake, Page, Receiver, Reply, Search, Take, schema
+from headgate_server.receivers.common import (
+    Invalid,
+    Json,
+    a_list,
+    an_object,
+    instant,
+    iso_moment,
+    judged,
+    members,
+    message_of,
+    page_limit,
+    problem_of,
+    quota_headers,
+    read_list,
+    read_object,
+    text,
+)
+
+NAME = "roboflow"
+
+MOST_EVENTS = 100
+MOST_TYPES = 20
+"""Event types that one query may ask for."""
+
+_WRITERS = (Scope.EVENTS_WRITE, Scope.VISION_EVENTS_WRITE, Scope.DEVICE_UPDATE)
+"""Our scope and the vendor's; any one of them is enough."""
+
+_FORBIDDEN = "Insufficient permissions for this resource."
+
+_DEPRECATED = {
+    "solution": "useCaseId",
+    "event_schema": "eventType",
+    "event_data": "eventData",
+    "custom_metadata": "customMetadata",
+}
+"""Names of today by those of old."""
+_FILTERS = frozenset({"useCaseId", "startTime", "endTime", "eventType", "eventTypes", "limit", "cursor"})
+
+_DAY = 86_400_000_000
+_ENVELOPE = "event"
+"""The schema of what all types have in common; the others are those of `eventData`, by type."""
+
+_TYPES = {"array": "an array", "number": "a number", "object": "an object", "string": "a string"}
+_AS_A_WHOLE = {
+    "images": "images should hold objects only.",
+    "customMetadata": "customMetadata should have keys of 1 to 100 letters, digits, spaces, _ or -, "
+    "and values that are strings of at most 1000 characters, numbers or booleans.",
+}
+"""Sentences for what the schema judges as a whole."""
+
+
+class Roboflow(Receiver):
+    """Roboflow's Vision Events API."""
+
+    name = NAME
+
+    def routes(self) -> Mapping[tuple[str, str], Endpoint]:
+        """Return the endpoints by method and path."""
+        return {
+            ("POST", "/vision-events/batch"): Take(read=_read_batch, reply=_reply_batch, scopes=_WRITERS),
+            ("POST", "/vision-events"): Take(read=_read_single, reply=_reply_single, scopes=_WRITERS),
+            ("POST", "/vision-events/query"): Find(read=_read_query, reply=_reply_query),
+        }
+
+    def refusal(self, status: int, error: HeadgateError) -> Reply:
+        """Return an error as `{"error": text}`."""
+        return Reply(status, {"error": _FORBIDDEN if status == 403 else message_of(error)})
+
+
+def _read_batch(request: HttpRequest) -> Intake:
+    return _intake(read_list(request, MOST_EVENTS), request.now)
+
+
+def _read_single(request: HttpRequest) -> Intake:
+    return _intake([jsonbody.read_one(request.body)], request.now)
+
+
+def _intake(items: Sequence[Any], now: int) -> Intake:
+    """Judge the events, and note for the answer which deprecated names they use, and when they came."""
+    slots = [judged(item, lambda event: _draft(event, now)) for item in items]
+    used = {name for item in items if type(item) is dict for name in _DEPRECATED.keys() & item.keys()}
+    return Intake(slots, notes=([name for name in _DEPRECATED if name in used], now))
+
+
+def _draft(sent: Json, now: int) -> Draft | Problem:
+    """Judge one event: what it cannot be stored without refuses it, all else is a warning."""
+    event = _renamed(sent)
+    event_id = str(text(event, "eventId", required=True))
+    event_type = str(text(event, "eventType", required=True))
+    use_case = str(text(event, "useCaseId", required=True, most=256))
+    timestamp, warnings = iso_moment(event, "timestamp")
+    an_object(event, "eventData", required=True)
+    draft = validate.seal(
+        receiver=NAME,
+        type_=event_type,
+        source=use_case,
+        subject=_subject(event),
+        occurred_at=timestamp,
+        data=sent,
+        identity=("", event_id),
+        on_mismatch=Mismatch.REPLACE,
+    )
+    if isinstance(draft, Problem):
+        return draft
+    if timestamp is not None and timestamp > now + _DAY:
+        warnings += ("timestamp is later than tomorrow.",)
+    # Only now: the schemas cannot be asked about a lone surrogate, and `seal` lets none through.
+    return draft._replace(warnings=warnings + _warnings(event))
+
+
+def _renamed(sent: Json) -> Json:
+    """Return the event under the names of today, without what is null: a null is as good as absent."""
+    given = {name: value for name, value in sent.items() if value is not None}
+    event = {today: given.pop(old) for old, today in _DEPRECATED.items() if old in given}
+    return event | given
+
+
+def _subject(event: Json) -> str:
+    """Return the device, if it is a text that a store can hold; the event keeps in its data whatever was sent."""
+    device = event.get("deviceId")
+    return device if device is not None and validate.text_problem("deviceId", device, 256) is None else ""
+
+
+def _warnings(event: Json) -> tuple[str, ...]:
+    validators, kind = schema.validators(NAME), event["eventType"]
+    sentences = [_sentence(violation) for violation in schema.violations(validators[_ENVELOPE], event)]
+    if kind != _ENVELOPE and kind in validators:
+        data = {name: value for name, value in event["eventData"].items() if value is not None}
+        sentences += [_sentence(violation, "eventData.") for violation in schema.violations(validators[kind], data)]
+    return tuple(sentences)
+
+
+def _sentence(violation: schema.Violation, above: str = "") -> str:
+    name = str(violation.path[-1])
+    match violation.keyword:
+        case "enum":
+            return f"{above}{name} should be one of {', '.join(violation.wanted)}."
+        case "type":
+            return f"{above}{name} should be {_TYPES[violation.wanted[0]]}."
+        case "maxLength":
+            return f"{above}{name} is longer than {violation.wanted} characters."
+        case "maxProperties":
+            return f"{above}{name} has more than {violation.wanted} keys."
+        case _:
+            return _AS_A_WHOLE[name]
+
+
+def _reply_batch(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+    event_ids: list[str] = []
+    warnings: dict[str, list[str]] = {}
+    for index, (slot, outcome) in enumerate(zip(intake.slots, outcomes, strict=True)):
+        if isinstance(slot, Draft) and outcome.status in STORED:
+            event_ids.append(str(slot.key))
+            said = list(outcome.warnings)
+        else:
+            said = [problem_of(outcome).message]
+        if said:
+            warnings[str(index)] = said
+    if not event_ids:
+        return _nothing_stored(intake, outcomes)
+    body: Json = {"created": len(event_ids), "eventIds": event_ids}
+    if warnings:
+        body["warnings"] = warnings
+    return Reply(201, body | _deprecations(intake))
+
+
+def _reply_single(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+    slot, outcome = intake.slots[0], outcomes[0]
+    if not isinstance(slot, Draft) or outcome.status not in STORED:
+        return _nothing_stored(intake, outcomes)
+    body: Json = {"eventId": slot.key, "created": True}
+    if outcome.warnings:
+        body["warnings"] = list(outcome.warnings)
+    return Reply(201, body | _deprecations(intake))
+
+
+def _deprecations(intake: Intake) -> Json:
+    used, _ = intake.notes
+    return {"deprecations": [f"{name} is deprecated; use {_DEPRECATED[name]}." for name in used]} if used else {}
+
+
+def _nothing_stored(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+    """Return the first reason; where the quota is one of the reasons, that one, since time will lift it."""
+    _, now = intake.notes
+    problems = [problem_of(outcome) for outcome in outcomes]
+    for problem in problems:
+        if problem.reason == "QUOTA_EXCEEDED":
+            return Reply(429, {"error": problem.message}, quota_headers(now))
+    return Reply(400, {"error": problems[0].message})
+
+
+def _read_query(request: HttpRequest) -> Search:
+    query = read_object(request)
+    if unknown := query.keys() - _FILTERS:
+        # To leave a filter unheard would show events that were not asked for.
+        raise InvalidRequest(f"The filter {min(unknown)!r} is not supported.", reason="UNKNOWN_FILTER")
+    try:
+        use_case = text(query, "useCaseId", required=True, most=256)
+        types = _types(query)
+        cursor = text(query, "cursor")
+    except Invalid as error:
+        raise InvalidRequest(str(error), reason=error.problem.reason, field=error.problem.field) from None
+    return Search(
+        limit=page_limit(query, 50, 1_000),
+        cursor=cursor,
+        type=types[0] if len(types) == 1 else None,
+        source=use_case,
+        current_only=True,
+        match=_match(types, instant(query, "startTime"), instant(query, "endTime")),
+    )
+
+
+def _types(query: Json) -> Sequence[str]:
+    single = text(query, "eventType")
+    types = [*(a_list(query, "eventTypes") or ()), *([] if single is None else [single])]
+    if len(types) > MOST_TYPES:
+        raise Invalid("TOO_MANY", "eventTypes", f"eventTypes may name at most {MOST_TYPES} types.")
+    for kind in types:
+        text({"eventTypes": kind}, "eventTypes", required=True)
+    return types
+
+
+def _match(types: Sequence[str], start: int | None, end: int | None) -> Callable[[StoredEvent], bool] | None:
+    """Return what the columns cannot tell: one of several types, and the vendor's time range, both ends included."""
+    if len(types) < 2 and start is None and end is None:
+        return None
+
+    def match(event: StoredEvent) -> bool:
+        at = event.occurred_at
+        in_time = at is not None and (start is None or start <= at) and (end is None or at <= end)
+        return in_time and (not types or event.type in types)
+
+    return match
+
+
+def _reply_query(page: Page) -> Reply:
+    events = [members(event) for event in page.events]
+    return Reply(200, {"events": events, "nextCursor": page.cursor, "hasMore": page.cursor is not None})

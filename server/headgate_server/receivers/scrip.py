@@ -1,0 +1,246 @@
+"""Scrip's event API: batches of up to 100 events, one result per event in the order sent; docs/compat/scrip.md."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from headgate_server import jsonbody, timestamps, validate
+from headgate_server.errors import HeadgateError, InvalidRequest
+from headgate_server.model import STORED, Draft, Link, Outcome, Problem, RateLimit, Status, StoredEvent
+from headgate_server.receivers import Endpoint, Find, Get, HttpRequest, Intake, Page, Receiver, Reply, Search, Take
+from headgate_server.receivers.common import (
+    Invalid,
+    Json,
+    an_object,
+    asked_id,
+    asked_text,
+    instant,
+    judged,
+    members,
+    message_of,
+    moment,
+    page_limit,
+    problem_of,
+    quota_headers,
+    quota_problem,
+    read_list,
+    shown_id,
+    text,
+)
+
+NAME = "scrip"
+
+MOST_EVENTS = 100
+_CONFLICT = "idempotency_conflict"
+_QUOTA = "quota_exceeded"
+_CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    409: _CONFLICT,
+    413: "payload_too_large",
+    429: "too_many_requests",
+    503: "service_unavailable",
+}
+"""The `code` of an error by its status. The vendor documents those of 401, 403, 409 and 429."""
+
+_ECHOED = ("idempotency_key", "program_id", "participant_id", "external_id", "event_timestamp")
+"""What an answer gives back of an event: texts that `_draft` has checked."""
+_REQUIRED = ("program_id", "idempotency_key", "event_timestamp", "event_data")
+_OPTIONAL = ("external_id", "participant_id", "recipient_id", "recipient_external_id")
+_FIELDS = frozenset(_REQUIRED + _OPTIONAL)
+
+_PENDING = "PENDING"
+_DONE = "COMPLETED"
+"""No consumer is waited for, so an event is done as soon as it can be read."""
+_CHOICES = {
+    "status": (_DONE, _PENDING, "PROCESSING", "RECEIVED", "FAILED"),
+    "sort_by": ("created_at",),
+    "sort_dir": ("desc", "asc"),
+    "event_type": ("EXTERNAL",),
+    "rule_id": (),
+}
+"""What a list may be asked for. Leaving the vendor's other choices unheard would show events not asked for."""
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class Scrip(Receiver):
+    """Scrip's event API."""
+
+    name = NAME
+    rate = RateLimit(requests=10, period=1_000_000, burst=30)
+    rate_headers = True
+
+    def routes(self) -> Mapping[tuple[str, str], Endpoint]:
+        """Return the endpoints by method and path."""
+        return {
+            ("POST", "/v1/events/batch"): Take(read=_read_batch, reply=_reply_batch),
+            ("POST", "/v1/events"): Take(read=_read_single, reply=_reply_single),
+            ("GET", "/v1/events"): Find(read=_read_search, reply=_reply_page),
+            ("GET", "/v1/events/{id}"): Get(read=asked_id, reply=_reply_event),
+        }
+
+    def refusal(self, status: int, error: HeadgateError) -> Reply:
+        """Return an error in the vendor's own body."""
+        return _refused(status, message_of(error))
+
+
+def _refused(status: int, message: str) -> Reply:
+    return Reply(status, {"code": _CODES.get(status, "internal_error"), "message": message})
+
+
+def _read_batch(request: HttpRequest) -> Intake:
+    events = read_list(request, MOST_EVENTS)
+    return Intake([judged(event, _draft) for event in events], notes=events)
+
+
+def _read_single(request: HttpRequest) -> Intake:
+    event = jsonbody.read_one(request.body)
+    return Intake([judged(event, _draft)], notes=(event, request.now))
+
+
+def _draft(event: Json) -> Draft | Problem:
+    program_id = _uuid(event, "program_id", required=True)
+    key = text(event, "idempotency_key", required=True)
+    occurred_at, warnings = moment(event, "event_timestamp", required=True)
+    payload = an_object(event, "event_data", required=True)
+    external_id = text(event, "external_id")
+    participant_id = _uuid(event, "participant_id")
+    _uuid(event, "recipient_id")
+    text(event, "recipient_external_id")
+    if external_id is None and participant_id is None:
+        raise Invalid("MISSING_FIELD", "", "external_id or participant_id is required")
+    return validate.seal(
+        receiver=NAME,
+        type_=_type(payload or {}),
+        source=program_id or "",
+        subject=external_id or participant_id or "",
+        occurred_at=occurred_at,
+        data=event,
+        identity=(program_id or "", key or ""),
+        warnings=warnings,
+    )
+
+
+def _uuid(event: Json, name: str, *, required: bool = False) -> str | None:
+    """Return a member that is a UUID, in lower case: letters of either case name the same program."""
+    value = text(event, name, required=required)
+    if value is not None and not _UUID.fullmatch(value.lower()):
+        raise Invalid("INVALID_UUID", name, f"The {name} field must be a UUID.")
+    return None if value is None else value.lower()
+
+
+def _type(payload: Json) -> str:
+    """Return the event's type; a payload says it or not, and is whatever the caller wants it to be."""
+    value = payload.get("type")
+    return str(value) if value and validate.text_problem("type", value) is None else "event"
+
+
+def _reply_batch(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+    results = [_result(*numbered) for numbered in enumerate(zip(intake.notes, outcomes, strict=True))]
+    stored = sum(outcome.status in STORED for outcome in outcomes)
+    return Reply(
+        200,
+        {"total": len(results), "success_count": stored, "error_count": len(results) - stored, "results": results},
+    )
+
+
+def _result(index: int, settled: tuple[Any, Outcome]) -> Json:
+    event, outcome = settled
+    if outcome.link is not None and outcome.status in STORED:
+        return {"index": index, "status": "accepted", "event": _receipt(event, outcome.link)}
+    return {"index": index, "status": "error", "error": _said(outcome), "event": None}
+
+
+def _reply_single(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+    (outcome,), (event, now) = outcomes, intake.notes
+    if outcome.link is not None and outcome.status in STORED:
+        return Reply(200, _receipt(event, outcome.link))
+    said = _said(outcome)
+    if said == _CONFLICT:
+        return _refused(409, problem_of(outcome).message)
+    if said == _QUOTA:
+        return Reply(429, {"code": _QUOTA, "message": problem_of(outcome).message}, quota_headers(now))
+    return _refused(400, said)
+
+
+def _receipt(event: Json, link: Link) -> Json:
+    """Return what an answer to ingestion says of a stored event, or of a resend's original: they are the same."""
+    return {"id": shown_id(link.id)} | {name: event.get(name) or None for name in _ECHOED} | {"status": _PENDING}
+
+
+def _said(outcome: Outcome) -> str:
+    """Return why an event is not stored, in the vendor's words."""
+    if outcome.status is Status.CONFLICT:
+        return _CONFLICT
+    problem = problem_of(outcome)
+    if quota_problem(outcome):
+        return _QUOTA
+    return f"invalid {problem.field}" if problem.field in _FIELDS else problem.message
+
+
+def _read_search(request: HttpRequest) -> Search:
+    query = {name: value for name, value in request.query.items() if value}
+    for name, choices in _CHOICES.items():
+        if name in query and query[name] not in choices:
+            raise InvalidRequest(f"invalid {name}", reason="INVALID_FILTER", field=name)
+    created_to = instant(query, "to")
+    return Search(
+        limit=page_limit(query, 50, 200),
+        cursor=query.get("cursor"),
+        source=_asked_uuid(query, "program_id"),
+        subject=asked_text(query, "external_id"),
+        created_from=instant(query, "from"),
+        # Every event is done; of another status there is none, as there is none from before 1970.
+        created_to=created_to if query.get("status", _DONE) == _DONE else 0,
+        newest_first=query.get("sort_dir") != "asc",
+        match=_matcher(query),
+    )
+
+
+def _asked_uuid(query: Mapping[str, str], name: str) -> str | None:
+    value = query.get(name, "").lower() or None
+    if value is not None and not _UUID.fullmatch(value):
+        raise InvalidRequest(f"invalid {name}", reason="INVALID_FILTER", field=name)
+    return value
+
+
+def _matcher(query: Mapping[str, str]) -> Callable[[StoredEvent], bool] | None:
+    """Return what tells from the event itself whether it is asked for; None where the columns tell all."""
+    external_id, participant_id = asked_text(query, "external_id"), _asked_uuid(query, "participant_id")
+    event_from, event_to = instant(query, "event_from"), instant(query, "event_to")
+    if not (external_id or participant_id) and event_from is None and event_to is None:
+        return None
+
+    def matches(event: StoredEvent) -> bool:
+        occurred_at = event.occurred_at or 0
+        if (event_from is not None and occurred_at < event_from) or (event_to is not None and occurred_at >= event_to):
+            return False
+        if external_id is None and participant_id is None:
+            return True
+        # The subject may be either of the two ids, so the object itself has to say which it has.
+        sent = jsonbody.read_exact(event.data or b"{}")
+        return (external_id is None or sent.get("external_id") == external_id) and (
+            participant_id is None or (sent.get("participant_id") or "").lower() == participant_id
+        )
+
+    return matches
+
+
+def _reply_page(page: Page) -> Reply:
+    pagination = {"has_more": page.cursor is not None, "next_cursor": page.cursor}
+    return Reply(200, {"data": [_shown(event) for event in page.events], "pagination": pagination})
+
+
+def _reply_event(page: Page) -> Reply:
+    return Reply(200, _shown(page.events[0]))
+
+
+def _shown(event: StoredEvent) -> Json:
+    """Return a stored event as the vendor shows it: the object that was sent, and what came to be known of it."""
+    created_at = timestamps.format(event.created_at)
+    known = {"id": shown_id(event.id), "status": _DONE, "event_type": "EXTERNAL", "error_message": None}
+    times = dict.fromkeys(("created_at", "received_at", "processed_at", "updated_at"), created_at)
+    return dict.fromkeys(_OPTIONAL) | members(event) | known | times

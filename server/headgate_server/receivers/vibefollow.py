@@ -1,0 +1,143 @@
+"""VibeFollow's event API: batches of up to 500 events, taken whole or not at all; docs/compat/vibefollow.md."""
+
+from collections.abc import Mapping, Sequence
+
+from headgate_server import jsonbody, validate
+from headgate_server.errors import BodyTooLarge, HeadgateError, RequestKeyReused
+from headgate_server.model import STORED, Draft, Outcome, Problem, Status
+from headgate_server.receivers import Endpoint, HttpRequest, Intake, Receiver, Reply, Take
+from headgate_server.receivers.common import (
+    Invalid,
+    Json,
+    an_object,
+    is_larger,
+    is_unprocessable,
+    judged,
+    message_of,
+    quota_headers,
+    quota_problem,
+    read_list,
+    text,
+)
+
+NAME = "vibefollow"
+
+MOST_EVENTS = 500
+MOST_BODY = 5 * 1024 * 1024
+"""Bytes of a body, inflated."""
+MOST_PROPERTIES = 100
+MOST_PROPERTIES_BYTES = 1024 * 1024
+"""Bytes of `properties` as canonical JSON: white space does not count."""
+
+_INVALID = "validation_failed"
+_CODES = {
+    400: "bad_request",
+    401: "auth_required",
+    403: "forbidden",
+    404: "not_found",
+    413: "payload_too_large",
+    422: _INVALID,
+    429: "rate_limited",
+    503: "unavailable",
+}
+"""The `code` of an error by its status. The vendor documents those of 401 and 422."""
+_FIELDS = frozenset({"events", "external_user_id", "name", "properties"})
+"""What a `field` may name; what else a problem names (our `data`) the vendor's clients do not know."""
+
+
+class VibeFollow(Receiver):
+    """VibeFollow's event API."""
+
+    name = NAME
+
+    def routes(self) -> Mapping[tuple[str, str], Endpoint]:
+        """Return the endpoints by method and path."""
+        return {
+            ("POST", "/api/v1/events/batch"): Take(read=_read_batch, reply=_reply_batch, request_key=True),
+            ("POST", "/api/v1/events"): Take(read=_read_single, reply=_reply_single, request_key=True),
+        }
+
+    def refusal(self, status: int, error: HeadgateError) -> Reply:
+        """Return an error in the vendor's own body."""
+        if isinstance(error, RequestKeyReused):
+            return _refused(422, _error("idempotency_key_reuse", message_of(error)))
+        if is_unprocessable(error):
+            return _refused(422, _error(_INVALID, _words(error.reason, message_of(error)), error.field))
+        return _refused(status, _error(_CODES.get(status, "server_error"), message_of(error)))
+
+
+def _refused(status: int, *errors: Json) -> Reply:
+    return Reply(status, {"errors": list(errors)})
+
+
+def _error(code: str, message: str, field: str = "") -> Json:
+    return {"code": code, "message": message} | ({"field": field} if field else {})
+
+
+def _words(reason: str, message: str) -> str:
+    return "required" if reason == "MISSING_FIELD" else message
+
+
+def _read_batch(request: HttpRequest) -> Intake:
+    _check_size(request)
+    slots = [judged(event, _draft) for event in read_list(request, MOST_EVENTS)]
+    return Intake(slots, atomic=True, notes=request.now)
+
+
+def _read_single(request: HttpRequest) -> Intake:
+    _check_size(request)
+    return Intake([judged(jsonbody.read_one(request.body), _draft)], atomic=True, notes=request.now)
+
+
+def _check_size(request: HttpRequest) -> None:
+    if len(request.body) > MOST_BODY:
+        raise BodyTooLarge(f"The body has {len(request.body)} bytes, more than the {MOST_BODY} (5 MB) that are taken.")
+
+
+def _draft(event: Json) -> Draft | Problem:
+    user_id = text(event, "external_user_id", required=True)
+    name = text(event, "name", required=True)
+    properties = an_object(event, "properties")
+    if properties is not None and len(properties) > MOST_PROPERTIES:
+        raise Invalid("TOO_MANY_PROPERTIES", "properties", f"The properties field has over {MOST_PROPERTIES} keys.")
+    draft = validate.seal(
+        receiver=NAME,
+        type_=name or "",
+        source="",
+        subject=user_id or "",
+        occurred_at=None,
+        data=event,
+        identity=None,
+    )
+    if isinstance(draft, Draft) and is_larger(draft, event, "properties", MOST_PROPERTIES_BYTES):
+        raise Invalid("TOO_LONG", "properties", "The properties field is larger than 1 MB.")
+    return draft
+
+
+def _reply_batch(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+    return _reply(intake, outcomes, [f"events[{index}]" for index in range(len(outcomes))])
+
+
+def _reply_single(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+    return _reply(intake, outcomes, [""])
+
+
+def _reply(intake: Intake, outcomes: Sequence[Outcome], places: Sequence[str]) -> Reply:
+    """Accept the request as a whole, or say of every offender what is wrong with it, the first one first."""
+    if all(outcome.status in STORED for outcome in outcomes):
+        return Reply(202, {"data": {"accepted": True}})
+    beyond = [problem for problem in map(quota_problem, outcomes) if problem is not None]
+    invalid = [
+        _offender(place, outcome.problem)
+        for place, outcome in zip(places, outcomes, strict=True)
+        if outcome.problem is not None and outcome.status is Status.REJECTED and quota_problem(outcome) is None
+    ]
+    if beyond and not invalid:
+        return Reply(429, {"errors": [_error("quota_exceeded", beyond[0].message)]}, quota_headers(intake.notes))
+    return _refused(422, *invalid)
+
+
+def _offender(place: str, problem: Problem) -> Json:
+    field = problem.field if problem.field in _FIELDS else ""
+    path = ".".join(part for part in (place, field) if part)
+    return _error(_INVALID, _words(problem.reason, problem.message), path)

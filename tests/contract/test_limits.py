@@ -1,0 +1,146 @@
+"""Rate limits, monthly quotas and what reads beside the append need, on both stores."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from headgate_server import ledger, timestamps
+from headgate_server.clock import system_clock
+from headgate_server.errors import RateLimited
+from headgate_server.limits import RateLimiter
+from headgate_server.model import EventQuery, Mismatch, Outcome, RateLimit, Status, Workspace
+from headgate_server.store import Store, open_store
+from tests.support.database import execute
+from tests.support.drafts import BAD, append, draft, submission
+
+HOUR = 3600 * 1_000_000
+SLOW = RateLimit(5, HOUR, 5)
+"""So slow that no request comes back within a test."""
+
+
+def _statuses(outcomes: list[Outcome]) -> list[str]:
+    return [outcome.problem.reason if outcome.problem else outcome.status for outcome in outcomes]
+
+
+async def test_a_burst_is_let_in_and_no_more(store: Store, workspace: int) -> None:
+    admissions = [await store.admit(workspace, "flokit", SLOW) for _ in range(6)]
+    assert [admission.allowed for admission in admissions] == [True] * 5 + [False]
+    assert [admission.remaining for admission in admissions] == [4, 3, 2, 1, 0, 0]
+    assert 0 < admissions[-1].retry_after <= HOUR // 5
+    assert HOUR * 4 // 5 < admissions[-1].reset_after <= HOUR
+
+
+async def test_requests_come_back_evenly(store: Store, store_url: str, workspace: int) -> None:
+    for _ in range(6):
+        await store.admit(workspace, "flokit", SLOW)
+    await execute(store_url, f"UPDATE rates SET arrival = arrival - {2 * HOUR // 5}")  # two fifths of an hour pass
+    assert [(await store.admit(workspace, "flokit", SLOW)).allowed for _ in range(3)] == [True, True, False]
+    await execute(store_url, "UPDATE rates SET arrival = 0")  # a long time passes: the burst is full again, not fuller
+    assert sum([(await store.admit(workspace, "flokit", SLOW)).allowed for _ in range(9)]) == 5
+
+
+async def test_limits_are_exact_over_stores_and_apart_by_workspace_and_receiver(
+    store: Store, store_url: str, workspace: int
+) -> None:
+    other = await open_store(store_url)
+    try:
+        neighbour = (await store.create_workspace("neighbour")).id
+        asked = [(workspace, "flokit"), (workspace, "scrip"), (neighbour, "flokit")] * 12
+        admissions = await asyncio.gather(
+            *((store, other)[number % 2].admit(*one, SLOW) for number, one in enumerate(asked))
+        )
+        allowed = Counter(one for one, admission in zip(asked, admissions, strict=True) if admission.allowed)
+        assert allowed == {(workspace, "flokit"): 5, (workspace, "scrip"): 5, (neighbour, "flokit"): 5}
+    finally:
+        await other.close()
+
+
+async def test_who_is_refused_costs_the_database_nothing(store: Store, store_url: str, workspace: int) -> None:
+    now = system_clock()
+    limiter = RateLimiter(store, clock=lambda: now)
+    acme = Workspace(workspace, "acme")
+    for _ in range(5):
+        await limiter.admit(acme, "flokit", SLOW)
+    with pytest.raises(RateLimited) as first:
+        await limiter.admit(acme, "flokit", SLOW)
+    await execute(store_url, "DELETE FROM rates")
+    now += 1_000_000
+    with pytest.raises(RateLimited) as second:
+        await limiter.admit(acme, "flokit", SLOW)
+    assert first.value.retry_after is not None
+    assert second.value.retry_after == pytest.approx(first.value.retry_after - 1)
+    now += HOUR
+    assert (await limiter.admit(acme, "flokit", SLOW)).allowed
+
+
+async def test_a_workspace_may_have_limits_of_its_own(store: Store, workspace: int) -> None:
+    await store.set_rate(workspace, "flokit", RateLimit(7, HOUR, 7))
+    await store.set_rate(workspace, "scrip", None)
+    await store.set_rate(workspace, "flokit", RateLimit(8, HOUR, 8))
+    acme = await store.workspace("acme")
+    assert acme is not None
+    assert acme.rates == {"flokit": RateLimit(8, HOUR, 8), "scrip": None}
+
+
+async def test_a_quota_is_filled_in_order_and_not_passed(store: Store, workspace: int) -> None:
+    await store.set_quota(workspace, 3)
+    outcomes = await append(
+        store, workspace, draft("a"), BAD, draft("a"), draft("b"), draft("c"), draft("d"), draft("b")
+    )
+    assert _statuses(list(outcomes)) == [
+        "accepted", "MISSING_FIELD", "duplicate", "accepted", "accepted", "QUOTA_EXCEEDED", "duplicate",
+    ]  # fmt: skip
+    usage = await store.usage(workspace)
+    assert usage == (3, timestamps.month(system_clock())[0], 3)
+    (again,) = await append(store, workspace, draft("d"))
+    assert again.status is Status.REJECTED
+    await store.set_quota(workspace, None)
+    (again,) = await append(store, workspace, draft("d"))
+    assert again.status is Status.ACCEPTED
+
+
+async def test_an_atomic_submission_over_the_quota_stores_nothing(store: Store, workspace: int) -> None:
+    await store.set_quota(workspace, 2)
+    outcomes = await append(store, workspace, draft("a"), draft("b"), draft("c"), atomic=True)
+    assert _statuses(list(outcomes)) == ["ABORTED", "ABORTED", "QUOTA_EXCEEDED"]
+    assert (await store.usage(workspace)).events == 0
+    assert (await store.head(workspace)).sequence == 0
+
+
+async def test_a_new_month_begins_at_nothing(store: Store, store_url: str, workspace: int) -> None:
+    await store.set_quota(workspace, 1)
+    await append(store, workspace, draft())
+    await execute(store_url, "UPDATE heads SET month = 200001")
+    (outcome,) = await append(store, workspace, draft())
+    assert outcome.status is Status.ACCEPTED
+
+
+async def test_a_quota_is_exact_under_concurrency(store: Store, store_url: str, workspace: int) -> None:
+    await store.set_quota(workspace, 50)
+    other = await open_store(store_url)
+    try:
+        decisions = await asyncio.gather(
+            *((store, other)[n % 2].append([submission(workspace, *(draft() for _ in range(9)))]) for n in range(12))
+        )
+        outcomes = [outcome for (decision,) in decisions for outcome in decision.outcomes]  # type: ignore[union-attr]
+        assert Counter(outcome.status for outcome in outcomes) == {Status.ACCEPTED: 50, Status.REJECTED: 58}
+        assert (await store.usage(workspace)).events == 50
+    finally:
+        await other.close()
+
+
+async def test_the_hash_before_each_event(store: Store, workspace: int) -> None:
+    links = [outcome.link for outcome in await append(store, workspace, draft(), draft(), draft()) if outcome.link]
+    found = await store.hashes_before(Workspace(workspace, "acme"), [links[2].id, links[0].id])
+    assert found == {links[2].id: links[1].event_hash, links[0].id: ledger.genesis("acme").hash}
+
+
+async def test_only_the_newest_revision_is_current(store: Store, workspace: int) -> None:
+    await append(store, workspace, draft("a", {"n": 1}), draft("b"), draft())
+    (replaced,) = await append(store, workspace, draft("a", {"n": 2}, on_mismatch=Mismatch.REPLACE))
+    page = await store.events(EventQuery(workspace_id=workspace, limit=10, current_only=True))
+    assert replaced.status is Status.REPLACED
+    assert [event.sequence for event in page.events] == [2, 4]
+    every = await store.events(EventQuery(workspace_id=workspace, limit=10))
+    assert [event.sequence for event in every.events] == [1, 2, 3, 4]

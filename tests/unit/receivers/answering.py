@@ -1,0 +1,120 @@
+"""Receivers' endpoints without a network: a request goes in, the core decides, the answer comes out as JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+from hypothesis import strategies as st
+
+from headgate_server import ledger
+from headgate_server.model import Draft, Outcome, Problem, Settled, Status, StoredEvent, Submission
+from headgate_server.receivers import Find, HttpRequest, Intake, Page, Receiver, Search, Take
+from headgate_server.settle import Settlement
+
+NOW = 1_705_314_600_000_000
+"""2024-01-15T10:30:00Z."""
+
+OVER_QUOTA = Outcome(
+    Status.REJECTED, problem=Problem("QUOTA_EXCEEDED", "", "The monthly quota of 5 events is used up.")
+)
+
+POISON: Mapping[str, bytes] = {
+    "a number": b"5",
+    "null": b"null",
+    "a list": b"[]",
+    "a lone surrogate": rb'{"comment": "\ud800"}',
+    "a name twice": b'{"a": 1, "a": 2}',
+    "deep nesting": b'{"a":' * 2_000 + b"1" + b"}" * 2_000,
+}
+"""What no event may be, or hold. Each must touch its own position alone."""
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def events_like(valid: Mapping[str, Any]) -> st.SearchStrategy[Any]:
+    """Return events that are valid, that differ from a valid one in some members, and that are none at all."""
+    changed = st.dictionaries(st.sampled_from([*valid, "x"]), _JSON, max_size=3)
+    return changed.map(lambda changes: dict(valid) | changes) | _JSON
+
+
+class Answer(NamedTuple):
+    """What a client sees."""
+
+    status: int
+    body: Any
+    headers: tuple[tuple[str, str], ...]
+
+
+class Served:
+    """A receiver over a ledger of its own, which remembers from request to request."""
+
+    def __init__(self, receiver: Receiver):
+        self._routes = receiver.routes()
+        self._settlement = Settlement(1, ledger.genesis("acme"), {}, {}, NOW)
+
+    @property
+    def rows(self) -> Sequence[StoredEvent]:
+        """The ledger, oldest first; what was replaced has no `dedupe` any more."""
+        return self._settlement.rows
+
+    def read(self, path: str, body: Any) -> Intake:
+        """Return what an endpoint reads from a body, bytes or what JSON is made of."""
+        endpoint = self._routes["POST", path]
+        assert isinstance(endpoint, Take)
+        return endpoint.read(request(path, body))
+
+    def post(self, path: str, body: Any) -> Answer:
+        """Send a body and return the answer of an endpoint that takes events."""
+        intake = self.read(path, body)
+        decision = self._settlement.decide(Submission(workspace_id=1, slots=intake.slots, atomic=intake.atomic))
+        assert isinstance(decision, Settled)
+        return self.answer(path, intake, decision.outcomes)
+
+    def answer(self, path: str, intake: Intake, outcomes: Sequence[Outcome]) -> Answer:
+        """Return the answer to given outcomes."""
+        endpoint = self._routes["POST", path]
+        assert isinstance(endpoint, Take)
+        reply = endpoint.reply(intake, outcomes)
+        return Answer(reply.status, json.loads(orjson.dumps(reply.body)), reply.headers)
+
+    def search(self, path: str, body: Any) -> Search:
+        """Return what a query asks the store for."""
+        endpoint = self._routes["POST", path]
+        assert isinstance(endpoint, Find)
+        return endpoint.read(request(path, body))
+
+    def found(self, path: str, body: Any, cursor: str | None = None) -> Answer:
+        """Return the answer to a query, over the rows that its search asks for."""
+        search = self.search(path, body)
+        rows = [
+            row
+            for row in reversed(self.rows)
+            if (search.type is None or row.type == search.type)
+            and (search.source is None or row.source == search.source)
+            and (row.dedupe is not None or not search.current_only)
+            and (search.match is None or search.match(row))
+        ]
+        endpoint = self._routes["POST", path]
+        assert isinstance(endpoint, Find)
+        reply = endpoint.reply(Page(rows[: search.limit], cursor))
+        return Answer(reply.status, json.loads(orjson.dumps(reply.body)), reply.headers)
+
+
+def request(path: str, body: Any) -> HttpRequest:
+    return HttpRequest("POST", path, {}, body if isinstance(body, bytes) else json.dumps(body).encode(), NOW)
+
+
+def batch_of(*events: bytes) -> bytes:
+    """Return a batch of events that need not be JSON that Python would write."""
+    return b'{"events": [' + b",".join(events) + b"]}"
+
+
+def drafts(intake: Intake) -> list[Draft]:
+    """Return the slots, none of which may be a problem."""
+    assert all(isinstance(slot, Draft) for slot in intake.slots), intake.slots
+    return [slot for slot in intake.slots if isinstance(slot, Draft)]

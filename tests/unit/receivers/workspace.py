@@ -1,0 +1,67 @@
+"""One workspace in memory, for tests of receivers: what the core does between a receiver's two ends."""
+
+from typing import Any
+
+import orjson
+
+from headgate_server import ledger, timestamps
+from headgate_server.errors import HeadgateError
+from headgate_server.model import UNLIMITED, Link, Settled, StoredEvent, Submission, Usage
+from headgate_server.receivers import Endpoint, Find, Get, HttpRequest, Page, Receiver, Reply, Search, Take
+from headgate_server.rpc import status
+from headgate_server.settle import Settlement
+
+NOW = 1_771_200_000_000_000  # 2026-02-16T00:00:00Z
+UNTIL_MARCH = str(13 * 86_400)
+
+
+class Workspace:
+    """Takes requests of one receiver and settles them as a store does, without one."""
+
+    def __init__(self, receiver: Receiver):
+        self.receiver = receiver
+        self.rows: list[StoredEvent] = []
+        self._head = ledger.genesis("test")
+
+    def post(self, path: str, body: Any, *, quota_left: int | None = None) -> Reply:
+        """Send a body, bytes or a JSON value, and return the answer as a client reads it.
+
+        With `quota_left` the workspace may store that many more events this month.
+        """
+        sent = body if isinstance(body, bytes) else orjson.dumps(body)
+        endpoint = self.receiver.routes()["POST", path]
+        assert isinstance(endpoint, Take)
+        try:
+            intake = endpoint.read(HttpRequest("POST", path, {}, sent, NOW))
+        except HeadgateError as error:
+            return _as_read(self.receiver.refusal(status.http_of(error), error))
+        known = {
+            row.dedupe: Link(row.id, row.sequence, row.created_at, row.event_hash, row.salt, row.commitment)
+            for row in self.rows
+            if row.dedupe is not None
+        }
+        usage = UNLIMITED if quota_left is None else Usage(quota_left, timestamps.month(NOW)[0], 0)
+        settlement = Settlement(1, self._head, known, {}, NOW, usage)
+        decision = settlement.decide(Submission(workspace_id=1, slots=intake.slots, atomic=intake.atomic))
+        assert isinstance(decision, Settled)
+        assert len(decision.outcomes) == len(intake.slots)
+        self._head = settlement.head
+        self.rows += settlement.rows
+        return _as_read(endpoint.reply(intake, decision.outcomes))
+
+    def search(self, path: str, /, **query: str) -> Search:
+        """Return what a list asks the store for."""
+        endpoint = self.receiver.routes()["GET", path]
+        assert isinstance(endpoint, Find)
+        return endpoint.read(HttpRequest("GET", path, query, b"", NOW))
+
+    def show(self, path: str, cursor: str | None = None) -> Reply:
+        """Return how a list or a single read shows all that is stored, newest first."""
+        endpoint: Endpoint = self.receiver.routes()["GET", path]
+        assert isinstance(endpoint, Find | Get)
+        previous = [ledger.genesis("test").hash, *(row.event_hash for row in self.rows)]
+        return _as_read(endpoint.reply(Page(self.rows[::-1], cursor, previous[-2::-1])))
+
+
+def _as_read(reply: Reply) -> Reply:
+    return reply._replace(body=orjson.loads(orjson.dumps(reply.body)))
