@@ -10,7 +10,7 @@ PROTOS := $(wildcard proto/headgate/v1/*.proto)
 
 .PHONY: help
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("headgate needs Python 3.11 or newer, this is " + sys.version.split()[0])'
@@ -28,6 +28,10 @@ run: install ## run the service on the embedded store: REST on :8080, gRPC on :5
 .PHONY: test
 test: install ## run the tests: unit, contract, rpc, edge and faults, on real parts
 	$(BIN)/python -m pytest --numprocesses auto --cov --cov-report=term
+
+.PHONY: bench-first
+bench-first: install ## measure, within two minutes, what the service stores against what PostgreSQL allows
+	$(BIN)/python -m bench.first_figure
 
 .PHONY: check
 check: lint proto-check envoy-check ## all that is checked beside the tests
