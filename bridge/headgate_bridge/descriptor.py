@@ -23,12 +23,13 @@ RAW_REQUESTS = {"BatchIngestRequest": "RawBatchIngestRequest", "IngestRequest": 
 # The field of a raw request that takes the HTTP body, whole.
 BODY = "json"
 
-# Where envoy.yaml sends every request under /compat/, whatever its method and path, which it then says in headers: so no query and
-# no path of a vendor's can be taken for a field of ours.
+# Where envoy.yaml sends every request under /compat/, whatever its method and path, which it then says in headers:
+# so no query and no path of a vendor's can be taken for a field of ours.
 COMPAT_SERVICE = "CompatService"
 COMPAT_PATH = "/compat"
 
-# Fields of a raw request that a JSON client must not set: unknown to Envoy, a query parameter of that name is refused.
+# Fields of a raw request that a JSON client must not set: unknown to Envoy, a query parameter of that name is
+# refused.
 HIDDEN_FIELDS = frozenset({"events", "event"})
 
 

@@ -6,8 +6,8 @@ import sys
 
 def main() -> None:
     """Run the command line, or say what is not installed."""
-    # gRPC's C core has a log of its own, which is neither structured nor one clear line: a port in use fills two hundred characters
-    # before the server says it. It is read when grpc is imported.
+    # gRPC's C core has a log of its own, which is neither structured nor one clear line: a port in use fills two
+    # hundred characters before the server says it. It is read when grpc is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from headgate_server.cli import headgate

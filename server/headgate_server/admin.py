@@ -1,4 +1,6 @@
-"""What an operator does beside serving: keys, workspaces, checking ledgers. Each opens the store, acts, and closes it."""
+"""What an operator does beside serving: keys, workspaces, checking ledgers. Each opens the store, acts, and closes
+it.
+"""
 
 import contextlib
 import re
@@ -47,7 +49,8 @@ async def create_key(
     """
     if not re.fullmatch(auth.WORKSPACE_NAME, workspace):
         raise SetupError(
-            f"{workspace!r} is no name for a workspace: 1 to 63 of a-z, 0-9, '.', '_' and '-', with a letter or digit at both ends"
+            f"{workspace!r} is no name for a workspace: "
+            "1 to 63 of a-z, 0-9, '.', '_' and '-', with a letter or digit at both ends"
         )
     now = clock()
     key, record = auth.make_key(
@@ -61,7 +64,9 @@ async def create_first_key(store: Store) -> str | None:
     """Make a key with every scope if the store has none at all; None if it has."""
     if await store.list_keys():
         return None
-    return await create_key(store, FIRST_WORKSPACE, frozenset({Scope.EVENTS_WRITE, Scope.EVENTS_READ, Scope.LEDGER_READ}))
+    return await create_key(
+        store, FIRST_WORKSPACE, frozenset({Scope.EVENTS_WRITE, Scope.EVENTS_READ, Scope.LEDGER_READ})
+    )
 
 
 async def list_keys(store: Store, workspace: str | None) -> Sequence[ApiKey]:
@@ -75,8 +80,11 @@ async def revoke_key(store: Store, key_id: str, clock: Clock = system_clock) -> 
         raise SetupError(f"there is no key {key_id!r}; `headgate keys list` shows the ids")
 
 
-async def set_limits(store: Store, name: str, quota: int | None | EllipsisType, rates: Mapping[str, RateLimit | None]) -> None:
-    """Set a workspace's monthly quota (None: any number; ...: as it is) and its own rate limits by receiver (None: no limit).
+async def set_limits(
+    store: Store, name: str, quota: int | EllipsisType | None, rates: Mapping[str, RateLimit | None]
+) -> None:
+    """Set a workspace's monthly quota (None: any number; ...: as it is) and its own rate limits by receiver (None:
+    no limit).
 
     Raises `SetupError` for a workspace or a receiver that there is not.
     """

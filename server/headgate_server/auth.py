@@ -24,7 +24,9 @@ _MAX_LENGTH = 256
 """Of what is looked up at all: whatever is longer is no key of ours."""
 
 CACHE_SECONDS = 3.0
-"""How long a look-up is believed. A revocation works within 5 seconds everywhere; this leaves two for the look-up itself."""
+"""How long a look-up is believed. A revocation works within 5 seconds everywhere; this leaves two for the look-up
+itself.
+"""
 _CACHED_KEYS = 10_000
 _CACHED_REFUSALS = 10_000
 """Bounds of the two caches, kept apart so that a flood of bad keys cannot push out the good ones."""
@@ -44,8 +46,12 @@ class Principal(NamedTuple):
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
 
-def make_key(workspace: Workspace, scopes: frozenset[Scope], now: int, expires_at: int | None = None) -> tuple[str, ApiKey]:
-    """Return a new key, to be shown once, and what is stored of it. Raises `SetupError` for no scope, or an expiry that is past."""
+def make_key(
+    workspace: Workspace, scopes: frozenset[Scope], now: int, expires_at: int | None = None
+) -> tuple[str, ApiKey]:
+    """Return a new key, to be shown once, and what is stored of it. Raises `SetupError` for no scope, or an expiry
+    that is past.
+    """
     if not scopes:
         raise SetupError("a key needs at least one scope")
     if expires_at is not None and expires_at <= now:
@@ -58,8 +64,8 @@ def make_key(workspace: Workspace, scopes: frozenset[Scope], now: int, expires_a
 class Authenticator:
     """Tells whom a key belongs to, from memory where it may.
 
-    `clock` judges expiry. `timer`, in seconds, ages the caches: it never goes back, as a clock that is being set may, which
-    would keep a revoked key alive for as long.
+    `clock` judges expiry. `timer`, in seconds, ages the caches: it never goes back, as a clock that is being set
+    may, which would keep a revoked key alive for as long.
     """
 
     def __init__(self, store: Store, clock: Clock = system_clock, timer: Callable[[], float] = time.monotonic):
@@ -72,12 +78,13 @@ class Authenticator:
     async def authenticate(self, key: str | None) -> Principal:
         """Return whom the key belongs to.
 
-        Raises `Unauthenticated` for no key, an unknown, a revoked or an expired one, and `Unavailable` where that could not be
-        found out.
+        Raises `Unauthenticated` for no key, an unknown, a revoked or an expired one, and `Unavailable` where that
+        could not be found out.
         """
         if not key:
             raise Unauthenticated(
-                'An API key is required, as "Authorization: Bearer hg_…" or "X-API-Key: hg_…".', reason="MISSING_API_KEY"
+                'An API key is required, as "Authorization: Bearer hg_…" or "X-API-Key: hg_…".',
+                reason="MISSING_API_KEY",
             )
         if not key.startswith(PREFIX) or len(key) > _MAX_LENGTH:
             raise _refusal()
@@ -88,12 +95,18 @@ class Authenticator:
                 raise _refusal()
             record = await self._find(digest)
         now = self._clock()
-        if record is None or record.revoked_at is not None or (record.expires_at is not None and record.expires_at <= now):
+        if (
+            record is None
+            or record.revoked_at is not None
+            or (record.expires_at is not None and record.expires_at <= now)
+        ):
             raise _refusal()
         return Principal(record.id, record.workspace, record.scopes)
 
     async def _find(self, digest: bytes) -> ApiKey | None:
-        """Look a key up once for all who ask for it at the same time. One caller that gives up does not end it for the others."""
+        """Look a key up once for all who ask for it at the same time. One caller that gives up does not end it for
+        the others.
+        """
         task = self._looking.get(digest)
         if task is None:
             task = self._looking[digest] = asyncio.create_task(self._look_up(digest))

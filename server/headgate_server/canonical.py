@@ -1,14 +1,15 @@
 """The canonical form of JSON, by which contents are compared and to which the ledger commits. Pure.
 
-docs/design/canonical.md is the specification and tests/vectors/canonical.json its golden vectors. In short: UTF-8 without white
-space; members sorted by the code points of their names; strings escaped as in RFC 8785; numbers as exact decimals, written as
-RFC 8785 writes a double of that value, so that `1`, `1.0` and `1.00` are one number, and integers and decimals of any length
-keep every digit.
+docs/design/canonical.md is the specification and tests/vectors/canonical.json its golden vectors. In short: UTF-8
+without white space; members sorted by the code points of their names; strings escaped as in RFC 8785; numbers as
+exact decimals, written as RFC 8785 writes a double of that value, so that `1`, `1.0` and `1.00` are one number, and
+integers and decimals of any length keep every digit.
 
-orjson does nearly all of it at the speed of C. What it would write otherwise is found by one walk over the values, which also
-bounds the nesting, and is then written by the slower `_write`.
+orjson does nearly all of it at the speed of C. What it would write otherwise is found by one walk over the values,
+which also bounds the nesting, and is then written by the slower `_write`.
 """
 
+import json
 import re
 from typing import Any
 
@@ -18,9 +19,13 @@ MAX_DEPTH = 100
 """Levels of nesting: deeper than any honest event, far below what would exhaust a stack."""
 
 MAX_EXPONENT = 999_999_999
-"""The largest decimal exponent that is kept: beyond it a number is no quantity, only an attack on whoever computes with it."""
+"""The largest decimal exponent that is kept: beyond it a number is no quantity, only an attack on whoever computes
+with it.
+"""
 
 _SAFE_INTEGER = 2**53
+_DOUBLE_DIGITS = 17
+"""The most significant digits with which a double is printed."""
 _NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
 
 
@@ -40,7 +45,9 @@ class Number(str):
 
     @classmethod
     def parse(cls, token: str) -> "Number":
-        """Return the canonical text of a JSON number token of any length. Raises `Unrepresentable` past `MAX_EXPONENT`."""
+        """Return the canonical text of a JSON number token of any length. Raises `Unrepresentable` past
+        `MAX_EXPONENT`.
+        """
         match = _NUMBER.fullmatch(token)
         if match is None:
             raise Unrepresentable("INVALID_NUMBER", f"{token[:40]!r} is not a JSON number.")
@@ -52,7 +59,8 @@ class Number(str):
         power = (exponent or "").lstrip("+-0")
         if len(power) > 10:
             raise _exponent_too_large()
-        # The value is 0.DIGITS x 10^point. The exponent's leading zeros are left out: int() refuses thousands of them.
+        # The value is 0.DIGITS x 10^point. The exponent's leading zeros are left out: int() refuses thousands of
+        # them.
         shift = -int(power or 0) if exponent and exponent[0] == "-" else int(power or 0)
         point = len(digits) - len(fraction) + shift
         if abs(point) > MAX_EXPONENT:
@@ -61,9 +69,11 @@ class Number(str):
 
 
 def encode(value: Any) -> bytes:
-    """Return the canonical JSON of a value made of dict, list, str, int (of 64 bits), float, bool, None and `Number`.
+    """Return the canonical JSON of a value made of dict, list, str, int (of 64 bits), float, bool, None and
+    `Number`.
 
-    Raises `Unrepresentable` for a lone surrogate, NaN, an infinity, more than `MAX_DEPTH` levels, or a member name that is no string.
+    Raises `Unrepresentable` for a lone surrogate, NaN, an infinity, more than `MAX_DEPTH` levels, or a member name
+    that is no string.
     """
     try:
         if _is_plain(value, 1):
@@ -72,21 +82,38 @@ def encode(value: Any) -> bytes:
         _write(value, parts.append)
         return "".join(parts).encode()
     except (TypeError, UnicodeEncodeError) as error:
-        # Of what a JSON or protobuf parser yields, only a lone surrogate has no UTF-8 (RFC 8259, 8.2; RFC 7493, 2.1).
-        raise Unrepresentable("INVALID_UNICODE", "A string holds a lone surrogate, which is no Unicode text.") from error
+        # Of what a JSON or protobuf parser yields, only a lone surrogate has no UTF-8 (RFC 8259, 8.2; RFC 7493,
+        # 2.1).
+        raise Unrepresentable(
+            "INVALID_UNICODE", "A string holds a lone surrogate, which is no Unicode text."
+        ) from error
 
 
 def is_exact_double(number: Number) -> bool:
-    """Whether the double nearest to a canonical number prints as that number: a Struct, or JavaScript, would not change it."""
+    """Whether the double nearest to a canonical number prints as that number: a Struct, or JavaScript, would not
+    change it.
+    """
     value = float(number)
     return value - value == 0.0 and _float(value) == number
+
+
+def is_object(data: bytes) -> bool:
+    """Whether the bytes are one JSON object and nothing else."""
+    try:
+        return type(orjson.loads(data)) is dict
+    except orjson.JSONDecodeError:
+        pass
+    try:  # numbers beyond a double are JSON too
+        return type(json.loads(data, parse_float=str, parse_int=str)) is dict
+    except (ValueError, RecursionError):
+        return False
 
 
 def content(type_: str, source: str, subject: str, occurred_at: int | None, data: bytes | None) -> bytes:
     """Return the canonical content of an event: one canonical JSON object of what was sent, except the identity.
 
-    `data` is canonical JSON already. Members: data, occurred_at (microseconds since the epoch), source, subject, type; what was
-    not sent is left out.
+    `data` is canonical JSON already. Members: data, occurred_at (microseconds since the epoch), source, subject,
+    type; what was not sent is left out.
     """
     members: dict[str, Any] = {}
     if occurred_at is not None:
@@ -164,9 +191,12 @@ def _float(value: float) -> str:
 
 
 def _positional(digits: str, point: int) -> str:
-    """Write 0.DIGITS x 10^point as RFC 8785, 3.2.2.3 (ECMA-262, Number::toString) writes a double of that value."""
+    """Write 0.DIGITS x 10^point as RFC 8785, 3.2.2.3 (ECMA-262, Number::toString) writes a double of that value.
+
+    An integer of more digits than any double prints with is written out, so that readers take it for an integer.
+    """
     count = len(digits)
-    if count <= point <= 21:
+    if count <= point and (point <= 21 or (count > _DOUBLE_DIGITS and point - count <= 21)):
         return digits + "0" * (point - count)
     if 0 < point <= 21:
         return f"{digits[:point]}.{digits[point:]}"

@@ -11,8 +11,9 @@ from headgate_server.errors import SetupError
 class ServerProcess:
     """`headgate serve` as a child of this process.
 
-    The child is in a session of its own, so that Ctrl-C reaches only the parent, which ends its children in order. `launcher` is
-    the beginning of a command line that runs the rest of it and sees to it that it dies with this process, however this dies.
+    The child is in a session of its own, so that Ctrl-C reaches only the parent, which ends its children in order.
+    `launcher` is the beginning of a command line that runs the rest of it and sees to it that it dies with this
+    process, however this dies.
     """
 
     def __init__(self, launcher: Sequence[str], arguments: Sequence[str]):

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, TypeVar
+from uuid import UUID
 
 import click
 import uvloop
@@ -20,6 +21,7 @@ from headgate_server import admin, app, logs, timestamps
 from headgate_server.child import ServerProcess
 from headgate_server.config import DEFAULT_DATA_DIR, Settings, sqlite_url
 from headgate_server.errors import HeadgateError, SetupError
+from headgate_server.ledger import Break
 from headgate_server.model import ApiKey, RateLimit, Scope, Usage, Workspace
 from headgate_server.rpc.ingest_servicer import IngestConfig
 from headgate_server.rpc.server import ServerConfig
@@ -53,11 +55,21 @@ def _options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _
 
 _PORT = click.IntRange(0, 65535)
 _store_options = _options(
-    _option("--store", metavar="URL", help="sqlite:///path or postgresql://user@host/database. Without it: SQLite in --data-dir."),
-    _option("--data-dir", type=click.Path(path_type=Path), default=DEFAULT_DATA_DIR, help="Where the embedded store lives."),
+    _option(
+        "--store",
+        metavar="URL",
+        help="sqlite:///path or postgresql://user@host/database. Without it: SQLite in --data-dir.",
+    ),
+    _option(
+        "--data-dir", type=click.Path(path_type=Path), default=DEFAULT_DATA_DIR, help="Where the embedded store lives."
+    ),
 )
 _server_options = _options(
-    _option("--grpc-host", default="127.0.0.1", help="Address of the gRPC server. There is no TLS: keep it on a trusted network."),
+    _option(
+        "--grpc-host",
+        default="127.0.0.1",
+        help="Address of the gRPC server. There is no TLS: keep it on a trusted network.",
+    ),
     _option("--grpc-port", type=_PORT, default=50051, help="Port of the gRPC server; 0 takes any free one."),
     _option("--body-limit", type=click.IntRange(1024, 1 << 30), default=8 << 20, help="Bytes of one request."),
     _option("--batch-limit", type=click.IntRange(1, BATCH_LIMIT), default=1_000, help="Events of one batch."),
@@ -66,18 +78,29 @@ _server_options = _options(
 )
 _bridge_options = _options(
     _option("--http-host", default="127.0.0.1", help="Address of REST (and of gRPC, passed through)."),
-    _option("--http-port", type=_PORT, default=8080, help="Port of REST (and of gRPC, passed through); 0 takes any free one."),
     _option(
-        "--envoy-config", type=click.Path(path_type=Path), default=None, help="Another envoy.yaml than the one that comes along."
+        "--http-port",
+        type=_PORT,
+        default=8080,
+        help="Port of REST (and of gRPC, passed through); 0 takes any free one.",
+    ),
+    _option(
+        "--envoy-config",
+        type=click.Path(path_type=Path),
+        default=None,
+        help="Another envoy.yaml than the one that comes along.",
     ),
 )
-_log_option = _option("--log-level", type=click.Choice(logs.LEVELS), default="info", help="What is logged to standard error.")
+_log_option = _option(
+    "--log-level", type=click.Choice(logs.LEVELS), default="info", help="What is logged to standard error."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="headgate", prog_name="headgate")
 def headgate() -> None:
-    """Headgate takes events in, over gRPC and REST: each is durable, deduplicated for ever, and sealed into a ledger.
+    """Headgate takes events in, over gRPC and REST: each is durable, deduplicated for ever, and sealed into a
+    ledger.
 
     \b
     headgate up              run the service, here and now
@@ -96,7 +119,8 @@ def headgate() -> None:
 def up(**options: Any) -> None:
     """Run the whole service: the gRPC server, and Envoy for REST.
 
-    Prints the addresses and, the first time, an API key and a request to paste. Ctrl-C or SIGTERM lets requests in progress end.
+    Prints the addresses and, the first time, an API key and a request to paste. Ctrl-C or SIGTERM lets requests in
+    progress end.
     """
     _run(_up(options))
 
@@ -137,8 +161,12 @@ def keys() -> None:
 @keys.command("create")
 @_store_options
 @click.option("--workspace", required=True, help="Whose events the key is for; made if there is none of that name.")
-@click.option("--scope", "scopes", type=_SCOPES, multiple=True, required=True, help="What the key may do; several may be given.")
-@click.option("--expires-in", metavar="TIME", help="How long the key is valid, such as 12h or 90d. Without it: until revoked.")
+@click.option(
+    "--scope", "scopes", type=_SCOPES, multiple=True, required=True, help="What the key may do; several may be given."
+)
+@click.option(
+    "--expires-in", metavar="TIME", help="How long the key is valid, such as 12h or 90d. Without it: until revoked."
+)
 def keys_create(workspace: str, scopes: Sequence[str], expires_in: str | None, **options: Any) -> None:
     """Make a key and print it, alone, on standard output. It is shown this once: only its hash is stored."""
 
@@ -232,7 +260,9 @@ def ledger() -> None:
 @_store_options
 @click.option("--workspace", help="Only the ledger of this workspace.")
 def ledger_verify(workspace: str | None, **options: Any) -> None:
-    """Recompute every hash from what is stored. Exits with 0 if all is sound and with 1 if anything is not, naming each break."""
+    """Recompute every hash from what is stored. Exits with 0 if all is sound and with 1 if anything is not, naming
+    each break.
+    """
 
     async def check() -> bool:
         sound = True
@@ -241,10 +271,7 @@ def ledger_verify(workspace: str | None, **options: Any) -> None:
                 state = f"{len(report.breaks)} breaks" if report.breaks else "sound"
                 click.echo(f"{report.workspace.name}: {report.events_checked} events, {state}")
                 for found in report.breaks:
-                    event = "" if found.event_id is None else f" event {found.event_id.hex()}"
-                    click.echo(
-                        f"  {found.type} at sequence {found.sequence}{event}: expected {found.expected}, found {found.actual}"
-                    )
+                    click.echo(f"  {_shown_break(found)}")
                 sound = sound and not report.breaks
         return sound
 
@@ -264,7 +291,9 @@ async def _up(options: dict[str, Any]) -> None:
         envoy = Envoy(_bridge_config(options, (options["grpc_host"], server.port)))
         await envoy.start()
         try:
-            _greet(f"{options['grpc_host']}:{server.port}", f"http://{options['http_host']}:{envoy.http_port}", first_key)
+            _greet(
+                f"{options['grpc_host']}:{server.port}", f"http://{options['http_host']}:{envoy.http_port}", first_key
+            )
             ended = await _first(stop.wait(), server.wait(), envoy.wait())
         finally:
             await envoy.stop(options["shutdown_grace"])
@@ -325,7 +354,9 @@ def _greet(grpc: str, rest: str, key: str | None) -> None:
 
 
 def _serve_arguments(options: dict[str, Any], url: str) -> list[str]:
-    """Return the server's part of the options as its own command line. A store URL may hold a password, so it goes by environment."""
+    """Return the server's part of the options as its own command line. A store URL may hold a password, so it goes
+    by environment.
+    """
     os.environ["HEADGATE_STORE"] = url
     names = ("grpc_host", "grpc_port", "body_limit", "batch_limit", "metrics_port", "shutdown_grace", "log_level")
     return [f"--{name.replace('_', '-')}={options[name]}" for name in names if options[name] is not None]
@@ -355,7 +386,7 @@ def _store_url(options: dict[str, Any]) -> str:
     return options["store"] or sqlite_url(options["data_dir"])
 
 
-def _quota(text: str | None) -> int | None | EllipsisType:
+def _quota(text: str | None) -> int | EllipsisType | None:
     """Return the quota that was given; ... for none given, None for 'none'. Raises `SetupError`."""
     if text is None:
         return ...
@@ -377,10 +408,15 @@ def _rate(text: str) -> tuple[str, RateLimit | None]:
     return match["receiver"], RateLimit(count, _PERIODS[match["period"]] * 1_000_000, count)
 
 
+def _shown_break(found: Break) -> str:
+    event = "" if found.event_id is None else f", event {UUID(bytes=found.event_id)}"
+    return f"{found.type} at sequence {found.sequence}{event}: expected {found.expected}, found {found.actual}"
+
+
 def _shown_rate(rate: RateLimit | None) -> str:
     if rate is None:
         return "none"
-    return f"{rate.count}/{next(name for name, seconds in _PERIODS.items() if seconds * 1_000_000 == rate.period)}"
+    return f"{rate.requests}/{next(name for name, seconds in _PERIODS.items() if seconds * 1_000_000 == rate.period)}"
 
 
 def _lifetime(text: str | None) -> int | None:

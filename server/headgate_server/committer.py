@@ -1,8 +1,8 @@
 """Group commit: what many callers want stored goes to the database in few, large transactions.
 
-There is no timer. While nothing is in flight the first submission is stored at once, alone if it is alone; what arrives meanwhile
-forms the next group. A workspace whose head somebody else has locked leaves the common lane and waits for its lock on a lane of
-its own, so that it delays nobody but itself.
+There is no timer. While nothing is in flight the first submission is stored at once, alone if it is alone; what
+arrives meanwhile forms the next group. A workspace whose head somebody else has locked leaves the common lane and
+waits for its lock on a lane of its own, so that it delays nobody but itself.
 """
 
 import asyncio
@@ -24,11 +24,14 @@ class CommitterConfig:
     """How much is stored at once, and how much may wait."""
 
     group_events: int = 4_000
-    """Events of one transaction: beyond this the database gains little, and the latency of all in the group grows."""
+    """Events of one transaction: beyond this the database gains little, and the latency of all in the group grows.
+    """
     group_bytes: int = 16 * 1024 * 1024
     """Content of one transaction, unless a single submission is larger."""
     waiting_events: int = 40_000
-    """Events that may wait in all; past it calls are refused at once. About a second of work: who waits longer gives up anyway."""
+    """Events that may wait in all; past it calls are refused at once. About a second of work: who waits longer gives
+    up anyway.
+    """
     waiting_bytes: int = 64 * 1024 * 1024
     """Content that may wait in all: it bounds the memory of the process."""
     workspace_share: float = 0.5
@@ -86,8 +89,8 @@ class Committer:
         """Store a submission and return what became of it, once that is durable.
 
         A caller that is cancelled while it waits leaves the queue; once its group is being stored, it is stored.
-        Raises `Overloaded` at once if too much is waiting, `Unavailable` and `OutcomeUnknown` as the store does, `InvalidRequest`
-        if the database refuses a value that validation let through.
+        Raises `Overloaded` at once if too much is waiting, `Unavailable` and `OutcomeUnknown` as the store does,
+        `InvalidRequest` if the database refuses a value that validation let through.
         """
         if self._closing:
             raise Unavailable("The server is shutting down.", reason="SHUTTING_DOWN")

@@ -1,7 +1,7 @@
 """What can go wrong with a whole request. Classes differ by what the caller should do.
 
-`rpc/status.py` holds the one table from these classes to gRPC and HTTP codes. What is wrong with a single event of a batch is
-no exception but a `model.Problem`.
+`rpc/status.py` holds the one table from these classes to gRPC and HTTP codes. What is wrong with a single event of a
+batch is no exception but a `model.Problem`.
 """
 
 from headgate_server.model import Admission, RateLimit
@@ -11,7 +11,8 @@ class HeadgateError(Exception):
     """Base of all errors that a caller is told about.
 
     `reason` is a constant for programs, `field` the path of the offending part of the request ("" for all of it),
-    `retry_after` seconds after which the same request may succeed (None: it will not), `metadata` what else a program may want.
+    `retry_after` seconds after which the same request may succeed (None: it will not), `metadata` what else a
+    program may want.
     """
 
     reason = "INTERNAL"
@@ -104,8 +105,9 @@ class Unavailable(HeadgateError):
 
 
 class OutcomeUnknown(Unavailable):
-    """The store was lost while it committed, and it could not be found out whether it did. Send the request again: with
-    idempotency keys nothing is stored twice."""
+    """The store was lost while it committed, and it could not be found out whether it did. Send the request again:
+    with idempotency keys nothing is stored twice.
+    """
 
     reason = "OUTCOME_UNKNOWN"
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from headgate_server.committer import Committer
 from headgate_server.differ import differing_paths
-from headgate_server.errors import RequestKeyReused
+from headgate_server.errors import RequestKeyReused, Unavailable
 from headgate_server.model import (
     Draft,
     Head,
@@ -59,9 +59,9 @@ class Ingest:
     ) -> Ingested:
         """Store the drafts and return once what is `accepted`, `replaced` or `duplicate` is durable.
 
-        With `validate_only` nothing is stored and the outcomes are advisory. With `request_key` there must be a `codec`. With
-        `explain` a conflict names the paths that differ: only for callers that may read events.
-        Raises `RequestKeyReused`, and what `Committer.submit` raises.
+        With `validate_only` nothing is stored and the outcomes are advisory. With `request_key` there must be a
+        `codec`. With `explain` a conflict names the paths that differ: only for callers that may read events. Raises
+        `RequestKeyReused`, and what `Committer.submit` raises.
         """
         submission = Submission(
             workspace_id=workspace_id,
@@ -81,7 +81,9 @@ class Ingest:
     async def store(self, submission: Submission) -> Settled | Replayed:
         """Store a submission, or find the answer to it that was stored before. Raises as a call does."""
         if submission.request_key is None and not any(isinstance(slot, Draft) for slot in submission.slots):
-            return Settled([Outcome(Status.REJECTED, problem=slot) for slot in submission.slots if isinstance(slot, Problem)])
+            return Settled(
+                [Outcome(Status.REJECTED, problem=slot) for slot in submission.slots if isinstance(slot, Problem)]
+            )
         decision = await self._committer.submit(submission)
         if isinstance(decision, KeyReused):
             raise RequestKeyReused("This Idempotency-Key was used for another request; a new request needs a new key.")
@@ -118,7 +120,10 @@ class Ingest:
         }
         if not conflicts:
             return outcomes
-        stored = {event.id: event for event in await self._store.fetch(workspace_id, list(set(conflicts.values())))}
+        try:
+            stored = {event.id: event for event in await self._store.fetch(workspace_id, list(set(conflicts.values())))}
+        except Unavailable:
+            return outcomes  # what is stored is stored: that must be said, if not all that could be
 
         def explain() -> list[Outcome]:
             explained = list(outcomes)

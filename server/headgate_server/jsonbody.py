@@ -1,13 +1,14 @@
 """Reads JSON bodies so that one bad value spoils only its own element. Pure.
 
-A body is either no JSON (RFC 8259: grammar and UTF-8), then it is refused as a whole, or every element of its list stands on its
-own. The ordinary body is read by orjson. What orjson refuses or would change without a word (long numbers, lone surrogates,
-infinities, duplicate names, deep nesting) is noticed, and such a body is read again, exactly, element by element.
+A body is either no JSON (RFC 8259: grammar and UTF-8), then it is refused as a whole, or every element of its list
+stands on its own. The ordinary body is read by orjson. What orjson refuses or would change without a word (long
+numbers, lone surrogates, infinities, duplicate names, deep nesting) is noticed, and such a body is read again,
+exactly, element by element.
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from json.scanner import make_scanner
 from typing import Any, NamedTuple
 
@@ -19,7 +20,9 @@ from headgate_server.model import Problem
 
 
 class Body(NamedTuple):
-    """A JSON object with one list: the list's elements, each a value or why it is none, and the object's other members."""
+    """A JSON object with one list: the list's elements, each a value or why it is none, and the object's other
+    members.
+    """
 
     items: Sequence[Any]
     members: dict[str, Any]
@@ -44,7 +47,9 @@ def read_batch(body: bytes, list_name: str = "events") -> Body:
 
 
 def read_one(body: bytes) -> Any:
-    """Read one value: the value, or the `Problem` that makes it none. Raises `InvalidRequest` if the body is no JSON."""
+    """Read one value: the value, or the `Problem` that makes it none. Raises `InvalidRequest` if the body is no
+    JSON.
+    """
     value = _read_fast(body)
     return _Reader(body, None).read() if value is None else value
 
@@ -62,11 +67,13 @@ _BEFORE_A_NUMBER = b":,[ \t\n\r"
 
 
 def _read_fast(body: bytes) -> Any:
-    """Return what orjson reads if it is sure to be exact, None if the body has to be read again exactly (or is `null`).
+    """Return what orjson reads if it is sure to be exact, None if the body has to be read again exactly (or is
+    `null`).
 
-    A decimal of at most 15 significant digits within the range of a double has a double of its own, and so survives; a number
-    of more digits, or so small that it may underflow, need not. Overflow, surrogates and depth orjson refuses by itself.
-    Duplicate names show in the count of colons, which is the same before and after unless a name, with its colon, was dropped.
+    A decimal of at most 15 significant digits within the range of a double has a double of its own, and so survives;
+    a number of more digits, or so small that it may underflow, need not. Overflow, surrogates and depth orjson
+    refuses by itself. Duplicate names show in the count of colons, which is the same before and after unless a name,
+    with its colon, was dropped.
     """
     try:
         value = orjson.loads(body)
@@ -87,7 +94,8 @@ def _read_fast(body: bytes) -> Any:
 
 
 def _holds_long_number(pattern: bytes, shape: bytes, body: bytes) -> bool:
-    """Whether `pattern` occurs in `shape` where a number may begin: ids of 17 and more digits are ordinary, and mostly strings.
+    """Whether `pattern` occurs in `shape` where a number may begin: ids of 17 and more digits are ordinary, and
+    mostly strings.
 
     What a string holds behind a colon or a space counts too; that costs a second reading and no more.
     """
@@ -129,8 +137,8 @@ class _NotJson(Exception):
 class _Reader:
     """Reads one body exactly, with the scanner of the standard library, which yields values one by one.
 
-    `make_scanner` is the C scanner where CPython has it. It reads strictly by the grammar; the hooks see every number's text
-    and every object's members before anything is lost.
+    `make_scanner` is the C scanner where CPython has it. It reads strictly by the grammar; the hooks see every
+    number's text and every object's members before anything is lost.
     """
 
     def __init__(self, body: bytes, list_name: str | None):
@@ -148,7 +156,7 @@ class _Reader:
             parse_int=self._integer,
             parse_constant=self._constant,
         )
-        self._scan = make_scanner(decoder)
+        self._scan: Callable[[str, int], tuple[Any, int]] = make_scanner(decoder)  # type: ignore[arg-type]
 
     def read(self) -> Any:
         """Return the body's value; with `list_name` an object whose list holds a value or `Problem` per element."""
@@ -172,7 +180,9 @@ class _Reader:
                 raise self._malformed(at)
             name, at = self._element(at)
             if not isinstance(name, str) or name in members:
-                raise InvalidRequest(f"The body has the member {name!r} twice.", reason="DUPLICATE_FIELD", field=str(name))
+                raise InvalidRequest(
+                    f"The body has the member {name!r} twice.", reason="DUPLICATE_FIELD", field=str(name)
+                )
             at = self._skip_space(self._expect(self._skip_space(at), ":"))
             if name == self._list_name and self._text[at : at + 1] == "[":
                 members[name], at = self._elements(at)
@@ -205,7 +215,9 @@ class _Reader:
         try:
             value, end = self._scan(self._text, at)
         except RecursionError:
-            return Problem("NESTING_TOO_DEEP", "", f"The event nests deeper than {MAX_DEPTH} levels."), self._skip_nested(at)
+            return Problem(
+                "NESTING_TOO_DEEP", "", f"The event nests deeper than {MAX_DEPTH} levels."
+            ), self._skip_nested(at)
         except StopIteration as error:
             raise self._malformed(error.value) from None
         except json.JSONDecodeError as error:
@@ -220,7 +232,9 @@ class _Reader:
             seen: set[str] = set()
             twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
             self._flaw = self._flaw or Problem(
-                "DUPLICATE_FIELD", "", f"The name {twice[:80]!r} stands twice in one object; which value counts is not defined."
+                "DUPLICATE_FIELD",
+                "",
+                f"The name {twice[:80]!r} stands twice in one object; which value counts is not defined.",
             )
         return members
 
@@ -253,13 +267,14 @@ class _Reader:
         return at + 1
 
     def _skip_nested(self, at: int) -> int:
-        """Return where a value ends that is too deep for the scanner, by a walk over its tokens that keeps its own stack.
+        """Return where a value ends that is too deep for the scanner, by a walk over its tokens that keeps its own
+        stack.
 
         Every token is matched by the grammar, so that what is too deep and also malformed is found malformed.
         """
         closers: list[str] = []
-        # What may come next: a value, a value or the end of an empty list, a name, a name or the end of an empty object,
-        # a colon, or a comma or closer.
+        # What may come next: a value, a value or the end of an empty list, a name, a name or the end of an empty
+        # object, a colon, or a comma or closer.
         state = "value"
         while True:
             match = _TOKEN.match(self._text, at)

@@ -16,11 +16,13 @@ class Metrics:
             "headgate_calls", "Calls by method and gRPC code.", ("method", "code"), registry=self.registry
         )
         self._seconds = Histogram(
-            "headgate_call_seconds", "Time from request to answer.", ("method",), buckets=_SECONDS, registry=self.registry
+            "headgate_call_seconds",
+            "Time from request to answer.",
+            ("method",),
+            buckets=_SECONDS,
+            registry=self.registry,
         )
-        self._events = Counter(
-            "headgate_events", "Events by what became of them.", ("status",), registry=self.registry
-        )
+        self._events = Counter("headgate_events", "Events by what became of them.", ("status",), registry=self.registry)
 
     def call(self, method: str, code: str, seconds: float) -> None:
         """Count one call."""

@@ -40,7 +40,8 @@ class Mismatch(Enum):
 class Problem(NamedTuple):
     """Why one event is not stored.
 
-    `reason` is a constant for programs, `field` a path into the event ("" for the whole of it), `message` a sentence.
+    `reason` is a constant for programs, `field` a path into the event ("" for the whole of it), `message` a
+    sentence.
     """
 
     reason: str
@@ -93,7 +94,9 @@ class Link(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of the event at one position. `link` is the stored event's: for `duplicate` and `conflict` the original's."""
+    """What became of the event at one position. `link` is the stored event's: for `duplicate` and `conflict` the
+    original's.
+    """
 
     status: Status
     link: Link | None = None
@@ -110,7 +113,9 @@ class Head(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What a workspace has stored in a month (UTC, as a number such as 202611), and may store in each; None: any number."""
+    """What a workspace has stored in a month (UTC, as a number such as 202611), and may store in each; None: any
+    number.
+    """
 
     quota: int | None
     month: int
@@ -155,8 +160,8 @@ class RequestKey:
 class Submission:
     """One caller's events, decided as one: a slot per position, either a draft or why it is none.
 
-    With `request_key` there is `encode`, which turns the outcomes into the answer to store; it runs under the ledger's
-    lock, so it must be quick and must not fail.
+    With `request_key` there is `encode`, which turns the outcomes into the answer to store; it runs under the
+    ledger's lock, so it must be quick and must not fail.
     """
 
     workspace_id: int
@@ -199,18 +204,23 @@ class Scope(StrEnum):
     EVENTS_READ = "events:read"
     LEDGER_READ = "ledger:read"
     ADMIN = "admin"
+    # Roboflow's own, which its clients' keys are asked for; they open its endpoints and nothing else.
+    VISION_EVENTS_WRITE = "vision-events:write"
+    DEVICE_UPDATE = "device:update"
 
 
 class RateLimit(NamedTuple):
-    """At most `count` requests in `period` microseconds, evenly; `burst` of them at once."""
+    """At most `requests` in `period` microseconds, evenly; `burst` of them at once."""
 
-    count: int
+    requests: int
     period: int
     burst: int
 
 
 class Admission(NamedTuple):
-    """Whether a request is within its rate, how many more are at once, and after how many microseconds one, and all, are again."""
+    """Whether a request is within its rate, how many more are at once, and after how many microseconds one, and all,
+    are again.
+    """
 
     allowed: bool
     remaining: int

@@ -1,7 +1,8 @@
-"""Decides what becomes of each event of a group, and links the new ones into their ledger. Pure: the stores do the I/O.
+"""Decides what becomes of each event of a group, and links the new ones into their ledger. Pure: the stores do the
+I/O.
 
-A store calls `Settlement` once per workspace of a group, under the lock of that workspace's head, with what it read under that
-lock; then it writes what the settlement says and commits.
+A store calls `Settlement` once per workspace of a group, under the lock of that workspace's head, with what it read
+under that lock; then it writes what the settlement says and commits.
 """
 
 import os
@@ -35,10 +36,10 @@ class Settlement:
     """The decisions on one workspace's submissions, in order.
 
     `known` maps dedupe to the stored event that holds it, for every dedupe of the submissions; `answers` maps
-    (scope, key) to the stored answer, for every request key of theirs; `now` is the database's clock in microseconds. After
-    `decide` was called for each submission: `head` is the new head, `usage` what the month then holds, `rows` are the new
-    rows in ledger order, `superseded` the dedupes whose stored rows must let go of them before the new rows are written,
-    `new_answers` the answers to store.
+    (scope, key) to the stored answer, for every request key of theirs; `now` is the database's clock in
+    microseconds. After `decide` was called for each submission: `head` is the new head, `usage` what the month then
+    holds, `rows` are the new rows in ledger order, `superseded` the dedupes whose stored rows must let go of them
+    before the new rows are written, `new_answers` the answers to store.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Settlement:
             if earlier is not None:
                 return Replayed(earlier.answer) if earlier.fingerprint == request.fingerprint else KeyReused()
         outcomes = self._decide_slots(submission)
-        if request is not None and submission.encode is not None:
+        if request is not None and submission.encode is not None and not _is_refused(outcomes):
             answer = submission.encode(outcomes)
             self._answers[request.scope, request.key] = StoredAnswer(request.fingerprint, answer)
             self.new_answers.append((request, answer))
@@ -195,6 +196,15 @@ ABORTED = Problem(
 QUOTA_EXCEEDED = Problem(
     "QUOTA_EXCEEDED", "", "The workspace has stored as many events as its quota allows this month.", retryable=False
 )
+
+
+def _is_refused(outcomes: Sequence[Outcome]) -> bool:
+    """Whether the quota kept all of a request out: it may be sent again next month, and must not be answered as
+    before.
+    """
+    return not any(outcome.status in STORED for outcome in outcomes) and any(
+        outcome.problem is QUOTA_EXCEEDED for outcome in outcomes
+    )
 
 
 def _same_content(draft: Draft, earlier: Link) -> bool:

@@ -1,7 +1,7 @@
 """From what a client sent as one event to a draft, or to the problem that makes it none. Pure.
 
-`native_json` judges what a JSON parser yielded; `native` judges fields that were taken from a message. Both end in `seal`, as do the
-vendors' receivers.
+`native_json` judges what a JSON parser yielded; `native` judges fields that were taken from a message. Both end in
+`seal`, as do the vendors' receivers.
 """
 
 import os
@@ -23,7 +23,9 @@ FINER_THAN_MICROSECONDS = "occurred_at is finer than a microsecond and was trunc
 
 
 def native_json(event: Any) -> Draft | Problem:
-    """Judge one event of a JSON body: a value as `jsonbody` yields it, which may be the `Problem` found in reading it."""
+    """Judge one event of a JSON body: a value as `jsonbody` yields it, which may be the `Problem` found in reading
+    it.
+    """
     if isinstance(event, Problem):
         return event
     if type(event) is not dict:
@@ -56,7 +58,14 @@ def native_json(event: Any) -> Draft | Problem:
 
 
 def native(
-    *, type_: Any, source: Any, subject: Any, occurred_at: int | None, data: Any, key: Any, warnings: tuple[str, ...] = ()
+    *,
+    type_: Any,
+    source: Any,
+    subject: Any,
+    occurred_at: int | None,
+    data: Any,
+    key: Any,
+    warnings: tuple[str, ...] = (),
 ) -> Draft | Problem:
     """Judge the fields of a native event; None is an absent field, `data` an object of JSON values."""
     if type_ is None or type_ == "":
@@ -69,7 +78,9 @@ def native(
     if key is not None:
         problem = problem or text_problem("idempotency_key", key)
         if key == "":
-            problem = Problem("EMPTY_FIELD", "idempotency_key", "The idempotency_key field must not be empty; leave it out.")
+            problem = Problem(
+                "EMPTY_FIELD", "idempotency_key", "The idempotency_key field must not be empty; leave it out."
+            )
     if data is not None and type(data) is not dict:
         problem = problem or _wrong_type("data", "a JSON object", data)
     if problem is not None:
@@ -139,10 +150,15 @@ def text_problem(field: str, value: Any, limit: int = MAX_TEXT) -> Problem | Non
         try:
             value.encode()
         except UnicodeEncodeError:
-            return Problem("INVALID_UNICODE", field, f"The {field} field holds a lone surrogate, which is no Unicode text.")
+            return Problem(
+                "INVALID_UNICODE", field, f"The {field} field holds a lone surrogate, which is no Unicode text."
+            )
     if "\0" in value:
         return Problem("INVALID_CHARACTER", field, f"The {field} field holds the character U+0000.")
     return None
+
+
+_JSON_TYPES: dict[type, str] = {str: "a string", dict: "an object", list: "a list"}
 
 
 def json_type(value: Any) -> str:
@@ -151,7 +167,7 @@ def json_type(value: Any) -> str:
         return "null"
     if type(value) is bool:
         return "a boolean"
-    return {str: "a string", dict: "an object", list: "a list"}.get(type(value), "a number")
+    return _JSON_TYPES.get(type(value), "a number")
 
 
 def _respell(event: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]] | Problem:
@@ -161,7 +177,9 @@ def _respell(event: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]] | 
     unknown = 0
     for name, value in event.items():
         if name in _FIELDS_OF_PROTO:
-            return Problem("UNKNOWN_FIELD", name, "data_json is a field of gRPC messages; in JSON the object goes into data.")
+            return Problem(
+                "UNKNOWN_FIELD", name, "data_json is a field of gRPC messages; in JSON the object goes into data."
+            )
         field = _ALIASES.get(name, name)
         if field not in _FIELDS:
             unknown += 1

@@ -1,6 +1,5 @@
 """One `headgate up` per store for a whole run of a worker, and a workspace of its own for each test."""
 
-import asyncio
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -10,6 +9,7 @@ from headgate_server.model import Scope
 from tests.support import postgres
 from tests.support.edge import Edge
 from tests.support.up import Up
+from tests.support.waiting import held
 
 MakeEdge = Callable[..., Edge]
 
@@ -26,14 +26,9 @@ def sqlite_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, st
 @pytest.fixture(scope="session")
 def postgres_up(postgres_server: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, str]]:
     """Run the service on PostgreSQL; return it and its store's URL."""
-    with asyncio.Runner() as runner:
-        database = postgres.fresh_database()
-        url = runner.run(database.__aenter__())
-        try:
-            with Up("--store", url, folder=tmp_path_factory.mktemp("edge-postgres")) as up:
-                yield up, url
-        finally:
-            runner.run(database.__aexit__(None, None, None))
+    folder = tmp_path_factory.mktemp("edge-postgres")
+    with held(postgres.fresh_database()) as url, Up("--store", url, folder=folder) as up:
+        yield up, url
 
 
 @pytest.fixture

@@ -3,10 +3,13 @@
 import asyncio
 import re
 import signal
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from headgate_server import cli
 from headgate_server.model import Scope
 from tests.support import database
 from tests.support.edge import Edge, failure, statuses
@@ -31,23 +34,21 @@ def test_a_key_from_making_to_revoking(any_edge: Edge) -> None:
     scopes = ("--scope", "events:write", "--scope", "ledger:read")
     key = _run("keys", "create", *store, "--workspace", workspace, *scopes, "--expires-in", "1h")
     assert KEY.fullmatch(key)
-    made = Edge(any_edge.up, any_edge.url, key.strip())
-    assert statuses(made.batch({"type": "t"})) == ["accepted"]
-    assert made.stored() == 1
-    assert failure(made.http.get("/v1/events"))[0] == 403
+    with closing(Edge(any_edge.up, any_edge.url, key.strip())) as made:
+        assert statuses(made.batch({"type": "t"})) == ["accepted"]
+        assert made.stored() == 1
+        assert failure(made.http.get("/v1/events"))[0] == 403
 
-    (line,) = _run("keys", "list", *store, "--workspace", workspace).splitlines()
-    key_id, prefix, listed_workspace, listed_scopes, state = line.split("  ", 4)
-    assert (listed_workspace, listed_scopes) == (workspace, "events:write,ledger:read")
-    assert key.startswith(prefix.rstrip("…"))
-    assert key.strip() not in line
-    assert state.startswith("valid until ")
-    assert line in _run("keys", "list", *store).splitlines()
+        (line,) = _run("keys", "list", *store, "--workspace", workspace).splitlines()
+        key_id, prefix, listed_workspace, listed_scopes, state = line.split("  ", 4)
+        assert (listed_workspace, listed_scopes) == (workspace, "events:write,ledger:read")
+        assert key.startswith(prefix.rstrip("…"))
+        assert key.strip() not in line
+        assert state.startswith("valid until ")
 
-    _run("keys", "revoke", *store, key_id)
-    until_true(lambda: made.http.get("/v1/ledger/head").status_code == 401, seconds=5)
+        _run("keys", "revoke", *store, key_id)
+        until_true(lambda: made.http.get("/v1/ledger/head").status_code == 401, seconds=5)
     assert "  revoked " in _run("keys", "list", *store, "--workspace", workspace)
-    made.close()
 
 
 @pytest.mark.parametrize(
@@ -62,8 +63,8 @@ def test_a_key_from_making_to_revoking(any_edge: Edge) -> None:
     ],
 )
 def test_keys_that_cannot_be(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
-    done = headgate("keys", arguments[0], "--data-dir", str(tmp_path), *arguments[1:])
-    assert done.returncode == 2
+    done = CliRunner().invoke(cli.headgate, ["keys", arguments[0], "--data-dir", str(tmp_path), *arguments[1:]])
+    assert done.exit_code == 2
     assert done.stdout == ""
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -117,12 +118,14 @@ COMMANDS += [("ledger",), ("ledger", "verify")]
 
 @pytest.mark.parametrize("command", [pytest.param(command, id=" ".join(command) or "headgate") for command in COMMANDS])
 def test_help(command: tuple[str, ...]) -> None:
-    said = _run(*command, "--help")
-    assert said.startswith(f"Usage: {' '.join(('headgate', *command))} ")
-    assert max(map(len, said.splitlines())) <= 110
+    done = CliRunner().invoke(cli.headgate, [*command, "--help"], prog_name="headgate")
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"Usage: {' '.join(('headgate', *command))} ")
+    assert max(map(len, done.stdout.splitlines())) <= 110
 
 
 def test_help_names_what_scripts_rely_on() -> None:
+    said = _run("up", "--help")
     for option in ("--store", "--data-dir", "--grpc-port", "--http-port", "HEADGATE_STORE", "50051", "8080"):
-        assert option in _run("up", "--help"), option
+        assert option in said, option
     assert re.fullmatch(r"headgate, version \d+\.\d+\.\d+\n", _run("--version"))

@@ -73,7 +73,8 @@ class Client:
     """Stubs on one channel, with a key. Use as `async with`."""
 
     def __init__(self, port: int, key: str):
-        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_receive_message_length", -1)])
+        options = [("grpc.max_receive_message_length", -1)]
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
         self.metadata = (("x-api-key", key),)
         self.ingest = ingest_service_pb2_grpc.IngestServiceStub(self._channel)
         self.events = event_service_pb2_grpc.EventServiceStub(self._channel)

@@ -1,8 +1,9 @@
-"""Waiting for a state that nobody announces."""
+"""Waiting for a state that nobody announces, and holding one that takes an event loop to make."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -24,3 +25,22 @@ def until_true(state: Callable[[], _T], *, seconds: float = 20.0) -> _T:
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.02)
     return answer
+
+
+@contextmanager
+def held(state: AbstractAsyncContextManager[_T]) -> Iterator[_T]:
+    """Hold an asynchronous context open for the length of a block, where there is no event loop."""
+    with asyncio.Runner() as runner:
+        value = runner.run(_entered(state))
+        try:
+            yield value
+        finally:
+            runner.run(_left(state))
+
+
+async def _entered(state: AbstractAsyncContextManager[_T]) -> _T:
+    return await state.__aenter__()
+
+
+async def _left(state: AbstractAsyncContextManager[_T]) -> None:
+    await state.__aexit__(None, None, None)

@@ -22,6 +22,7 @@ from headgate_server.model import (
     Status,
     StoredAnswer,
     StoredEvent,
+    Usage,
 )
 from headgate_server.settle import Settlement
 from tests.support.drafts import BAD, draft, request, submission
@@ -135,23 +136,20 @@ def test_request_keys() -> None:
 _KEYS = st.sampled_from([None, "a", "b"])
 
 
-def _slots(mismatch: Mismatch) -> "st.SearchStrategy[list[Draft | Problem]]":
-    drafts = st.builds(draft, _KEYS, st.integers(0, 2), on_mismatch=st.just(mismatch))
-    return st.lists(st.one_of(st.just(BAD), drafts), max_size=6)
+_DATA = st.fixed_dictionaries({"n": st.integers(0, 2)})
+_DRAFTS = st.builds(draft, _KEYS, _DATA, on_mismatch=st.sampled_from(Mismatch))
+_SLOTS = st.lists(st.one_of(st.just(BAD), _DRAFTS), max_size=6)
+_QUOTAS = st.one_of(st.none(), st.integers(0, 8))
 
 
-# A receiver asks for the same in all drafts of one submission.
-_SLOTS = st.sampled_from(Mismatch).flatmap(_slots)
-
-
-@given(st.lists(st.tuples(_SLOTS, st.booleans()), max_size=5), _SLOTS)
+@given(st.lists(st.tuples(_SLOTS, st.booleans()), max_size=5), _SLOTS, _QUOTAS)
 def test_whatever_comes_the_ledger_is_sound(
-    group: list[tuple[list[Draft | Problem], bool]], earlier: list[Draft | Problem]
+    group: list[tuple[list[Draft | Problem], bool]], earlier: list[Draft | Problem], quota: int | None
 ) -> None:
     before = Settlement(1, _GENESIS, {}, {}, _NOW)
     before.decide(submission(1, *earlier))
     holding = {row.dedupe: _link_of(row) for row in before.rows if row.dedupe}
-    settlement = Settlement(1, before.head, holding, {}, _NOW)
+    settlement = Settlement(1, before.head, holding, {}, _NOW, Usage(quota, 0, 0))
     for slots, atomic in group:
         sequence = settlement.head.sequence
         outcomes = _outcomes(settlement.decide(submission(1, *slots, atomic=atomic)))
@@ -160,6 +158,8 @@ def test_whatever_comes_the_ledger_is_sound(
         assert settlement.head.sequence == sequence + linked
         if atomic:
             assert all(outcome.status in STORED for outcome in outcomes) or linked == 0
+    assert settlement.usage.events == len(settlement.rows)
+    assert quota is None or len(settlement.rows) <= quota
     checker = Checker(_GENESIS)
     checker.add(before.rows + settlement.rows)
     checker.expect_head(settlement.head)

@@ -64,8 +64,8 @@ def proto_event(serialized: bytes) -> Draft | Problem:
         return Problem(
             "MALFORMED_EVENT",
             "",
-            "The event is no valid message: malformed, a string that is not UTF-8, or a Struct nested deeper than protobuf "
-            "reads (send it as data_json).",
+            "The event is no valid message: malformed, a string that is not UTF-8, or a Struct nested deeper than "
+            "protobuf reads (send it as data_json).",
         )
     warnings: tuple[str, ...] = ()
     occurred_at: int | None = None
@@ -73,7 +73,9 @@ def proto_event(serialized: bytes) -> Draft | Problem:
         moment = event.occurred_at
         occurred_at = moment.seconds * 1_000_000 + moment.nanos // 1000
         if not (timestamps.MIN <= occurred_at <= timestamps.MAX and 0 <= moment.nanos < 1_000_000_000):
-            return Problem("INVALID_TIMESTAMP", "occurred_at", "occurred_at is outside the years 1 to 9999, or its nanos are.")
+            return Problem(
+                "INVALID_TIMESTAMP", "occurred_at", "occurred_at is outside the years 1 to 9999, or its nanos are."
+            )
         if moment.nanos % 1000:
             warnings = (validate.FINER_THAN_MICROSECONDS,)
     data: Any = None
@@ -111,7 +113,9 @@ def _data_json(text: bytes) -> Any:
     if isinstance(value, Problem):
         return value._replace(field="data_json")
     if type(value) is not dict:
-        return Problem("WRONG_TYPE", "data_json", f"data_json must hold a JSON object, not {validate.json_type(value)}.")
+        return Problem(
+            "WRONG_TYPE", "data_json", f"data_json must hold a JSON object, not {validate.json_type(value)}."
+        )
     return value
 
 
@@ -134,7 +138,8 @@ def _value(value: Value) -> Any:
         case "list_value":
             return [_value(item) for item in value.list_value.values]
         case _:
-            # null_value; and a Value with nothing set, which ProtoJSON has no word for and every reader takes for null.
+            # null_value; and a Value with nothing set, which ProtoJSON has no word for and every reader takes for
+            # null.
             return None
 
 
@@ -143,7 +148,9 @@ def _check_count(count: int, max_events: int) -> None:
         raise InvalidRequest("A batch needs at least one event.", reason="EMPTY_BATCH", field="events")
     if count > max_events:
         raise InvalidRequest(
-            f"A batch holds at most {max_events} events, this one has {count}.", reason="TOO_MANY_EVENTS", field="events"
+            f"A batch holds at most {max_events} events, this one has {count}.",
+            reason="TOO_MANY_EVENTS",
+            field="events",
         )
 
 

@@ -59,7 +59,9 @@ class EventServicer:
 def _query(workspace_id: int, request: ListEventsRequest) -> EventQuery:
     for field in ("type", "source", "subject", "idempotency_key"):
         if "\0" in getattr(request, field):  # no event has one, and PostgreSQL refuses to compare with it
-            raise InvalidRequest(f"The {field} field holds the character U+0000.", reason="INVALID_CHARACTER", field=field)
+            raise InvalidRequest(
+                f"The {field} field holds the character U+0000.", reason="INVALID_CHARACTER", field=field
+            )
     prefix = request.type.endswith(".*")
     dedupe = None
     if request.idempotency_key:

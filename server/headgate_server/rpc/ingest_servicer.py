@@ -34,7 +34,9 @@ class IngestConfig:
     """What one request may hold."""
 
     max_events: int = 1_000
-    """Events of one batch: past some hundreds a larger batch gains nothing, and its sender waits longer for the first result."""
+    """Events of one batch: past some hundreds a larger batch gains nothing, and its sender waits longer for the
+    first result.
+    """
 
 
 class IngestServicer:
@@ -115,8 +117,9 @@ def _request_key(call: Call, request: _Request) -> RequestKey | None:
         return None
     if not 1 <= len(key) <= 255:
         raise InvalidRequest("An Idempotency-Key has 1 to 255 characters.", reason="INVALID_IDEMPOTENCY_KEY")
-    # The serialized request holds body and options alike. Of a JSON body what was sent is what it inflates to, a retry may be
-    # compressed otherwise or not at all; and the bridge does not always write the same message in the same bytes.
+    # The serialized request holds body and options alike. Of a JSON body what was sent is what it inflates to, a
+    # retry may be compressed otherwise or not at all; and the bridge does not always write the same message in the
+    # same bytes.
     sent = request.SerializeToString(deterministic=True) if request.HasField("json") else call.body
     return RequestKey(scope=call.method, key=key, fingerprint=sha256(sent).digest())
 

@@ -1,7 +1,7 @@
 """What stands around every method, in one ordered list.
 
-Each interceptor takes a method and its handler and returns a handler. They are composed once, when the server is built: grpc's own
-interceptors would make a new handler object for every call.
+Each interceptor takes a method and its handler and returns a handler. They are composed once, when the server is
+built: grpc's own interceptors would make a new handler object for every call.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ Interceptor = Callable[[Method, Handler], Handler]
 
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
-_BEARER = re.compile(r"[Bb]earer +(\S+) *")
+_BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 
 def standard(authenticator: Authenticator, metrics: Metrics) -> Sequence[Interceptor]:
     """Return the interceptors, outermost first.
 
-    The request id comes first, since the log mentions it. Watching is outside of the authentication, so that it sees refusals too.
-    What turns errors into codes stands outside of all of them, in `server.py`: it ends the call.
+    The request id comes first, since the log mentions it. Watching is outside of the authentication, so that it sees
+    refusals too. What turns errors into codes stands outside of all of them, in `server.py`: it ends the call.
     """
     return (request_id, watch(metrics), authenticate(authenticator))
 
@@ -78,7 +78,9 @@ def watch(metrics: Metrics) -> Interceptor:
                 seconds = time.perf_counter() - started
                 metrics.call(method.full_name, code, seconds)
                 milliseconds = round(seconds * 1000, 2)
-                log.info("call", method=method.full_name, code=code, ms=milliseconds, request_id=call.request_id, **call.log)
+                log.info(
+                    "call", method=method.full_name, code=code, ms=milliseconds, request_id=call.request_id, **call.log
+                )
 
         return watched
 

@@ -77,7 +77,9 @@ class GrpcServer:
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError:
-            raise SetupError(f"cannot listen on {address} for gRPC: the port is in use, or the address is not this machine's") from None
+            raise SetupError(
+                f"cannot listen on {address} for gRPC: the port is in use, or the address is not this machine's"
+            ) from None
         await self._server.start()
         await self.set_serving(True)
 
@@ -94,7 +96,9 @@ class GrpcServer:
 
 
 class _MethodsToo:
-    """The descriptor pool, which also finds the file of a method: ghz asks for that, and protobuf's own pool knows no methods."""
+    """The descriptor pool, which also finds the file of a method: ghz asks for that, and protobuf's own pool knows
+    no methods.
+    """
 
     def __init__(self) -> None:
         self._pool = descriptor_pool.Default()
@@ -103,7 +107,9 @@ class _MethodsToo:
         return getattr(self._pool, name)
 
     def FindFileContainingSymbol(self, symbol: str) -> Any:
-        """Return the file that defines the symbol, or whose service has the method. Raises `KeyError` if there is none."""
+        """Return the file that defines the symbol, or whose service has the method. Raises `KeyError` if there is
+        none.
+        """
         try:
             return self._pool.FindFileContainingSymbol(symbol)
         except KeyError:

@@ -13,7 +13,9 @@ DOMAIN = "headgate"
 """The `domain` of every ErrorInfo."""
 
 DETAILS_LIMIT = 4096
-"""Bytes of encoded details. Past some tens of kilobytes Envoy resets the connection that it shares with other callers' requests."""
+"""Bytes of encoded details. Past some tens of kilobytes Envoy resets the connection that it shares with other
+callers' requests.
+"""
 
 HTTP_STATUS_KEY = "x-headgate-http-status"
 """The metadata key by which the bridge learns of an HTTP status that no gRPC code maps to."""
@@ -69,7 +71,9 @@ def http_of(error: errors.HeadgateError) -> int:
 
 
 def retry_after(error: errors.HeadgateError) -> str | None:
-    """Return the `Retry-After` of an error, whole seconds and at least one (RFC 9110, 10.2.3); None if a retry will not help."""
+    """Return the `Retry-After` of an error, whole seconds and at least one (RFC 9110, 10.2.3); None if a retry will
+    not help.
+    """
     return None if error.retry_after is None else str(max(1, ceil(error.retry_after)))
 
 
@@ -91,7 +95,8 @@ def encode(error: errors.HeadgateError) -> bytes:
     while status.ByteSize() > DETAILS_LIMIT and info.metadata:
         del info.metadata[max(info.metadata, key=lambda name: len(info.metadata[name]))]
         status.details[0].Pack(info)
-    return status.SerializeToString()
+    encoded: bytes = status.SerializeToString()
+    return encoded
 
 
 def printable(message: str) -> str:

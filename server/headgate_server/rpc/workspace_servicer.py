@@ -41,6 +41,11 @@ class WorkspaceServicer:
 
         def json() -> dict[str, Any]:
             quota = {} if usage.quota is None else {"quota": usage.quota}
-            return {"used": used, **quota, "period_start": timestamps.format(start), "period_end": timestamps.format(end)}
+            return {
+                "used": used,
+                **quota,
+                "period_start": timestamps.format(start),
+                "period_end": timestamps.format(end),
+            }
 
         return call.answer(message, json)

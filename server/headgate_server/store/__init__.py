@@ -20,17 +20,18 @@ from headgate_server.model import (
 )
 
 
-class DataRefused(Exception):  # noqa: N818 - named for what happened, as the errors of errors.py
-    """The database refused a value of the group, and nothing of the group was stored. The caller tries each submission
-    alone."""
+class DataRefused(Exception):
+    """The database refused a value of the group, and nothing of the group was stored. The caller tries each
+    submission alone.
+    """
 
 
 class Store(ABC):
     """A database of ledgers.
 
     Every method may raise `errors.Unavailable`: the database could not be reached or did not answer in time, and
-    nothing was changed. No other exception of a driver leaves a store. Methods are safe to call concurrently from one
-    event loop.
+    nothing was changed. No other exception of a driver leaves a store. Methods are safe to call concurrently from
+    one event loop.
     """
 
     one_workspace_per_group = False
@@ -40,17 +41,17 @@ class Store(ABC):
     async def append(self, submissions: Sequence[Submission], *, wait: bool = True) -> list[Decision | None]:
         """Decide and store submissions, in order, in one transaction; one decision each.
 
-        When it returns, all that is `accepted` or `replaced` MUST be on disk, linked into its workspace's ledger, and
-        visible to every reader, and every stored answer with it. Submissions are decided under the lock of their
-        workspace's head, so concurrent calls, also of other processes, MUST behave as if they came one after the other:
-        sequences have no gap, an identity is accepted once, and a request key answers once.
+        When it returns, all that is `accepted` or `replaced` MUST be on disk, linked into its workspace's ledger,
+        and visible to every reader, and every stored answer with it. Submissions are decided under the lock of their
+        workspace's head, so concurrent calls, also of other processes, MUST behave as if they came one after the
+        other: sequences have no gap, an identity is accepted once, and a request key answers once.
 
         With `wait=False` a workspace whose head is locked by somebody else is skipped: its submissions get None, and
         nothing of theirs is stored.
 
         Raises `DataRefused` (nothing stored, try each submission alone), `errors.Unavailable` (nothing stored),
-        `errors.OutcomeUnknown` (the connection was lost during COMMIT and the store could not find out what became of
-        it).
+        `errors.OutcomeUnknown` (the connection was lost during COMMIT and the store could not find out what became
+        of it).
         """
 
     @abstractmethod
@@ -69,13 +70,16 @@ class Store(ABC):
     async def events(self, query: EventQuery) -> EventPage:
         """Return one page of a workspace's events in the order of their ids.
 
-        Looks at no more than `SCAN_LIMIT` rows and returns no more than about `PAGE_BYTES` of content (but at least one
-        event where there is one): `resume` tells from where to go on. `resume` is None only if the end was reached.
+        Looks at no more than `SCAN_LIMIT` rows and returns no more than about `PAGE_BYTES` of content (but at least
+        one event where there is one): `resume` tells from where to go on. `resume` is None only if the end was
+        reached.
         """
 
     @abstractmethod
     async def hashes_before(self, workspace: Workspace, ids: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Return, for each of these events, the event_hash of the one before it; for the first event the genesis hash."""
+        """Return, for each of these events, the event_hash of the one before it; for the first event the genesis
+        hash.
+        """
 
     @abstractmethod
     async def usage(self, workspace_id: int) -> Usage:
@@ -83,7 +87,9 @@ class Store(ABC):
 
     @abstractmethod
     async def set_quota(self, workspace_id: int, quota: int | None) -> None:
-        """Set how many events the workspace may store a month; None for any number. It holds from the next append on."""
+        """Set how many events the workspace may store a month; None for any number. It holds from the next append
+        on.
+        """
 
     @abstractmethod
     async def set_rate(self, workspace_id: int, receiver: str, rate: RateLimit | None) -> None:
@@ -141,8 +147,9 @@ SCAN_LIMIT = 10_000
 """Rows that one page of `events` looks at: some milliseconds of work, whatever the filter."""
 
 PAGE_BYTES = 4 * 1024 * 1024
-"""Content that one page of `events` returns: it fits beside others in memory and under every default limit of an HTTP
-client."""
+"""Content that one page of `events` returns: it fits beside others in memory and under every default limit of an
+HTTP client.
+"""
 
 ANSWER_LIFETIME = 24 * 3600 * 1_000_000
 """How long a request key answers, in microseconds: 24 hours, as the vendors' contracts say."""
@@ -153,11 +160,11 @@ __all__ = ["ANSWER_LIFETIME", "PAGE_BYTES", "SCAN_LIMIT", "DataRefused", "Scope"
 async def open_store(url: str, *, serving: bool = False) -> Store:
     """Open the store that `url` names, made if there is none, and bring its schema up to date.
 
-    `sqlite:///path` (relative), `sqlite:////path` (absolute) or `postgresql://user:password@host:port/database`, which
-    takes the parameters of libpq. `serving` is for the server: only one process at a time serves an SQLite store, while
-    commands may open it beside. Raises `errors.SetupError` for a URL that names no store, a database that cannot be
-    reached, a schema newer than this program, or a database that does not write to disk what it acknowledges. Its
-    message never holds a password.
+    `sqlite:///path` (relative), `sqlite:////path` (absolute) or `postgresql://user:password@host:port/database`,
+    which takes the parameters of libpq. `serving` is for the server: only one process at a time serves an SQLite
+    store, while commands may open it beside. Raises `errors.SetupError` for a URL that names no store, a database
+    that cannot be reached, a schema newer than this program, or a database that does not write to disk what it
+    acknowledges. Its message never holds a password.
     """
     from headgate_server.store import opening
 

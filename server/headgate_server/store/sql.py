@@ -1,5 +1,5 @@
-"""The statements that both dialects share, each a function of an open connection; the stores bring the connection and
-its errors.
+"""The statements that both dialects share, each a function of an open connection; the stores bring the connection
+and its errors.
 
 The append is not here: it is the hot path, and each dialect has its own.
 """
@@ -20,7 +20,6 @@ from headgate_server.model import (
     EventPage,
     EventQuery,
     Head,
-    Link,
     RateLimit,
     Scope,
     StoredEvent,
@@ -114,8 +113,8 @@ def _fitting(hits: Sequence[Row[Any, Any]]) -> int:
 def _rows(connection: Connection, query: EventQuery, hits: Sequence[Row[Any, Any]]) -> list[StoredEvent]:
     if not hits:
         return []
-    # The same filter between the same ids yields the same events: they never change, and none is ever put between old
-    # ones.
+    # The same filter between the same ids yields the same events: they never change, and none is ever put between
+    # old ones.
     first, last = sorted((hits[0].id, hits[-1].id))
     statement = (
         select(events)
@@ -195,7 +194,7 @@ def admit(connection: Connection, workspace_id: int, receiver: str, rate: RateLi
 
     A request may arrive `slack` before the time at which an even stream would bring it; that makes the burst.
     """
-    step = -(-rate.period // rate.count)
+    step = -(-rate.period // rate.requests)
     slack = step * (rate.burst - 1)
     new = _INSERTS[connection.dialect.name](rates_table).values(
         workspace_id=workspace_id, receiver=receiver, arrival=now + step

@@ -1,0 +1,75 @@
+"""A store whose appends end when, and as, a test says. The real stores are held to their promise in tests/contract."""
+
+import asyncio
+from collections.abc import Container, Sequence
+from typing import TypeVar, cast
+
+from headgate_server.model import Decision, Outcome, Settled, Status, Submission
+from headgate_server.store import Store
+
+_Result = TypeVar("_Result")
+
+_DEADLINE = 10.0
+"""Seconds after which a test has failed, not the wait for a state."""
+
+
+class Append:
+    """One call of `append`, which waits for the test."""
+
+    def __init__(self, submissions: Sequence[Submission], wait: bool):
+        self.submissions = list(submissions)
+        self.wait = wait
+        self.ended: asyncio.Future[list[Decision | None]] = asyncio.get_running_loop().create_future()
+
+    @property
+    def workspaces(self) -> list[int]:
+        """The workspaces of its submissions, in order."""
+        return [submission.workspace_id for submission in self.submissions]
+
+    def finish(self, skipping: Container[int] = ()) -> None:
+        """End it: what belongs to a workspace in `skipping` was skipped, the rest is stored."""
+        self.ended.set_result(
+            [None if submission.workspace_id in skipping else decision(submission) for submission in self.submissions]
+        )
+
+    def fail(self, error: Exception) -> None:
+        """End it with an error: nothing was stored."""
+        self.ended.set_exception(error)
+
+
+def decision(submission: Submission) -> Settled:
+    """Return what the store says of a submission that is stored."""
+    return Settled([Outcome(Status.ACCEPTED) for _ in submission.slots])
+
+
+class GatedStore:
+    """Hands every append to the test."""
+
+    def __init__(self, *, one_workspace_per_group: bool = False):
+        self.one_workspace_per_group = one_workspace_per_group
+        self.appends: asyncio.Queue[Append] = asyncio.Queue()
+
+    async def append(self, submissions: Sequence[Submission], *, wait: bool = True) -> list[Decision | None]:
+        """Wait until the test ends this append."""
+        append = Append(submissions, wait)
+        self.appends.put_nowait(append)
+        return await append.ended
+
+    async def next(self) -> Append:
+        """Return the next append, once there is one."""
+        return await asyncio.wait_for(self.appends.get(), _DEADLINE)
+
+    async def quiet(self) -> bool:
+        """Whether no append comes, however often the others get their turn."""
+        for _ in range(20):
+            await asyncio.sleep(0)  # no wait: everybody who can run runs once
+        return self.appends.empty()
+
+    def as_store(self) -> Store:
+        """Return it as a store, of which it is the one part that is called here."""
+        return cast(Store, self)
+
+
+async def ends(future: "asyncio.Future[_Result]") -> _Result:
+    """Return a future's result, once there is one."""
+    return await asyncio.wait_for(asyncio.shield(future), _DEADLINE)

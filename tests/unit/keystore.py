@@ -1,0 +1,49 @@
+"""A store of API keys for tests of the authenticator. The real stores are held to their promise in tests/contract."""
+
+import asyncio
+from collections import Counter
+from typing import cast
+
+from headgate_server import auth
+from headgate_server.model import ApiKey, Scope, Workspace
+from headgate_server.store import Store
+
+ACME = Workspace(1, "acme")
+
+
+class KeyStore:
+    """Finds keys, counts how often it is asked, and answers late or not at all where a test wants it."""
+
+    def __init__(self) -> None:
+        self.keys: dict[bytes, ApiKey] = {}
+        self.asked: Counter[bytes] = Counter()
+        self.error: Exception | None = None
+        self.open = asyncio.Event()
+        """Look-ups end once it is set."""
+        self.open.set()
+        self.entered = asyncio.Event()
+        """Set once a look-up has begun."""
+
+    async def find_key(self, digest: bytes) -> ApiKey | None:
+        """Return the key as it is when the look-up begins."""
+        self.asked[digest] += 1
+        self.entered.set()
+        found, error = self.keys.get(digest), self.error
+        await self.open.wait()
+        if error is not None:
+            raise error
+        return found
+
+    def add(self, *scopes: Scope, now: int = 0, expires_at: int | None = None) -> tuple[str, ApiKey]:
+        """Make a key and store it."""
+        key, record = auth.make_key(ACME, frozenset(scopes or {Scope.EVENTS_WRITE}), now, expires_at)
+        self.keys[record.digest] = record
+        return key, record
+
+    def revoke(self, record: ApiKey, at: int) -> None:
+        """Revoke a key."""
+        self.keys[record.digest] = record._replace(revoked_at=at)
+
+    def as_store(self) -> Store:
+        """Return it as a store, of which it is the one part that is called here."""
+        return cast(Store, self)

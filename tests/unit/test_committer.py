@@ -1,0 +1,383 @@
+"""Group commit: what is stored together, in which order, and what each caller hears."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from headgate_server.committer import Committer, CommitterConfig
+from headgate_server.errors import InvalidRequest, OutcomeUnknown, Overloaded, Unavailable
+from headgate_server.model import Decision, Submission
+from headgate_server.store import DataRefused
+from tests.support.drafts import draft, submission
+from tests.unit.gatedstore import GatedStore, decision, ends
+
+
+def events(workspace: int, count: int, data: str = "") -> Submission:
+    """Return a submission of `count` events."""
+    return submission(workspace, *(draft(data={"n": n, "d": data}) for n in range(count)))
+
+
+class Bench:
+    """A committer on a gated store, and its callers."""
+
+    def __init__(self, *, one_workspace_per_group: bool = False, config: CommitterConfig | None = None):
+        self.store = GatedStore(one_workspace_per_group=one_workspace_per_group)
+        self.committer = Committer(self.store.as_store(), config)
+
+    def call(self, submitted: Submission) -> "asyncio.Task[Decision]":
+        """Submit as a caller does."""
+        return asyncio.create_task(self.committer.submit(submitted))
+
+    async def calls(self, *submitted: Submission) -> "list[asyncio.Task[Decision]]":
+        """Submit several, and let all of them enter the queue."""
+        tasks = [self.call(one) for one in submitted]
+        for _ in tasks:
+            await asyncio.sleep(0)
+        return tasks
+
+    async def drain(self) -> None:
+        """Finish whatever the store is asked, until the committer is closed."""
+        closing = asyncio.create_task(self.committer.close())
+        while not closing.done():
+            getting = asyncio.create_task(self.store.next())
+            await asyncio.wait({closing, getting}, return_when=asyncio.FIRST_COMPLETED)
+            if getting.done():
+                getting.result().finish()
+            else:
+                getting.cancel()
+        await closing
+        assert not self.committer._lanes, "an idle committer holds nothing"
+        assert self.committer._events == self.committer._bytes == 0
+
+
+async def test_a_lone_submission_is_stored_at_once() -> None:
+    bench = Bench()
+    lone = events(1, 3)
+    call = bench.call(lone)
+    append = await bench.store.next()
+    assert append.submissions == [lone]
+    assert not append.wait
+    append.finish()
+    assert await ends(call) == decision(lone)
+    await bench.drain()
+
+
+async def test_what_arrives_while_a_group_is_stored_is_the_next_group() -> None:
+    bench = Bench()
+    (first,) = await bench.calls(events(1, 1))
+    append = await bench.store.next()
+    later = [events(1, 1), events(2, 2), events(1, 3)]
+    calls = await bench.calls(*later)
+    assert await bench.store.quiet()
+    append.finish()
+    await ends(first)
+    together = await bench.store.next()
+    # Workspaces in turn; within one, in the order of arrival.
+    assert together.submissions == [later[0], later[2], later[1]]
+    together.finish()
+    assert [await ends(call) for call in calls] == [decision(one) for one in later]
+    await bench.drain()
+
+
+async def test_a_group_ends_at_its_bound_of_events_but_splits_no_submission() -> None:
+    bench = Bench(config=CommitterConfig(group_events=10))
+    sizes = [6, 6, 6, 25, 1]
+    calls = await bench.calls(*(events(1, size) for size in sizes))
+    groups = []
+    for _ in range(3):
+        append = await bench.store.next()
+        groups.append([len(one.slots) for one in append.submissions])
+        append.finish()
+    assert groups == [[6, 6], [6, 25], [1]]
+    await asyncio.gather(*map(ends, calls))
+    await bench.drain()
+
+
+async def test_a_group_ends_at_its_bound_of_bytes() -> None:
+    bench = Bench(config=CommitterConfig(group_bytes=1000))
+    calls = await bench.calls(*(events(1, 1, "x" * size) for size in (600, 600, 5000, 1)))
+    groups = []
+    for _ in range(3):
+        append = await bench.store.next()
+        groups.append(len(append.submissions))
+        append.finish()
+    assert groups == [2, 1, 1]
+    await asyncio.gather(*map(ends, calls))
+    await bench.drain()
+
+
+async def test_a_busy_workspace_does_not_delay_a_quiet_one() -> None:
+    bench = Bench(config=CommitterConfig(group_events=10))
+    calls = await bench.calls(*(events(1, 5) for _ in range(10)), events(2, 1), events(3, 1))
+    append = await bench.store.next()
+    assert Counter(append.workspaces) == {1: 1, 2: 1, 3: 1}
+    append.finish()
+    append = await bench.store.next()
+    assert Counter(append.workspaces) == {1: 2}
+    append.finish()
+    await bench.drain()
+    await asyncio.gather(*map(ends, calls))
+
+
+async def test_workspaces_take_turns_when_each_has_more_than_fits() -> None:
+    bench = Bench(config=CommitterConfig(group_events=4))
+    calls = await bench.calls(*(events(workspace, 4) for workspace in (1, 1, 1, 2, 2, 3)))
+    order = []
+    for _ in calls:
+        append = await bench.store.next()
+        order += append.workspaces
+        append.finish()
+    assert order == [1, 2, 3, 1, 2, 1]
+    await asyncio.gather(*map(ends, calls))
+    await bench.drain()
+
+
+async def test_a_store_that_takes_one_workspace_gets_one_at_a_time() -> None:
+    bench = Bench(one_workspace_per_group=True)
+    calls = await bench.calls(*(events(workspace, 1) for workspace in (1, 2, 1, 2, 3)))
+    groups = []
+    for _ in range(3):
+        append = await bench.store.next()
+        groups.append(append.workspaces)
+        append.finish()
+    assert groups == [[1, 1], [2, 2], [3]]
+    await asyncio.gather(*map(ends, calls))
+    await bench.drain()
+
+
+async def test_a_skipped_workspace_waits_alone_and_delays_nobody() -> None:
+    bench = Bench()
+    stuck, free = await bench.calls(events(1, 1), events(2, 1))
+    (await bench.store.next()).finish(skipping={1})
+    await ends(free)
+    alone = await bench.store.next()
+    assert (alone.workspaces, alone.wait) == ([1], True)
+
+    more = await bench.calls(events(2, 1), events(1, 1), events(1, 1))
+    common = await bench.store.next()
+    assert (common.workspaces, common.wait) == ([2], False)
+    common.finish()
+    await ends(more[0])
+    assert not stuck.done()
+
+    alone.finish()
+    await ends(stuck)
+    together = await bench.store.next()
+    assert (together.workspaces, together.wait) == ([1, 1], True)
+    together.finish()
+    await asyncio.gather(*map(ends, more))
+
+    # Once its lane is empty the workspace is back among the others.
+    await bench.calls(events(1, 1))
+    back = await bench.store.next()
+    assert (back.workspaces, back.wait) == ([1], False)
+    back.finish()
+    await bench.drain()
+
+
+async def test_what_was_skipped_keeps_its_order_before_what_came_later() -> None:
+    bench = Bench()
+    submitted = [events(1, size) for size in (1, 2, 3, 4)]
+    early = await bench.calls(*submitted[:2])
+    append = await bench.store.next()
+    late = await bench.calls(*submitted[2:])
+    append.finish(skipping={1})
+    alone = await bench.store.next()
+    assert alone.submissions == submitted
+    alone.finish()
+    await asyncio.gather(*map(ends, early + late))
+    await bench.drain()
+
+
+async def test_several_skipped_workspaces_wait_each_on_its_own() -> None:
+    bench = Bench()
+    calls = await bench.calls(events(1, 1), events(2, 1))
+    (await bench.store.next()).finish(skipping={1, 2})
+    alone = [await bench.store.next(), await bench.store.next()]
+    assert sorted(append.workspaces for append in alone) == [[1], [2]]
+    for append in alone:
+        append.finish()
+    await asyncio.gather(*map(ends, calls))
+    await bench.drain()
+
+
+async def test_too_much_waiting_is_refused_at_once_and_taken_again_later() -> None:
+    bench = Bench(config=CommitterConfig(waiting_events=10, workspace_share=1.0))
+    calls = await bench.calls(events(1, 4), events(2, 4))
+    with pytest.raises(Overloaded) as refused:
+        await bench.committer.submit(events(3, 3))
+    assert refused.value.retry_after is not None
+    calls += await bench.calls(events(3, 2))
+    append = await bench.store.next()
+    with pytest.raises(Overloaded):  # what is in the store's hands counts too
+        await bench.committer.submit(events(3, 1))
+    append.finish()
+    (await bench.store.next()).finish()
+    await asyncio.gather(*map(ends, calls))
+    calls = await bench.calls(events(3, 10))
+    (await bench.store.next()).finish()
+    await ends(calls[0])
+    await bench.drain()
+
+
+async def test_too_many_bytes_waiting_are_refused() -> None:
+    bench = Bench(config=CommitterConfig(waiting_bytes=1000, workspace_share=1.0))
+    (call,) = await bench.calls(events(1, 1, "x" * 600))
+    with pytest.raises(Overloaded):
+        await bench.committer.submit(events(2, 1, "x" * 600))
+    (await bench.store.next()).finish()
+    await ends(call)
+    await bench.drain()
+
+
+async def test_one_workspace_may_fill_its_share_and_leaves_the_rest_to_others() -> None:
+    bench = Bench(config=CommitterConfig(waiting_events=10, workspace_share=0.5))
+    calls = await bench.calls(events(1, 4))
+    with pytest.raises(Overloaded):
+        await bench.committer.submit(events(1, 2))
+    calls += await bench.calls(events(1, 1), events(2, 5))
+    await bench.drain()
+    await asyncio.gather(*map(ends, calls))
+
+
+async def test_a_submission_larger_than_every_bound_is_taken_where_nothing_waits() -> None:
+    bench = Bench(config=CommitterConfig(group_events=2, waiting_events=3, waiting_bytes=10))
+    (call,) = await bench.calls(events(1, 50))
+    (await bench.store.next()).finish()
+    await ends(call)
+    await bench.drain()
+
+
+async def test_a_refused_submission_leaves_no_trace_of_its_workspace() -> None:
+    bench = Bench(config=CommitterConfig(waiting_events=1))
+    await bench.calls(events(1, 1))
+    for workspace in range(2, 50):
+        with pytest.raises(Overloaded):
+            await bench.committer.submit(events(workspace, 1))
+    assert set(bench.committer._lanes) == {1}
+    await bench.drain()
+
+
+async def test_a_caller_that_is_cancelled_while_it_waits_leaves_the_queue() -> None:
+    bench = Bench()
+    (first,) = await bench.calls(events(1, 1))
+    append = await bench.store.next()
+    gone, stays, alone = await bench.calls(events(1, 2), events(1, 3), events(2, 1))
+    gone.cancel()
+    alone.cancel()
+    append.finish()
+    following = await bench.store.next()
+    assert [len(one.slots) for one in following.submissions] == [3]
+    following.finish()
+    await asyncio.gather(ends(first), ends(stays))
+    assert gone.cancelled()
+    await bench.drain()
+
+
+async def test_a_caller_that_is_cancelled_while_it_is_stored_is_stored_and_disturbs_nobody() -> None:
+    bench = Bench()
+    gone, stays = await bench.calls(events(1, 1), events(1, 2))
+    append = await bench.store.next()
+    gone.cancel()
+    await asyncio.wait({gone})
+    append.finish()
+    assert await ends(stays) == decision(append.submissions[1])
+    await bench.drain()
+
+
+async def test_a_cancelled_caller_of_a_skipped_workspace_is_left_out() -> None:
+    bench = Bench()
+    gone, stays = await bench.calls(events(1, 1), events(1, 2))
+    append = await bench.store.next()
+    gone.cancel()
+    await asyncio.wait({gone})
+    append.finish(skipping={1})
+    alone = await bench.store.next()
+    assert [len(one.slots) for one in alone.submissions] == [2]
+    alone.finish()
+    await ends(stays)
+    await bench.drain()
+
+
+async def test_when_all_callers_of_a_skipped_workspace_are_gone_nothing_is_stored() -> None:
+    bench = Bench()
+    (gone,) = await bench.calls(events(1, 1))
+    append = await bench.store.next()
+    gone.cancel()
+    await asyncio.wait({gone})
+    append.finish(skipping={1})
+    assert await bench.store.quiet()
+    await bench.drain()
+
+
+async def test_after_a_refused_value_each_submission_is_tried_alone() -> None:
+    bench = Bench()
+    calls = await bench.calls(events(1, 1), events(1, 2), events(2, 3))
+    (await bench.store.next()).fail(DataRefused("a value"))
+    for size, poisoned in ((1, False), (2, True), (3, False)):
+        append = await bench.store.next()
+        assert [len(one.slots) for one in append.submissions] == [size]
+        append.fail(DataRefused("a value")) if poisoned else append.finish()
+    await asyncio.gather(ends(calls[0]), ends(calls[2]))
+    with pytest.raises(InvalidRequest) as refused:
+        await ends(calls[1])
+    assert refused.value.reason == "DATA_REFUSED"
+    await bench.drain()
+
+
+async def test_what_is_skipped_when_tried_alone_waits_for_its_lock() -> None:
+    bench = Bench()
+    calls = await bench.calls(events(1, 1), events(2, 1))
+    (await bench.store.next()).fail(DataRefused("a value"))
+    (await bench.store.next()).finish(skipping={1})
+    (await bench.store.next()).finish()
+    alone = await bench.store.next()
+    assert (alone.workspaces, alone.wait) == ([1], True)
+    alone.finish()
+    await asyncio.gather(*map(ends, calls))
+    await bench.drain()
+
+
+@pytest.mark.parametrize(
+    "error", [Unavailable("The store is away."), OutcomeUnknown("Nobody knows."), RuntimeError("a bug of the store")]
+)
+async def test_every_caller_of_a_group_hears_of_its_failure_and_the_next_group_is_tried(error: Exception) -> None:
+    bench = Bench()
+    calls = await bench.calls(events(1, 1), events(2, 1))
+    append = await bench.store.next()
+    (later,) = await bench.calls(events(1, 1))
+    append.fail(error)
+    for call in calls:
+        with pytest.raises(type(error), match=str(error)):
+            await ends(call)
+    (await bench.store.next()).finish()
+    await ends(later)
+    await bench.drain()
+
+
+async def test_closing_stores_what_waits_and_takes_no_more() -> None:
+    bench = Bench()
+    calls = await bench.calls(events(1, 1), events(2, 1))
+    first = await bench.store.next()
+    calls += await bench.calls(events(2, 2), events(3, 1))
+    closing = asyncio.create_task(bench.committer.close())
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable) as refused:
+        await bench.committer.submit(events(1, 1))
+    assert refused.value.reason == "SHUTTING_DOWN"
+    first.finish(skipping={1})
+    last = [await bench.store.next(), await bench.store.next()]
+    assert not closing.done()
+    assert sorted(append.workspaces for append in last) == [[1], [2, 3]]
+    for append in last:
+        append.finish()
+    await ends(closing)
+    await asyncio.gather(*map(ends, calls))
+    assert await bench.store.quiet()
+
+
+async def test_closing_an_idle_committer_returns_at_once() -> None:
+    bench = Bench()
+    await bench.committer.close()
+    await bench.committer.close()
