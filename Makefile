@@ -33,6 +33,10 @@ test: install ## run the tests: unit, contract, rpc, edge and faults, on real pa
 bench-first: install ## measure, within two minutes, what the service stores against what PostgreSQL allows
 	$(BIN)/python -m bench.first_figure
 
+.PHONY: faults
+faults: install ## kill -9 the server 200 times on each store, under concurrent writers
+	HEADGATE_KILLS=200 $(BIN)/python -m pytest --numprocesses 2 tests/faults/test_kill.py
+
 .PHONY: check
 check: lint proto-check envoy-check ## all that is checked beside the tests
 

@@ -16,7 +16,7 @@ from uuid import UUID
 import click
 import uvloop
 
-from headgate_bridge import BridgeConfig, BridgeError, Envoy, launcher
+from headgate_bridge import BridgeConfig, BridgeError, Envoy, launcher, render
 from headgate_server import admin, app, logs, timestamps
 from headgate_server.child import ServerProcess
 from headgate_server.config import DEFAULT_DATA_DIR, Settings, sqlite_url
@@ -107,7 +107,7 @@ def headgate() -> None:
     headgate keys create     make an API key
     headgate ledger verify   check that no stored event was changed
 
-    Every option can be set by an environment variable; `headgate COMMAND --help` names it.
+    The service's settings can come from environment variables; `headgate COMMAND --help` names them.
     """
 
 
@@ -283,6 +283,9 @@ async def _up(options: dict[str, Any]) -> None:
     """Run both processes until a signal comes or one of them ends."""
     stop = _stop_signal()
     url = _store_url(options)
+    render(
+        _bridge_config(options, (options["grpc_host"], options["grpc_port"]))
+    )  # a bad envoy.yaml shows before all else
     async with admin.opened(url) as store:
         first_key = await admin.create_first_key(store)
     server = ServerProcess(launcher(), _serve_arguments(options, url))

@@ -2,8 +2,10 @@
 
 import pytest
 
+from headgate_server.committer import Committer
 from headgate_server.errors import Unavailable
-from headgate_server.model import Mismatch
+from headgate_server.ingest import Ingest
+from headgate_server.model import Mismatch, StoredEvent
 from headgate_server.store import Store
 from tests.support import database
 from tests.support.drafts import append, draft, request
@@ -52,3 +54,27 @@ async def test_a_closed_store_is_unavailable(store: Store, workspace: int) -> No
     with pytest.raises(Unavailable):
         await store.head(workspace)
     await store.close()
+
+
+async def test_a_conflict_that_cannot_be_explained_is_still_said(
+    store: Store, workspace: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The events are stored by then: an answer without the differing paths is worth more than no answer."""
+
+    async def away(*_: object) -> list[StoredEvent]:
+        raise Unavailable("The store cannot be reached.")
+
+    committer = Committer(store)
+    ingest = Ingest(store, committer)
+    await append(store, workspace, draft("k", {"n": 1}))
+    slots = [draft("new"), draft("k", {"n": 2})]
+    monkeypatch.setattr(store, "fetch", away)
+    stored, conflict = (await ingest(workspace, slots, explain=True)).outcomes
+    assert (stored.status, conflict.status) == ("accepted", "conflict")
+    assert conflict.problem is not None
+    assert conflict.problem.differing_fields == ()
+    monkeypatch.undo()
+    _, explained = (await ingest(workspace, slots, explain=True)).outcomes
+    assert explained.problem is not None
+    assert explained.problem.differing_fields == ("/data/n",)
+    await committer.close()

@@ -9,10 +9,10 @@ from headgate_server import ledger, timestamps
 from headgate_server.clock import system_clock
 from headgate_server.errors import RateLimited
 from headgate_server.limits import RateLimiter
-from headgate_server.model import EventQuery, Mismatch, Outcome, RateLimit, Status, Workspace
+from headgate_server.model import EventQuery, Mismatch, Outcome, RateLimit, Replayed, Settled, Status, Workspace
 from headgate_server.store import Store, open_store
 from tests.support.database import execute
-from tests.support.drafts import BAD, append, draft, submission
+from tests.support.drafts import BAD, append, draft, request, submission
 
 HOUR = 3600 * 1_000_000
 SLOW = RateLimit(5, HOUR, 5)
@@ -144,3 +144,18 @@ async def test_only_the_newest_revision_is_current(store: Store, workspace: int)
     assert [event.sequence for event in page.events] == [2, 4]
     every = await store.events(EventQuery(workspace_id=workspace, limit=10))
     assert [event.sequence for event in every.events] == [1, 2, 3, 4]
+
+
+async def test_a_request_that_the_quota_keeps_out_whole_may_come_again(store: Store, workspace: int) -> None:
+    await store.set_quota(workspace, 0)
+    for slots in ((draft("a"),), (draft("a"), BAD)):
+        (refused,) = await store.append([request(workspace, "r", *slots)])
+        assert isinstance(refused, Settled)
+    await store.set_quota(workspace, 1)
+    # Under the same key: it is stored now, and that answer is the one to repeat, though the quota is used up again.
+    partly = request(workspace, "r", draft("a"), draft("b"))
+    (settled,) = await store.append([partly])
+    assert isinstance(settled, Settled)
+    assert _statuses(list(settled.outcomes)) == ["accepted", "QUOTA_EXCEEDED"]
+    await store.set_quota(workspace, None)
+    assert await store.append([partly]) == [Replayed(b"accepted,rejected")]

@@ -214,6 +214,28 @@ async def test_an_expected_head_before_the_range(filled: Caller, stored: Sequenc
 
 
 @on_sqlite
+async def test_an_expected_head_beyond_the_range(filled: Caller, stored: Sequence[StoredEvent]) -> None:
+    """What a bounded range does not come to cannot be judged by it: neither sound nor broken, so refused."""
+    kept = {"expected_sequence": 6, "expected_hash": stored[5].event_hash, "to": stored[3].created_at}
+    refusal = await refused(_verify(filled, **kept))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "EXPECTED_HEAD_OUT_OF_RANGE")
+    assert refusal.fields == ["expected_sequence"]
+    # As long as the limit, and not the range, ends the run, it may still come to it.
+    assert (await _verify(filled, **kept, limit=2)).valid
+
+
+async def test_events_beyond_the_head(filled: Caller, store_url: str, stored: Sequence[StoredEvent]) -> None:
+    """A head moved back, to hide what follows it from whoever reads up to the head."""
+    fourth = database.literal(store_url, bytes.fromhex(stored[3].event_hash))
+    moved = stored[3].created_at.ToMicroseconds()
+    await database.execute(store_url, f"UPDATE heads SET sequence = 4, hash = {fourth}, created_at = {moved}")
+    found = await _verify(filled)
+    assert (found.events_checked, _breaks(found)) == (4, [(6, "head_mismatch")])
+    (beyond,) = found.breaks
+    assert (beyond.expected_hash, beyond.actual_hash) == (stored[3].event_hash, stored[5].event_hash)
+
+
+@on_sqlite
 async def test_a_token_belongs_to_its_range_and_method(filled: Caller, stored: Sequence[StoredEvent]) -> None:
     token = (await _verify(filled, limit=2)).next_page_token
     for misuse in ({"from": stored[1].created_at}, {"to": stored[5].created_at}):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate_server import ledger, timestamps
+from headgate_server import canonical, ledger, timestamps
 from headgate_server.ledger import MAX_BREAKS, Checker
 from headgate_server.model import Head, StoredEvent
 from tests.support.drafts import draft
@@ -146,6 +146,58 @@ def test_a_changed_column_is_one_break_at_its_event(
     rows, head = chain
     rows[2] = rows[2]._replace(**change)
     assert check(rows, head) == [(3, kind)]
+
+
+@pytest.mark.parametrize(
+    "emptied",
+    [
+        {"data": b'{"n":3},"occurred_at":3,"source":"test","subject":"s3"', "source": "", "subject": ""},
+        {"data": b'{"n":3},"occurred_at":3,"source":"test"', "source": ""},
+        {"data": b'{"n":3},"occurred_at":3'},
+    ],
+)
+def test_data_that_swallowed_the_columns_behind_it_is_found(
+    chain: tuple[list[StoredEvent], Head], emptied: dict[str, Any]
+) -> None:
+    rows, head = chain
+    changed = rows[2]._replace(occurred_at=None, **emptied)
+    # The same bytes are hashed, so the commitment tells nothing.
+    of = (rows[2], changed)
+    contents = {canonical.content(one.type, one.source, one.subject, one.occurred_at, one.data) for one in of}
+    assert len(contents) == 1
+    rows[2] = changed
+    assert check(rows, head) == [(3, "content_mismatch")]
+
+
+@pytest.mark.parametrize("data", [b"5", b'"x"', b"[]", b"null", b"{", b"", b"{}{}", b"\xff", b'{"a":' * 5_000])
+def test_data_that_is_no_object_is_found(chain: tuple[list[StoredEvent], Head], data: bytes) -> None:
+    rows, head = chain
+    content = canonical.content(rows[2].type, rows[2].source, rows[2].subject, rows[2].occurred_at, data)
+    rows[2] = rows[2]._replace(data=data, commitment=ledger.commitment(rows[2].salt, content))
+    assert (3, "content_mismatch") in check(rows, head)
+
+
+def test_what_no_store_would_have_written_is_a_break_and_no_error(chain: tuple[list[StoredEvent], Head]) -> None:
+    rows, head = chain
+    for change, wanted in (
+        ({"sequence": -3}, {(-3, "chain_break"), (-3, "hash_mismatch")}),
+        ({"type": "\ud800"}, {(3, "content_mismatch")}),
+        ({"receiver": "\ud800"}, {(3, "hash_mismatch")}),
+        ({"key": "\ud800"}, {(3, "hash_mismatch")}),
+        ({"id": rows[2].id + b"x"}, {(3, "hash_mismatch")}),
+        ({"id": rows[2].id[:15]}, {(3, "hash_mismatch")}),
+        ({"scope": None}, {(3, "hash_mismatch")}),
+        ({"created_at": 2**63}, {(3, "hash_mismatch")}),
+    ):
+        tampered = [*rows[:2], rows[2]._replace(**change), *rows[3:]]
+        assert set(check(tampered, head)) >= wanted, change
+
+
+def test_a_scope_without_a_key_is_found(chain: tuple[list[StoredEvent], Head]) -> None:
+    rows, head = chain
+    assert rows[1].key is None
+    rows[1] = rows[1]._replace(scope="test")
+    assert check(rows, head) == [(2, "hash_mismatch")]
 
 
 def test_a_changed_commitment_breaks_content_and_hash(chain: tuple[list[StoredEvent], Head]) -> None:

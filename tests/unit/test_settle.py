@@ -1,6 +1,7 @@
 """The pure decisions: what a settlement makes of submissions, given what is known under the lock."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -131,6 +132,27 @@ def test_request_keys() -> None:
     assert settlement.decide(request(1, "r", draft(), body=b"2")) == KeyReused()
     assert isinstance(settlement.decide(request(1, "r", draft(), body=b"2", scope="single")), Settled)
     assert len(settlement.rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("slots", "atomic", "remembered"),
+    [
+        pytest.param([draft("b")], False, False, id="only the quota"),
+        pytest.param([draft("b"), BAD], False, False, id="the quota and a flaw"),
+        pytest.param([draft("a", 1), draft("b")], False, True, id="something is stored"),
+        pytest.param([draft("a", 1), draft("b")], True, False, id="atomic"),
+        pytest.param([BAD], False, True, id="only a flaw"),
+    ],
+)
+def test_what_the_quota_refuses_whole_is_not_answered_so_again(
+    slots: list[Draft | Problem], atomic: bool, remembered: bool
+) -> None:
+    first = Settlement(1, _GENESIS, {}, {}, _NOW, Usage(1, 0, 0))
+    assert _statuses(first, draft("a", 1)) == ["accepted"]
+    asked = replace(request(1, "r", *slots), atomic=atomic)
+    assert isinstance(first.decide(asked), Settled)
+    assert bool(first.new_answers) is remembered
+    assert isinstance(first.decide(asked), Replayed if remembered else Settled)
 
 
 _KEYS = st.sampled_from([None, "a", "b"])
