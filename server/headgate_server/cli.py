@@ -3,13 +3,10 @@
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from types import EllipsisType
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -18,82 +15,15 @@ import uvloop
 
 from headgate_bridge import BridgeConfig, BridgeError, Envoy, launcher, render
 from headgate_server import admin, app, logs, timestamps
+from headgate_server import options as given
 from headgate_server.child import ServerProcess
-from headgate_server.config import DEFAULT_DATA_DIR, Settings, sqlite_url
 from headgate_server.errors import HeadgateError, SetupError
 from headgate_server.ledger import Break
 from headgate_server.model import ApiKey, RateLimit, Scope, Usage, Workspace
-from headgate_server.rpc.ingest_servicer import IngestConfig
-from headgate_server.rpc.server import ServerConfig
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 _Result = TypeVar("_Result")
 
 _SCOPES = click.Choice([scope.value for scope in Scope])
-_LIFETIME = re.compile(r"([1-9][0-9]{0,4})([smhd])")
-_RATE = re.compile(r"(?P<receiver>[a-z]+)=(?:none|(?P<count>[1-9][0-9]{0,8})/(?P<period>second|minute|hour|day))")
-_PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-BATCH_LIMIT = 100_000
-
-
-def _option(name: str, *, variable: str | None = None, **settings: Any) -> Callable[[_Command], _Command]:
-    """Return a click option that `HEADGATE_<NAME>` sets too, and whose help says its default."""
-    variable = variable or "HEADGATE_" + name.lstrip("-").replace("-", "_").upper()
-    return click.option(name, envvar=variable, show_envvar=True, show_default=True, **settings)
-
-
-def _options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
-    def decorate(command: _Command) -> _Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-_PORT = click.IntRange(0, 65535)
-_store_options = _options(
-    _option(
-        "--store",
-        metavar="URL",
-        help="sqlite:///path or postgresql://user@host/database. Without it: SQLite in --data-dir.",
-    ),
-    _option(
-        "--data-dir", type=click.Path(path_type=Path), default=DEFAULT_DATA_DIR, help="Where the embedded store lives."
-    ),
-)
-_server_options = _options(
-    _option(
-        "--grpc-host",
-        default="127.0.0.1",
-        help="Address of the gRPC server. There is no TLS: keep it on a trusted network.",
-    ),
-    _option("--grpc-port", type=_PORT, default=50051, help="Port of the gRPC server; 0 takes any free one."),
-    _option("--body-limit", type=click.IntRange(1024, 1 << 30), default=8 << 20, help="Bytes of one request."),
-    _option("--batch-limit", type=click.IntRange(1, BATCH_LIMIT), default=1_000, help="Events of one batch."),
-    _option("--metrics-port", type=_PORT, default=None, help="Serve Prometheus metrics there. Without it: nowhere."),
-    _option("--shutdown-grace", type=click.FloatRange(0, 3600), default=20.0, help="Seconds that calls get to end."),
-)
-_bridge_options = _options(
-    _option("--http-host", default="127.0.0.1", help="Address of REST (and of gRPC, passed through)."),
-    _option(
-        "--http-port",
-        type=_PORT,
-        default=8080,
-        help="Port of REST (and of gRPC, passed through); 0 takes any free one.",
-    ),
-    _option(
-        "--envoy-config",
-        type=click.Path(path_type=Path),
-        default=None,
-        help="Another envoy.yaml than the one that comes along.",
-    ),
-)
-_log_option = _option(
-    "--log-level", type=click.Choice(logs.LEVELS), default="info", help="What is logged to standard error."
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -112,10 +42,10 @@ def headgate() -> None:
 
 
 @headgate.command()
-@_store_options
-@_server_options
-@_bridge_options
-@_log_option
+@given.store_options
+@given.server_options
+@given.bridge_options
+@given.log_option
 def up(**options: Any) -> None:
     """Run the whole service: the gRPC server, and Envoy for REST.
 
@@ -126,9 +56,9 @@ def up(**options: Any) -> None:
 
 
 @headgate.command()
-@_store_options
-@_server_options
-@_log_option
+@given.store_options
+@given.server_options
+@given.log_option
 @click.option("--ready-fd", type=int, hidden=True, help="Write the port to this file descriptor once calls are taken.")
 def serve(ready_fd: int | None, **options: Any) -> None:
     """Run the gRPC server alone."""
@@ -139,15 +69,13 @@ def serve(ready_fd: int | None, **options: Any) -> None:
             with os.fdopen(ready_fd, "wb") as pipe:
                 pipe.write(b"%d\n" % port)
 
-    _run(app.serve(_settings(options), ready))
+    _run(app.serve(given.settings_of(options), ready))
 
 
 @headgate.command()
-@_bridge_options
-@_option("--grpc-host", default="127.0.0.1", help="Address of the gRPC server.")
-@_option("--grpc-port", type=click.IntRange(1, 65535), default=50051, help="Port of the gRPC server.")
-@_option("--body-limit", type=click.IntRange(1024, 1 << 30), default=8 << 20, help="Bytes of one request.")
-@_log_option
+@given.bridge_options
+@given.upstream_options
+@given.log_option
 def bridge(**options: Any) -> None:
     """Run Envoy alone, before a gRPC server that runs elsewhere."""
     _run(_bridge(options))
@@ -159,7 +87,7 @@ def keys() -> None:
 
 
 @keys.command("create")
-@_store_options
+@given.store_options
 @click.option("--workspace", required=True, help="Whose events the key is for; made if there is none of that name.")
 @click.option(
     "--scope", "scopes", type=_SCOPES, multiple=True, required=True, help="What the key may do; several may be given."
@@ -171,20 +99,22 @@ def keys_create(workspace: str, scopes: Sequence[str], expires_in: str | None, *
     """Make a key and print it, alone, on standard output. It is shown this once: only its hash is stored."""
 
     async def create() -> str:
-        async with admin.opened(_store_url(options)) as store:
-            return await admin.create_key(store, workspace, frozenset(map(Scope, scopes)), _lifetime(expires_in))
+        async with admin.opened(given.store_url(options)) as store:
+            return await admin.create_key(
+                store, workspace, frozenset(map(Scope, scopes)), given.lifetime_of(expires_in)
+            )
 
     click.echo(_run(create()))
 
 
 @keys.command("list")
-@_store_options
+@given.store_options
 @click.option("--workspace", help="Only the keys of this workspace.")
 def keys_list(workspace: str | None, **options: Any) -> None:
     """List keys: id, first characters, workspace, scopes, state."""
 
     async def find() -> Sequence[ApiKey]:
-        async with admin.opened(_store_url(options)) as store:
+        async with admin.opened(given.store_url(options)) as store:
             return await admin.list_keys(store, workspace)
 
     now = timestamps.parse(datetime.now(UTC).isoformat())[0]
@@ -194,13 +124,13 @@ def keys_list(workspace: str | None, **options: Any) -> None:
 
 
 @keys.command("revoke")
-@_store_options
+@given.store_options
 @click.argument("key_id", metavar="ID")
 def keys_revoke(key_id: str, **options: Any) -> None:
     """Revoke the key with this ID (`headgate keys list` shows it). It is refused everywhere within 5 seconds."""
 
     async def revoke() -> None:
-        async with admin.opened(_store_url(options)) as store:
+        async with admin.opened(given.store_url(options)) as store:
             await admin.revoke_key(store, key_id)
 
     _run(revoke())
@@ -213,12 +143,12 @@ def workspaces() -> None:
 
 
 @workspaces.command("list")
-@_store_options
+@given.store_options
 def workspaces_list(**options: Any) -> None:
     """List workspaces: name, events stored in the month that was last counted, quota, own rate limits."""
 
     async def find() -> Sequence[tuple[Workspace, Usage]]:
-        async with admin.opened(_store_url(options)) as store:
+        async with admin.opened(given.store_url(options)) as store:
             return await admin.list_workspaces(store)
 
     for workspace, usage in _run(find()):
@@ -229,7 +159,7 @@ def workspaces_list(**options: Any) -> None:
 
 
 @workspaces.command("set")
-@_store_options
+@given.store_options
 @click.argument("name")
 @click.option("--quota", metavar="N", help="Events that the workspace may store a month, or 'none'.")
 @click.option(
@@ -243,8 +173,8 @@ def workspaces_set(name: str, quota: str | None, rates: Sequence[str], **options
     """Set limits of the workspace NAME. They hold everywhere within 5 seconds."""
 
     async def change() -> None:
-        async with admin.opened(_store_url(options)) as store:
-            await admin.set_limits(store, name, _quota(quota), dict(map(_rate, rates)))
+        async with admin.opened(given.store_url(options)) as store:
+            await admin.set_limits(store, name, given.quota_of(quota), dict(map(given.rate_of, rates)))
 
     if quota is None and not rates:
         raise click.UsageError("give --quota or --rate")
@@ -257,7 +187,7 @@ def ledger() -> None:
 
 
 @ledger.command("verify")
-@_store_options
+@given.store_options
 @click.option("--workspace", help="Only the ledger of this workspace.")
 def ledger_verify(workspace: str | None, **options: Any) -> None:
     """Recompute every hash from what is stored. Exits with 0 if all is sound and with 1 if anything is not, naming
@@ -266,7 +196,7 @@ def ledger_verify(workspace: str | None, **options: Any) -> None:
 
     async def check() -> bool:
         sound = True
-        async with admin.opened(_store_url(options)) as store:
+        async with admin.opened(given.store_url(options)) as store:
             async for report in admin.verify_ledgers(store, workspace):
                 state = f"{len(report.breaks)} breaks" if report.breaks else "sound"
                 click.echo(f"{report.workspace.name}: {report.events_checked} events, {state}")
@@ -282,16 +212,14 @@ def ledger_verify(workspace: str | None, **options: Any) -> None:
 async def _up(options: dict[str, Any]) -> None:
     """Run both processes until a signal comes or one of them ends."""
     stop = _stop_signal()
-    url = _store_url(options)
-    render(
-        _bridge_config(options, (options["grpc_host"], options["grpc_port"]))
-    )  # a bad envoy.yaml shows before all else
+    url = given.store_url(options)
+    render(_bridge_config(options, options["grpc_port"]))  # a bad envoy.yaml shows before anything is started
     async with admin.opened(url) as store:
         first_key = await admin.create_first_key(store)
     server = ServerProcess(launcher(), _serve_arguments(options, url))
     await server.start()
     try:
-        envoy = Envoy(_bridge_config(options, (options["grpc_host"], server.port)))
+        envoy = Envoy(_bridge_config(options, server.port))
         await envoy.start()
         try:
             _greet(
@@ -311,7 +239,7 @@ async def _up(options: dict[str, Any]) -> None:
 
 async def _bridge(options: dict[str, Any]) -> None:
     stop = _stop_signal()
-    envoy = Envoy(_bridge_config(options, (options["grpc_host"], options["grpc_port"])))
+    envoy = Envoy(_bridge_config(options, options["grpc_port"]))
     await envoy.start()
     try:
         click.echo(f"REST  http://{options['http_host']}:{envoy.http_port}")
@@ -365,50 +293,16 @@ def _serve_arguments(options: dict[str, Any], url: str) -> list[str]:
     return [f"--{name.replace('_', '-')}={options[name]}" for name in names if options[name] is not None]
 
 
-def _settings(options: dict[str, Any]) -> Settings:
-    return Settings(
-        store_url=_store_url(options),
-        server=ServerConfig(host=options["grpc_host"], port=options["grpc_port"], body_limit=options["body_limit"]),
-        ingest=IngestConfig(max_events=options["batch_limit"]),
-        metrics_port=options["metrics_port"],
-        shutdown_grace=options["shutdown_grace"],
-    )
-
-
-def _bridge_config(options: dict[str, Any], upstream: tuple[str, int]) -> BridgeConfig:
+def _bridge_config(options: dict[str, Any], grpc_port: int) -> BridgeConfig:
+    # A server that listens on every address is on this machine's as well, to which one can connect.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options["grpc_host"], options["grpc_host"])  # noqa: S104
     return BridgeConfig(
         http_host=options["http_host"],
         http_port=options["http_port"],
-        upstreams=(upstream,),
+        upstreams=((host, grpc_port),),
         body_limit=options["body_limit"],
         config_file=options["envoy_config"],
     )
-
-
-def _store_url(options: dict[str, Any]) -> str:
-    return options["store"] or sqlite_url(options["data_dir"])
-
-
-def _quota(text: str | None) -> int | EllipsisType | None:
-    """Return the quota that was given; ... for none given, None for 'none'. Raises `SetupError`."""
-    if text is None:
-        return ...
-    if text == "none":
-        return None
-    if not re.fullmatch(r"[0-9]{1,15}", text):
-        raise SetupError(f"{text!r} is no quota: give a whole number, or 'none'")
-    return int(text)
-
-
-def _rate(text: str) -> tuple[str, RateLimit | None]:
-    """Return receiver and limit of RECEIVER=N/PERIOD; N of them may come at once. Raises `SetupError`."""
-    match = _RATE.fullmatch(text)
-    if match is None:
-        raise SetupError(f"{text!r} is no rate: give RECEIVER=N/PERIOD, such as flokit=100/minute, or RECEIVER=none")
-    if match["count"] is None:
-        return match["receiver"], None
-    count = int(match["count"])
-    return match["receiver"], RateLimit(count, _PERIODS[match["period"]] * 1_000_000, count)
 
 
 def _shown_break(found: Break) -> str:
@@ -419,17 +313,9 @@ def _shown_break(found: Break) -> str:
 def _shown_rate(rate: RateLimit | None) -> str:
     if rate is None:
         return "none"
-    return f"{rate.requests}/{next(name for name, seconds in _PERIODS.items() if seconds * 1_000_000 == rate.period)}"
-
-
-def _lifetime(text: str | None) -> int | None:
-    """Return how long a key lives, in microseconds. Raises `SetupError` for what is no duration."""
-    if text is None:
-        return None
-    match = _LIFETIME.fullmatch(text)
-    if match is None:
-        raise SetupError(f"{text!r} is no length of time: give a number and s, m, h or d, such as 90d")
-    return int(match[1]) * _UNITS[match[2]] * 1_000_000
+    return (
+        f"{rate.requests}/{next(name for name, seconds in given.PERIODS.items() if seconds * 1_000_000 == rate.period)}"
+    )
 
 
 def _state(key: ApiKey, now: int) -> str:

@@ -9,15 +9,11 @@ import orjson
 
 from headgate_server.errors import InvalidRequest, NotFound
 from headgate_server.ingest import Ingest
+from headgate_server.jsonbody import INLINE_BYTES
 from headgate_server.model import EventQuery, Outcome, RequestKey, Settled, StoredEvent, Submission, Workspace
 from headgate_server.receivers import Checked, Endpoint, Find, Get, HttpRequest, Page, Receiver, Reply, Search, Take
 from headgate_server.store import Store
 from headgate_server.verify import verify
-
-INLINE_BYTES = 256 * 1024
-"""A larger body is read on a thread, so that other calls are not held up: it takes milliseconds, a poisoned one
-seconds.
-"""
 
 _MATCHED_ROWS = 2_000
 """Events that one page looks at where a filter needs their content; then the page is short, and its cursor goes on.

@@ -18,6 +18,11 @@ from headgate_server.canonical import MAX_DEPTH, Number, Unrepresentable
 from headgate_server.errors import InvalidRequest
 from headgate_server.model import Problem
 
+INLINE_BYTES = 256 * 1024
+"""A larger body is read on a thread, so that other calls are not held up: it takes milliseconds, a poisoned one
+seconds.
+"""
+
 
 class Body(NamedTuple):
     """A JSON object with one list: the list's elements, each a value or why it is none, and the object's other

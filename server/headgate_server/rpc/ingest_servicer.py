@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.ingest_service_pb2 import IngestResponse
-from headgate_server.compat import INLINE_BYTES
 from headgate_server.errors import BodyTooLarge, EventConflict, InvalidRequest
 from headgate_server.inflate import gunzip
 from headgate_server.ingest import Ingest, Ingested
+from headgate_server.jsonbody import INLINE_BYTES
 from headgate_server.metrics import Metrics
 from headgate_server.model import Draft, Outcome, Problem, RequestKey, Scope, Status
 from headgate_server.rpc import decode, wire

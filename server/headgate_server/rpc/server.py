@@ -73,7 +73,8 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Listen. `port` is then the port. Raises `SetupError` if it is taken."""
-        address = f"{self._config.host}:{self._config.port}"
+        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        address = f"{host}:{self._config.port}"
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError:
