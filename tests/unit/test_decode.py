@@ -181,7 +181,7 @@ def nested(levels: int) -> bytes:
         (
             Event(type="t", data_json=b'{"a":' + b"[" * 200 + b"]" * 200 + b"}").SerializeToString(),
             "NESTING_TOO_DEEP",
-            "data",
+            "data_json",
         ),
     ],
 )

@@ -86,7 +86,7 @@ def proto_event(serialized: bytes) -> Draft | Problem:
         data = _data_json(event.data_json)
     if isinstance(data, Problem):
         return data
-    return validate.native(
+    judged = validate.native(
         type_=event.type,
         source=event.source,
         subject=event.subject,
@@ -95,6 +95,9 @@ def proto_event(serialized: bytes) -> Draft | Problem:
         key=event.idempotency_key if event.HasField("idempotency_key") else None,
         warnings=warnings,
     )
+    if payload == "data_json" and isinstance(judged, Problem) and judged.field == "data":
+        return judged._replace(field=payload)
+    return judged
 
 
 def microseconds(moment: Timestamp, field: str) -> int:
