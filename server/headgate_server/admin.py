@@ -81,10 +81,10 @@ async def revoke_key(store: Store, key_id: str, clock: Clock = system_clock) -> 
 
 
 async def set_limits(
-    store: Store, name: str, quota: int | EllipsisType | None, rates: Mapping[str, RateLimit | None]
+    store: Store, name: str, quota: int | EllipsisType | None, rates: Mapping[str, RateLimit | EllipsisType | None]
 ) -> None:
     """Set a workspace's monthly quota (None: any number; ...: as it is) and its own rate limits by receiver (None:
-    no limit).
+    no limit; ...: the receiver's own again).
 
     Raises `SetupError` for a workspace or a receiver that there is not.
     """

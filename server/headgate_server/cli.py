@@ -165,9 +165,10 @@ def workspaces_list(**options: Any) -> None:
 @click.option(
     "--rate",
     "rates",
-    metavar="RECEIVER=N/PERIOD",
+    metavar="RECEIVER=N/PERIOD[:BURST]",
     multiple=True,
-    help="Requests to a receiver, such as flokit=100/minute (second, minute, hour, day), or flokit=none for no limit.",
+    help="Requests to a receiver, such as flokit=100/minute (second, minute, hour, day) or scrip=10/second:30; "
+    "flokit=none is no limit, flokit=default the receiver's own again.",
 )
 def workspaces_set(name: str, quota: str | None, rates: Sequence[str], **options: Any) -> None:
     """Set limits of the workspace NAME. They hold everywhere within 5 seconds."""
@@ -313,9 +314,8 @@ def _shown_break(found: Break) -> str:
 def _shown_rate(rate: RateLimit | None) -> str:
     if rate is None:
         return "none"
-    return (
-        f"{rate.requests}/{next(name for name, seconds in given.PERIODS.items() if seconds * 1_000_000 == rate.period)}"
-    )
+    period = next(name for name, seconds in given.PERIODS.items() if seconds * 1_000_000 == rate.period)
+    return f"{rate.requests}/{period}" + ("" if rate.burst == rate.requests else f":{rate.burst}")
 
 
 def _state(key: ApiKey, now: int) -> str:

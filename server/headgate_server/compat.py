@@ -2,23 +2,24 @@
 
 import asyncio
 from collections.abc import Sequence
-from hashlib import sha256
 from typing import NamedTuple
 
 import orjson
 
 from headgate_server.errors import InvalidRequest, NotFound
-from headgate_server.ingest import Ingest
+from headgate_server.ingest import Ingest, request_key
 from headgate_server.jsonbody import INLINE_BYTES
-from headgate_server.model import EventQuery, Outcome, RequestKey, Settled, StoredEvent, Submission, Workspace
+from headgate_server.model import EventQuery, Outcome, Settled, StoredEvent, Submission, Workspace
 from headgate_server.receivers import Checked, Endpoint, Find, Get, HttpRequest, Page, Receiver, Reply, Search, Take
-from headgate_server.store import Store
+from headgate_server.store import PAGE_BYTES, Store
 from headgate_server.verify import verify
 
-_MATCHED_ROWS = 2_000
-"""Events that one page looks at where a filter needs their content; then the page is short, and its cursor goes on.
-"""
 _MATCH_PAGE = 200
+_MATCH_PAGES = 10
+"""Where a filter needs the events' content, one page looks through at most so many of the store's, of at most so
+many events: then it is short, or empty, and its cursor goes on. Of the store's pages, since each has a bound of its
+own on the rows that it scans, though it may return none.
+"""
 
 
 class Exchange(NamedTuple):
@@ -73,15 +74,16 @@ class Compat:
     ) -> Exchange:
         small = len(request.body) <= INLINE_BYTES
         intake = endpoint.read(request) if small else await asyncio.to_thread(endpoint.read, request)
-        request_key = None
+        key = None
         if endpoint.request_key and idempotency_key is not None:
-            request_key = _request_key(receiver, request, idempotency_key)
+            scope = f"{receiver.name} {request.method} {request.path}"
+            key = request_key(scope, idempotency_key, request.body)
         decision = await self._ingest.store(
             Submission(
                 workspace_id=workspace.id,
                 slots=intake.slots,
                 atomic=intake.atomic,
-                request_key=request_key,
+                request_key=key,
                 encode=lambda outcomes: _encode(endpoint.reply(intake, outcomes)),
             )
         )
@@ -92,8 +94,7 @@ class Compat:
     async def _find(self, receiver: Receiver, workspace: Workspace, search: Search) -> Page:
         events: list[StoredEvent] = []
         resume = _from_cursor(search.cursor)
-        looked_at = 0
-        while True:
+        for _ in range(_MATCH_PAGES):
             wanted = search.limit - len(events)
             found = await self._store.events(
                 EventQuery(
@@ -111,11 +112,11 @@ class Compat:
                     after=resume,
                 )
             )
-            looked_at += len(found.events)
             matching = [event for event in found.events if search.match is None or search.match(event)]
             events += matching[:wanted]
             resume = matching[wanted - 1].id if len(matching) > wanted else found.resume
-            if resume is None or search.match is None or len(events) == search.limit or looked_at >= _MATCHED_ROWS:
+            full = len(events) == search.limit or sum(len(event.data or b"") for event in events) >= PAGE_BYTES
+            if resume is None or search.match is None or full:
                 break
         previous = await self._previous(workspace, events) if search.with_previous else ()
         return Page(events, None if resume is None else resume.hex(), previous)
@@ -130,13 +131,6 @@ class Compat:
     async def _previous(self, workspace: Workspace, events: Sequence[StoredEvent]) -> Sequence[bytes]:
         hashes = await self._store.hashes_before(workspace, [event.id for event in events])
         return [hashes[event.id] for event in events]
-
-
-def _request_key(receiver: Receiver, request: HttpRequest, key: str) -> RequestKey:
-    if not 1 <= len(key) <= 255:
-        raise InvalidRequest("An Idempotency-Key has 1 to 255 characters.", reason="INVALID_IDEMPOTENCY_KEY")
-    scope = f"{receiver.name} {request.method} {request.path}"
-    return RequestKey(scope=scope, key=key, fingerprint=sha256(request.body).digest())
 
 
 def _encode(reply: Reply) -> bytes:

@@ -7,10 +7,17 @@ from headgate_server.errors import BodyTooLarge, InvalidRequest
 _GZIP = 16 + zlib.MAX_WBITS
 
 
+def check_size(size: int, limit: int) -> None:
+    """Raise `BodyTooLarge` for a body of more bytes than are taken at once."""
+    if size > limit:
+        raise BodyTooLarge(f"The body has {size} bytes, more than the {limit} that are taken at once.")
+
+
 def gunzip(body: bytes, limit: int) -> bytes:
     """Return what a gzip body (RFC 1952, one or more members) holds; no more than `limit` bytes are ever made of it.
 
-    Raises `InvalidRequest` if it is corrupt, cut off, or followed by something else, and `BodyTooLarge` past the limit.
+    Raises `InvalidRequest` if it is corrupt, cut off, or followed by something else, and `BodyTooLarge` past the
+    limit.
     """
     inflated = b""
     rest = body

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import NamedTuple
 
 from headgate_server.committer import Committer
 from headgate_server.differ import differing_paths
-from headgate_server.errors import RequestKeyReused, Unavailable
+from headgate_server.errors import InvalidRequest, RequestKeyReused, Unavailable
 from headgate_server.model import (
     Draft,
     Head,
@@ -30,6 +31,16 @@ class Codec:
 
     encode: Callable[[Sequence[Outcome]], bytes]
     decode: Callable[[bytes], Sequence[Outcome]]
+
+
+def request_key(scope: str, key: str, content: bytes) -> RequestKey:
+    """Return an `Idempotency-Key` as the store knows it; `content` is all that a second request must have the same.
+
+    Raises `InvalidRequest` if the key is empty or too long.
+    """
+    if not 1 <= len(key) <= 255:
+        raise InvalidRequest("An Idempotency-Key has 1 to 255 characters.", reason="INVALID_IDEMPOTENCY_KEY")
+    return RequestKey(scope=scope, key=key, fingerprint=sha256(content).digest())
 
 
 class Ingested(NamedTuple):

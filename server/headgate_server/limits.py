@@ -10,6 +10,8 @@ from headgate_server.store import Store
 _REMEMBERED = 10_000
 """Refusals a process remembers: past it the oldest is forgotten, which costs one statement."""
 
+_SPANS: dict[float, str] = {1: "second", 60: "minute", 3_600: "hour", 86_400: "day"}
+
 
 class RateLimiter:
     """Lets requests in, or says when to come back.
@@ -27,7 +29,8 @@ class RateLimiter:
         key = (workspace.id, receiver)
         now = self._clock()
         until, of, refusal = self._refused.get(key, (0, limit, None))
-        if refusal is not None and until > now and of == limit:
+        # A refusal that lies further ahead than it was given for: the clock was set back, so the store has to say.
+        if refusal is not None and of == limit and 0 < until - now <= refusal.retry_after:
             passed = refusal.retry_after - (until - now)
             raise _refused(limit, refusal._replace(retry_after=until - now, reset_after=refusal.reset_after - passed))
         admission = await self._store.admit(workspace.id, receiver, limit)
@@ -42,9 +45,8 @@ class RateLimiter:
 
 def _refused(limit: RateLimit, admission: Admission) -> RateLimited:
     seconds = limit.period / 1_000_000
-    span = "second" if seconds == 1 else "minute" if seconds == 60 else f"{seconds:g} seconds"
     return RateLimited(
-        f"More than {limit.requests} requests per {span}.",
+        f"More than {limit.requests} requests per {_SPANS.get(seconds) or f'{seconds:g} seconds'}.",
         retry_after=admission.retry_after / 1e6,
         limit=limit,
         admission=admission,

@@ -19,7 +19,10 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _LIFETIME = re.compile(r"([1-9][0-9]{0,4})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_RATE = re.compile(r"(?P<receiver>[a-z]+)=(?:none|(?P<count>[1-9][0-9]{0,8})/(?P<period>second|minute|hour|day))")
+_RATE = re.compile(
+    r"(?P<receiver>[a-z]+)="
+    r"(?:none|(?P<default>default)|(?P<count>[1-9][0-9]{0,8})/(?P<period>second|minute|hour|day)(?::(?P<burst>[1-9][0-9]{0,8}))?)"
+)
 PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 """Seconds of the periods that a rate can be given in."""
 
@@ -124,12 +127,17 @@ def quota_of(text: str | None) -> int | EllipsisType | None:
     return int(text)
 
 
-def rate_of(text: str) -> tuple[str, RateLimit | None]:
-    """Return receiver and limit of RECEIVER=N/PERIOD; N of them may come at once. Raises `SetupError`."""
+def rate_of(text: str) -> tuple[str, RateLimit | EllipsisType | None]:
+    """Return receiver and limit of RECEIVER=N/PERIOD[:BURST]; without a burst N may come at once. None is no limit,
+    ... the receiver's own. Raises `SetupError`.
+    """
     match = _RATE.fullmatch(text)
     if match is None:
-        raise SetupError(f"{text!r} is no rate: give RECEIVER=N/PERIOD, such as flokit=100/minute, or RECEIVER=none")
+        raise SetupError(
+            f"{text!r} is no rate: give RECEIVER=N/PERIOD, such as flokit=100/minute or scrip=10/second:30, "
+            "RECEIVER=none or RECEIVER=default"
+        )
     if match["count"] is None:
-        return match["receiver"], None
+        return match["receiver"], ... if match["default"] else None
     count = int(match["count"])
-    return match["receiver"], RateLimit(count, PERIODS[match["period"]] * 1_000_000, count)
+    return match["receiver"], RateLimit(count, PERIODS[match["period"]] * 1_000_000, int(match["burst"] or count))

@@ -21,7 +21,7 @@ from headgate_server.receivers import HttpRequest
 from headgate_server.rpc import decode
 from headgate_server.store import Store
 from headgate_server.verify import verify
-from tests.contract.vendors import (
+from tests.contract.vendor_cases import (
     LINKED,
     NO_EVENTS,
     POISON,

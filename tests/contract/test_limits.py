@@ -40,6 +40,19 @@ async def test_requests_come_back_evenly(store: Store, store_url: str, workspace
     assert sum([(await store.admit(workspace, "flokit", SLOW)).allowed for _ in range(9)]) == 5
 
 
+async def test_another_limit_holds_at_once(store: Store, workspace: int) -> None:
+    daily, quick = RateLimit(1, 24 * HOUR, 1), RateLimit(100, HOUR // 60, 100)
+    assert [(await store.admit(workspace, "flokit", daily)).allowed for _ in range(2)] == [True, False]
+    # A faster one does not wait for the day to pass, and from there on it is exact as ever.
+    admissions = [await store.admit(workspace, "flokit", quick) for _ in range(3)]
+    assert [(admission.allowed, admission.remaining) for admission in admissions] == [
+        (True, 99),
+        (True, 98),
+        (True, 97),
+    ]
+    assert [(await store.admit(workspace, "flokit", daily)).allowed for _ in range(2)] == [False, False]
+
+
 async def test_limits_are_exact_over_stores_and_apart_by_workspace_and_receiver(
     store: Store, store_url: str, workspace: int
 ) -> None:
@@ -74,6 +87,19 @@ async def test_who_is_refused_costs_the_database_nothing(store: Store, store_url
     assert (await limiter.admit(acme, "flokit", SLOW)).allowed
 
 
+async def test_a_clock_that_is_set_back_keeps_nobody_out(store: Store, store_url: str, workspace: int) -> None:
+    now = system_clock()
+    limiter = RateLimiter(store, clock=lambda: now)
+    acme = Workspace(workspace, "acme")
+    for _ in range(5):
+        await limiter.admit(acme, "flokit", SLOW)
+    with pytest.raises(RateLimited):
+        await limiter.admit(acme, "flokit", SLOW)
+    await execute(store_url, "UPDATE rates SET arrival = 0")
+    now -= 24 * HOUR
+    assert (await limiter.admit(acme, "flokit", SLOW)).allowed
+
+
 async def test_a_workspace_may_have_limits_of_its_own(store: Store, workspace: int) -> None:
     await store.set_rate(workspace, "flokit", RateLimit(7, HOUR, 7))
     await store.set_rate(workspace, "scrip", None)
@@ -81,6 +107,10 @@ async def test_a_workspace_may_have_limits_of_its_own(store: Store, workspace: i
     acme = await store.workspace("acme")
     assert acme is not None
     assert acme.rates == {"flokit": RateLimit(8, HOUR, 8), "scrip": None}
+    await store.set_rate(workspace, "scrip", ...)
+    acme = await store.workspace("acme")
+    assert acme is not None
+    assert acme.rates == {"flokit": RateLimit(8, HOUR, 8)}
 
 
 async def test_a_quota_is_filled_in_order_and_not_passed(store: Store, workspace: int) -> None:

@@ -10,7 +10,7 @@ from headgate_server.model import Scope
 from tests.edge.conftest import MakeEdge
 from tests.support.edge import Edge, failure, statuses
 from tests.support.up import headgate
-from tests.support.vendors import VENDORS, Vendor
+from tests.support.vendors import VENDORS
 
 DAY = 86_400
 
@@ -35,7 +35,7 @@ def test_a_request_over_the_rate_is_refused_and_stores_nothing(make_edge: MakeEd
     assert [response.status_code for response in sent] == [vendor.success, vendor.success, 429, 429]
     for response in sent[2:]:
         refusal = vendor.refusal(response)
-        assert refusal[:3] == (429, vendor.codes.get(429, ""), "More than 2 requests per 86400 seconds.")
+        assert refusal[:3] == (429, vendor.codes.get(429, ""), "More than 2 requests per day.")
         assert 0 < int(response.headers["retry-after"]) <= DAY // 2
     assert edge.stored() == 2
     # Each vendor has a limit of its own, and the native API has none.
@@ -88,8 +88,9 @@ def test_scrips_headers_on_a_refusal(make_edge: MakeEdge) -> None:
     assert len(sent[3].headers.get_list("x-ratelimit-remaining")) == 1
 
 
-@pytest.mark.parametrize("vendor", [vendor for vendor in VENDORS.values() if vendor.name != "scrip"], ids=lambda v: v.name)
-def test_only_scrip_tells_of_its_limit(edge: Edge, vendor: Vendor) -> None:
+@pytest.mark.parametrize("name", sorted(VENDORS.keys() - {"scrip"}))
+def test_only_scrip_tells_of_its_limit(edge: Edge, name: str) -> None:
+    vendor = VENDORS[name]
     response = edge.post(vendor.batch, {"events": vendor.events(1)})
     assert not any(header.startswith("x-ratelimit-") for header in response.headers)
 
@@ -99,7 +100,7 @@ def test_the_vendors_own_limits_hold_where_none_is_set(edge: Edge, name: str, bu
     """As many at once as the burst; in the time that they take a few come back."""
     vendor = VENDORS[name]
     began = time.monotonic()
-    codes = []
+    codes: list[int] = []
     while not codes or codes[-1] != 429:
         codes.append(edge.post(vendor.batch, b"{").status_code)
         assert len(codes) <= 20 * burst
@@ -132,7 +133,7 @@ def test_a_batch_that_crosses_the_quota_is_taken_up_to_it(make_edge: MakeEdge, s
     crossing = edge.post(vendor.batch, {"events": [first, first, {}, *vendor.events(4)]})
     assert crossing.status_code == 202
     events = crossing.json()["events"]
-    assert [event["status"] for event in events] == ["queued", "duplicate", "invalid", *["queued"] * 2, *["invalid"] * 2]
+    assert " ".join(event["status"] for event in events) == "queued duplicate invalid queued queued invalid invalid"
     assert [event["error"] for event in events if event["status"] == "invalid"] == [
         "validation_failed", "quota_exceeded", "quota_exceeded",
     ]  # fmt: skip
@@ -140,9 +141,10 @@ def test_a_batch_that_crosses_the_quota_is_taken_up_to_it(make_edge: MakeEdge, s
     assert events[-1]["id"] is None
 
     usage = edge.http.get("/v1/usage").json()
-    assert (usage["used"], usage["quota"]) in [(3, 3), ("3", "3")]
-    for path, body in [(vendor.batch, {"events": vendor.events(2)}), ("/compat/immutable/api/v1/events", vendor.event(1))]:
-        beyond = edge.post(path, body)
+    assert (usage["used"], usage["quota"]) == (3, 3)
+    batch = edge.post(vendor.batch, {"events": vendor.events(2)})
+    single = edge.post("/compat/immutable/api/v1/events", vendor.event(1))
+    for beyond in (batch, single):
         assert vendor.refusal(beyond)[:2] == (429, "quota_exceeded")
         _assert_until_next_month(beyond.headers["retry-after"])
     again = edge.post(vendor.batch, {"events": [first]})
@@ -183,14 +185,14 @@ def test_all_or_nothing_meets_the_quota(make_edge: MakeEdge, store: str) -> None
     assert (later.status_code, later.headers.get("idempotency-replayed")) == (202, None)
     assert edge.stored() == 7
     usage = edge.http.get("/v1/usage").json()
-    assert int(usage["used"]) == 7
+    assert usage["used"] == 7
     assert "quota" not in usage
 
 
 def test_usage_needs_its_scope(make_edge: MakeEdge) -> None:
     assert failure(make_edge(Scope.EVENTS_WRITE).http.get("/v1/usage"))[0] == 403
     usage = make_edge(Scope.EVENTS_READ).http.get("/v1/usage").json()
-    assert int(usage["used"]) == 0
+    assert usage["used"] == 0
     start, end = (datetime.fromisoformat(usage[name]) for name in ("period_start", "period_end"))
     assert start.day == end.day == 1
     assert start <= datetime.now(UTC) < end
@@ -221,9 +223,8 @@ def test_limits_that_cannot_be(make_edge: MakeEdge, arguments: tuple[str, ...], 
 def test_workspaces_are_listed_with_their_limits(make_edge: MakeEdge) -> None:
     name = f"w{uuid.uuid4().hex}"
     edge = make_edge(workspace=name)
-    assert headgate(
-        "workspaces", "set", name, "--quota", "500", "--rate", "flokit=2/minute", "--rate", "scrip=none", "--store", edge.url
-    ).returncode == 0  # fmt: skip
+    limits = ("--quota", "500", "--rate", "flokit=2/minute", "--rate", "scrip=none")
+    assert headgate("workspaces", "set", name, *limits, "--store", edge.url).returncode == 0
     edge.batch({"type": "t"})
     done = headgate("workspaces", "list", "--store", edge.url)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith(name)]

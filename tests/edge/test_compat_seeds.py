@@ -122,7 +122,7 @@ def test_roboflows_scopes(make_edge: MakeEdge, scope: Scope) -> None:
 
 
 def test_roboflows_warnings_and_deprecations(edge: Edge) -> None:
-    """Warnings stand under the position of their event; an event that cannot be stored is there too, and nowhere else."""
+    """Warnings stand under the position of their event; so does what cannot be stored, and nowhere else."""
     good, odd, old = VENDORS["roboflow"].events(3)
     odd |= {"eventType": "quality_check", "eventData": {"result": "perhaps"}}
     old["solution"] = old.pop("useCaseId")

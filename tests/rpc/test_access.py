@@ -189,6 +189,15 @@ async def test_another_workspaces_events(service: Service, caller: Caller) -> No
         assert (own.status, own.sequence) == ("accepted", 1)
 
 
+@pytest.mark.parametrize("spelled", ["BEARER {}", "bearer {}", "bEaReR   {}", "Bearer {} "])
+@on_sqlite
+async def test_the_scheme_is_heard_in_any_case(service: Service, ask: Ask, spelled: str) -> None:
+    """As RFC 9110, 11.1 has it; a key that is heard is only refused for its scope here."""
+    key = await service.key(Scope.EVENTS_READ)
+    refusal = await ask("/headgate.v1.LedgerService/GetHead", authorization=spelled.format(key))
+    assert refusal.code is grpc.StatusCode.PERMISSION_DENIED
+
+
 @on_sqlite
 async def test_the_bearer_counts_where_both_are_sent(service: Service, ask: Ask) -> None:
     good, bad = await service.key(Scope.EVENTS_READ), "hg_" + "x" * 43

@@ -193,9 +193,12 @@ VENDORS = {
             name="scrip",
             batch="/compat/scrip/v1/events/batch",
             event=lambda n: {
-                "program_id": PROGRAM, "idempotency_key": f"order-{n}", "event_timestamp": _TIME,
-                "external_id": "user_1", "event_data": {"n": n},
-            },  # fmt: skip
+                "program_id": PROGRAM,
+                "idempotency_key": f"order-{n}",
+                "event_timestamp": _TIME,
+                "external_id": "user_1",
+                "event_data": {"n": n},
+            },
             text="idempotency_key",
             payload="event_data",
             most=100,

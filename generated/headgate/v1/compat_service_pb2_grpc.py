@@ -50,8 +50,9 @@ class CompatServiceServicer:
 
     def Receive(self, request, context):
         """Answers one HTTP request as the vendor's API would: body in, body out, status and headers beside it. The bridge says method
-        and path in the metadata `x-headgate-method` and `x-headgate-path`, and reads the status from `x-headgate-http-status`; so
-        may a gRPC client, which is answered with the codes of gRPC where the vendor's API would refuse.
+        and path in the metadata `x-headgate-method` and `x-headgate-path`, and reads the status from `x-headgate-http-status`. So
+        may a gRPC client on the server's own port (the bridge takes such metadata from nobody), which is answered with the codes of
+        gRPC where the vendor's API would refuse.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -110,8 +110,8 @@ class Find:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Get:
-    """An endpoint that shows one of the receiver's events: `read` names its id, `reply` gets None where there is
-    none.
+    """An endpoint that shows one of the receiver's events: `read` names its id, `reply` gets a page of that one.
+    Where there is none the receiver's `refusal` gets a `NotFound`.
     """
 
     read: Callable[[HttpRequest], bytes]

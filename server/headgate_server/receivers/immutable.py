@@ -186,7 +186,7 @@ def _matcher(query: Mapping[str, str]) -> Callable[[StoredEvent], bool] | None:
         return (
             _holds(sent, own)
             and (not of_targets or any(_holds(target, of_targets) for target in sent.get("targets") or ()))
-            and any(words in canonical.encode(sent.get(name)).decode().casefold() for name in _SEARCHED)
+            and any(words in canonical.encode(sent.get(name) or "").decode().casefold() for name in _SEARCHED)
         )
 
     return matches

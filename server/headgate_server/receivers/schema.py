@@ -70,4 +70,9 @@ def _plain(value: Any) -> Any:
         return {name: _plain(member) for name, member in value.items()}
     if type(value) is list:
         return [_plain(member) for member in value]
-    return float(value) if type(value) is Number else value
+    # An infinity the validator would take for null.
+    return max(-_LARGEST, min(_LARGEST, float(value))) if type(value) is Number else value
+
+
+_LARGEST = 1.7976931348623157e308
+"""The largest double."""

@@ -4,9 +4,10 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import ceil
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import orjson
+import structlog
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import Message
 
@@ -14,13 +15,12 @@ from headgate_server.auth import Authenticator, Principal
 from headgate_server.clock import Clock
 from headgate_server.compat import Compat, Exchange
 from headgate_server.errors import (
-    BodyTooLarge,
     HeadgateError,
     NotFound,
     PermissionDenied,
     RateLimited,
 )
-from headgate_server.inflate import gunzip
+from headgate_server.inflate import check_size, gunzip
 from headgate_server.limits import RateLimiter
 from headgate_server.metrics import Metrics
 from headgate_server.model import Admission, RateLimit
@@ -29,6 +29,8 @@ from headgate_server.rpc import status
 from headgate_server.rpc.call import Call, Method
 from headgate_server.rpc.ingest_servicer import CODING_KEY, REPLAYED_KEY, REQUEST_KEY
 from headgate_server.rpc.interceptors import api_key
+
+log = structlog.get_logger(__name__)
 
 SERVICE = "headgate.v1.CompatService"
 PREFIX = "/compat/"
@@ -67,19 +69,23 @@ class CompatServicer:
 
     async def receive(self, call: Call) -> bytes:
         """Answer one request."""
-        address = urlsplit(call.text(PATH_KEY) or "")
-        vendor, slash, rest = address.path.removeprefix(PREFIX).partition("/")
+        address, _, query = (call.text(PATH_KEY) or "").partition("?")
+        vendor, slash, rest = address.removeprefix(PREFIX).partition("/")
         receiver = self._receivers.get(vendor)
-        if not address.path.startswith(PREFIX) or receiver is None:
+        if not address.startswith(PREFIX) or receiver is None:
             names = ", ".join(sorted(self._receivers))
             raise NotFound(f"There is no receiver {vendor[:80]!r}; there are: {names}.", reason="NO_SUCH_RECEIVER")
         call.log["receiver"] = vendor
         method = (call.text(METHOD_KEY) or "POST").upper()
         try:
-            reply = await self._answer(call, receiver, method, slash + rest, address.query)
-        except HeadgateError as error:
+            reply = await self._answer(call, receiver, method, slash + rest, query)
+        except Exception as error:
             if not call.bridged:
                 raise
+            if not isinstance(error, HeadgateError):
+                # A bug: it is told in the vendor's shape too, and where to look.
+                log.exception("call_failed", receiver=vendor, request_id=call.request_id)
+                error = status.bug(call.request_id)
             call.log["reason"] = error.reason
             code = status.http_of(error)
             reply = receiver.refusal(code, error)
@@ -141,8 +147,7 @@ async def _inflated(call: Call, body: bytes) -> bytes:
     """Return the body as the client meant it. Raises `BodyTooLarge` and `InvalidRequest`."""
     if call.text(CODING_KEY) == "gzip":
         return await asyncio.to_thread(gunzip, body, call.body_limit)
-    if len(body) > call.body_limit:
-        raise BodyTooLarge(f"The body has {len(body)} bytes, more than the {call.body_limit} that are taken at once.")
+    check_size(len(body), call.body_limit)
     return body
 
 

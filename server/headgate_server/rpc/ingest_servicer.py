@@ -4,14 +4,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TypeVar
 
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.ingest_service_pb2 import IngestResponse
-from headgate_server.errors import BodyTooLarge, EventConflict, InvalidRequest
-from headgate_server.inflate import gunzip
-from headgate_server.ingest import Ingest, Ingested
+from headgate_server.errors import EventConflict, InvalidRequest
+from headgate_server.inflate import check_size, gunzip
+from headgate_server.ingest import Ingest, Ingested, request_key
 from headgate_server.jsonbody import INLINE_BYTES
 from headgate_server.metrics import Metrics
 from headgate_server.model import Draft, Outcome, Problem, RequestKey, Scope, Status
@@ -100,8 +99,7 @@ async def _decoded(call: Call, request: _Request, read: Callable[[], _Decoded]) 
     if request.HasField("json") and call.text(CODING_KEY) == "gzip":
         return await asyncio.to_thread(_inflate_and, read, call, request)
     size = len(request.json.data) if request.HasField("json") else len(call.body)
-    if size > call.body_limit:
-        raise BodyTooLarge(f"The body has {size} bytes, more than the {call.body_limit} that are taken at once.")
+    check_size(size, call.body_limit)
     return read() if size <= INLINE_BYTES else await asyncio.to_thread(read)
 
 
@@ -115,13 +113,11 @@ def _request_key(call: Call, request: _Request) -> RequestKey | None:
     key = call.text(REQUEST_KEY)
     if key is None:
         return None
-    if not 1 <= len(key) <= 255:
-        raise InvalidRequest("An Idempotency-Key has 1 to 255 characters.", reason="INVALID_IDEMPOTENCY_KEY")
     # The serialized request holds body and options alike. Of a JSON body what was sent is what it inflates to, a
     # retry may be compressed otherwise or not at all; and the bridge does not always write the same message in the
     # same bytes.
     sent = request.SerializeToString(deterministic=True) if request.HasField("json") else call.body
-    return RequestKey(scope=call.method, key=key, fingerprint=sha256(sent).digest())
+    return request_key(call.method, key, sent)
 
 
 def _error(outcome: Outcome, problem: Problem) -> EventConflict | InvalidRequest:

@@ -46,8 +46,9 @@ class GrpcServer:
             options=(
                 # A second process on the port must fail, not share it (decision 7).
                 ("grpc.so_reuseport", 0),
-                # Above the body limit, so that the server says in its own words what is too large.
-                ("grpc.max_receive_message_length", config.body_limit + 1024 * 1024),
+                # Above the body limit, and above what Envoy lets through with its framing, so that the server says
+                # in its own words what is too large.
+                ("grpc.max_receive_message_length", config.body_limit + 2 * 1024 * 1024),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", _MAX_METADATA),
                 ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA),
@@ -141,7 +142,7 @@ def _behaviour(
         except Exception:
             # A bug: the caller learns where to look, and nothing else.
             log.exception("call_failed", method=method.full_name, request_id=call.request_id)
-            bug = HeadgateError(f"An error of the server; its log knows more under the request id {call.request_id}.")
+            bug = status.bug(call.request_id)
             call.reply_metadata.append((status.DETAILS_KEY, status.encode(bug)))
             await context.abort(grpc.StatusCode.INTERNAL, bug.message, tuple(call.reply_metadata))
         if call.reply_metadata and call.bridged:

@@ -77,6 +77,11 @@ def retry_after(error: errors.HeadgateError) -> str | None:
     return None if error.retry_after is None else str(max(1, ceil(error.retry_after)))
 
 
+def bug(request_id: str) -> errors.HeadgateError:
+    """Return what to say of an error that nobody foresaw: where to look, and nothing of it."""
+    return errors.HeadgateError(f"An error of the server; its log knows more under the request id {request_id}.")
+
+
 def encode(error: errors.HeadgateError) -> bytes:
     """Return the error as a serialized google.rpc.Status, its details within `DETAILS_LIMIT`."""
     code: int = code_of(error).grpc.value[0]

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from types import EllipsisType
 
 from headgate_server.model import (
     Admission,
@@ -92,8 +93,8 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def set_rate(self, workspace_id: int, receiver: str, rate: RateLimit | None) -> None:
-        """Set the workspace's own limit for a receiver; None for no limit at all."""
+    async def set_rate(self, workspace_id: int, receiver: str, rate: RateLimit | EllipsisType | None) -> None:
+        """Set the workspace's own limit for a receiver; None for no limit at all, ... for the receiver's own again."""
 
     @abstractmethod
     async def admit(self, workspace_id: int, receiver: str, rate: RateLimit) -> Admission:

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from types import EllipsisType
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -67,7 +68,7 @@ class SqlStore(Store):
         """Set how many events the workspace may store a month."""
         await self._write(lambda connection: sql.set_quota(connection, workspace_id, quota))
 
-    async def set_rate(self, workspace_id: int, receiver: str, rate: RateLimit | None) -> None:
+    async def set_rate(self, workspace_id: int, receiver: str, rate: RateLimit | EllipsisType | None) -> None:
         """Set the workspace's own limit for a receiver."""
         await self._write(lambda connection: sql.set_rate(connection, workspace_id, receiver, rate))
 

@@ -7,6 +7,7 @@ The append is not here: it is the hot path, and each dialect has its own.
 import json
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from types import EllipsisType
 from typing import Any
 
 from sqlalchemy import ColumnCollection, ColumnElement, Connection, Row, case, delete, func, insert, select, update
@@ -180,12 +181,14 @@ def set_quota(connection: Connection, workspace_id: int, quota: int | None) -> N
     connection.execute(update(heads).where(heads.c.workspace_id == workspace_id).values(quota=quota))
 
 
-def set_rate(connection: Connection, workspace_id: int, receiver: str, rate: RateLimit | None) -> None:
+def set_rate(connection: Connection, workspace_id: int, receiver: str, rate: RateLimit | EllipsisType | None) -> None:
     """Set the workspace's own limit for a receiver, beside those for others."""
     here = workspaces.c.id == workspace_id
     row = select(workspaces.c.rates).where(here).with_for_update()
     rates = json.loads(connection.execute(row).scalar_one() or "{}")
-    rates[receiver] = rate
+    rates.pop(receiver, None)
+    if not isinstance(rate, EllipsisType):
+        rates[receiver] = rate
     connection.execute(update(workspaces).where(here).values(rates=json.dumps(rates)))
 
 
@@ -199,7 +202,9 @@ def admit(connection: Connection, workspace_id: int, receiver: str, rate: RateLi
     new = _INSERTS[connection.dialect.name](rates_table).values(
         workspace_id=workspace_id, receiver=receiver, arrival=now + step
     )
-    due = case((rates_table.c.arrival > now, rates_table.c.arrival), else_=now)
+    # What lies further ahead than this rate ever puts it was put there by a slower one: it begins anew.
+    foreign = rates_table.c.arrival > now + slack + step + _CLOCK_SKEW
+    due = case((foreign, now), (rates_table.c.arrival > now, rates_table.c.arrival), else_=now)
     moved = new.on_conflict_do_update(
         index_elements=[rates_table.c.workspace_id, rates_table.c.receiver],
         set_={"arrival": due + step},
@@ -213,6 +218,8 @@ def admit(connection: Connection, workspace_id: int, receiver: str, rate: RateLi
     return Admission(False, 0, max(1, arrival - slack - now), max(1, arrival - now))
 
 
+_CLOCK_SKEW = 2_000_000
+"""Microseconds by which a request may have read the clock before the one whose arrival it finds."""
 _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 

@@ -129,6 +129,7 @@ def test_what_a_list_asks_for(workspace: Workspace) -> None:
         ({"search": "APPROVED"}, [2]),
         ({"search": "chen", "resource_id": "doc_8nXpQr3"}, [0, 1]),
         ({"search": 'the "Boss"'}, [3]),
+        ({"search": "null"}, []),
     ],
 )
 def test_what_a_list_matches(workspace: Workspace, query: dict[str, str], found: list[int]) -> None:

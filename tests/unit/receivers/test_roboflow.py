@@ -206,6 +206,15 @@ def test_poison_touches_its_own_position_alone(roboflow: Served, poison: bytes) 
     assert (answer.body["created"], list(answer.body["warnings"])) == (1, ["0"])
 
 
+@pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"1e-400", b"18446744073709551617", b"9" * 400])
+def test_a_number_that_no_double_holds_is_a_number(roboflow: Served, number: bytes) -> None:
+    event = json.dumps(
+        PASSED | {"eventType": "inventory_count", "eventData": {"itemCount": 0}, "customMetadata": {"n": 0}}
+    )
+    status, body, _ = roboflow.post(SINGLE, event.encode().replace(b": 0}", b": " + number + b"}"))
+    assert (status, body) == (201, {"eventId": PASSED["eventId"], "created": True})
+
+
 def test_numbers_that_no_double_holds_are_given_back_as_they_were_sent(roboflow: Served) -> None:
     body = json.dumps(PASSED).encode()[:-1] + b', "customMetadata": {"n": 12345678901234567890}}'
     assert "warnings" not in roboflow.post(SINGLE, body).body

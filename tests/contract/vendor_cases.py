@@ -1,5 +1,5 @@
-"""The five vendors as the property test sees them: events that are valid, events that are not, and the exact answer to
-a request, given what the model says became of each event.
+"""The five vendors as the property test sees them: events that are valid, events that are not, and the exact answer
+to a request, given what the model says became of each event.
 """
 
 import json
