@@ -6,7 +6,6 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-PROTOS := $(wildcard proto/headgate/v1/*.proto)
 
 .PHONY: help
 help: ## show this help
@@ -61,7 +60,7 @@ proto-check: install ## lint the protos, look for breaking changes, and see that
 	mkdir -p .build
 	$(BIN)/python -m headgate_bridge.generate --image .build/image.binpb
 	$(BIN)/buf lint .build/image.binpb --config buf.yaml
-	@# An image of the protos as they were last released lies beside them; without one there is nothing to break.
+	@# An image of the protos as they were last released lies beside them.
 	$(BIN)/buf breaking .build/image.binpb --against proto/released.binpb --config buf.yaml
 
 .PHONY: envoy-check

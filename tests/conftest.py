@@ -4,9 +4,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from headgate_server.store import Store, open_store
 from tests.support import postgres
+
+# The same examples in every run, so that a run says something of the change and not of its luck;
+# `--hypothesis-profile explore` looks for new ones. How long an example takes, or how many are filtered out, is no
+# fault of the code.
+_CALM = settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+settings.register_profile("explore", _CALM)
+settings.register_profile("fixed", _CALM, derandomize=True)
+settings.load_profile("fixed")
 
 
 def pytest_configure(config: pytest.Config) -> None:

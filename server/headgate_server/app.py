@@ -140,5 +140,6 @@ async def _watch_store(store: Store, server: GrpcServer) -> None:
 
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    (ended,) = await asyncio.gather(task, return_exceptions=True)
+    if not isinstance(ended, asyncio.CancelledError):
+        log.error("background_task_failed", task=task.get_name(), error=repr(ended))

@@ -16,9 +16,11 @@ class ServerProcess:
     process, however this dies.
     """
 
-    def __init__(self, launcher: Sequence[str], arguments: Sequence[str]):
+    def __init__(self, launcher: Sequence[str], arguments: Sequence[str], store_url: str):
         self._launcher = launcher
         self._arguments = arguments
+        # A store URL may hold a password, so it is no argument, which everybody on the machine can read.
+        self._environment = {**os.environ, "HEADGATE_STORE": store_url}
         self._process: asyncio.subprocess.Process | None = None
         self.port = 0
 
@@ -39,6 +41,7 @@ class ServerProcess:
                 "--ready-fd",
                 str(writer),
                 pass_fds=(writer,),
+                env=self._environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
             )

@@ -215,20 +215,22 @@ async def _up(options: dict[str, Any]) -> None:
     stop = _stop_signal()
     url = given.store_url(options)
     render(_bridge_config(options, options["grpc_port"]))  # a bad envoy.yaml shows before anything is started
-    async with admin.opened(url) as store:
-        first_key = await admin.create_first_key(store)
-    server = ServerProcess(launcher(), _serve_arguments(options, url))
+    grace = options["shutdown_grace"] / 2  # for Envoy's requests and then the server's own: in all what was asked for
+    server = ServerProcess(launcher(), _serve_arguments({**options, "shutdown_grace": grace}), url)
     await server.start()
     try:
         envoy = Envoy(_bridge_config(options, server.port))
         await envoy.start()
         try:
+            # Last: a key is shown once, so it is made where nothing can come between.
+            async with admin.opened(url) as store:
+                first_key = await admin.create_first_key(store)
             _greet(
                 f"{options['grpc_host']}:{server.port}", f"http://{options['http_host']}:{envoy.http_port}", first_key
             )
             ended = await _first(stop.wait(), server.wait(), envoy.wait())
         finally:
-            await envoy.stop(options["shutdown_grace"])
+            await envoy.stop(grace)
     finally:
         code = await server.stop()
     if ended == 1:
@@ -285,11 +287,8 @@ def _greet(grpc: str, rest: str, key: str | None) -> None:
     sys.stdout.flush()
 
 
-def _serve_arguments(options: dict[str, Any], url: str) -> list[str]:
-    """Return the server's part of the options as its own command line. A store URL may hold a password, so it goes
-    by environment.
-    """
-    os.environ["HEADGATE_STORE"] = url
+def _serve_arguments(options: dict[str, Any]) -> list[str]:
+    """Return the server's part of the options as its own command line, without the store."""
     names = ("grpc_host", "grpc_port", "body_limit", "batch_limit", "metrics_port", "shutdown_grace", "log_level")
     return [f"--{name.replace('_', '-')}={options[name]}" for name in names if options[name] is not None]
 

@@ -33,7 +33,10 @@ class CommitterConfig:
     up anyway.
     """
     waiting_bytes: int = 64 * 1024 * 1024
-    """Content that may wait in all: it bounds the memory of the process."""
+    """Content that may wait in all; what is still being read does not count here, but in `rpc/server.py`."""
+    parked_lanes: int = 4
+    """Workspaces that wait for their locks at once: each takes a connection, and most must be left for the others.
+    """
     workspace_share: float = 0.5
     """The share of either bound that one workspace may fill, so that the rest is left for the others."""
 
@@ -47,7 +50,8 @@ class _Waiting:
         self.submission = submission
         self.decision = decision
         self.events = max(1, len(submission.slots))
-        self.bytes = sum(len(slot.canonical) for slot in submission.slots if isinstance(slot, Draft))
+        # Twice: the payload alone, and within the content.
+        self.bytes = 2 * sum(len(slot.canonical) for slot in submission.slots if isinstance(slot, Draft))
 
     def settle(self, decision: Decision) -> None:
         if not self.decision.done():  # a caller may have gone: its events are stored all the same
@@ -84,6 +88,7 @@ class Committer:
         self._closing = False
         self._main: asyncio.Task[None] | None = None
         self._alone: set[asyncio.Task[None]] = set()
+        self._parking = asyncio.Semaphore(self._config.parked_lanes)
 
     async def submit(self, submission: Submission) -> Decision:
         """Store a submission and return what became of it, once that is durable.
@@ -209,7 +214,8 @@ class Committer:
                 events -= waiting.events
                 size -= waiting.bytes
             if group:
-                await self._append(group, wait=True)
+                async with self._parking:
+                    await self._append(group, wait=True)
         lane.parked = False
         self._drop_if_idle(workspace, lane)
 
@@ -217,18 +223,18 @@ class Committer:
         """Store a group, tell its callers, and return what the store skipped. Raises nothing."""
         try:
             decisions = await self._store.append([waiting.submission for waiting in group], wait=wait)
-        except DataRefused as error:
-            if len(group) > 1:
-                skipped: list[_Waiting] = []
-                for waiting in group:
-                    skipped += await self._append([waiting], wait=wait)
-                return skipped
-            log.error("data_refused", workspace_id=group[0].submission.workspace_id, error=str(error))
-            self._fail(group, InvalidRequest("The database refused a value of this request.", reason="DATA_REFUSED"))
+        except Unavailable as error:
+            self._fail(group, error)
             return []
         except Exception as error:
-            # Whatever it is, the callers must learn of it and the next group must be tried.
-            if not isinstance(error, Unavailable):
+            # A value that the database refuses, or a bug: one caller's, so the others must not suffer from it.
+            if len(group) > 1:
+                return await self._append_each(group, wait=wait)
+            if isinstance(error, DataRefused):
+                # The driver's own words are not logged: they quote the value.
+                log.error("data_refused", workspace_id=group[0].submission.workspace_id)
+                error = InvalidRequest("The database refused a value of this request.", reason="DATA_REFUSED")
+            else:
                 log.exception("append_failed")
             self._fail(group, error)
             return []
@@ -239,6 +245,17 @@ class Committer:
                 continue
             self._release(waiting)
             waiting.settle(decision)
+        return skipped
+
+    async def _append_each(self, group: Sequence[_Waiting], *, wait: bool) -> list[_Waiting]:
+        """Store each submission of a group alone, in order: where one is skipped, so are its workspace's later ones."""
+        skipped: list[_Waiting] = []
+        for waiting in group:
+            workspace = waiting.submission.workspace_id
+            if any(one.submission.workspace_id == workspace for one in skipped):
+                skipped.append(waiting)
+            else:
+                skipped += await self._append([waiting], wait=wait)
         return skipped
 
     def _fail(self, group: Sequence[_Waiting], error: Exception) -> None:

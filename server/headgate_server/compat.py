@@ -50,9 +50,11 @@ class Compat:
             case Take():
                 return await self._take(receiver, endpoint, workspace, request, idempotency_key)
             case Find():
-                return Exchange(endpoint.reply(await self._find(receiver, workspace, endpoint.read(request))))
+                page = await self._find(receiver, workspace, endpoint.read(request))
+                return Exchange(await asyncio.to_thread(endpoint.reply, page))
             case Get():
-                return Exchange(endpoint.reply(await self._get(receiver, endpoint, workspace, request)))
+                page = await self._get(receiver, endpoint, workspace, request)
+                return Exchange(await asyncio.to_thread(endpoint.reply, page))
             case _:
                 check = endpoint.read(request)
                 found = await verify(
@@ -112,7 +114,11 @@ class Compat:
                     after=resume,
                 )
             )
-            matching = [event for event in found.events if search.match is None or search.match(event)]
+            matching = found.events
+            if search.match is not None:
+                matching = await asyncio.to_thread(
+                    lambda match, events: list(filter(match, events)), search.match, matching
+                )
             events += matching[:wanted]
             resume = matching[wanted - 1].id if len(matching) > wanted else found.resume
             full = len(events) == search.limit or sum(len(event.data or b"") for event in events) >= PAGE_BYTES

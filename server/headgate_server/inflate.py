@@ -5,6 +5,11 @@ import zlib
 from headgate_server.errors import BodyTooLarge, InvalidRequest
 
 _GZIP = 16 + zlib.MAX_WBITS
+_SLICE = 64 * 1024
+"""Bytes that the inflater is fed at once: what it leaves of a member's last slice is copied, so it must be little.
+"""
+_MAX_MEMBERS = 1_000
+"""Members of one body. Senders write one; each costs an inflater, and an empty one takes 20 bytes."""
 
 
 def check_size(size: int, limit: int) -> None:
@@ -16,23 +21,34 @@ def check_size(size: int, limit: int) -> None:
 def gunzip(body: bytes, limit: int) -> bytes:
     """Return what a gzip body (RFC 1952, one or more members) holds; no more than `limit` bytes are ever made of it.
 
-    Raises `InvalidRequest` if it is corrupt, cut off, or followed by something else, and `BodyTooLarge` past the
-    limit.
+    Raises `InvalidRequest` if it is corrupt, cut off, followed by something else or of too many members, and
+    `BodyTooLarge` past the limit.
     """
-    inflated = b""
-    rest = body
-    while rest:
-        member = zlib.decompressobj(_GZIP)
+    inflated = bytearray()
+    view = memoryview(body)
+    at = 0
+    for _ in range(_MAX_MEMBERS):
+        if at == len(body):
+            return bytes(inflated)
+        at = _inflate_member(view, at, inflated, limit)
+    raise _corrupt(f"it has more than {_MAX_MEMBERS} members")
+
+
+def _inflate_member(view: memoryview, at: int, inflated: bytearray, limit: int) -> int:
+    """Append what the member that begins at `at` holds, and return where it ends."""
+    member = zlib.decompressobj(_GZIP)
+    while not member.eof:
+        fed = view[at : at + _SLICE]
+        if not fed:
+            raise _corrupt("it is cut off")
         try:
-            inflated += member.decompress(rest, limit + 1 - len(inflated))
+            inflated += member.decompress(fed, limit + 1 - len(inflated))
         except zlib.error:
             raise _corrupt("it is corrupt") from None
         if len(inflated) > limit:
             raise BodyTooLarge(f"The body inflates to more than the {limit} bytes that are taken at once.")
-        if not member.eof:
-            raise _corrupt("it is cut off")
-        rest = member.unused_data
-    return inflated
+        at += len(fed) - len(member.unused_data) - len(member.unconsumed_tail)
+    return at
 
 
 def _corrupt(why: str) -> InvalidRequest:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
+from headgate_server.clock import Clock, system_clock
 from headgate_server.committer import Committer
 from headgate_server.differ import differing_paths
 from headgate_server.errors import InvalidRequest, RequestKeyReused, Unavailable
 from headgate_server.model import (
     Draft,
-    Head,
     KeyReused,
     Outcome,
     Problem,
@@ -53,9 +53,10 @@ class Ingested(NamedTuple):
 class Ingest:
     """Takes slots, each a draft or the problem that makes it none, to outcomes."""
 
-    def __init__(self, store: Store, committer: Committer):
+    def __init__(self, store: Store, committer: Committer, clock: Clock = system_clock):
         self._store = store
         self._committer = committer
+        self._clock = clock
 
     async def __call__(
         self,
@@ -109,9 +110,15 @@ class Ingest:
 
     async def _predict(self, submission: Submission) -> list[Outcome]:
         """Decide as the store would, on what it holds now and without its lock, and forget what would be linked."""
+        workspace = submission.workspace_id
+        head, usage = await self._store.head(workspace), await self._store.usage(workspace)
         dedupes = [slot.dedupe for slot in submission.slots if isinstance(slot, Draft) and slot.dedupe is not None]
-        known = await self._store.lookup(submission.workspace_id, dedupes) if dedupes else {}
-        settlement = Settlement(submission.workspace_id, Head(0, bytes(32), 0), known, {}, 0)
+        known = await self._store.lookup(workspace, dedupes) if dedupes else {}
+        # What was stored between these reads is older than anything that would be linked now.
+        newest = max((link.sequence for link in known.values()), default=0)
+        settlement = Settlement(
+            workspace, head._replace(sequence=max(head.sequence, newest)), known, {}, self._clock(), usage
+        )
         decision = settlement.decide(submission)
         assert isinstance(decision, Settled)  # noqa: S101 - there is no request key, so nothing to replay
         stored = {link.id for link in known.values()}

@@ -31,6 +31,8 @@ def configure(level: str) -> None:
         cache_logger_on_first_use=True,
     )
     # Libraries that log by the standard library's means are heard only where something is wrong.
+    # grpc prints a header that is not UTF-8 whole, and it may be somebody's key.
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
 
 

@@ -194,7 +194,7 @@ ABORTED = Problem(
     retryable=True,
 )
 QUOTA_EXCEEDED = Problem(
-    "QUOTA_EXCEEDED", "", "The workspace has stored as many events as its quota allows this month.", retryable=False
+    "QUOTA_EXCEEDED", "", "The workspace has stored as many events as its quota allows this month.", retryable=True
 )
 
 

@@ -96,9 +96,13 @@ def test_health(edge: Edge) -> None:
     for service in ("", "headgate.v1.IngestService"):
         answer = health.Check(health_pb2.HealthCheckRequest(service=service))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
-    watch = health.Watch(health_pb2.HealthCheckRequest())
-    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-    watch.cancel()
+
+
+def test_what_needs_no_key_cannot_be_held_open(edge: Edge) -> None:
+    """A stream that lasts for ever is for those who reach the server itself."""
+    with pytest.raises(grpc.RpcError) as refused:
+        next(health_pb2_grpc.HealthStub(edge.channel).Watch(health_pb2.HealthCheckRequest()))
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_reflection(edge: Edge) -> None:

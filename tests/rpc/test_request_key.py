@@ -4,8 +4,10 @@ import asyncio
 
 import grpc
 import pytest
+from google.protobuf.struct_pb2 import Struct, Value
 
-from headgate.v1.ingest_service_pb2 import BatchIngestRequest, IngestRequest
+from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest
+from headgate.v1.ingest_service_pb2 import BatchIngestRequest, BatchIngestResponse, IngestRequest
 from headgate_server.model import Scope
 from tests.support import database
 from tests.support.calls import Caller, event, refused, statuses
@@ -124,3 +126,18 @@ async def test_a_key_of_255_characters_from_a_stub(caller: Caller) -> None:
     metadata = (*caller.metadata, ("idempotency-key", "k" * 255))
     first, again = [await caller.ingest.BatchIngest(request, metadata=metadata) for _ in range(2)]
     assert first == again
+
+
+@on_sqlite
+async def test_a_retry_whose_struct_is_written_in_another_order(caller: Caller) -> None:
+    """A sender may write a map's entries in any order, and after a restart often does."""
+    one, two = (Struct(fields={name: Value(bool_value=True)}).SerializeToString() for name in "ab")
+    batches = [
+        RawBatchIngestRequest(events=[b"\x0a\x01t\x2a" + bytes([len(data)]) + data]).SerializeToString()
+        for data in (one + two, two + one)
+    ]
+    metadata = (*caller.metadata, ("idempotency-key", "r"))
+    first, again = [await caller.send(batch, BatchIngestResponse, metadata=metadata) for batch in batches]
+    assert batches[0] != batches[1]
+    assert first == again
+    assert await caller.stored() == 1

@@ -95,7 +95,7 @@ async def test_a_group_ends_at_its_bound_of_events_but_splits_no_submission() ->
 
 
 async def test_a_group_ends_at_its_bound_of_bytes() -> None:
-    bench = Bench(config=CommitterConfig(group_bytes=1000))
+    bench = Bench(config=CommitterConfig(group_bytes=2000))
     calls = await bench.calls(*(events(1, 1, "x" * size) for size in (600, 600, 5000, 1)))
     groups = []
     for _ in range(3):
@@ -339,9 +339,7 @@ async def test_what_is_skipped_when_tried_alone_waits_for_its_lock() -> None:
     await bench.drain()
 
 
-@pytest.mark.parametrize(
-    "error", [Unavailable("The store is away."), OutcomeUnknown("Nobody knows."), RuntimeError("a bug of the store")]
-)
+@pytest.mark.parametrize("error", [Unavailable("The store is away."), OutcomeUnknown("Nobody knows.")])
 async def test_every_caller_of_a_group_hears_of_its_failure_and_the_next_group_is_tried(error: Exception) -> None:
     bench = Bench()
     calls = await bench.calls(events(1, 1), events(2, 1))
@@ -353,6 +351,18 @@ async def test_every_caller_of_a_group_hears_of_its_failure_and_the_next_group_i
             await ends(call)
     (await bench.store.next()).finish()
     await ends(later)
+    await bench.drain()
+
+
+async def test_a_bug_met_by_one_caller_is_not_the_others() -> None:
+    bench = Bench()
+    first, second = await bench.calls(events(1, 1), events(2, 1))
+    (await bench.store.next()).fail(RuntimeError("a bug"))
+    (await bench.store.next()).fail(RuntimeError("a bug"))
+    (await bench.store.next()).finish()
+    with pytest.raises(RuntimeError):
+        await ends(first)
+    await ends(second)
     await bench.drain()
 
 

@@ -1,5 +1,6 @@
 """headgate.v1.EventService."""
 
+import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -15,6 +16,8 @@ from headgate_server.store import Store
 SERVICE = "headgate.v1.EventService"
 _DEFAULT_PAGE = 50
 _LARGEST_PAGE = 1_000
+_INLINE_EVENTS = 100
+"""A longer page is written on a thread, so that other calls are not held up."""
 
 
 class EventServicer:
@@ -50,10 +53,14 @@ class EventServicer:
         workspace_id = call.caller.workspace.id
         page = await self._store.events(_query(workspace_id, request))
         token = page_token(page.resume, workspace_id, request)
-        return call.answer(
-            lambda: ListEventsResponse(events=map(wire.event_message, page.events), next_page_token=token),
-            lambda: {"events": [wire.event_json(event) for event in page.events], "next_page_token": token},
-        )
+
+        def answer() -> bytes:
+            return call.answer(
+                lambda: ListEventsResponse(events=map(wire.event_message, page.events), next_page_token=token),
+                lambda: {"events": [wire.event_json(event) for event in page.events], "next_page_token": token},
+            )
+
+        return answer() if len(page.events) <= _INLINE_EVENTS else await asyncio.to_thread(answer)
 
 
 def _query(workspace_id: int, request: ListEventsRequest) -> EventQuery:

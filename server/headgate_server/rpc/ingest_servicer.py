@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from google.protobuf.message import DecodeError
+
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
+from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import IngestResponse
 from headgate_server.errors import EventConflict, InvalidRequest
 from headgate_server.inflate import check_size, gunzip
@@ -116,8 +119,28 @@ def _request_key(call: Call, request: _Request) -> RequestKey | None:
     # The serialized request holds body and options alike. Of a JSON body what was sent is what it inflates to, a
     # retry may be compressed otherwise or not at all; and the bridge does not always write the same message in the
     # same bytes.
-    sent = request.SerializeToString(deterministic=True) if request.HasField("json") else call.body
+    sent = request.SerializeToString(deterministic=True) if request.HasField("json") else _in_one_order(request)
     return request_key(call.method, key, sent)
+
+
+def _in_one_order(request: _Request) -> bytes:
+    """Return a protobuf request with every event written anew: senders write the members of a Struct in any order,
+    and a client that was restarted may write the same event in other bytes.
+    """
+    if isinstance(request, RawIngestRequest):
+        one = RawIngestRequest(event=_written_anew(request.event), validate_only=request.validate_only)
+        return one.SerializeToString(deterministic=True)
+    batch = RawBatchIngestRequest(
+        events=map(_written_anew, request.events), atomic=request.atomic, validate_only=request.validate_only
+    )
+    return batch.SerializeToString(deterministic=True)
+
+
+def _written_anew(event: bytes) -> bytes:
+    try:
+        return Event.FromString(event).SerializeToString(deterministic=True)
+    except DecodeError:
+        return event
 
 
 def _error(outcome: Outcome, problem: Problem) -> EventConflict | InvalidRequest:

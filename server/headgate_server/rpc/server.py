@@ -12,9 +12,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from headgate_server.errors import HeadgateError, SetupError
+from headgate_server.errors import HeadgateError, Overloaded, SetupError
 from headgate_server.rpc import status
-from headgate_server.rpc.call import Call, Method
+from headgate_server.rpc.call import Call, Handler, Method
 from headgate_server.rpc.interceptors import Interceptor, compose
 
 log = structlog.get_logger(__name__)
@@ -34,7 +34,13 @@ class ServerConfig:
     body_limit: int = 8 * 1024 * 1024
     """Bytes of one request: a thousand events of 8 KiB."""
     concurrent_calls: int = 2_000
-    """Calls in progress; further ones are refused by grpc itself with RESOURCE_EXHAUSTED."""
+    """Calls in progress; further ones are refused at once. Streams of health and reflection do not count: whoever
+    holds them needs no key, and must not shut out those who have one.
+    """
+    bytes_in_progress: int = 128 * 1024 * 1024
+    """Bodies of the calls in progress, which take some times as much memory while they are read; past it calls are
+    refused.
+    """
 
 
 class GrpcServer:
@@ -53,14 +59,14 @@ class GrpcServer:
                 ("grpc.max_metadata_size", _MAX_METADATA),
                 ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA),
             ),
-            maximum_concurrent_rpcs=config.concurrent_calls,
         )
         self._health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        load = _Load(config)
         services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
         for method in methods:
             services.setdefault(method.service, {})[method.name] = grpc.unary_unary_rpc_method_handler(
-                _behaviour(method, interceptors, config.body_limit)
+                _behaviour(method, interceptors, load)
             )
         for name, handlers in services.items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
@@ -121,11 +127,40 @@ class _MethodsToo:
             return self._pool.FindFileContainingSymbol(service)
 
 
+class _Load:
+    """How much is in progress, over all methods."""
+
+    def __init__(self, config: ServerConfig):
+        self.config = config
+        self._calls = 0
+        self._bytes = 0
+
+    def bounded(self, handler: Handler) -> Handler:
+        """Refuse calls past the bounds; one that is alone is never too large."""
+
+        async def admitted(call: Call) -> bytes:
+            size = len(call.body)
+            if self._calls >= self.config.concurrent_calls or (
+                self._calls and self._bytes + size > self.config.bytes_in_progress
+            ):
+                raise Overloaded("Too many calls are in progress; nothing of this one was done.")
+            self._calls += 1
+            self._bytes += size
+            try:
+                return await handler(call)
+            finally:
+                self._calls -= 1
+                self._bytes -= size
+
+        return admitted
+
+
 def _behaviour(
-    method: Method, interceptors: Sequence[Interceptor], body_limit: int
+    method: Method, interceptors: Sequence[Interceptor], load: "_Load"
 ) -> Callable[[bytes, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
     """Return what grpc calls: bytes and context in, bytes out; errors end the call with their code and details."""
-    handler = compose(interceptors, method)
+    handler = load.bounded(compose(interceptors, method))
+    body_limit = load.config.body_limit
 
     async def behaviour(body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         call = Call(method.full_name, body, dict(context.invocation_metadata() or ()), context, body_limit)

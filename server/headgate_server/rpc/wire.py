@@ -20,6 +20,10 @@ three.
 """
 
 
+_STRUCT_BYTES = 64 * 1024
+"""Of JSON that is written as a Struct: a microsecond a member, for a reader as for us. What is larger stays JSON."""
+
+
 def result_message(index: int, outcome: Outcome) -> EventResult:
     """Return one outcome as a message."""
     result = EventResult()
@@ -171,6 +175,8 @@ def event_json(event: StoredEvent) -> dict[str, Any]:
 
 def exact_struct(data: bytes) -> Struct | None:
     """Return canonical JSON as a Struct, None where a Struct would change a number or nest too deep for a parser."""
+    if len(data) > _STRUCT_BYTES:
+        return None
     struct = Struct()
     return struct if _fill_struct(struct, jsonbody.read_exact(data), 1) else None
 

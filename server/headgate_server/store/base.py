@@ -109,5 +109,10 @@ class SqlStore(Store):
         return await self._write(lambda connection: sql.revoke_key(connection, key_id, at))
 
     async def purge_answers(self) -> int:
-        """Delete the stored answers whose time is over."""
-        return await self._write(lambda connection: sql.purge_answers(connection, self._now(connection)))
+        """Delete the stored answers whose time is over, a chunk at a time."""
+        purged = 0
+        while True:
+            chunk = await self._write(lambda connection: sql.purge_answers(connection, self._now(connection)))
+            purged += chunk
+            if chunk < sql.PURGE_CHUNK:
+                return purged

@@ -29,7 +29,8 @@ from headgate_server.store.schema import workspaces
 T = TypeVar("T")
 
 POOL = 4
-"""Connections that are kept, for appends and for reads each: few large transactions are faster than many small ones."""
+"""Connections that are kept, for appends and for reads each: few large transactions are faster than many small ones.
+"""
 
 OVERFLOW = 4
 """Connections beyond these while heads of stuck workspaces are waited for."""
@@ -48,7 +49,8 @@ ATTEMPTS = 3
 """How often an append is tried if another transaction or a lost connection gets in its way before COMMIT is sent."""
 
 OLDEST_SERVER = 17
-"""The first whose index scans look up a set of identities in one go and in order, which the append's plans rely on."""
+"""The first whose index scans look up a set of identities in one go and in order, which the append's plans rely on.
+"""
 
 
 class PostgresStore(SqlStore):
@@ -137,7 +139,8 @@ class PostgresStore(SqlStore):
             raise OutcomeUnknown("The store's database was lost while it committed, and cannot be asked.") from error
 
     async def _look_up(self, landmark: Landmark) -> bool:
-        # Not from the pool, whose connections most likely were lost as well; and also while the store is being closed.
+        # Not from the pool, whose connections most likely were lost as well; and also while the store is being
+        # closed.
         connection = await _connect(self._url)
         try:
             return await was_committed(connection, landmark)
@@ -165,7 +168,8 @@ class PostgresStore(SqlStore):
         """Count one request against a rate limit."""
 
         def count(connection: Connection) -> Admission:
-            # A limit that forgets some requests in a power cut is still a limit; an fsync a request is not to be had.
+            # A limit that forgets some requests in a power cut is still a limit; an fsync a request is not to be
+            # had.
             connection.execute(text("SET LOCAL synchronous_commit = off"))
             return sql.admit(connection, workspace_id, receiver, rate, self._now(connection))
 
@@ -237,6 +241,7 @@ def _engine(connect: Callable[[], Any], isolation_level: str) -> AsyncEngine:
         "postgresql+asyncpg://",
         async_creator=connect,
         isolation_level=isolation_level,
+        hide_parameters=True,  # an error's text may end in a log, and must hold no content
         pool_size=POOL,
         max_overflow=OVERFLOW,
         pool_timeout=CONNECT_TIMEOUT,

@@ -10,7 +10,19 @@ from hashlib import sha256
 from types import EllipsisType
 from typing import Any
 
-from sqlalchemy import ColumnCollection, ColumnElement, Connection, Row, case, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnCollection,
+    ColumnElement,
+    Connection,
+    Row,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from headgate_server import ledger
@@ -310,9 +322,19 @@ def revoke_key(connection: Connection, key_id: str, at: int) -> bool:
     return connection.execute(revoked).rowcount > 0
 
 
+PURGE_CHUNK = 500
+"""Answers that one transaction deletes: each may be large, and on SQLite every append waits behind it."""
+
+
 def purge_answers(connection: Connection, now: int) -> int:
-    """Delete the stored answers whose time was over at `now`; return how many."""
-    return connection.execute(delete(answers).where(answers.c.created_at <= now - ANSWER_LIFETIME)).rowcount
+    """Delete some of the stored answers whose time was over at `now`, at most `PURGE_CHUNK`; return how many."""
+    key = tuple_(answers.c.workspace_id, answers.c.scope, answers.c.key)
+    over = (
+        select(answers.c.workspace_id, answers.c.scope, answers.c.key)
+        .where(answers.c.created_at <= now - ANSWER_LIFETIME)
+        .limit(PURGE_CHUNK)
+    )
+    return connection.execute(delete(answers).where(key.in_(over))).rowcount
 
 
 def identities(group: Iterable[Submission]) -> list[bytes]:

@@ -201,6 +201,7 @@ def _engine(path: Path, begin: str, *, pool_size: int) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         module=driver,
+        hide_parameters=True,  # an error's text may end in a log, and must hold no content
         pool_size=pool_size,
         max_overflow=0,
         connect_args={"timeout": BUSY_TIMEOUT},
@@ -241,7 +242,8 @@ def _transaction(engine: Engine, wait: bool) -> Iterator[Connection]:
             try:
                 transaction.commit()
             except DBAPIError as error:
-                # The log's last page may have reached the disk although the sync failed: after a crash it would count.
+                # The log's last page may have reached the disk although the sync failed: after a crash it would
+                # count.
                 if _code(error) == driver.SQLITE_IOERR:
                     raise OutcomeUnknown("The disk failed while the store committed.") from error
                 raise
