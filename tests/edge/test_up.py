@@ -174,6 +174,9 @@ def test_a_port_in_use(tmp_path: Path, option: str) -> None:
         said = _refused("up", "--data-dir", str(tmp_path), *arguments)
     assert str(port) in said
     assert "in use" in said
+    # The key is shown once, so a start that failed must not have made it.
+    with Up("--data-dir", str(tmp_path), folder=tmp_path) as up:
+        assert up.key
 
 
 @pytest.mark.parametrize(

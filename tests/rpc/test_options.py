@@ -1,6 +1,7 @@
 """`atomic` and `validate_only`."""
 
 from tests.support.calls import Caller, event, statuses
+from tests.support.inprocess import Service
 from tests.support.marks import on_sqlite
 
 
@@ -42,3 +43,19 @@ async def test_validate_only_neither_uses_nor_takes_a_request_key(caller: Caller
     assert (statuses(predicted), replayed) == (["accepted"], False)
     stored, replayed = await caller.keyed("r", event("k"))
     assert (statuses(stored), replayed) == (["accepted"], False)
+
+
+async def test_validate_only_says_what_the_call_would(service: Service, caller: Caller) -> None:
+    """Whatever the options: the same fates, and the same stored event behind a conflict."""
+    await caller.batch(event("k", {"n": 1}))
+    request = (event("k", {"n": 2}), event("a"), event("b"), event("c"))
+    workspace = await service.store.workspace("acme")
+    assert workspace is not None
+    await service.store.set_quota(workspace.id, 2)
+    for atomic in (True, False):
+        predicted = await caller.batch(*request, atomic=atomic, validate_only=True)
+        real = await caller.batch(*request, atomic=atomic)
+        assert statuses(predicted) == statuses(real)
+        assert predicted.results[0] == real.results[0]
+        assert predicted.results[0].id
+    assert statuses(real) == ["conflict", "accepted", "rejected", "rejected"]
