@@ -14,6 +14,7 @@ import structlog
 
 from headgate_server.errors import InvalidRequest, Overloaded, Unavailable
 from headgate_server.model import Decision, Draft, Submission
+from headgate_server.settle import AnswerFailed
 from headgate_server.store import DataRefused, Store
 
 log = structlog.get_logger(__name__)
@@ -223,18 +224,16 @@ class Committer:
         """Store a group, tell its callers, and return what the store skipped. Raises nothing."""
         try:
             decisions = await self._store.append([waiting.submission for waiting in group], wait=wait)
-        except Unavailable as error:
-            self._fail(group, error)
-            return []
         except Exception as error:
-            # A value that the database refuses, or a bug: one caller's, so the others must not suffer from it.
-            if len(group) > 1:
+            # Whatever it is, the callers must learn of it and the next group must be tried. Only of two errors is it
+            # known that nothing was stored and that it is one caller's: then each is tried alone.
+            if isinstance(error, (DataRefused, AnswerFailed)) and len(group) > 1:
                 return await self._append_each(group, wait=wait)
             if isinstance(error, DataRefused):
                 # The driver's own words are not logged: they quote the value.
                 log.error("data_refused", workspace_id=group[0].submission.workspace_id)
                 error = InvalidRequest("The database refused a value of this request.", reason="DATA_REFUSED")
-            else:
+            elif not isinstance(error, Unavailable):
                 log.exception("append_failed")
             self._fail(group, error)
             return []

@@ -6,7 +6,7 @@ under that lock; then it writes what the settlement says and commits.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from headgate_server import ledger, timestamps
@@ -30,6 +30,10 @@ from headgate_server.model import (
     Submission,
     Usage,
 )
+
+
+class AnswerFailed(Exception):
+    """A submission's `encode` failed, which is a bug. Stores settle before they commit, so nothing was stored."""
 
 
 class Settlement:
@@ -72,7 +76,7 @@ class Settlement:
                 return Replayed(earlier.answer) if earlier.fingerprint == request.fingerprint else KeyReused()
         outcomes = self._decide_slots(submission)
         if request is not None and submission.encode is not None and not _is_refused(outcomes):
-            answer = submission.encode(outcomes)
+            answer = _encoded(submission.encode, outcomes)
             self._answers[request.scope, request.key] = StoredAnswer(request.fingerprint, answer)
             self.new_answers.append((request, answer))
         return Settled(outcomes)
@@ -205,6 +209,13 @@ def _is_refused(outcomes: Sequence[Outcome]) -> bool:
     return not any(outcome.status in STORED for outcome in outcomes) and any(
         outcome.problem is QUOTA_EXCEEDED for outcome in outcomes
     )
+
+
+def _encoded(encode: Callable[[Sequence[Outcome]], bytes], outcomes: Sequence[Outcome]) -> bytes:
+    try:
+        return encode(outcomes)
+    except Exception as error:
+        raise AnswerFailed("the answer to a request could not be encoded") from error
 
 
 def _same_content(draft: Draft, earlier: Link) -> bool:

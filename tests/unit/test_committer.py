@@ -8,6 +8,7 @@ import pytest
 from headgate_server.committer import Committer, CommitterConfig
 from headgate_server.errors import InvalidRequest, OutcomeUnknown, Overloaded, Unavailable
 from headgate_server.model import Decision, Submission
+from headgate_server.settle import AnswerFailed
 from headgate_server.store import DataRefused
 from tests.support.drafts import draft, submission
 from tests.unit.gatedstore import GatedStore, decision, ends
@@ -339,7 +340,9 @@ async def test_what_is_skipped_when_tried_alone_waits_for_its_lock() -> None:
     await bench.drain()
 
 
-@pytest.mark.parametrize("error", [Unavailable("The store is away."), OutcomeUnknown("Nobody knows.")])
+@pytest.mark.parametrize(
+    "error", [Unavailable("The store is away."), OutcomeUnknown("Nobody knows."), RuntimeError("a bug of the store")]
+)
 async def test_every_caller_of_a_group_hears_of_its_failure_and_the_next_group_is_tried(error: Exception) -> None:
     bench = Bench()
     calls = await bench.calls(events(1, 1), events(2, 1))
@@ -357,10 +360,10 @@ async def test_every_caller_of_a_group_hears_of_its_failure_and_the_next_group_i
 async def test_a_bug_met_by_one_caller_is_not_the_others() -> None:
     bench = Bench()
     first, second = await bench.calls(events(1, 1), events(2, 1))
-    (await bench.store.next()).fail(RuntimeError("a bug"))
-    (await bench.store.next()).fail(RuntimeError("a bug"))
+    (await bench.store.next()).fail(AnswerFailed("a bug"))
+    (await bench.store.next()).fail(AnswerFailed("a bug"))
     (await bench.store.next()).finish()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(AnswerFailed):
         await ends(first)
     await ends(second)
     await bench.drain()

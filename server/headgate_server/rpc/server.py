@@ -1,7 +1,7 @@
 """The gRPC server: methods onto a port, errors onto codes."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -159,7 +159,8 @@ def _behaviour(
     method: Method, interceptors: Sequence[Interceptor], load: "_Load"
 ) -> Callable[[bytes, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
     """Return what grpc calls: bytes and context in, bytes out; errors end the call with their code and details."""
-    handler = load.bounded(compose(interceptors, method))
+    # Innermost: a refusal has a request id and is logged, and who has no key takes no place.
+    handler = compose(interceptors, replace(method, handler=load.bounded(method.handler)))
     body_limit = load.config.body_limit
 
     async def behaviour(body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:

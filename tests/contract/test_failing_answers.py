@@ -1,0 +1,24 @@
+"""A bug in encoding one caller's answer stores nothing and leaves the store fit for the next."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from headgate_server.model import Outcome
+from headgate_server.settle import AnswerFailed
+from headgate_server.store import Store
+from tests.support.drafts import append, draft, request, submission
+
+
+def _broken(outcomes: Sequence[Outcome]) -> bytes:
+    raise TypeError("not serialisable")
+
+
+async def test_nothing_of_the_group_is_stored(store: Store, workspace: int) -> None:
+    failing = replace(request(workspace, "r", draft("b")), encode=_broken)
+    with pytest.raises(AnswerFailed):
+        await store.append([submission(workspace, draft("a")), failing])
+    assert (await store.head(workspace)).sequence == 0
+    (outcome,) = await append(store, workspace, draft("a"))
+    assert outcome.status == "accepted"
