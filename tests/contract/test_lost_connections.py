@@ -11,6 +11,7 @@ from headgate_server.store import Store, open_store, postgres, postgres_append
 from tests.support import database
 from tests.support.drafts import append, draft, request
 from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 
 async def _workspace(url: str) -> int:
@@ -106,6 +107,23 @@ async def test_a_connection_lost_before_commit_is_tried_again(
             await store.close()
 
 
+async def test_a_connection_that_has_said_its_last_word_is_lost(postgres_url: str, tmp_path: Path) -> None:
+    workspace = await _workspace(postgres_url)
+    async with Proxy(tmp_path, postgres_url, "before") as proxy:
+        store = await _opened(proxy, times=0)
+        try:
+            assert await _statuses(store, workspace, "a") == ["accepted"]
+            await store.head(workspace)
+            proxy.lingering = True
+            await database.execute(postgres_url, _END_OTHERS)
+            await until(lambda: _both_linger(proxy))
+            proxy.lingering = False
+            assert await _statuses(store, workspace, "a", "b") == ["duplicate", "accepted"]
+            assert (await store.head(workspace)).sequence == 2
+        finally:
+            await store.close()
+
+
 async def test_a_database_that_stays_away_is_unavailable(postgres_url: str, tmp_path: Path) -> None:
     workspace = await _workspace(postgres_url)
     async with Proxy(tmp_path, postgres_url, "before", b"COPY") as proxy:
@@ -175,6 +193,10 @@ _END_OTHERS = (
     "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
+
+
+async def _both_linger(proxy: Proxy) -> bool:
+    return proxy.lingered == 2
 
 
 async def _opened(proxy: Proxy, *, times: int = 1) -> Store:

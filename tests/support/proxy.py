@@ -16,7 +16,8 @@ class Proxy:
 
     `moment` says when: "before" the message goes on, "after" the server answered it (the client never hears the
     answer), or "late": at once for the client, while the server gets the message only when another client says
-    `release`. With `deaf` no connection is taken after the first loss.
+    `release`. With `deaf` no connection is taken after the first loss. With `lingering` a connection that the server
+    ended stays open for the client, which hears the server's last words and nothing more; `lingered` then counts it.
     """
 
     def __init__(self, folder: Path, url: str, moment: str, trigger: bytes = b"COMMIT\0"):
@@ -24,6 +25,8 @@ class Proxy:
         self.url = f"postgresql://postgres@{parts.path}?host={folder}"
         self.lost = 0
         self.deaf = False
+        self.lingering = False
+        self.lingered = 0
         self.release = b"FOR NO KEY UPDATE"
         self._path = folder / _SOCKET
         self._upstream = Path(parse_qs(parts.query)["host"][0]) / _SOCKET
@@ -55,7 +58,7 @@ class Proxy:
             if self.deaf and self.lost:
                 return
             server, upstream = await asyncio.open_unix_connection(self._upstream)
-            answers = asyncio.ensure_future(_pump(server, writer))
+            answers = asyncio.ensure_future(self._answer(server, writer))
             try:
                 await self._forward(reader, writer, server, upstream, answers)
             finally:
@@ -97,10 +100,12 @@ class Proxy:
             await server.read(65536)
             return
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while said := await reader.read(65536):
-            writer.write(said)
-            await writer.drain()
-        writer.close()
+    async def _answer(self, server: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while said := await server.read(65536):
+                writer.write(said)
+                await writer.drain()
+            if self.lingering:
+                self.lingered += 1
+            else:
+                writer.close()

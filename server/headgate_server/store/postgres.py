@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import asyncpg
@@ -44,6 +44,9 @@ server's, so that it passes only if the server or the way to it is gone."""
 
 RESOLVE_DEADLINE = 10.0
 """Seconds to find out whether a COMMIT happened. By then the server has ended a transaction that was left idle."""
+
+CLOSE_DEADLINE = 5.0
+"""Seconds for all connections to be closed; nothing is in flight on them any more."""
 
 ATTEMPTS = 3
 """How often an append is tried if another transaction or a lost connection gets in its way before COMMIT is sent."""
@@ -184,8 +187,11 @@ class PostgresStore(SqlStore):
     async def close(self) -> None:
         """Finish what is under way and let go of every connection."""
         self._closed = True
-        await self._appending.dispose()
-        await self._reading.dispose()
+        # Each connection says goodbye and hears the server hang up; one that is dead would be waited for without end.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_DEADLINE):
+                await self._appending.dispose()
+                await self._reading.dispose()
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         try:

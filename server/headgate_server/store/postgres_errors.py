@@ -1,6 +1,6 @@
 """The one place where errors of PostgreSQL, asyncpg and SQLAlchemy become those of the `Store` promise."""
 
-from asyncpg import InterfaceError, PostgresError
+from asyncpg import InterfaceError, InternalClientError, PostgresError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from headgate_server.errors import Unavailable
@@ -9,6 +9,7 @@ from headgate_server.store import DataRefused
 DRIVER_ERRORS = (
     PostgresError,
     InterfaceError,
+    InternalClientError,
     SQLAlchemyError,
     OSError,
     TimeoutError,
@@ -59,8 +60,10 @@ def is_disconnect(error: BaseException) -> bool:
     error = _driver_error(error)
     state = _state(error)
     # Connection exceptions, and shutdown, crash or start-up of the server; without a state, what asyncpg says of a
-    # closed socket.
-    return state[:2] in ("08", "57") or (not state and isinstance(error, (OSError, InterfaceError)))
+    # closed socket, or of one that has said its last word and is not closed yet.
+    return state[:2] in ("08", "57") or (
+        not state and isinstance(error, (OSError, InterfaceError, InternalClientError))
+    )
 
 
 def describe(error: BaseException) -> str:
