@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from headgate_server import canonical
 from headgate_server.canonical import MAX_DEPTH, Number, Unrepresentable
 from headgate_server.errors import InvalidRequest
 from headgate_server.model import Problem
@@ -59,15 +60,36 @@ def read_one(body: bytes) -> Any:
     return _Reader(body, None).read() if value is None else value
 
 
+def canonical_object(text: bytes) -> bytes | None:
+    """Return the canonical form of JSON text that holds one ordinary object, as most do, in one step: what `read_one`
+    and `canonical.encode` return. None where it takes those two, or the text is no such thing.
+    """
+    if not _is_ordinary(text):
+        return None
+    try:
+        value = orjson.loads(text)
+        if type(value) is not dict:
+            return None
+        written = canonical.encode(value)
+    except (orjson.JSONDecodeError, Unrepresentable):
+        return None
+    return written if text.count(b":") == written.count(b":") else None
+
+
 def read_exact(text: bytes) -> Any:
     """Read JSON that this program wrote itself, every number as its `Number`, the text that it has there."""
     return json.loads(text, parse_float=Number, parse_int=Number)
 
 
-# What matters of each byte when looking for numbers: a digit or point, an exponent's letter, anything else.
-_SHAPE = bytes(0x30 if chr(byte) in "0123456789." else 0x65 if chr(byte) in "eE" else 0x20 for byte in range(256))
+# What matters of each byte when looking for numbers: a digit or point, an exponent's letter, a minus, anything else.
+_SHAPE = bytes(
+    0x30 if chr(byte) in "0123456789." else 0x65 if chr(byte) in "eE" else 0x2D if chr(byte) == "-" else 0x20
+    for byte in range(256)
+)
 _LONG = b"0" * 17
 _LONG_WITH_EXPONENT = b"0" * 16 + b"e"
+_PERHAPS_LONG = b"0" * 16
+_PERHAPS_TINY = b"0e-000"
 _BEFORE_A_NUMBER = b":,[ \t\n\r"
 
 
@@ -84,18 +106,26 @@ def _read_fast(body: bytes) -> Any:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    shape = body.translate(_SHAPE)
-    if _holds_long_number(_LONG, shape, body) or _holds_long_number(_LONG_WITH_EXPONENT, shape, body):
-        return None
-    if _holds_tiny_number(b"e-", body) or _holds_tiny_number(b"E-", body):
-        return None
-    if b"\\" in body and b"\\u003" in body:  # perhaps an escaped colon, which would spoil the count
+    if not _is_ordinary(body):
         return None
     try:
         again = orjson.dumps(value)
     except orjson.JSONEncodeError:  # more than 254 levels
         return None
     return value if body.count(b":") == again.count(b":") else None
+
+
+def _is_ordinary(body: bytes) -> bool:
+    """Whether orjson changes no number of a body, and no colon is hidden by an escape."""
+    shape = body.translate(_SHAPE)
+    if _PERHAPS_LONG in shape and (
+        _holds_long_number(_LONG, shape, body) or _holds_long_number(_LONG_WITH_EXPONENT, shape, body)
+    ):
+        return False
+    if _PERHAPS_TINY in shape and (_holds_tiny_number(b"e-", body) or _holds_tiny_number(b"E-", body)):
+        return False
+    # Perhaps an escaped colon, which would spoil the count.
+    return not (b"\\" in body and b"\\u003" in body)
 
 
 def _holds_long_number(pattern: bytes, shape: bytes, body: bytes) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 NATIVE = "native"
 """The receiver of Headgate's own API."""
@@ -52,7 +52,10 @@ class Problem(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """An event that passed validation and is not stored yet. `validate.py` makes them."""
+    """An event that passed validation and is not stored yet. `validate.py` makes them.
+
+    Up to `commitment` the fields are those of `StoredEvent`, in the same order: a row is made of them in one step.
+    """
 
     receiver: str
     type: str
@@ -66,20 +69,25 @@ class Draft(NamedTuple):
     scope: str | None
     """What the key is unique within; None without a key."""
     key: str | None
+    dedupe: bytes | None
+    """What the unique index holds: the first 16 bytes of the identity; None without a key."""
+    salt: bytes
+    commitment: bytes
+    """SHA-256(salt || canonical)."""
     identity: bytes
     """SHA-256 of (receiver, scope, key); empty without a key."""
     canonical: bytes
     """The canonical content, all that was sent except the identity."""
-    salt: bytes
-    commitment: bytes
-    """SHA-256(salt || canonical)."""
     on_mismatch: Mismatch = Mismatch.CONFLICT
     warnings: tuple[str, ...] = ()
 
     @property
-    def dedupe(self) -> bytes | None:
-        """What the unique index holds: the first 16 bytes of the identity; None without a key."""
-        return self.identity[:16] or None
+    def stored_fields(self) -> tuple[Any, ...]:
+        """The fields up to `commitment`."""
+        return self[:_STORED_FIELDS]
+
+
+_STORED_FIELDS = Draft._fields.index("commitment") + 1
 
 
 class Link(NamedTuple):

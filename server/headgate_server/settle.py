@@ -55,17 +55,22 @@ class Settlement:
         now: int,
         usage: Usage = UNLIMITED,
     ):
-        self.head = head
         self.rows: list[StoredEvent] = []
         self.superseded: list[bytes] = []
         self.new_answers: list[tuple[RequestKey, bytes]] = []
         self._workspace_id = workspace_id
         self._known = dict(known)
         self._answers = dict(answers)
+        self._sequence, self._hash, self._created_at = head
         self._clock = max(now, head.created_at + 1)
         self._quota = usage.quota
         self._month, self._month_end = timestamps.month(self._clock)
         self._used = usage.events if usage.month == self._month else 0
+
+    @property
+    def head(self) -> Head:
+        """The last link so far."""
+        return Head(self._sequence, self._hash, self._created_at)
 
     def decide(self, submission: Submission) -> Decision:
         """Decide one submission, and remember what it stores for those after it."""
@@ -112,7 +117,7 @@ class Settlement:
         """Return what to say of an outcome when its submission was undone: nothing may point to what is not there."""
         if outcome.status in STORED:
             return Outcome(Status.ABORTED, problem=ABORTED, warnings=outcome.warnings)
-        if outcome.link is not None and outcome.link.sequence > self.head.sequence:
+        if outcome.link is not None and outcome.link.sequence > self._sequence:
             return outcome._replace(link=None)
         return outcome
 
@@ -121,54 +126,36 @@ class Settlement:
         earlier = None if dedupe is None else self._known.get(dedupe)
         if earlier is not None:
             if draft.on_mismatch is Mismatch.DUPLICATE or _same_content(draft, earlier):
-                return Outcome(Status.DUPLICATE, earlier, warnings=draft.warnings)
+                return Outcome(Status.DUPLICATE, earlier, None, draft.warnings)
             if draft.on_mismatch is Mismatch.CONFLICT:
                 return Outcome(Status.CONFLICT, earlier, CONFLICT, draft.warnings)
         if self._quota is not None and self._used >= self._quota:
-            return Outcome(Status.REJECTED, problem=QUOTA_EXCEEDED, warnings=draft.warnings)
+            return Outcome(Status.REJECTED, None, QUOTA_EXCEEDED, draft.warnings)
         if earlier is None or dedupe is None:
-            return Outcome(Status.ACCEPTED, self._link(draft, dedupe, randomness), warnings=draft.warnings)
+            return Outcome(Status.ACCEPTED, self._link(draft, randomness), None, draft.warnings)
         self._supersede(dedupe, earlier)
-        return Outcome(Status.REPLACED, self._link(draft, dedupe, randomness), warnings=draft.warnings)
+        return Outcome(Status.REPLACED, self._link(draft, randomness), None, draft.warnings)
 
-    def _link(self, draft: Draft, dedupe: bytes | None, randomness: bytes) -> Link:
-        sequence = self.head.sequence + 1
-        created_at = self._clock
+    def _link(self, draft: Draft, randomness: bytes) -> Link:
+        self._sequence = sequence = self._sequence + 1
+        self._created_at = created_at = self._clock
         event_id = ledger.event_id(created_at, randomness)
-        event_hash = ledger.event_hash(
-            self.head.hash, sequence, created_at, event_id, draft.identity, draft.commitment, draft.receiver
+        self._hash = event_hash = ledger.event_hash(
+            self._hash, sequence, created_at, event_id, draft.identity, draft.commitment, draft.receiver
         )
         self.rows.append(
-            StoredEvent(
-                self._workspace_id,
-                event_id,
-                sequence,
-                created_at,
-                draft.receiver,
-                draft.type,
-                draft.source,
-                draft.subject,
-                draft.occurred_at,
-                draft.data,
-                draft.scope,
-                draft.key,
-                dedupe,
-                draft.salt,
-                draft.commitment,
-                event_hash,
-            )
+            StoredEvent._make((self._workspace_id, event_id, sequence, created_at, *draft.stored_fields, event_hash))
         )
-        self.head = Head(sequence, event_hash, created_at)
         self._used += 1
         self._tick()
         link = Link(event_id, sequence, created_at, event_hash, draft.salt, draft.commitment)
-        if dedupe is not None:
-            self._known[dedupe] = link
+        if draft.dedupe is not None:
+            self._known[draft.dedupe] = link
         return link
 
     def _supersede(self, dedupe: bytes, earlier: Link) -> None:
         """Make the event that holds `dedupe` let go of it, be it a stored row or a new one of this group."""
-        first_new = self.head.sequence - len(self.rows) + 1
+        first_new = self._sequence - len(self.rows) + 1
         if earlier.sequence >= first_new:
             index = earlier.sequence - first_new
             self.rows[index] = self.rows[index]._replace(dedupe=None)

@@ -5,6 +5,7 @@
 """
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from headgate_server import canonical, ledger, timestamps
@@ -22,9 +23,9 @@ _WARNED_FIELDS = 10
 FINER_THAN_MICROSECONDS = "occurred_at is finer than a microsecond and was truncated."
 
 
-def native_json(event: Any) -> Draft | Problem:
+def native_json(event: Any, salt: bytes = b"") -> Draft | Problem:
     """Judge one event of a JSON body: a value as `jsonbody` yields it, which may be the `Problem` found in reading
-    it.
+    it. `salt` is as `seal` takes it.
     """
     if isinstance(event, Problem):
         return event
@@ -46,98 +47,130 @@ def native_json(event: Any) -> Draft | Problem:
             return Problem("INVALID_TIMESTAMP", "occurred_at", f"{error}.")
         if truncated:
             warnings += (FINER_THAN_MICROSECONDS,)
+    data = event.get("data")
+    if data is not None and type(data) is not dict:
+        return _texts_problem(event) or _wrong_type("data", "a JSON object", data)
     return native(
-        type_=event.get("type"),
-        source=event.get("source"),
-        subject=event.get("subject"),
-        occurred_at=occurred_at,
-        data=event.get("data"),
-        key=event.get("idempotency_key"),
-        warnings=warnings,
+        event.get("type"),
+        event.get("source"),
+        event.get("subject"),
+        occurred_at,
+        data,
+        event.get("idempotency_key"),
+        salt,
+        warnings,
     )
 
 
 def native(
-    *,
     type_: Any,
     source: Any,
     subject: Any,
     occurred_at: int | None,
-    data: Any,
+    data: dict[str, Any] | bytes | None,
     key: Any,
+    salt: bytes = b"",
     warnings: tuple[str, ...] = (),
 ) -> Draft | Problem:
-    """Judge the fields of a native event; None is an absent field, `data` an object of JSON values."""
-    if type_ is None or type_ == "":
-        return Problem("MISSING_FIELD", "type", "The type field is required.")
-    problem = text_problem("type", type_)
-    if source is not None:
-        problem = problem or text_problem("source", source)
-    if subject is not None:
-        problem = problem or text_problem("subject", subject)
-    if key is not None:
-        problem = problem or text_problem("idempotency_key", key)
-        if key == "":
-            problem = Problem(
-                "EMPTY_FIELD", "idempotency_key", "The idempotency_key field must not be empty; leave it out."
-            )
-    if data is not None and type(data) is not dict:
-        problem = problem or _wrong_type("data", "a JSON object", data)
-    if problem is not None:
-        return problem
+    """Judge the fields of a native event; None is an absent field. `data` and `salt` are as `seal` takes them."""
+    if source is None:
+        source = ""
+    if subject is None:
+        subject = ""
+    if not _are_plain_texts(type_, source, subject, "-" if key is None else key):
+        problem = _texts_problem({"type": type_, "source": source, "subject": subject, "idempotency_key": key})
+        if problem is not None:
+            return problem
     return seal(
-        receiver=NATIVE,
-        type_=type_,
-        source=source or "",
-        subject=subject or "",
-        occurred_at=occurred_at,
-        data=data,
-        identity=None if key is None else (source or "", key),
+        NATIVE,
+        type_,
+        source,
+        subject,
+        occurred_at,
+        data,
+        None if key is None else (source, key),
         warnings=warnings,
+        salt=salt,
     )
 
 
+def salts(count: int) -> list[bytes]:
+    """Return so many salts: one call to the system for a batch, not one for each event."""
+    randomness = os.urandom(16 * count)
+    return [randomness[at : at + 16] for at in range(0, 16 * count, 16)]
+
+
 def seal(
-    *,
     receiver: str,
     type_: str,
     source: str,
     subject: str,
     occurred_at: int | None,
-    data: dict[str, Any] | None,
+    data: dict[str, Any] | bytes | None,
     identity: tuple[str, str] | None,
+    *,
     on_mismatch: Mismatch = Mismatch.CONFLICT,
     warnings: tuple[str, ...] = (),
+    salt: bytes = b"",
 ) -> Draft | Problem:
     """Bring checked fields into canonical form and commit to them; a `Problem` if `data` has no canonical form.
 
-    `identity` is (scope, key) within the receiver, None for an event that is never deduplicated.
+    `data` is an object of JSON values, or canonical JSON already. `identity` is (scope, key) within the receiver, None
+    for an event that is never deduplicated. Without a `salt` of 16 random bytes one is drawn.
     """
-    encoded = None
-    if data is not None:
+    if data is not None and type(data) is not bytes:
         try:
-            encoded = canonical.encode(data)
+            data = canonical.encode(data)
         except canonical.Unrepresentable as error:
             return Problem(error.reason, "data", error.message)
-    content = canonical.content(type_, source, subject, occurred_at, encoded)
-    salt = os.urandom(16)
-    scope, key = identity or (None, None)
+    content = canonical.content(type_, source, subject, occurred_at, data)
+    salt = salt or os.urandom(16)
+    if identity is None:
+        scope = key = dedupe = None
+        named = b""
+    else:
+        scope, key = identity
+        named = ledger.identity(receiver, scope, key)
+        dedupe = named[:16]
     return Draft(
         receiver,
         type_,
         source,
         subject,
         occurred_at,
-        encoded,
+        data,
         scope,
         key,
-        b"" if identity is None else ledger.identity(receiver, *identity),
-        content,
+        dedupe,
         salt,
         ledger.commitment(salt, content),
+        named,
+        content,
         on_mismatch,
         warnings,
     )
+
+
+def _are_plain_texts(type_: Any, source: Any, subject: Any, key: Any) -> bool:
+    """Whether there is nothing to say of the texts: one look at all of them instead of three at each."""
+    if not (type(type_) is type(source) is type(subject) is type(key) is str):
+        return False
+    texts = f"{type_}{source}{subject}{key}"
+    return len(texts) <= MAX_TEXT and type_ != "" and key != "" and texts.isascii() and "\0" not in texts
+
+
+def _texts_problem(event: Mapping[str, Any]) -> Problem | None:
+    """Return what is wrong with the first of the event's texts that has something wrong with it."""
+    type_, key = event.get("type"), event.get("idempotency_key")
+    if type_ is None or type_ == "":
+        return Problem("MISSING_FIELD", "type", "The type field is required.")
+    for field in ("type", "source", "subject", "idempotency_key"):
+        value = event.get(field)
+        if value is not None and (problem := text_problem(field, value)) is not None:
+            return problem
+    if key == "":
+        return Problem("EMPTY_FIELD", "idempotency_key", "The idempotency_key field must not be empty; leave it out.")
+    return None
 
 
 def text_problem(field: str, value: Any, limit: int = MAX_TEXT) -> Problem | None:

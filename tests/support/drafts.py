@@ -1,10 +1,9 @@
 """Makes drafts and submissions for tests, as the ingest does."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
-from headgate_server import canonical, ledger
+from headgate_server import validate
 from headgate_server.model import NATIVE, Draft, Mismatch, Outcome, Problem, RequestKey, Settled, Submission
 from headgate_server.store import Store
 
@@ -23,24 +22,10 @@ def draft(
     on_mismatch: Mismatch = Mismatch.CONFLICT,
 ) -> Draft:
     """Return a draft; without a key it is not deduplicated."""
-    encoded = None if data is None else canonical.encode(data)
-    content = canonical.content(type, source, subject, occurred_at, encoded)
-    salt = os.urandom(16)
-    return Draft(
-        receiver=receiver,
-        type=type,
-        source=source,
-        subject=subject,
-        occurred_at=occurred_at,
-        data=encoded,
-        scope=None if key is None else source,
-        key=key,
-        identity=b"" if key is None else ledger.identity(receiver, source, key),
-        canonical=content,
-        salt=salt,
-        commitment=ledger.commitment(salt, content),
-        on_mismatch=on_mismatch,
-    )
+    identity = None if key is None else (source, key)
+    sealed = validate.seal(receiver, type, source, subject, occurred_at, data, identity, on_mismatch=on_mismatch)
+    assert isinstance(sealed, Draft)
+    return sealed
 
 
 def submission(workspace_id: int, *slots: Draft | Problem, atomic: bool = False) -> Submission:

@@ -56,6 +56,25 @@ def test_a_single_value_is_read_as_an_element_is(text: str) -> None:
     assert jsonbody.read_one(text.encode()) == read(text)[0]
 
 
+@given(VALUES | OBJECTS)
+@example('{"a":1.0,"b":[1e5,-0.0,0.000001]}')
+@example('{"b":"550e8400-e29b-41d4-a716-446655440000","a":{"d":null,"c":[true,49.99]}}')
+@example('{"a":12345678901234567890}')
+@example("{" + '"a":{' * 100 + "}" * 101)
+def test_an_object_in_one_step_is_the_same_as_in_two(text: str) -> None:
+    written = jsonbody.canonical_object(text.encode())
+    if written is None:
+        return
+    value = jsonbody.read_one(text.encode())
+    assert type(value) is dict
+    assert written == canonical.encode(value)
+
+
+def test_an_ordinary_object_takes_one_step() -> None:
+    text = b'{"b": 49.99, "a": [1, "1.0", {"id": "550e8400-e29b-41d4-a716-446655440000"}]}'
+    assert jsonbody.canonical_object(text) == b'{"a":[1,"1.0",{"id":"550e8400-e29b-41d4-a716-446655440000"}],"b":49.99}'
+
+
 @given(OBJECTS)
 def test_the_fast_reading_agrees_with_the_exact_one(text: str) -> None:
     fast = jsonbody._read_fast(text.encode())

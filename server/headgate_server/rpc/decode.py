@@ -27,7 +27,9 @@ def batch(request: RawBatchIngestRequest, max_events: int) -> DecodedBatch:
     atomic, validate_only = request.atomic, request.validate_only
     if not request.HasField("json"):
         _check_count(len(request.events), max_events)
-        return DecodedBatch([proto_event(event) for event in request.events], atomic, validate_only)
+        events = request.events
+        slots = list(map(proto_event, events, validate.salts(len(events))))
+        return DecodedBatch(slots, atomic, validate_only)
     if request.events:
         raise _two_encodings()
     body = jsonbody.read_batch(request.json.data)
@@ -42,22 +44,24 @@ def batch(request: RawBatchIngestRequest, max_events: int) -> DecodedBatch:
             atomic = atomic or bool(value)
         else:
             validate_only = validate_only or bool(value)
-    return DecodedBatch([validate.native_json(item) for item in body.items], atomic, validate_only)
+    slots = list(map(validate.native_json, body.items, validate.salts(len(body.items))))
+    return DecodedBatch(slots, atomic, validate_only)
 
 
 def single(request: RawIngestRequest) -> Draft | Problem:
     """Decode a single event of either encoding. Raises `InvalidRequest` where there is none at all."""
+    (salt,) = validate.salts(1)
     if not request.HasField("json"):
         if not request.event:
             raise InvalidRequest("The event field is required.", reason="MISSING_FIELD", field="event")
-        return proto_event(request.event)
+        return proto_event(request.event, salt)
     if request.event:
         raise _two_encodings()
-    return validate.native_json(jsonbody.read_one(request.json.data))
+    return validate.native_json(jsonbody.read_one(request.json.data), salt)
 
 
-def proto_event(serialized: bytes) -> Draft | Problem:
-    """Judge one serialized Event."""
+def proto_event(serialized: bytes, salt: bytes) -> Draft | Problem:
+    """Judge one serialized Event; `salt` as in `validate.seal`."""
     try:
         event = Event.FromString(serialized)
     except DecodeError:
@@ -87,13 +91,14 @@ def proto_event(serialized: bytes) -> Draft | Problem:
     if isinstance(data, Problem):
         return data
     judged = validate.native(
-        type_=event.type,
-        source=event.source,
-        subject=event.subject,
-        occurred_at=occurred_at,
-        data=data,
-        key=event.idempotency_key if event.HasField("idempotency_key") else None,
-        warnings=warnings,
+        event.type,
+        event.source,
+        event.subject,
+        occurred_at,
+        data,
+        event.idempotency_key if event.HasField("idempotency_key") else None,
+        salt,
+        warnings,
     )
     if payload == "data_json" and isinstance(judged, Problem) and judged.field == "data":
         return judged._replace(field=payload)
@@ -108,7 +113,10 @@ def microseconds(moment: Timestamp, field: str) -> int:
     return value
 
 
-def _data_json(text: bytes) -> Any:
+def _data_json(text: bytes) -> dict[str, Any] | bytes | Problem:
+    written = jsonbody.canonical_object(text)
+    if written is not None:
+        return written
     try:
         value = jsonbody.read_one(text)
     except InvalidRequest as error:

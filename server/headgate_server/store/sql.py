@@ -339,9 +339,8 @@ def purge_answers(connection: Connection, now: int) -> int:
 
 def identities(group: Iterable[Submission]) -> list[bytes]:
     """Return the identities that a group's drafts claim, each once, in the order of the index."""
-    claimed = {slot.identity[:16] for submission in group for slot in submission.slots if isinstance(slot, Draft)}
-    claimed.discard(b"")
-    return sorted(claimed)
+    claimed = {slot.dedupe for submission in group for slot in submission.slots if isinstance(slot, Draft)}
+    return sorted(dedupe for dedupe in claimed if dedupe is not None)
 
 
 def request_keys(group: Iterable[Submission]) -> set[tuple[str, str]]:
