@@ -126,12 +126,20 @@ def _fill_in_transcoder(listener: dict[str, Any], config: BridgeConfig) -> None:
     for manager in managers:
         settings = _part(_named(manager["http_filters"], TRANSCODER, "http filter"), "typed_config")
         settings["max_request_body_size"] = config.body_limit + BODY_MARGIN
+        _fill_in_retries(manager, config)
         # A relative path would depend on the folder Envoy is started in. An absolute one was put there on purpose.
         if not Path(settings.get("proto_descriptor", "")).is_absolute():
             descriptor = _shipped("headgate.binpb", "generated/headgate.binpb")
             if not descriptor.exists():
                 raise BridgeError(f"{descriptor} is missing")
             settings["proto_descriptor"] = str(descriptor)
+
+
+def _fill_in_retries(manager: dict[str, Any], config: BridgeConfig) -> None:
+    """Sets what is kept of a request for another try, where anything is kept: a larger one would fail at that."""
+    for host in (manager.get("route_config") or {}).get("virtual_hosts") or []:
+        if isinstance(host, dict) and "request_body_buffer_limit" in host:
+            host["request_body_buffer_limit"] = config.body_limit + BODY_MARGIN
 
 
 def _socket_address(host: str, port: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Becomes Envoy, bound to the life of the process that asked for it. Run as a script, by `headgate_bridge.envoy` alone.
+"""Becomes another program, bound to the life of the process that asked for it. Run as `headgate_bridge.launcher` says.
 
     python -I -S launch.py PARENT_PID PROGRAM [ARGUMENT ...]
 

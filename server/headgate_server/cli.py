@@ -5,9 +5,9 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
 import click
@@ -16,14 +16,15 @@ import uvloop
 from headgate_bridge import BridgeConfig, BridgeError, Envoy, launcher, render
 from headgate_server import admin, app, logs, timestamps
 from headgate_server import options as given
-from headgate_server.child import ServerProcess
 from headgate_server.errors import HeadgateError, SetupError
 from headgate_server.ledger import Break
 from headgate_server.model import ApiKey, RateLimit, Scope, Usage, Workspace
+from headgate_server.workers import Workers, reserved
 
 _Result = TypeVar("_Result")
 
 _SCOPES = click.Choice([scope.value for scope in Scope])
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -52,6 +53,7 @@ def up(**options: Any) -> None:
     Prints the addresses and, the first time, an API key and a request to paste. Ctrl-C or SIGTERM lets requests in
     progress end.
     """
+    logs.configure(options["log_level"])
     _run(_up(options))
 
 
@@ -59,17 +61,27 @@ def up(**options: Any) -> None:
 @given.store_options
 @given.server_options
 @given.log_option
-@click.option("--ready-fd", type=int, hidden=True, help="Write the port to this file descriptor once calls are taken.")
+@click.option(
+    "--ready-fd",
+    type=int,
+    hidden=True,
+    help="Write the port of each worker to this file descriptor, a line each, once calls are taken.",
+)
 def serve(ready_fd: int | None, **options: Any) -> None:
-    """Run the gRPC server alone."""
+    """Run the gRPC server alone, as one process or as several."""
     logs.configure(options["log_level"])
+    if ready_fd is not None:
+        os.set_inheritable(ready_fd, False)  # workers that held it too would keep its reader waiting for the end
 
-    def ready(port: int) -> None:
+    def ready(*ports: int) -> None:
         if ready_fd is not None:
             with os.fdopen(ready_fd, "wb") as pipe:
-                pipe.write(b"%d\n" % port)
+                pipe.writelines(b"%d\n" % port for port in ports)
 
-    _run(app.serve(given.settings_of(options), ready))
+    if options["workers"] == 1:
+        _run(app.serve(given.settings_of(options), ready))
+    else:
+        _run(_serve_workers(options, ready))
 
 
 @headgate.command()
@@ -77,7 +89,7 @@ def serve(ready_fd: int | None, **options: Any) -> None:
 @given.upstream_options
 @given.log_option
 def bridge(**options: Any) -> None:
-    """Run Envoy alone, before a gRPC server that runs elsewhere."""
+    """Run Envoy alone, before gRPC servers that run elsewhere."""
     _run(_bridge(options))
 
 
@@ -211,56 +223,92 @@ def ledger_verify(workspace: str | None, **options: Any) -> None:
 
 
 async def _up(options: dict[str, Any]) -> None:
-    """Run both processes until a signal comes or one of them ends."""
+    """Run all processes until a signal comes, or one of them ends that cannot be replaced."""
     stop = _stop_signal()
-    url = given.store_url(options)
-    render(_bridge_config(options, options["grpc_port"]))  # a bad envoy.yaml shows before anything is started
-    grace = options["shutdown_grace"] / 2  # for Envoy's requests and then the server's own: in all what was asked for
-    server = ServerProcess(launcher(), _serve_arguments({**options, "shutdown_grace": grace}), url)
-    await server.start()
-    try:
-        envoy = Envoy(_bridge_config(options, server.port))
-        await envoy.start()
+    given.check_workers(options)
+    render(_bridge_config(options, ()))  # a bad envoy.yaml shows before anything is started
+    grace = options["shutdown_grace"] / 2  # for Envoy's requests and then the servers' own: in all what was asked for
+    with _workers({**options, "shutdown_grace": grace}) as (workers, ports):
+        envoy = Envoy(_bridge_config(options, [(options["grpc_host"], port) for port in ports]))
         try:
+            await _unless(stop, workers.start())
+            await _unless(stop, envoy.start())
             # Last: a key is shown once, so it is made where nothing can come between.
-            async with admin.opened(url) as store:
+            async with admin.opened(given.store_url(options)) as store:
                 first_key = await admin.create_first_key(store)
-            _greet(
-                f"{options['grpc_host']}:{server.port}", f"http://{options['http_host']}:{envoy.http_port}", first_key
-            )
-            ended = await _first(stop.wait(), server.wait(), envoy.wait())
+            _greet(_shown_address(options["grpc_host"], *ports), _rest(options, envoy), first_key)
+            await _unless(stop, workers.keep(), _ended(envoy))
+        except _StoppedError:
+            pass
         finally:
-            await envoy.stop(grace)
-    finally:
-        code = await server.stop()
-    if ended == 1:
-        raise SetupError(f"the gRPC server ended by itself with exit code {code}; its log says why")
-    if ended == 2:
-        raise SetupError("Envoy ended by itself; its log says why")
+            try:
+                await envoy.stop(grace)
+            finally:
+                await workers.stop()
     click.echo("headgate: stopped", err=True)
+
+
+async def _serve_workers(options: dict[str, Any], ready: Callable[..., None]) -> None:
+    """Do what `app.serve` does, in several processes; `ready` is told all their ports."""
+    stop = _stop_signal()
+    given.check_workers(options)
+    with _workers(options) as (workers, ports):
+        try:
+            await _unless(stop, workers.start())
+            ready(*ports)
+            await _unless(stop, workers.keep())
+        except _StoppedError:
+            pass
+        finally:
+            await workers.stop()
 
 
 async def _bridge(options: dict[str, Any]) -> None:
     stop = _stop_signal()
-    envoy = Envoy(_bridge_config(options, options["grpc_port"]))
-    await envoy.start()
+    envoy = Envoy(_bridge_config(options, given.upstreams_of(options)))
     try:
-        click.echo(f"REST  http://{options['http_host']}:{envoy.http_port}")
-        ended = await _first(stop.wait(), envoy.wait())
+        await _unless(stop, envoy.start())
+        click.echo(f"REST  {_rest(options, envoy)}")
+        await _unless(stop, _ended(envoy))
+    except _StoppedError:
+        pass
     finally:
         await envoy.stop()
-    if ended == 1:
-        raise SetupError("Envoy ended by itself; its log says why")
 
 
-async def _first(*works: Coroutine[Any, Any, Any]) -> int:
-    """Return the position of what ended first; the others are given up."""
+@contextlib.contextmanager
+def _workers(options: dict[str, Any]) -> Iterator[tuple[Workers, Sequence[int]]]:
+    """Return workers that are not started yet, and their ports, which are theirs until the block ends."""
+    with reserved(options["grpc_host"], options["grpc_port"], options["workers"]) as ports:
+        arguments = given.worker_arguments(options, ports)
+        yield Workers(launcher(), arguments, given.store_url(options), grace=options["shutdown_grace"]), ports
+
+
+async def _ended(envoy: Envoy) -> NoReturn:
+    await envoy.wait()
+    raise SetupError("Envoy ended by itself; its log says why")
+
+
+class _StoppedError(Exception):
+    """A signal asks for the end."""
+
+
+async def _unless(stop: asyncio.Event, *works: Coroutine[Any, Any, None]) -> None:
+    """Return when one of the works ends, with its error if it had one; the others are cancelled, and have ended then.
+
+    Raises `_StoppedError` if `stop` came first.
+    """
     tasks = [asyncio.create_task(work) for work in works]
-    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait((stopped, *tasks), return_when=asyncio.FIRST_COMPLETED)
+    ended = [task for task in tasks if task.done()]
+    for task in (stopped, *tasks):
         task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
-    return next(index for index, task in enumerate(tasks) if task in done)
+    await asyncio.gather(stopped, *tasks, return_exceptions=True)
+    if stop.is_set():
+        raise _StoppedError
+    for task in ended:
+        task.result()
 
 
 def _stop_signal() -> asyncio.Event:
@@ -287,22 +335,23 @@ def _greet(grpc: str, rest: str, key: str | None) -> None:
     sys.stdout.flush()
 
 
-def _serve_arguments(options: dict[str, Any]) -> list[str]:
-    """Return the server's part of the options as its own command line, without the store."""
-    names = ("grpc_host", "grpc_port", "body_limit", "batch_limit", "metrics_port", "shutdown_grace", "log_level")
-    return [f"--{name.replace('_', '-')}={options[name]}" for name in names if options[name] is not None]
-
-
-def _bridge_config(options: dict[str, Any], grpc_port: int) -> BridgeConfig:
-    # A server that listens on every address is on this machine's as well, to which one can connect.
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options["grpc_host"], options["grpc_host"])  # noqa: S104
+def _bridge_config(options: dict[str, Any], upstreams: Sequence[tuple[str, int]]) -> BridgeConfig:
     return BridgeConfig(
         http_host=options["http_host"],
         http_port=options["http_port"],
-        upstreams=((host, grpc_port),),
+        # A server that listens on every address is on this machine's as well, to which one can connect.
+        upstreams=tuple((_EVERY_ADDRESS.get(host, host), port) for host, port in upstreams),
         body_limit=options["body_limit"],
         config_file=options["envoy_config"],
     )
+
+
+def _rest(options: dict[str, Any], envoy: Envoy) -> str:
+    return f"http://{options['http_host']}:{envoy.http_port}"
+
+
+def _shown_address(host: str, port: int, *others: int) -> str:
+    return ", ".join((f"{host}:{port}", *(f":{other}" for other in others)))
 
 
 def _shown_break(found: Break) -> str:

@@ -1,7 +1,7 @@
 """The options that commands share, and what is read from their values."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, TypeVar
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from headgate_server import logs
+from headgate_server.committer import CommitterConfig
 from headgate_server.config import DEFAULT_DATA_DIR, Settings, sqlite_url
 from headgate_server.errors import SetupError
 from headgate_server.model import RateLimit
@@ -27,12 +28,15 @@ PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 """Seconds of the periods that a rate can be given in."""
 
 _LARGEST_BATCH = 100_000
+_MOST_WORKERS = 64
+"""Each has connections of its own to the database, and no database gains by more."""
+_PAST_IT = "Past it calls are refused at once: RESOURCE_EXHAUSTED (429) with RetryInfo."
 
 
-def _option(name: str, *, variable: str | None = None, **settings: Any) -> Callable[[_Command], _Command]:
+def _option(name: str, *names: str, **settings: Any) -> Callable[[_Command], _Command]:
     """Return a click option that `HEADGATE_<NAME>` sets too, and whose help says its default."""
-    variable = variable or "HEADGATE_" + name.lstrip("-").replace("-", "_").upper()
-    return click.option(name, envvar=variable, show_envvar=True, show_default=True, **settings)
+    variable = "HEADGATE_" + name.lstrip("-").replace("-", "_").upper()
+    return click.option(name, *names, envvar=variable, show_envvar=True, show_default=True, **settings)
 
 
 def _options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
@@ -44,7 +48,14 @@ def _options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _
     return decorate
 
 
-_PORT = click.IntRange(0, 65535)
+_HIGHEST_PORT = 65535
+_PORT = click.IntRange(0, _HIGHEST_PORT)
+_UPSTREAM = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]]+)):(?P<port>[0-9]{1,5})")
+_PASSED_ON = (
+    *("grpc_host", "body_limit", "batch_limit", "concurrent_calls", "waiting_events", "waiting_bytes"),
+    *("shutdown_grace", "log_level"),
+)
+"""The options of `headgate serve` that all its workers share."""
 store_options = _options(
     _option(
         "--store",
@@ -61,10 +72,44 @@ server_options = _options(
         default="127.0.0.1",
         help="Address of the gRPC server. There is no TLS: keep it on a trusted network.",
     ),
-    _option("--grpc-port", type=_PORT, default=50051, help="Port of the gRPC server; 0 takes any free one."),
+    _option(
+        "--grpc-port",
+        type=_PORT,
+        default=50051,
+        help="Port of the gRPC server, each further worker has the next; 0 takes any free ones.",
+    ),
+    _option(
+        "--workers",
+        type=click.IntRange(1, _MOST_WORKERS),
+        default=1,
+        help="Server processes, on PostgreSQL only. One that dies is replaced.",
+    ),
     _option("--body-limit", type=click.IntRange(1024, 1 << 30), default=8 << 20, help="Bytes of one request."),
     _option("--batch-limit", type=click.IntRange(1, _LARGEST_BATCH), default=1_000, help="Events of one batch."),
-    _option("--metrics-port", type=_PORT, default=None, help="Serve Prometheus metrics there. Without it: nowhere."),
+    _option(
+        "--concurrent-calls",
+        type=click.IntRange(1, 1_000_000),
+        default=ServerConfig().concurrent_calls,
+        help=f"Calls in progress, per worker. {_PAST_IT}",
+    ),
+    _option(
+        "--waiting-events",
+        type=click.IntRange(1, 1 << 30),
+        default=CommitterConfig().waiting_events,
+        help=f"Events that may wait to be stored, per worker; of one workspace half as many. {_PAST_IT}",
+    ),
+    _option(
+        "--waiting-bytes",
+        type=click.IntRange(1, 1 << 40),
+        default=CommitterConfig().waiting_bytes,
+        help=f"Bytes of content that may wait to be stored, per worker; of one workspace half as many. {_PAST_IT}",
+    ),
+    _option(
+        "--metrics-port",
+        type=_PORT,
+        default=None,
+        help="Serve Prometheus metrics there; each further worker on the next port. Without it: nowhere.",
+    ),
     _option("--shutdown-grace", type=click.FloatRange(0, 3600), default=20.0, help="Seconds that calls get to end."),
 )
 bridge_options = _options(
@@ -84,7 +129,14 @@ bridge_options = _options(
 )
 upstream_options = _options(
     _option("--grpc-host", default="127.0.0.1", help="Address of the gRPC server."),
-    _option("--grpc-port", type=click.IntRange(1, 65535), default=50051, help="Port of the gRPC server."),
+    _option("--grpc-port", type=click.IntRange(1, _HIGHEST_PORT), default=50051, help="Port of the gRPC server."),
+    _option(
+        "--upstream",
+        "upstreams",
+        metavar="HOST:PORT",
+        multiple=True,
+        help="A gRPC server, in place of the two above. Several may be given; calls are spread over them.",
+    ),
     _option("--body-limit", type=click.IntRange(1024, 1 << 30), default=8 << 20, help="Bytes of one request."),
 )
 log_option = _option(
@@ -95,8 +147,14 @@ log_option = _option(
 def settings_of(options: dict[str, Any]) -> Settings:
     return Settings(
         store_url=store_url(options),
-        server=ServerConfig(host=options["grpc_host"], port=options["grpc_port"], body_limit=options["body_limit"]),
+        server=ServerConfig(
+            host=options["grpc_host"],
+            port=options["grpc_port"],
+            body_limit=options["body_limit"],
+            concurrent_calls=options["concurrent_calls"],
+        ),
         ingest=IngestConfig(max_events=options["batch_limit"]),
+        committer=CommitterConfig(waiting_events=options["waiting_events"], waiting_bytes=options["waiting_bytes"]),
         metrics_port=options["metrics_port"],
         shutdown_grace=options["shutdown_grace"],
     )
@@ -104,6 +162,49 @@ def settings_of(options: dict[str, Any]) -> Settings:
 
 def store_url(options: dict[str, Any]) -> str:
     return options["store"] or sqlite_url(options["data_dir"])
+
+
+def check_workers(options: dict[str, Any]) -> None:
+    """Raise `SetupError` where there cannot be as many workers as were asked for."""
+    workers = options["workers"]
+    if workers == 1:
+        return
+    if store_url(options).partition("://")[0] == "sqlite":
+        raise SetupError(
+            f"SQLite is served by one process: with --workers {workers} give --store postgresql://user@host/database"
+        )
+    for name in ("grpc_port", "metrics_port"):
+        if (options[name] or 0) + workers - 1 > _HIGHEST_PORT:
+            raise SetupError(f"--{name.replace('_', '-')} {options[name]} leaves no ports for {workers} workers")
+
+
+def worker_arguments(options: dict[str, Any], ports: Sequence[int]) -> Sequence[Sequence[str]]:
+    """Return the command line of the worker on each port, after `headgate serve` and without the store."""
+    common = [f"--{name.replace('_', '-')}={options[name]}" for name in _PASSED_ON]
+    return [
+        # One each, whatever the environment says.
+        [*common, f"--grpc-port={port}", "--workers=1", *_metrics_argument(options["metrics_port"], index)]
+        for index, port in enumerate(ports)
+    ]
+
+
+def _metrics_argument(port: int | None, index: int) -> Sequence[str]:
+    # 0 is any free port, for each of them.
+    return () if port is None else (f"--metrics-port={port + index if port else 0}",)
+
+
+def upstreams_of(options: dict[str, Any]) -> tuple[tuple[str, int], ...]:
+    """Return hosts and ports of the gRPC servers that `headgate bridge` stands before. Raises `SetupError`."""
+    if not options["upstreams"]:
+        return ((options["grpc_host"], options["grpc_port"]),)
+    return tuple(map(_upstream_of, options["upstreams"]))
+
+
+def _upstream_of(text: str) -> tuple[str, int]:
+    match = _UPSTREAM.fullmatch(text)
+    if match is None or not 1 <= int(match["port"]) <= _HIGHEST_PORT:
+        raise SetupError(f"{text!r} is no upstream: give HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051")
+    return match["address"] or match["host"], int(match["port"])
 
 
 def lifetime_of(text: str | None) -> int | None:

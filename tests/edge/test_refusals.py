@@ -188,6 +188,7 @@ def test_a_chunked_body(edge: Edge) -> None:
     [
         pytest.param({"x-envoy-original-path": "/v1/events"}, id="the original path"),
         pytest.param({"x-envoy-original-method": "GET"}, id="the original method"),
+        pytest.param({"x-envoy-upstream-rq-timeout-ms": "1"}, id="a time limit"),
         pytest.param({"x-headgate-http-status": "201"}, id="a status"),
         pytest.param({"x-headgate-content-encoding": "gzip"}, id="a coding"),
         pytest.param({"x-secret-bin": "not base64!"}, id="binary metadata that is none"),

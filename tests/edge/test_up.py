@@ -87,12 +87,27 @@ def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
         assert httpx.get(f"http://{up.rest}/readyz").status_code == 200
 
 
-@pytest.mark.parametrize("part", ["envoy", "python"])
-def test_a_part_that_ends_by_itself_ends_it(tmp_path: Path, part: str) -> None:
+def test_a_server_that_dies_is_replaced(tmp_path: Path) -> None:
+    """On its own port, though that was any free one; what was stored is there."""
+    with Up("--data-dir", "data", folder=tmp_path) as up:
+        (server,) = up.workers()
+        with closing(Edge(up, "", up.key)) as edge:
+            edge.batch({"type": "t", "idempotency_key": "k"})
+            os.kill(server, signal.SIGKILL)
+            until_true(lambda: up.workers() - {server})
+            until_true(lambda: edge.http.get("/readyz").status_code == 200)
+            assert statuses(edge.batch({"type": "t", "idempotency_key": "k"})) == ["duplicate"]
+        until_true(lambda: _connects(up.grpc))
+        assert up.end(signal.SIGTERM) == 0
+    assert "worker_died" in up.log.read_text()
+    assert "worker_replaced" in up.log.read_text()
+
+
+def test_without_envoy_it_ends(tmp_path: Path) -> None:
     with Up("--data-dir", "data", folder=tmp_path) as up:
         parts = children(up.pid)
-        (victim,) = (pid for pid, name in parts.items() if ("envoy" in name) is (part == "envoy"))
-        os.kill(victim, signal.SIGKILL)
+        (envoy,) = (pid for pid, name in parts.items() if "envoy" in name)
+        os.kill(envoy, signal.SIGKILL)
         assert up.wait() == 2
         for pid in parts:
             until_true(lambda pid=pid: is_gone(pid))
@@ -137,6 +152,31 @@ def _workspace_id(url: str) -> int:
             return (await store.create_workspace(admin.FIRST_WORKSPACE)).id
 
     return asyncio.run(find())
+
+
+def test_how_much_may_wait(postgres_url: str, tmp_path: Path) -> None:
+    """Past either bound calls are refused at once, with a time to come again; what waits is stored."""
+    bounds = ("--waiting-events", "4", "--concurrent-calls", "2")  # of the events half for one workspace
+    with (
+        Up("--store", postgres_url, *bounds, folder=tmp_path) as up,
+        closing(Edge(up, postgres_url, up.key)) as edge,
+        ThreadPoolExecutor() as pool,
+    ):
+        with held(database.locked(postgres_url, _workspace_id(postgres_url))):
+            first = pool.submit(edge.batch, {"type": "t"})
+            until_true(lambda: _lock_waiters(postgres_url))
+            refused = edge.post("/v1/events/batch", {"events": [{"type": "t"}] * 2})
+            assert failure(refused)[:2] == (429, 8)
+            assert "waiting to be stored" in refused.json()["message"]
+            assert refused.headers["retry-after"]
+            # Whoever asks whether it is there by now may take its place, so it asks again.
+            second = pool.submit(until_true, lambda: edge.post("/v1/events", {"type": "t"}).status_code == 200)
+            until_true(lambda: edge.http.get("/v1/ledger/head").status_code == 429)
+            refused = edge.post("/v1/events", {"type": "t"})
+            assert "in progress" in refused.json()["message"]
+            assert [detail["@type"].rpartition(".")[2] for detail in refused.json()["details"]][1:] == ["RetryInfo"]
+        assert statuses(first.result(30)) == ["accepted"]
+        assert second.result(30)
 
 
 def test_the_store_is_lost_and_found(postgres_url: str, tmp_path: Path) -> None:
@@ -192,6 +232,22 @@ def test_a_bad_store_url(url: str, word: str) -> None:
     said = _refused("up", "--store", url, "--grpc-port", "0", "--http-port", "0")
     assert word in said
     assert "hunter2" not in said
+
+
+def test_it_can_be_stopped_before_it_is_up(tmp_path: Path) -> None:
+    """Also while its server waits for a database that says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, (tmp_path / "log").open("w") as log:
+        url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/x"
+        command = [*HEADGATE, "up", "--store", url, "--grpc-port", "0", "--http-port", "0"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log) as up:
+            silent.settimeout(20)
+            with silent.accept()[0]:
+                parts = children(up.pid)
+                up.send_signal(signal.SIGTERM)
+                assert up.wait(20) == 0
+    assert parts
+    assert all(is_gone(pid) for pid in parts)
+    assert (tmp_path / "log").read_text() == "headgate: stopped\n"
 
 
 @pytest.mark.parametrize(

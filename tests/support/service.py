@@ -24,7 +24,10 @@ async def make_key(url: str, workspace: str = "acme", scopes: Iterable[Scope] = 
 
 
 class ServerProcess:
-    """`headgate serve` in a process of its own, on a free port. Use as `async with`: it is gone afterwards."""
+    """`headgate serve` in a process of its own, on free ports. Use as `async with`: it is gone afterwards.
+
+    `ports` are those of all its workers, `port` the first of them.
+    """
 
     def __init__(self, url: str, *arguments: str, log: Path | None = None):
         self._url = url
@@ -32,6 +35,7 @@ class ServerProcess:
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
+        self.ports: list[int] = []
 
     async def __aenter__(self) -> Self:
         reader, writer = os.pipe()
@@ -48,14 +52,21 @@ class ServerProcess:
         os.close(writer)
         os.close(log)
         with os.fdopen(reader, "rb") as pipe:
-            line = await asyncio.to_thread(pipe.readline)
-        if not line:
+            said = await asyncio.to_thread(pipe.read)
+        if not said:
             raise RuntimeError(f"the server ended with {self._process.wait()} before it took calls")
-        self.port = int(line)
+        self.ports = [int(line) for line in said.splitlines()]
+        self.port = self.ports[0]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.end(signal.SIGTERM)
+
+    @property
+    def pid(self) -> int:
+        """The process id of `headgate serve` itself."""
+        assert self._process is not None
+        return self._process.pid
 
     async def kill(self) -> None:
         """End the process as a power cut would, as far as it can tell."""

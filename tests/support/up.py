@@ -9,11 +9,12 @@ import threading
 from pathlib import Path
 from typing import Self
 
+from tests.support.processes import children, is_gone
 from tests.support.waiting import until_true
 
 HEADGATE = (sys.executable, "-m", "headgate_server")
 
-_GREETING = re.compile(r"REST  http://([0-9.]+:[0-9]+)   gRPC  ([0-9.]+:[0-9]+)")
+_GREETING = re.compile(r"REST  http://([0-9.]+:[0-9]+)   gRPC  ([0-9.]+:[0-9]+)((?:, :[0-9]+)*)")
 _KEY = re.compile(r"\bhg_[0-9A-Za-z]{43}\b")
 _REQUEST = re.compile(r"^curl (?:.*\n)+?.*}'\n", re.MULTILINE)
 
@@ -28,7 +29,7 @@ def headgate(*arguments: str, **environment: str) -> "subprocess.CompletedProces
 class Up:
     """`headgate up` on free ports. Use as `with`: when the block begins both parts are ready, afterwards both are gone.
 
-    `rest` and `grpc` are host and port of the two.
+    `rest` and `grpc` are host and port of the two; `ports` are those of all workers, the first one's first.
     """
 
     def __init__(self, *arguments: str, folder: Path, **environment: str):
@@ -40,6 +41,7 @@ class Up:
         self._listener: threading.Thread | None = None
         self._said: list[str] = []
         self.rest = self.grpc = ""
+        self.ports: list[int] = []
 
     def __enter__(self) -> Self:
         with self.log.open("a") as log:
@@ -62,6 +64,10 @@ class Up:
         """The process id of `headgate up` itself."""
         assert self._process is not None
         return self._process.pid
+
+    def workers(self) -> set[int]:
+        """Return the process ids of the server processes that run now."""
+        return {pid for pid, name in children(self.pid).items() if "envoy" not in name and not is_gone(pid)}
 
     @property
     def said(self) -> str:
@@ -110,6 +116,7 @@ class Up:
                 self._said.append(line)
                 if found := _GREETING.search(line):
                     self.rest, self.grpc = found[1], found[2]
+                    self.ports = [int(port) for port in re.findall(r":([0-9]+)", found[2] + found[3])]
                     greeted.set()
         greeted.set()
 

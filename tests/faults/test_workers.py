@@ -1,0 +1,262 @@
+"""Several server processes behind one Envoy: all of them are used, one that dies is replaced, and none is left over."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+
+import grpc.aio
+import httpx
+import pytest
+from click.testing import CliRunner
+from structlog.testing import capture_logs
+
+from headgate.v1.event_pb2 import Event
+from headgate.v1.ingest_service_pb2 import BatchIngestRequest
+from headgate.v1.ledger_service_pb2 import VerifyLedgerRequest
+from headgate_bridge import launcher
+from headgate_server import cli
+from headgate_server.errors import SetupError
+from headgate_server.workers import RestartPolicy, Workers, reserved
+from tests.support import database
+from tests.support.edge import Edge, failure, statuses
+from tests.support.processes import children, is_gone
+from tests.support.service import Client, ServerProcess, make_key
+from tests.support.up import HEADGATE, Up, headgate
+from tests.support.waiting import held, until, until_true
+
+WRITERS = 8
+BATCH = 5
+SHARED_KEYS = 200
+"""Keys that all writers fight for, beside those of their own."""
+
+
+class Writers:
+    """Writers through Envoy that remember what was acknowledged, and send again what was not answered."""
+
+    def __init__(self, client: Client):
+        self.acknowledged: dict[str, str] = {}
+        self.accepted: Counter[str] = Counter()
+        self.answers = 0
+        self.failures = 0
+        self._client = client
+        self._stop = asyncio.Event()
+
+    async def write(self, number: int) -> None:
+        count = 0
+        while not self._stop.is_set():
+            count += 1
+            keys = [f"{number}-{count}-{index}" for index in range(BATCH)] + [f"shared-{count % SHARED_KEYS}"]
+            while not await self._send(keys):
+                self.failures += 1
+
+    async def _send(self, keys: list[str]) -> bool:
+        batch = BatchIngestRequest(events=[Event(type="t", source="s", idempotency_key=key) for key in keys])
+        try:
+            response = await self._client.ingest.BatchIngest(batch, metadata=self._client.metadata, timeout=30)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            return False
+        for key, result in zip(keys, response.results, strict=True):
+            assert result.status in ("accepted", "duplicate"), result
+            self.accepted[key] += result.status == "accepted"
+            assert self.acknowledged.setdefault(key, result.id) == result.id, "a key was acknowledged with two ids"
+        self.answers += 1
+        return True
+
+    async def some_more(self, answers: int = 100) -> None:
+        """Return after so many more answers."""
+        goal = self.answers + answers
+
+        async def reached() -> bool:
+            return self.answers >= goal
+
+        await until(reached)
+
+    def stop(self) -> None:
+        """Let each writer end after its next answer."""
+        self._stop.set()
+
+
+async def _calls(http: httpx.AsyncClient, port: int) -> float:
+    """Return how many batches the worker with this metrics port has been called with; 0 if it is not there."""
+    with suppress(httpx.TransportError):
+        said = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+        for line in said.splitlines():
+            if line.startswith("headgate_calls_total{") and "BatchIngest" in line:
+                return float(line.split()[-1])
+    return 0
+
+
+@contextmanager
+def _ports_in_a_row(count: int) -> Iterator[int]:
+    """Keep so many ports in a row, below those that the system hands out, and return the first."""
+    with ExitStack() as stack:
+        for first in range(20_000 + os.getpid() % 10_000, 32_000, count):
+            with suppress(SetupError):
+                stack.enter_context(reserved("127.0.0.1", first, count))
+                break
+        yield first
+
+
+async def test_one_of_two_is_killed_under_traffic(postgres_url: str, tmp_path: Path) -> None:
+    """What it was at may fail; nothing else does, the other one goes on, and nothing is lost or there twice."""
+    with (
+        _ports_in_a_row(2) as metrics,
+        Up("--store", postgres_url, "--workers", "2", "--metrics-port", str(metrics), folder=tmp_path) as up,
+    ):
+        async with Client(int(up.rest.rpartition(":")[2]), up.key) as client, httpx.AsyncClient() as http:
+
+            async def both_called() -> bool:
+                return await _calls(http, metrics) > 0 < await _calls(http, metrics + 1)
+
+            writers = Writers(client)
+            tasks = [asyncio.create_task(writers.write(number)) for number in range(WRITERS)]
+            await until(both_called)
+            assert writers.failures == 0
+            before = up.workers()
+            victim = min(before)
+            os.kill(victim, signal.SIGKILL)
+            await writers.some_more()
+            # Each writer has one call under way at a time, so that no more can have been with the one that died.
+            await until(both_called)
+            await writers.some_more()
+            assert writers.failures <= WRITERS
+            writers.stop()
+            await asyncio.gather(*tasks)
+            stored = await client.all_events()
+            verified = await client.ledger.VerifyLedger(VerifyLedgerRequest(limit=100_000), metadata=client.metadata)
+        after = up.workers()
+        assert up.end(signal.SIGTERM) == 0
+    assert len(after) == 2
+    assert len(after & before) == 1
+    assert victim not in after
+    assert up.log.read_text().count("worker_replaced") == 1
+    assert verified.valid
+    assert [event.sequence for event in stored] == list(range(1, len(stored) + 1))
+    assert {event.idempotency_key: event.id for event in stored} == writers.acknowledged
+    # Where an answer got lost, a key's first acknowledgement is `duplicate`.
+    assert max(writers.accepted.values()) == 1
+    assert sum(count == 0 for count in writers.accepted.values()) <= writers.failures * (BATCH + 1)
+
+
+def test_sigterm_finishes_what_all_are_at(postgres_url: str, tmp_path: Path) -> None:
+    """Batches that wait for their ledger's lock, in both of the workers, are stored and answered; then all are gone."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with (
+        Up("--store", postgres_url, "--workers", "2", folder=tmp_path) as up,
+        closing(Edge(up, postgres_url, up.key)) as edge,
+        ThreadPoolExecutor() as pool,
+    ):
+        parts = children(up.pid)
+        assert len(parts) == 3
+        ((workspace,),) = asyncio.run(database.execute(postgres_url, "SELECT id FROM workspaces"))
+        with held(database.locked(postgres_url, workspace)):
+            batches = [pool.submit(edge.batch, {"type": "t"}) for _ in range(6)]
+            until_true(lambda: asyncio.run(database.execute(postgres_url, waiting)) == [(2,)])
+            up.signal(signal.SIGTERM)
+        assert [statuses(batch.result(30)) for batch in batches] == [["accepted"]] * 6
+        assert up.wait() == 0
+        assert all(is_gone(pid) for pid in parts)
+    assert "worker_died" not in up.log.read_text()
+
+
+async def test_the_parts_alone(postgres_url: str, tmp_path: Path) -> None:
+    """`serve --workers` and `bridge` before each of them are the same service; Envoy passes over what is not there."""
+    key = await make_key(postgres_url)
+    async with ServerProcess(postgres_url, "--workers", "2", log=tmp_path / "log") as server:
+        workers = children(server.pid)
+        assert len(set(server.ports)) == len(workers) == 2
+        with reserved("127.0.0.1", 0, 1) as (nobody,):
+            ports = (nobody, *server.ports)
+            upstreams = [part for port in ports for part in ("--upstream", f"127.0.0.1:{port}")]
+            command = [*HEADGATE, "bridge", "--http-port", "0", *upstreams]
+            bridge = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+            try:
+                assert bridge.stdout is not None
+                address = (await bridge.stdout.readline()).split()[-1].decode()
+                async with httpx.AsyncClient(base_url=address, headers={"x-api-key": key}) as http:
+                    # Larger than what Envoy holds of a connection: it is held for another try as well.
+                    batch = {"events": [{"type": "t", "data": {"text": "x" * 1_000}}] * 500}
+                    for _ in range(4):
+                        assert (await http.post("/v1/events/batch", json=batch)).status_code == 200
+                    assert (await http.get("/v1/ledger/head")).json()["sequence"] == 4 * 500
+                    assert await server.end(signal.SIGTERM) == 0
+                    assert all(is_gone(pid) for pid in workers)
+                    assert failure(await http.get("/readyz")) == (503, 14, "UPSTREAM_UNAVAILABLE")
+            finally:
+                bridge.terminate()
+                await bridge.wait()
+
+
+async def test_kill_9_of_their_parent_leaves_none(postgres_url: str) -> None:
+    async with ServerProcess(postgres_url, "--workers", "2") as server:
+        workers = children(server.pid)
+        assert len(workers) == 2
+        await server.kill()
+        for pid in workers:
+            until_true(lambda pid=pid: is_gone(pid))
+
+
+async def test_one_that_cannot_start_again_ends_it(sqlite_url: str) -> None:
+    """After so many failures in a row, with pauses that grow; an error says which one it was."""
+    before = set(children(os.getpid()))
+    policy = RestartPolicy(first_pause=0.02, growth=2, failures=3)
+    with reserved("127.0.0.1", 0, 1) as (port,), capture_logs() as logs:
+        arguments = [[f"--grpc-port={port}", "--workers=1", "--log-level=error"]]
+        workers = Workers(launcher(), arguments, sqlite_url, grace=5, policy=policy)
+        try:
+            await workers.start()
+            database_file = database.sqlite_path(sqlite_url)
+            os.unlink(database_file)
+            os.mkdir(database_file)
+            (server,) = set(children(os.getpid())) - before
+            os.kill(server, signal.SIGKILL)
+            with pytest.raises(SetupError, match=f"port {port} died and could not be started again, 3 times"):
+                await workers.keep()
+        finally:
+            await workers.stop()
+    said = [(entry["event"], entry["restart_in"]) for entry in logs if "restart_in" in entry]
+    assert said == [("worker_died", 0.02), ("worker_not_started", 0.04), ("worker_not_started", 0.08)]
+
+
+def test_a_port_of_theirs_is_taken(postgres_url: str) -> None:
+    with _ports_in_a_row(2) as first, socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", first + 1))
+        taken.listen()
+        done = headgate("serve", "--store", postgres_url, "--workers", "2", "--grpc-port", str(first))
+    assert done.returncode == 2
+    assert done.stderr == f"headgate: cannot listen on 127.0.0.1:{first + 1} for gRPC: Address already in use\n"
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_sqlite_is_served_by_one(tmp_path: Path, command: str) -> None:
+    done = CliRunner().invoke(cli.headgate, [command, "--data-dir", str(tmp_path / "data"), "--workers", "2"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("headgate: SQLite is served by one process")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        pytest.param(("serve", "--workers", "0"), "--workers", id="none"),
+        pytest.param(("up", "--workers", "65"), "--workers", id="too many"),
+        pytest.param(("serve", "--workers", "3", "--grpc-port", "65534"), "no ports for 3 workers", id="no ports"),
+        pytest.param(("up", "--workers", "2", "--metrics-port", "65535"), "no ports for 2 workers", id="for metrics"),
+        pytest.param(("bridge", "--upstream", "somewhere"), "'somewhere' is no upstream", id="no port"),
+        pytest.param(("bridge", "--upstream", "host:65536"), "'host:65536' is no upstream", id="no such port"),
+    ],
+)
+def test_what_cannot_be(options: tuple[str, ...], said: str) -> None:
+    done = CliRunner().invoke(cli.headgate, options, env={"HEADGATE_STORE": "postgresql://nobody@127.0.0.1:1/x"})
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
