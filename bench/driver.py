@@ -1,72 +1,107 @@
-"""Callers of the product, as lean as Python allows, so that their work is not taken for the server's.
+"""Callers over gRPC, as lean as Python allows, so that their work is not taken for the server's.
 
-`HEADGATE_KEY=hg_... python -m bench.driver PORT CALLERS`, a contender: requests are encoded beforehand and sent as
-bytes over one channel; answers are kept as bytes and read when the clock has stopped.
+`HEADGATE_KEYS=hg_...,hg_... python -m bench.driver PORT[,PORT...] [empty]`, a contender: requests are encoded
+beforehand and sent as bytes, over one connection to each port; answers are kept as bytes and read when the clock has
+stopped. Single events go through Ingest, others through BatchIngest; with `empty` to `bench.empty`, in the same bytes.
 """
 
-import asyncio
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+import grpc
 import grpc.aio
+from google.rpc import error_details_pb2, status_pb2
 
-from bench import workload
+from bench import driving, empty
+from bench.calls import Call
 from bench.lockstep import Assignment, Work, contend
-from headgate.v1.ingest_service_pb2 import BatchIngestResponse
+from bench.loops import Refused, Send
+from bench.wires import ProtoBatch, ProtoSingle, Wire
 
-_METHOD = "/headgate.v1.IngestService/BatchIngest"
+_SERVICE = "/headgate.v1.IngestService"
+_STATUS = "grpc-status-details-bin"
 
 
-class _Calls:
-    """An assignment of the driver: each caller sends the next batch as soon as its last one is answered."""
+class _GrpcClient:
+    """One channel to each port, without serializers: bytes go in and come out."""
 
-    def __init__(self, send: Any, callers: int, batches: Sequence[bytes], size: int):
-        self._send = send
-        self._callers = callers
-        self._batches = batches
-        self._size = size
-        self._answers: list[bytes] = []
+    def __init__(self, ports: Sequence[int], keys: Sequence[str]):
+        self._metadata = [(("x-api-key", key),) for key in keys]
+        self._channels = [grpc.aio.insecure_channel(f"127.0.0.1:{port}") for port in ports]
 
-    async def run(self) -> None:
-        batches = iter(self._batches)
-        async with asyncio.TaskGroup() as callers:
-            for _ in range(self._callers):
-                callers.create_task(self._call(batches))
+    async def ready(self) -> None:
+        """Return once every port takes calls."""
+        for channel in self._channels:
+            await channel.channel_ready()
 
-    async def _call(self, batches: Any) -> None:
-        for batch in batches:
-            self._answers.append(await self._send(batch))
+    def wire(self, single: bool) -> Wire:
+        """Return the encoding of calls of one event, or of batches."""
+        return ProtoSingle() if single else ProtoBatch()
 
-    async def check(self) -> None:
-        if len(self._answers) != len(self._batches):
-            raise RuntimeError(f"{len(self._answers)} answers to {len(self._batches)} batches")
-        for answer in self._answers:
-            results = BatchIngestResponse.FromString(answer).results
-            statuses = {result.status for result in results}
-            if len(results) != self._size or statuses != {"accepted"}:
-                raise RuntimeError(f"a batch of {self._size} fresh events was answered by {len(results)} of {statuses}")
+    def senders(self, single: bool) -> Sequence[Send]:
+        """Return what makes such calls, one for each port."""
+        return self._senders(f"{_SERVICE}/{'Ingest' if single else 'BatchIngest'}")
+
+    def _senders(self, method: str) -> Sequence[Send]:
+        return [self._sender(channel.unary_unary(method)) for channel in self._channels]
+
+    def _sender(self, method: Any) -> Send:
+        metadata = self._metadata
+
+        async def send(call: Call) -> bytes:
+            try:
+                answer: bytes = await method(call.body, metadata=metadata[call.workspace])
+            except grpc.aio.AioRpcError as error:
+                if (delay := _retry_delay(error)) is None:
+                    raise
+                raise Refused(delay) from error
+            return answer
+
+        return send
+
+
+class _EmptyClient(_GrpcClient):
+    """Calls of `bench.empty`, which has a method for every size of an answer."""
+
+    def __init__(self, ports: Sequence[int], keys: Sequence[str], group: int):
+        super().__init__(ports, keys)
+        self._group = group
+
+    def senders(self, single: bool) -> Sequence[Send]:
+        """Return what makes such calls, one for each port."""
+        return self._senders(empty.method(self._group))
+
+
+def _retry_delay(error: grpc.aio.AioRpcError) -> float | None:
+    """Return the seconds after which the refused call may be made again; None if it is no such refusal."""
+    if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return None
+    for name, value in error.trailing_metadata() or ():
+        if name == _STATUS:
+            for detail in status_pb2.Status.FromString(value).details:
+                info = error_details_pb2.RetryInfo()
+                if detail.Unpack(info):
+                    delay: float = info.retry_delay.ToTimedelta().total_seconds()
+                    return delay
+    return None
 
 
 def main() -> None:
     """Be the contender."""
-    port, callers = int(sys.argv[1]), int(sys.argv[2])
-    metadata = (("x-api-key", os.environ["HEADGATE_KEY"]),)
-    channel: grpc.aio.Channel | None = None
+    ports = [int(port) for port in sys.argv[1].split(",")]
+    is_empty = sys.argv[2:] == ["empty"]
+    keys = driving.keys()
+    # By the size of a call; made by the first assignment of that size, which brings the event loop.
+    clients: dict[int, _GrpcClient] = {}
 
     async def prepare(assignment: Assignment) -> Work:
-        nonlocal channel
-        # Made by the first assignment, which brings the event loop; without serializers, bytes go in and come out.
-        channel = channel or grpc.aio.insecure_channel(f"127.0.0.1:{port}")
-        await channel.channel_ready()
-        method = channel.unary_unary(_METHOD)
-        orders = workload.orders(assignment.events)
-        batches = [
-            workload.batch(orders[first : first + assignment.group])
-            for first in range(0, assignment.events, assignment.group)
-        ]
-        return _Calls(lambda batch: method(batch, metadata=metadata), callers, batches, assignment.group)
+        size = assignment.group if is_empty else 0
+        client = clients.get(size)
+        if client is None:
+            client = clients[size] = _EmptyClient(ports, keys, size) if is_empty else _GrpcClient(ports, keys)
+        await client.ready()
+        return await driving.prepare(assignment, client)
 
     contend(prepare)
 

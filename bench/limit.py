@@ -3,20 +3,22 @@
 `python -m bench.limit URL WORKSPACE_ID`, a contender. The same rows in the same table under the same promises as the
 product's: lock the head, look for the identities, COPY, move the head, commit. The rows are built beforehand, ids
 and hashes included, and nobody is answered.
+
+The workspace is the product's own, so that both write to the same part of the same indexes, however large it is. That
+is right as long as nobody else writes between `prepare`, which builds on the ledger's head, and the end of the work.
 """
 
 import sys
-import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
-from bench import workload
-from bench.lockstep import Assignment, Work, contend
-from headgate_server.model import Head, Submission
-from headgate_server.settle import Settlement
+from bench import ledgers
+from bench.ledgers import Group
+from bench.lockstep import Assignment, Findings, Work, contend
+from headgate_server.model import Head
 from headgate_server.store.schema import events
 
 # The planner, left to itself, may read the whole ledger to find identities (store/postgres_append.py says why). The
@@ -42,20 +44,13 @@ _MOVE = "UPDATE heads SET sequence = $2, hash = $3, created_at = $4 WHERE worksp
 
 _COLUMNS = [column.name for column in events.columns]
 
-
-class _Group(NamedTuple):
-    """One transaction's worth, ready to be written."""
-
-    identities: Sequence[bytes]
-    """Sorted, as the product probes them."""
-    rows: Sequence[tuple[Any, ...]]
-    head: Head
+_DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 
 class _Appends:
     """An assignment of the limit: transaction after transaction."""
 
-    def __init__(self, connection: Any, workspace_id: int, groups: Sequence[_Group]):
+    def __init__(self, connection: Any, workspace_id: int, groups: Sequence[Group]):
         self._connection = connection
         self._workspace_id = workspace_id
         self._groups = groups
@@ -64,7 +59,9 @@ class _Appends:
         for group in self._groups:
             await self._append(group)
 
-    async def check(self) -> None:
+    async def check(self) -> Findings:
+        """Count what is there. Raises `RuntimeError` unless it is what was written, and durable all along."""
+        await _check_durable(self._connection)
         stored = await self._connection.fetchval(
             "SELECT count(*) FROM events WHERE workspace_id = $1 AND id >= $2",
             self._workspace_id,
@@ -73,8 +70,9 @@ class _Appends:
         wanted = sum(len(group.rows) for group in self._groups)
         if stored != wanted:
             raise RuntimeError(f"the limit stored {stored} events of {wanted}")
+        return Findings(events=wanted, stored=wanted)
 
-    async def _append(self, group: _Group) -> None:
+    async def _append(self, group: Group) -> None:
         connection = self._connection
         await connection.execute("BEGIN")
         await connection.fetch(_LOCK, self._workspace_id)
@@ -86,27 +84,22 @@ class _Appends:
         await connection.execute("COMMIT")
 
 
-def _groups(workspace_id: int, head: Head, assignment: Assignment) -> list[_Group]:
-    """Build the rows as the product does, in an unbroken ledger."""
-    orders = workload.orders(assignment.events)
-    groups = []
-    for first in range(0, assignment.events, assignment.group):
-        settlement = Settlement(workspace_id, head, {}, {}, time.time_ns() // 1000)
-        drafts = [workload.draft(order) for order in orders[first : first + assignment.group]]
-        settlement.decide(Submission(workspace_id=workspace_id, slots=drafts))
-        head = settlement.head
-        rows = [(row[0], UUID(row[1]), *row[2:]) for row in settlement.rows]
-        groups.append(_Group(sorted(draft.identity[:16] for draft in drafts), rows, head))
-    return groups
+def _with_uuids(group: Group) -> Group:
+    """Put the ids into the form that COPY takes."""
+    return group._replace(rows=[(row[0], UUID(row[1]), *row[2:]) for row in group.rows])
+
+
+async def _check_durable(connection: Any) -> None:
+    """Raise `RuntimeError` if the server would acknowledge what is not on disk, or might tear a page."""
+    for setting, wanted in _DURABLE.items():
+        value = await connection.fetchval(f"SHOW {setting}")
+        if value != wanted:
+            raise RuntimeError(f"{setting} is {value}: a limit without durability is no limit of ours")
 
 
 async def _durable_connection(url: str) -> Any:
-    """Connect. Raises `RuntimeError` if the server would acknowledge what is not on disk."""
     connection = await asyncpg.connect(url)
-    for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-        value = await connection.fetchval(f"SHOW {setting}")
-        if value != "on":
-            raise RuntimeError(f"{setting} is {value}: a limit without durability is no limit of ours")
+    await _check_durable(connection)
     await connection.execute(_PLANNER)
     return connection
 
@@ -121,7 +114,8 @@ def main() -> None:
         nonlocal connection
         connection = connection or await _durable_connection(url)
         head = Head(*await connection.fetchrow(_HEAD, workspace_id))
-        return _Appends(connection, workspace_id, _groups(workspace_id, head, assignment))
+        groups = ledgers.groups(workspace_id, head, assignment)
+        return _Appends(connection, workspace_id, list(map(_with_uuids, groups)))
 
     contend(prepare)
 

@@ -8,17 +8,18 @@ import asyncio
 import dataclasses
 import gc
 import json
+import math
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, Self
 
 import uvloop
 
-_PATIENCE = 60.0
+_PATIENCE = 180.0
 """Seconds for one assignment: several times what the slowest needs. After that a hanging part ends the run."""
 
 
@@ -29,6 +30,32 @@ class Assignment:
     events: int
     group: int
     """Events of one transaction, or of one batch; it divides `events`."""
+    callers: int = 1
+    """Calls that are outstanding at once, of contenders that call somebody."""
+    duplicates: float = 0.0
+    """The share of the events that were stored before, with the same content under the same key."""
+    workspaces: int = 1
+    """Workspaces that the calls are spread over."""
+    rate: float = 0.0
+    """Events per second that are sent whether or not earlier ones are answered; 0: a caller sends when answered."""
+    patient: bool = False
+    """Whether callers that are refused wait for as long as the refusal says and send again."""
+    seconds: float = 0.0
+    """With `patient`, when to stop if there is still something to send; 0: not before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What a contender has found when it looked at what its work came to."""
+
+    events: int
+    """Events that were answered as they had to be while the clock ran."""
+    stored: int
+    """Events that the store holds more than before the assignment, those of its preparation included."""
+    refused: int = 0
+    """Calls that were refused for want of room, each time counted."""
+    latencies: Sequence[float] = ()
+    """Seconds of each call, in no order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +63,22 @@ class Timing:
     """How long one assignment took."""
 
     events: int
+    """As in `Findings`."""
     seconds: float
     cpu_seconds: float
     """Of the contender's own process."""
+    p50: float = 0.0
+    """Milliseconds from when a call was to be sent to its answer, the median; 0 of a contender that calls nobody."""
+    p99: float = 0.0
+    """The same, exceeded by one call in a hundred."""
+    refused: int = 0
+    """As in `Findings`."""
+    stored: int = 0
+    """As in `Findings`."""
 
     @property
     def rate(self) -> float:
-        """Events per second."""
+        """Events per second; of patient callers, those that were stored in the end."""
         return self.events / self.seconds
 
 
@@ -52,8 +88,8 @@ class Work(Protocol):
     async def run(self) -> None:
         """Do it. This is what is timed."""
 
-    async def check(self) -> None:
-        """Raise `RuntimeError` unless every event was stored."""
+    async def check(self) -> Findings:
+        """Say what it came to. Raises `RuntimeError` if that is not what was assigned."""
 
 
 def contend(prepare: Callable[[Assignment], Awaitable[Work]]) -> None:
@@ -72,14 +108,25 @@ async def _contend(prepare: Callable[[Assignment], Awaitable[Work]]) -> None:
         await asyncio.to_thread(sys.stdin.readline)
         cpu, started = time.process_time(), time.perf_counter()
         await work.run()
-        timing = Timing(
-            events=assignment.events,
-            seconds=time.perf_counter() - started,
-            cpu_seconds=time.process_time() - cpu,
-        )
-        await work.check()
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+        found = await work.check()
         gc.unfreeze()
+        latencies = sorted(found.latencies)
+        timing = Timing(
+            events=found.events,
+            seconds=seconds,
+            cpu_seconds=cpu_seconds,
+            stored=found.stored,
+            refused=found.refused,
+            p50=_milliseconds(latencies, 0.50),
+            p99=_milliseconds(latencies, 0.99),
+        )
         print(json.dumps(dataclasses.asdict(timing)), flush=True)
+
+
+def _milliseconds(ordered: Sequence[float], share: float) -> float:
+    """Return the time within which this share of the calls was answered; 0 if there is no call."""
+    return ordered[math.ceil(share * len(ordered)) - 1] * 1000 if ordered else 0.0
 
 
 class Contender:

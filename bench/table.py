@@ -1,58 +1,89 @@
-"""What was measured, as a Markdown table."""
+"""What was measured, as Markdown."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from statistics import median
 
-from bench.lockstep import Timing
+from bench.measured import Compared, Series
+
+_PARTS = ("generator", "Envoy", "server", "database")
+_HEADINGS = (
+    "who stores",
+    "events a call",
+    "callers",
+    "",
+    "events/s",
+    "min",
+    "max",
+    "p50 ms",
+    "p99 ms",
+    *(f"CPU s: {part}" for part in _PARTS),
+    "peak MiB",
+)
 
 
-@dataclass(slots=True)
-class Series:
-    """All rounds of one contender at one group size; entries of the lists belong to one round each."""
-
-    name: str
-    timings: list[Timing] = field(default_factory=list)
-    server_seconds: list[float] = field(default_factory=list)
-    """CPU of the server's processes; empty where there is none."""
-    database_seconds: list[float] = field(default_factory=list)
-    """CPU of the database's processes."""
-
-    @property
-    def rates(self) -> list[float]:
-        """Events per second, by round."""
-        return [timing.rate for timing in self.timings]
-
-    def cells(self) -> list[str]:
-        """Return this series as a row: its name, events/s, and CPU seconds per 100,000 events."""
-        events = sum(timing.events for timing in self.timings)
-        client = [timing.cpu_seconds for timing in self.timings]
-        return [
-            self.name,
-            *(f"{value:,.0f}" for value in (median(self.rates), min(self.rates), max(self.rates))),
-            *(_per_100_000(spent, events) for spent in (client, self.server_seconds, self.database_seconds)),
-        ]
+def comparison(one: Compared) -> list[str]:
+    """Return the row of a ratio: what was to be reached, what was seen, and whether it was enough."""
+    target = "" if one.ratio.target is None else f"{one.ratio.target:g}"
+    ratios = [f"{value:.2f}" for value in (one.value, min(one.by_round), max(one.by_round))]
+    return [one.ratio.name, target, *ratios, one.verdict, f"{_short(one.over)} ÷ {_short(one.under)}"]
 
 
-def figures(series: Iterable[Series]) -> list[list[str]]:
-    """Return the rows of several series under their headings."""
-    headings = ["", "events/s, median", "min", "max", "CPU s per 100,000 events: client", "server", "database"]
-    return [headings, *(one.cells() for one in series)]
+def comparisons(rows: Iterable[Sequence[str]]) -> str:
+    """Return the rows of ratios under their headings."""
+    return markdown([["what", "at least", "seen", "min", "max", "", "loads"], *rows], left=(0, 5, 6))
 
 
-def ratio(name: str, product: Series, limit: Series) -> list[str]:
-    """Return a row of the ratios between the two, round by round."""
-    ratios = [over / under for over, under in zip(product.rates, limit.rates, strict=True)]
-    return [name, *(f"{value:.2f}" for value in (median(ratios), min(ratios), max(ratios))), "", "", ""]
+def figures(series: Iterable[Series]) -> str:
+    """Return a row for each load."""
+    return markdown([_HEADINGS, *map(_cells, series)], left=(0, 3))
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Lay rows out in columns, the first of them as headings; all but the first column are numbers."""
+def _cells(series: Series) -> list[str]:
+    load = series.load
+    rates = [f"{value:,.0f}" for value in (median(series.rates), min(series.rates), max(series.rates))]
+    events = sum(timing.events for timing in series.timings)
+    spent = [_per_100_000(series.spent[part], events) if part in series.spent else "-" for part in _PARTS]
+    return [
+        load.by.value,
+        f"{load.batch:,}",
+        str(load.callers),
+        _particulars(series),
+        *rates,
+        *(f"{median(values):.1f}" if any(values) else "-" for values in (series.p50s, series.p99s)),
+        *spent,
+        f"{max(series.memory):.0f}" if series.memory else "-",
+    ]
+
+
+def _per_100_000(seconds: float, events: int) -> str:
+    # Of nothing stored, as where a tool that does not wait is refused all along, there is nothing to say.
+    return f"{seconds / events * 100_000:.2f}" if events else "-"
+
+
+def _particulars(series: Series) -> str:
+    """Return in what a load differs from fresh events of one workspace, sent as fast as they are answered."""
+    load, refused = series.load, sum(timing.refused for timing in series.timings)
+    said = [
+        f"{load.duplicates:.0%} duplicates" if load.duplicates else "",
+        f"{load.workspaces:,} workspaces" if load.workspaces > 1 else "",
+        f"at {load.pace:.0%} of the peak" if load.pace else "",
+        "honouring RetryInfo" if load.patient else "",
+        f"{refused:,} refusals" if refused or load.patient else "",
+    ]
+    return ", ".join(filter(None, said))
+
+
+def _short(series: Series) -> str:
+    return f"{series.load.batch:,} x {series.load.callers}"
+
+
+def markdown(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    """Lay rows out in columns, the first row as headings. `left` are the columns of text; the others hold numbers."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in (rows[0], rule, *rows[1:])]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rule = ["-" * width if index in left else "-" * (width - 1) + ":" for index, width in enumerate(widths)]
+    return "\n".join(f"| {' | '.join(_line(row, widths, left))} |" for row in (rows[0], rule, *rows[1:]))
 
 
-def _per_100_000(seconds: Sequence[float], events: int) -> str:
-    return f"{sum(seconds) / events * 100_000:.2f}" if seconds else "-"
+def _line(row: Sequence[str], widths: Sequence[int], left: Sequence[int]) -> list[str]:
+    cells = zip(row, widths, strict=True)
+    return [cell.ljust(width) if index in left else cell.rjust(width) for index, (cell, width) in enumerate(cells)]

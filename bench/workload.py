@@ -1,20 +1,21 @@
 """The events that the contenders store: a shop's order, each under an idempotency key that was never used before."""
 
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
+from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest
 from headgate.v1.event_pb2 import Event
-from headgate.v1.ingest_service_pb2 import BatchIngestRequest
-from headgate_server import validate
 from headgate_server.model import Draft
+from headgate_server.rpc import decode
 
 _TYPE = "order.completed"
 _SOURCE = "shop/checkout"
 _OCCURRED_AT = datetime(2024, 1, 15, 10, 30, tzinfo=UTC)
-_MICROSECONDS = int(_OCCURRED_AT.timestamp()) * 1_000_000
+_OCCURRED_AT_TEXT = "2024-01-15T10:30:00Z"
 
 
 class Order(NamedTuple):
@@ -35,18 +36,16 @@ class Order(NamedTuple):
         return f"user_{self.number % 10_000:06}"
 
     @property
-    def data(self) -> bytes:
-        """The payload as JSON text, about 150 bytes."""
-        return orjson.dumps(
-            {
-                "order_id": self.key,
-                "amount": 49.99,
-                "currency": "EUR",
-                "items": [{"sku": "A-1001", "quantity": 2}, {"sku": "B-2002", "quantity": 1}],
-                "coupon": None,
-                "first": self.number % 7 == 0,
-            }
-        )
+    def data(self) -> dict[str, Any]:
+        """The payload, about 150 bytes as JSON; its members are not in canonical order, as a client's are not."""
+        return {
+            "order_id": self.key,
+            "amount": 49.99,
+            "currency": "EUR",
+            "items": [{"sku": "A-1001", "quantity": 2}, {"sku": "B-2002", "quantity": 1}],
+            "coupon": None,
+            "first": self.number % 7 == 0,
+        }
 
 
 def orders(count: int) -> list[Order]:
@@ -55,33 +54,38 @@ def orders(count: int) -> list[Order]:
     return [Order(number, nonce) for number in range(count)]
 
 
-def draft(order: Order) -> Draft:
-    """Return the event as the server makes it of a request. Its salt is random."""
-    made = validate.native(
-        type_=_TYPE,
-        source=_SOURCE,
-        subject=order.subject,
-        occurred_at=_MICROSECONDS,
-        data=orjson.loads(order.data),
-        key=order.key,
-    )
-    if not isinstance(made, Draft):
-        raise TypeError(f"the workload's event is not valid: {made.message}")
+def drafts(of: Sequence[Order]) -> list[Draft]:
+    """Return the events as the server makes them of a request. Their salts are random."""
+    request = RawBatchIngestRequest(events=map(protobuf, of))
+    slots = decode.batch(request, max_events=len(of)).slots
+    made = [slot for slot in slots if isinstance(slot, Draft)]
+    if len(made) != len(of):
+        raise TypeError("an event of the workload is not valid")
     return made
 
 
-def batch(of: list[Order]) -> bytes:
-    """Return one serialized BatchIngestRequest of these orders, their payloads as `data_json`."""
-    request = BatchIngestRequest(events=[_message(order) for order in of])
-    return request.SerializeToString()
-
-
-def _message(order: Order) -> Event:
-    return Event(
+def protobuf(order: Order) -> bytes:
+    """Return one serialized Event, its payload as `data_json`."""
+    event = Event(
         type=_TYPE,
         source=_SOURCE,
         subject=order.subject,
         occurred_at=_OCCURRED_AT,
-        data_json=order.data,
+        data_json=orjson.dumps(order.data),
         idempotency_key=order.key,
+    )
+    return event.SerializeToString()
+
+
+def json(order: Order) -> bytes:
+    """Return the same event as JSON."""
+    return orjson.dumps(
+        {
+            "type": _TYPE,
+            "source": _SOURCE,
+            "subject": order.subject,
+            "occurred_at": _OCCURRED_AT_TEXT,
+            "data": order.data,
+            "idempotency_key": order.key,
+        }
     )

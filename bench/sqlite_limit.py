@@ -1,0 +1,118 @@
+"""The limit on SQLite: what one connection to one file can store, with nothing around it.
+
+`python -m bench.sqlite_limit FILE`, a contender. The file, its schema and the connection's settings are the product's,
+and so are driver and statements: BEGIN IMMEDIATE, read the head, look for the identities, insert, move the head,
+commit. The rows are built beforehand, ids and hashes included, and nobody is answered. The file is its own: beside a
+second writer the product would have to read its cached pages anew.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pysqlite3 import dbapi2 as driver
+
+from bench import ledgers
+from bench.ledgers import Group
+from bench.lockstep import Assignment, Findings, Work, contend
+from headgate_server import admin
+from headgate_server.model import Head
+from headgate_server.store import sqlite
+
+WORKSPACE = "limit"
+"""The name of the workspace that is written to."""
+
+_HEAD = "SELECT sequence, hash, created_at FROM heads WHERE workspace_id = ?"
+
+_PROBE = (
+    "SELECT dedupe, id, sequence, created_at, event_hash, salt, commitment FROM events INDEXED BY events_dedupe_key"
+    " WHERE workspace_id = ? AND dedupe IN ({})"
+)
+_PROBE_CHUNK = 500
+"""As the product: each number of identities is a statement to be prepared, and a longer one is not faster."""
+
+_MOVE = "UPDATE heads SET sequence = ?, hash = ?, created_at = ? WHERE workspace_id = ?"
+
+_FULL = 2
+
+
+class _Appends:
+    """An assignment of the limit: transaction after transaction."""
+
+    def __init__(self, connection: Any, workspace_id: int, groups: Sequence[Group]):
+        self._connection = connection
+        self._workspace_id = workspace_id
+        self._groups = groups
+        self._insert = f"INSERT INTO events VALUES ({', '.join('?' * len(groups[0].rows[0]))})"
+
+    async def run(self) -> None:
+        """Write all groups. Nothing else is to be done meanwhile, so no thread is needed."""
+        cursor = self._connection.cursor()
+        for group in self._groups:
+            self._append(cursor, group)
+
+    async def check(self) -> Findings:
+        """Count what is there. Raises `RuntimeError` unless it is what was written, and durable all along."""
+        _check_durable(self._connection)
+        (stored,) = self._connection.execute(
+            "SELECT count(*) FROM events WHERE workspace_id = ? AND id >= ?",
+            (self._workspace_id, self._groups[0].rows[0][1]),
+        ).fetchone()
+        wanted = sum(len(group.rows) for group in self._groups)
+        if stored != wanted:
+            raise RuntimeError(f"the limit stored {stored} events of {wanted}")
+        return Findings(events=wanted, stored=wanted)
+
+    def _append(self, cursor: Any, group: Group) -> None:
+        workspace_id = self._workspace_id
+        cursor.execute("BEGIN IMMEDIATE")
+        cursor.execute(_HEAD, (workspace_id,)).fetchone()
+        for first in range(0, len(group.identities), _PROBE_CHUNK):
+            chunk = group.identities[first : first + _PROBE_CHUNK]
+            if cursor.execute(_PROBE.format(", ".join("?" * len(chunk))), (workspace_id, *chunk)).fetchone():
+                raise RuntimeError("an event of the limit was stored before")
+        cursor.executemany(self._insert, group.rows)
+        cursor.execute(_MOVE, (*group.head, workspace_id))
+        cursor.execute("COMMIT")
+
+
+def _check_durable(connection: Any) -> None:
+    """Raise `RuntimeError` if a commit would return before it is on disk."""
+    (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
+    (journal,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if (synchronous, journal) != (_FULL, "wal"):
+        raise RuntimeError(f"synchronous is {synchronous} and journal_mode {journal}: no limit of ours")
+
+
+async def _opened(path: Path) -> tuple[Any, int]:
+    """Let the product make the file and the workspace; return a connection with the product's settings, and the
+    workspace's id.
+    """
+    async with admin.opened(f"sqlite:///{path}") as store:
+        workspace = await store.create_workspace(WORKSPACE)
+    connection = driver.connect(str(path), isolation_level=None)
+    for pragma in sqlite._PRAGMAS:
+        connection.execute(pragma)
+    _check_durable(connection)
+    return connection, workspace.id
+
+
+def main() -> None:
+    """Be the contender."""
+    path = Path(sys.argv[1])
+    # Made by the first assignment, and ended with the process.
+    opened: tuple[Any, int] | None = None
+
+    async def prepare(assignment: Assignment) -> Work:
+        nonlocal opened
+        opened = opened or await _opened(path)
+        connection, workspace_id = opened
+        head = Head(*connection.execute(_HEAD, (workspace_id,)).fetchone())
+        return _Appends(connection, workspace_id, ledgers.groups(workspace_id, head, assignment))
+
+    contend(prepare)
+
+
+if __name__ == "__main__":
+    main()
