@@ -6,6 +6,7 @@ waits for its lock on a lane of its own, so that it delays nobody but itself.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import structlog
 
 from headgate_server.errors import InvalidRequest, Overloaded, Unavailable
 from headgate_server.model import Decision, Draft, Submission
+from headgate_server.pace import Pace
 from headgate_server.settle import AnswerFailed
 from headgate_server.store import DataRefused, Store
 
@@ -29,6 +31,14 @@ class CommitterConfig:
     """
     group_bytes: int = 16 * 1024 * 1024
     """Content of one transaction, unless a single submission is larger."""
+    small_group_events: int = 200
+    """Below this a group waits for calls that have already arrived: the fixed cost of a transaction, about that of
+    twenty events, would be felt. Above it nothing is gained, and the database is not kept waiting.
+    """
+    quiet_turns: int = 16
+    """Turns of the event loop without a submission after which no call is taken to be on its way. Measured with single
+    events of 64 callers: 4 turns make groups of 6, 16 of 26, and 64 gain no more; a lone caller notices none of them.
+    """
     waiting_events: int = 40_000
     """Events that may wait in all; past it calls are refused at once. About a second of work: who waits longer gives
     up anyway.
@@ -75,6 +85,10 @@ class _Lane:
     """Whether the lane waits for its head's lock on its own, away from the common groups."""
 
 
+_NOBODY = _Lane()
+"""The lane of a workspace that has nothing waiting."""
+
+
 class Committer:
     """Stores submissions in groups. One per process and store; lives on one event loop."""
 
@@ -90,6 +104,7 @@ class Committer:
         self._main: asyncio.Task[None] | None = None
         self._alone: set[asyncio.Task[None]] = set()
         self._parking = asyncio.Semaphore(self._config.parked_lanes)
+        self._pace = Pace()
 
     async def submit(self, submission: Submission) -> Decision:
         """Store a submission and return what became of it, once that is durable.
@@ -98,11 +113,32 @@ class Committer:
         Raises `Overloaded` at once if too much is waiting, `Unavailable` and `OutcomeUnknown` as the store does,
         `InvalidRequest` if the database refuses a value that validation let through.
         """
-        if self._closing:
-            raise Unavailable("The server is shutting down.", reason="SHUTTING_DOWN")
         waiting = _Waiting(submission, asyncio.get_running_loop().create_future())
         self._admit(waiting)
         return await waiting.decision
+
+    def check_room(self, workspace_id: int, events: int, size: int) -> None:
+        """Raise what `submit` would raise now for a submission of so many events and bytes of content.
+
+        For those who have not read their request yet: in an overload, reading what is then refused would be most of
+        the work.
+        """
+        if self._closing:
+            raise Unavailable("The server is shutting down.", reason="SHUTTING_DOWN")
+        config = self._config
+        lane = self._lanes.get(workspace_id) or _NOBODY
+        share = config.workspace_share
+        # Whatever its size, a submission is let in where nothing waits: it could never be stored otherwise.
+        if self._events and (
+            self._events + events > config.waiting_events
+            or self._bytes + size > config.waiting_bytes
+            or (lane.events and lane.events + events > config.waiting_events * share)
+            or (lane.bytes and lane.bytes + size > config.waiting_bytes * share)
+        ):
+            raise Overloaded(
+                "Too many events are waiting to be stored; nothing of this request was stored.",
+                retry_after=self._pace.appointment(self._events, events),
+            )
 
     async def close(self) -> None:
         """Take no more, store all that waits, and return when nothing is in flight."""
@@ -111,21 +147,11 @@ class Committer:
             await asyncio.wait(tasks)
 
     def _admit(self, waiting: _Waiting) -> None:
-        config = self._config
         workspace = waiting.submission.workspace_id
+        self.check_room(workspace, waiting.events, waiting.bytes)
         lane = self._lanes.get(workspace)
         if lane is None:
             lane = self._lanes[workspace] = _Lane()
-        share = config.workspace_share
-        # Whatever its size, a submission is let in where nothing waits: it could never be stored otherwise.
-        if self._events and (
-            self._events + waiting.events > config.waiting_events
-            or self._bytes + waiting.bytes > config.waiting_bytes
-            or (lane.events and lane.events + waiting.events > config.waiting_events * share)
-            or (lane.bytes and lane.bytes + waiting.bytes > config.waiting_bytes * share)
-        ):
-            self._drop_if_idle(workspace, lane)
-            raise Overloaded("Too many events are waiting to be stored; nothing of this request was stored.")
         self._count(lane, waiting, 1)
         lane.waiting.append(waiting)
         if not lane.parked and len(lane.waiting) == 1:
@@ -147,11 +173,26 @@ class Committer:
         """Store group after group on the common lane until nothing waits there."""
         try:
             while self._ready:
+                await self._gather()
                 group = self._take_group()
                 if group:
                     await self._store_group(group)
         finally:
             self._main = None
+
+    async def _gather(self) -> None:
+        """Let the calls that have already reached this process join the group, while it is small.
+
+        A transaction costs as much as some twenty events, and a call that has arrived is some turns of the event loop
+        away from the queue. As long as the turns bring submissions there are more to come. Where nobody comes, this
+        costs some turns of an idle loop: microseconds.
+        """
+        config = self._config
+        quiet, waiting = 0, self._events
+        while quiet < config.quiet_turns and self._events < config.small_group_events:
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if self._events <= waiting else 0
+            waiting = self._events
 
     def _take_group(self) -> list[_Waiting]:
         """Take a fair share of every ready workspace, in turn, up to the bounds of a group."""
@@ -222,6 +263,7 @@ class Committer:
 
     async def _append(self, group: Sequence[_Waiting], *, wait: bool) -> list[_Waiting]:
         """Store a group, tell its callers, and return what the store skipped. Raises nothing."""
+        started = time.monotonic()
         try:
             decisions = await self._store.append([waiting.submission for waiting in group], wait=wait)
         except Exception as error:
@@ -238,12 +280,16 @@ class Committer:
             self._fail(group, error)
             return []
         skipped = []
+        stored = 0
         for waiting, decision in zip(group, decisions, strict=True):
             if decision is None:
                 skipped.append(waiting)
                 continue
+            stored += waiting.events
             self._release(waiting)
             waiting.settle(decision)
+        if stored:
+            self._pace.stored(stored, time.monotonic() - started)
         return skipped
 
     async def _append_each(self, group: Sequence[_Waiting], *, wait: bool) -> list[_Waiting]:

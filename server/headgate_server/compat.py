@@ -74,6 +74,7 @@ class Compat:
         request: HttpRequest,
         idempotency_key: str | None,
     ) -> Exchange:
+        self._ingest.check_room(workspace.id, 1, len(request.body))
         small = len(request.body) <= INLINE_BYTES
         intake = endpoint.read(request) if small else await asyncio.to_thread(endpoint.read, request)
         key = None

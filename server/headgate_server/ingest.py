@@ -58,6 +58,13 @@ class Ingest:
         self._committer = committer
         self._clock = clock
 
+    def check_room(self, workspace_id: int, events: int, size: int) -> None:
+        """Raise `Overloaded` if so many events, of so many bytes, could not wait to be stored now.
+
+        For those who have not read the request yet: `events` may be too low, since the call itself is exact.
+        """
+        self._committer.check_room(workspace_id, events, size)
+
     async def __call__(
         self,
         workspace_id: int,

@@ -16,7 +16,7 @@ from prometheus_client import start_http_server
 
 from headgate.v1.event_service_pb2 import ListEventsRequest
 from headgate_server import app
-from headgate_server.committer import Committer
+from headgate_server.committer import Committer, CommitterConfig
 from headgate_server.config import Settings
 from headgate_server.errors import SetupError
 from headgate_server.model import Decision, Submission
@@ -213,6 +213,29 @@ async def test_a_stop_finishes_what_is_in_flight(store_url: str, monkeypatch: py
         await running
     async with serving(store_url) as again, again.caller() as caller:
         assert statuses(await caller.batch(event("k"))) == ["duplicate"]
+
+
+@on_postgres
+async def test_what_could_not_be_stored_is_refused_before_it_is_read(store_url: str) -> None:
+    full = CommitterConfig(waiting_events=2)
+    async with serving(store_url, committer=full) as service, service.caller() as caller:
+        workspace = (await service.store.create_workspace("acme")).id
+        async with database.locked(store_url, workspace):
+            batch = asyncio.create_task(caller.batch(event("a"), event("b")))
+
+            async def turned_away() -> bool:
+                found = await refused(caller.json(b"no JSON"))
+                return found.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+            await until(turned_away)
+            for call in (caller.batch(event("c")), caller.single(event("c")), caller.json(b"no JSON")):
+                found = await refused(call)
+                assert (found.code, found.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+                assert found.retry_after
+            assert statuses(await caller.batch(event("c"), validate_only=True)) == ["accepted"]
+        assert statuses(await batch) == ["accepted", "accepted"]
+        assert (await refused(caller.json(b"no JSON"))).reason == "MALFORMED_JSON"
+        assert statuses(await caller.batch(event("c"))) == ["accepted"]
 
 
 @on_postgres

@@ -64,6 +64,33 @@ async def test_a_lone_submission_is_stored_at_once() -> None:
     await bench.drain()
 
 
+async def _some_turns_later(bench: Bench, submitted: Submission, turns: int) -> Decision:
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    return await bench.committer.submit(submitted)
+
+
+async def test_calls_that_are_on_their_way_join_a_small_group() -> None:
+    bench = Bench()
+    late = [asyncio.create_task(_some_turns_later(bench, events(1, 1), turns)) for turns in (0, 10, 20, 30)]
+    append = await bench.store.next()
+    assert len(append.submissions) == 4
+    append.finish()
+    await asyncio.gather(*map(ends, late))
+    await bench.drain()
+
+
+async def test_a_group_that_is_not_small_waits_for_nobody() -> None:
+    bench = Bench(config=CommitterConfig(small_group_events=5))
+    calls = [bench.call(events(1, 5)), asyncio.create_task(_some_turns_later(bench, events(1, 1), 5))]
+    append = await bench.store.next()
+    assert len(append.submissions) == 1
+    append.finish()
+    (await bench.store.next()).finish()
+    await asyncio.gather(*map(ends, calls))
+    await bench.drain()
+
+
 async def test_what_arrives_while_a_group_is_stored_is_the_next_group() -> None:
     bench = Bench()
     (first,) = await bench.calls(events(1, 1))
@@ -204,7 +231,7 @@ async def test_several_skipped_workspaces_wait_each_on_its_own() -> None:
 
 
 async def test_too_much_waiting_is_refused_at_once_and_taken_again_later() -> None:
-    bench = Bench(config=CommitterConfig(waiting_events=10, workspace_share=1.0))
+    bench = Bench(config=CommitterConfig(waiting_events=10, workspace_share=1.0, quiet_turns=0))
     calls = await bench.calls(events(1, 4), events(2, 4))
     with pytest.raises(Overloaded) as refused:
         await bench.committer.submit(events(3, 3))
@@ -220,6 +247,22 @@ async def test_too_much_waiting_is_refused_at_once_and_taken_again_later() -> No
     (await bench.store.next()).finish()
     await ends(calls[0])
     await bench.drain()
+
+
+async def test_room_is_what_a_submission_would_find() -> None:
+    bench = Bench(config=CommitterConfig(waiting_events=10, workspace_share=0.5))
+    bench.committer.check_room(1, 1_000, 1 << 40)  # where nothing waits everything has room
+    calls = await bench.calls(events(1, 4))
+    bench.committer.check_room(1, 1, 0)
+    bench.committer.check_room(2, 6, 0)
+    for workspace, count, size in ((1, 2, 0), (2, 7, 0), (2, 1, 1 << 40)):
+        with pytest.raises(Overloaded):
+            bench.committer.check_room(workspace, count, size)
+    assert set(bench.committer._lanes) == {1}
+    await bench.drain()
+    await asyncio.gather(*map(ends, calls))
+    with pytest.raises(Unavailable):
+        bench.committer.check_room(1, 1, 0)
 
 
 async def test_too_many_bytes_waiting_are_refused() -> None:

@@ -75,19 +75,23 @@ def proto_event(serialized: bytes, salt: bytes) -> Draft | Problem:
     occurred_at: int | None = None
     if event.HasField("occurred_at"):
         moment = event.occurred_at
-        occurred_at = moment.seconds * 1_000_000 + moment.nanos // 1000
-        if not (timestamps.MIN <= occurred_at <= timestamps.MAX and 0 <= moment.nanos < 1_000_000_000):
+        nanos = moment.nanos
+        occurred_at = moment.seconds * 1_000_000 + nanos // 1000
+        if not (timestamps.MIN <= occurred_at <= timestamps.MAX and 0 <= nanos < 1_000_000_000):
             return Problem(
                 "INVALID_TIMESTAMP", "occurred_at", "occurred_at is outside the years 1 to 9999, or its nanos are."
             )
-        if moment.nanos % 1000:
+        if nanos % 1000:
             warnings = (validate.FINER_THAN_MICROSECONDS,)
-    data: Any = None
-    payload = event.WhichOneof("payload")
-    if payload == "data":
-        data = _struct(event.data)
-    elif payload == "data_json":
-        data = _data_json(event.data_json)
+    text = event.data_json
+    data: dict[str, Any] | bytes | Problem | None = jsonbody.canonical_object(text) if text else None
+    field = None
+    if data is None:
+        field = event.WhichOneof("payload")
+        if field == "data":
+            data = _struct(event.data)
+        elif field == "data_json":
+            data = _data_json(text)
     if isinstance(data, Problem):
         return data
     judged = validate.native(
@@ -96,12 +100,12 @@ def proto_event(serialized: bytes, salt: bytes) -> Draft | Problem:
         event.subject,
         occurred_at,
         data,
-        event.idempotency_key if event.HasField("idempotency_key") else None,
+        event.idempotency_key or ("" if event.HasField("idempotency_key") else None),
         salt,
         warnings,
     )
-    if payload == "data_json" and isinstance(judged, Problem) and judged.field == "data":
-        return judged._replace(field=payload)
+    if field == "data_json" and isinstance(judged, Problem) and judged.field == "data":
+        return judged._replace(field=field)
     return judged
 
 
@@ -113,10 +117,8 @@ def microseconds(moment: Timestamp, field: str) -> int:
     return value
 
 
-def _data_json(text: bytes) -> dict[str, Any] | bytes | Problem:
-    written = jsonbody.canonical_object(text)
-    if written is not None:
-        return written
+def _data_json(text: bytes) -> dict[str, Any] | Problem:
+    """Read a payload that is no ordinary object."""
     try:
         value = jsonbody.read_one(text)
     except InvalidRequest as error:

@@ -59,6 +59,7 @@ class IngestServicer:
     async def batch_ingest(self, call: Call) -> bytes:
         """Store each event on its own and answer with one result per event."""
         request = call.read(RawBatchIngestRequest)
+        self._check_room(call, request, len(request.events) or 1)
         batch = await _decoded(call, request, lambda: decode.batch(request, self._config.max_events))
         outcomes = await self._store(call, request, batch.slots, atomic=batch.atomic, validate_only=batch.validate_only)
         return call.answer(lambda: wire.batch_message(outcomes), lambda: wire.batch_json(outcomes))
@@ -66,6 +67,7 @@ class IngestServicer:
     async def ingest(self, call: Call) -> bytes:
         """Store one event; what keeps it from being stored is the call's error."""
         request = call.read(RawIngestRequest)
+        self._check_room(call, request, 1)
         slot = await _decoded(call, request, lambda: decode.single(request))
         (outcome,) = await self._store(call, request, [slot], atomic=False, validate_only=request.validate_only)
         if outcome.problem is not None:
@@ -73,6 +75,11 @@ class IngestServicer:
         return call.answer(
             lambda: IngestResponse(result=wire.result_message(0, outcome)), lambda: wire.result_json(0, outcome)
         )
+
+    def _check_room(self, call: Call, request: _Request, events: int) -> None:
+        """Refuse what could not be stored before it is read. Of a JSON body nobody knows yet how many events it has."""
+        if not request.validate_only:
+            self._ingest.check_room(call.caller.workspace.id, events, len(call.body))
 
     async def _store(
         self, call: Call, request: _Request, slots: Sequence[Draft | Problem], *, atomic: bool, validate_only: bool
