@@ -8,7 +8,7 @@ waits for its lock on a lane of its own, so that it delays nobody but itself.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -173,26 +173,27 @@ class Committer:
         """Store group after group on the common lane until nothing waits there."""
         try:
             while self._ready:
-                await self._gather()
+                await self._gather(lambda: self._events)
                 group = self._take_group()
                 if group:
                     await self._store_group(group)
         finally:
             self._main = None
 
-    async def _gather(self) -> None:
-        """Let the calls that have already reached this process join the group, while it is small.
+    async def _gather(self, count: Callable[[], int]) -> None:
+        """Let the calls that have already reached this process join the group, while it is small; `count` says how
+        many events there are.
 
         A transaction costs as much as some twenty events, and a call that has arrived is some turns of the event loop
         away from the queue. As long as the turns bring submissions there are more to come. Where nobody comes, this
         costs some turns of an idle loop: microseconds.
         """
         config = self._config
-        quiet, waiting = 0, self._events
-        while quiet < config.quiet_turns and self._events < config.small_group_events:
+        quiet, waiting = 0, count()
+        while quiet < config.quiet_turns and waiting < config.small_group_events:
             await asyncio.sleep(0)
-            quiet = quiet + 1 if self._events <= waiting else 0
-            waiting = self._events
+            quiet = quiet + 1 if count() <= waiting else 0
+            waiting = count()
 
     def _take_group(self) -> list[_Waiting]:
         """Take a fair share of every ready workspace, in turn, up to the bounds of a group."""
@@ -245,6 +246,7 @@ class Committer:
         """Store what waits for one workspace, waiting for its lock, until its lane is empty."""
         lane = self._lanes[workspace]
         while lane.waiting:
+            await self._gather(lambda: lane.events)
             group: list[_Waiting] = []
             events, size = self._config.group_events, self._config.group_bytes
             while lane.waiting and ((events > 0 and size > 0) or not group):
