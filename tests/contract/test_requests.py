@@ -1,7 +1,9 @@
 """Request keys: one answer per key, stored with the events, for its lifetime."""
 
+import pytest
+
 from headgate_server.model import KeyReused, Replayed, Settled
-from headgate_server.store import ANSWER_LIFETIME, Store
+from headgate_server.store import ANSWER_LIFETIME, Store, sql
 from headgate_server.store.sql import answer_key
 from tests.support import database
 from tests.support.drafts import BAD, append, draft, request, submission
@@ -65,6 +67,17 @@ async def test_an_answer_ends_with_its_lifetime(store: Store, store_url: str, wo
     assert await store.purge_answers() == 1
     assert await store.purge_answers() == 0
     assert await store.append([request(workspace, "new", draft(), body=b"1")]) == [Replayed(b"accepted")]
+
+
+async def test_all_answers_whose_time_is_over_are_purged_in_chunks(
+    store: Store, store_url: str, workspace: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "PURGE_CHUNK", 3)
+    await store.append([request(workspace, f"old {n}", draft()) for n in range(7)])
+    await database.execute(store_url, f"UPDATE answers SET created_at = created_at - {ANSWER_LIFETIME}")
+    await store.append([request(workspace, "new", draft())])
+    assert await store.purge_answers() == 7
+    assert await store.append([request(workspace, "new", draft())]) == [Replayed(b"accepted")]
 
 
 async def test_answers_do_not_stand_in_the_way_of_events(store: Store, workspace: int) -> None:

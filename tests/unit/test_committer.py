@@ -230,6 +230,25 @@ async def test_several_skipped_workspaces_wait_each_on_its_own() -> None:
     await bench.drain()
 
 
+async def test_no_more_workspaces_wait_for_their_locks_at_once_than_the_bound() -> None:
+    bench = Bench(config=CommitterConfig(parked_lanes=1))
+    calls = await bench.calls(events(1, 1), events(2, 1))
+    (await bench.store.next()).finish(skipping={1, 2})
+    first = await bench.store.next()
+    with pytest.raises(asyncio.QueueEmpty):
+        bench.store.appends.get_nowait()
+    calls += await bench.calls(events(3, 1))  # whom nobody holds up
+    other = await bench.store.next()
+    assert other.workspaces == [3]
+    other.finish()
+    first.finish()
+    second = await bench.store.next()
+    assert sorted(first.workspaces + second.workspaces) == [1, 2]
+    second.finish()
+    await asyncio.gather(*map(ends, calls))
+    await bench.drain()
+
+
 async def test_too_much_waiting_is_refused_at_once_and_taken_again_later() -> None:
     bench = Bench(config=CommitterConfig(waiting_events=10, workspace_share=1.0, quiet_turns=0))
     calls = await bench.calls(events(1, 4), events(2, 4))

@@ -62,7 +62,7 @@ class GrpcServer:
         )
         self._health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        load = _Load(config)
+        load = Load(config)
         services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
         for method in methods:
             services.setdefault(method.service, {})[method.name] = grpc.unary_unary_rpc_method_handler(
@@ -127,7 +127,7 @@ class _MethodsToo:
             return self._pool.FindFileContainingSymbol(service)
 
 
-class _Load:
+class Load:
     """How much is in progress, over all methods."""
 
     def __init__(self, config: ServerConfig):
@@ -156,7 +156,7 @@ class _Load:
 
 
 def _behaviour(
-    method: Method, interceptors: Sequence[Interceptor], load: "_Load"
+    method: Method, interceptors: Sequence[Interceptor], load: Load
 ) -> Callable[[bytes, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
     """Return what grpc calls: bytes and context in, bytes out; errors end the call with their code and details."""
     # Innermost: a refusal has a request id and is logged, and who has no key takes no place.

@@ -1,0 +1,81 @@
+"""How much may be in progress at once, over all methods."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+
+from headgate_server.errors import Overloaded
+from headgate_server.rpc.call import Call, Handler
+from headgate_server.rpc.server import Load, ServerConfig
+
+
+@dataclass
+class Held:
+    """Calls that end when the test says so."""
+
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, call: Call) -> bytes:
+        """Answer a call."""
+        await self.ended.wait()
+        return call.body
+
+
+@dataclass
+class Request:
+    """All that is looked at of a call."""
+
+    body: bytes
+
+    def to(self, handler: Handler) -> "asyncio.Task[bytes]":
+        """Make the call."""
+        return asyncio.ensure_future(handler(cast(Call, self)))
+
+
+async def test_calls_in_progress_are_bounded() -> None:
+    held = Held()
+    handler = Load(ServerConfig(concurrent_calls=2)).bounded(held)
+    calls = [Request(b"a").to(handler), Request(b"b").to(handler)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await Request(b"c").to(handler)
+    held.ended.set()
+    assert await asyncio.gather(*calls) == [b"a", b"b"]
+    assert await Request(b"c").to(handler) == b"c"
+
+
+async def test_bytes_in_progress_are_bounded_but_a_lone_call_is_never_too_large() -> None:
+    held = Held()
+    handler = Load(ServerConfig(bytes_in_progress=10)).bounded(held)
+    calls = [Request(b"x" * 50).to(handler)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await Request(b"y").to(handler)
+    held.ended.set()
+    await asyncio.gather(*calls)
+    held.ended.clear()
+    calls = [Request(b"x" * 5).to(handler), Request(b"y" * 5).to(handler)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await Request(b"z").to(handler)
+    held.ended.set()
+    await asyncio.gather(*calls)
+
+
+async def test_a_call_that_failed_or_was_given_up_is_no_longer_in_progress() -> None:
+    async def failing(call: Call) -> bytes:
+        raise ValueError(call.body)
+
+    held = Held()
+    load = Load(ServerConfig(concurrent_calls=1))
+    with pytest.raises(ValueError, match="a"):
+        await Request(b"a").to(load.bounded(failing))
+    given_up = Request(b"b").to(load.bounded(held))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    held.ended.set()
+    assert await Request(b"c").to(load.bounded(held)) == b"c"
