@@ -36,8 +36,12 @@ _HEAD = "SELECT sequence, hash, created_at FROM heads WHERE workspace_id = $1"
 _LOCK = f"{_HEAD} FOR NO KEY UPDATE"
 
 _PROBE = """
-SELECT dedupe, id, sequence, created_at, event_hash, salt, commitment FROM events
-WHERE workspace_id = $1 AND dedupe = ANY($2::bytea[]) ORDER BY dedupe
+SELECT e.* FROM unnest($1::bytea[]) AS wanted (holder)
+CROSS JOIN LATERAL (
+    SELECT dedupe, id, sequence, created_at, event_hash, salt, commitment FROM events
+    WHERE int8send(workspace_id) || dedupe = wanted.holder AND dedupe IS NOT NULL
+    OFFSET 0
+) AS e
 """
 
 _MOVE = "UPDATE heads SET sequence = $2, hash = $3, created_at = $4 WHERE workspace_id = $1"
@@ -76,7 +80,7 @@ class _Appends:
         connection = self._connection
         await connection.execute("BEGIN")
         await connection.fetch(_LOCK, self._workspace_id)
-        known = await connection.fetch(_PROBE, self._workspace_id, group.identities)
+        known = await connection.fetch(_PROBE, group.identities)
         if known:
             raise RuntimeError("an event of the limit was stored before")
         await connection.copy_records_to_table("events", columns=_COLUMNS, records=group.rows)
@@ -84,9 +88,13 @@ class _Appends:
         await connection.execute("COMMIT")
 
 
-def _with_uuids(group: Group) -> Group:
-    """Put the ids into the form that COPY takes."""
-    return group._replace(rows=[(row[0], UUID(row[1]), *row[2:]) for row in group.rows])
+def _in_form(workspace_id: int, group: Group) -> Group:
+    """Put the ids into the form that COPY takes, and the identities behind their workspace, as the index has them."""
+    holder = workspace_id.to_bytes(8, "big")
+    return group._replace(
+        identities=[holder + identity for identity in group.identities],
+        rows=[(row[0], UUID(row[1]), *row[2:]) for row in group.rows],
+    )
 
 
 async def _check_durable(connection: Any) -> None:
@@ -115,7 +123,7 @@ def main() -> None:
         connection = connection or await _durable_connection(url)
         head = Head(*await connection.fetchrow(_HEAD, workspace_id))
         groups = ledgers.groups(workspace_id, head, assignment)
-        return _Appends(connection, workspace_id, list(map(_with_uuids, groups)))
+        return _Appends(connection, workspace_id, [_in_form(workspace_id, group) for group in groups])
 
     contend(prepare)
 

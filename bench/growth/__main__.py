@@ -16,7 +16,7 @@ import uvloop
 from bench import table
 from bench.growth import filters, load, report
 from bench.growth.cluster import Cluster
-from bench.growth.designs import Design, Hashed, Keys, Rebuilt, Short, TenantHashed, Unprobed, Uuid
+from bench.growth.designs import Design, Guarded, Hashed, Keys, Rebuilt, Short, TenantHashed, Unprobed, Uuid
 from bench.growth.generations import Filtered, Generations
 from bench.growth.measure import Window, prepared, turn
 from bench.growth.probe import probes
@@ -29,6 +29,7 @@ _DESIGNS: Mapping[str, type[Design]] = {
     "short": Short,
     "hash": Hashed,
     "tenant": TenantHashed,
+    "guarded": Guarded,
     "keys": Keys,
     "generations": Generations,
     "filtered": Filtered,

@@ -22,7 +22,7 @@ _TENANT = WORKSPACE.to_bytes(8, "big")
 
 
 class Design:
-    """What the product does today, and what the others change of it."""
+    """What the product did before it took `Guarded`, and what the others change of it."""
 
     name = "base"
     index = "events_dedupe_key"
@@ -148,6 +148,18 @@ class TenantHashed(Design):
         """
         found: Sequence[Any] = await connection.fetch(statement, group.identities)
         return found
+
+
+class Guarded(TenantHashed):
+    """The same index behind an exclusion constraint, which refuses what the look-up would have found: the product's."""
+
+    name = "hash index with workspace, exclusion constraint"
+    change = (
+        "DROP INDEX events_dedupe_key",
+        "ALTER TABLE events ADD CONSTRAINT events_dedupe_key"
+        " EXCLUDE USING hash ((int8send(workspace_id) || dedupe) WITH =) WHERE (dedupe IS NOT NULL)",
+        "ANALYZE events",
+    )
 
 
 class Unprobed(Design):

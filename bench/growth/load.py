@@ -30,6 +30,12 @@ SELECT {WORKSPACE}, encode(int8send({FIRST_ID_TIME} + n) || substr(decode(md5('i
 FROM generate_series($1::bigint, $2::bigint) AS n
 """
 
+# What the designs start from, and what they are compared with: the index that the product had.
+_BASE = (
+    "ALTER TABLE events DROP CONSTRAINT events_dedupe_key",
+    "CREATE UNIQUE INDEX events_dedupe_key ON events (workspace_id, dedupe) WHERE dedupe IS NOT NULL",
+)
+
 _HEAD = "INSERT INTO heads (workspace_id, sequence, hash, created_at) VALUES ($1, $2, sha256(''), $3)"
 
 
@@ -60,8 +66,9 @@ async def _made(
 
 
 async def _load(url: str, events: int) -> None:
-    # In the order and into the indexes that a service has.
+    # In the order and into the indexes that a service had.
     await (await open_store(url)).close()
+    await execute(url, *_BASE)
     connection = await asyncpg.connect(url)
     try:
         await add_events(connection, events)

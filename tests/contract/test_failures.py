@@ -1,14 +1,20 @@
 """Statements that fail leave nothing behind, and the store goes on."""
 
+import asyncio
+
+import asyncpg
 import pytest
+from pysqlite3 import dbapi2 as sqlite
 
 from headgate_server.committer import Committer
 from headgate_server.errors import Unavailable
 from headgate_server.ingest import Ingest
 from headgate_server.model import Mismatch, StoredEvent
-from headgate_server.store import Store
+from headgate_server.store import Store, open_store
+from headgate_server.store.schema import events
 from tests.support import database
 from tests.support.drafts import append, draft, request
+from tests.support.waiting import until
 
 _SQLITE = "CREATE TRIGGER boom BEFORE {event} BEGIN SELECT RAISE(ABORT, 'boom'); END"
 _FUNCTION = "CREATE FUNCTION boom() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'boom'; END $$"
@@ -37,6 +43,48 @@ async def test_a_failing_statement_leaves_nothing(store: Store, store_url: str, 
     assert (await store.head(workspace)).sequence == 1
     outcomes = await append(store, workspace, draft("new"), replacing)
     assert [outcome.status for outcome in outcomes] == ["accepted", "replaced"]
+
+
+def _past_the_lock(url: str, workspace: int, other: int) -> str:
+    """Return a statement that stores what the workspace `other` has stored in `workspace` too, without its lock."""
+    columns = [column.name for column in events.columns]
+    event_id = database.id_literal(url, bytes(16))
+    return f"INSERT INTO events SELECT {workspace}, {event_id}, {', '.join(columns[2:])} FROM events" + (
+        f" WHERE workspace_id = {other}"
+    )
+
+
+async def test_a_taken_identity_is_refused_whoever_writes_it(store: Store, store_url: str, workspace: int) -> None:
+    await append(store, workspace, draft("k"))
+    with pytest.raises((sqlite.IntegrityError, asyncpg.ExclusionViolationError), match=r"dedupe"):
+        await database.execute(store_url, _past_the_lock(store_url, workspace, workspace))
+    other = (await store.create_workspace("other")).id
+    await database.execute(store_url, _past_the_lock(store_url, other, workspace))
+    assert await database.execute(store_url, "SELECT count(*) FROM events") == [(2,)]
+
+
+async def test_what_was_written_past_the_lock_is_seen_at_the_next_attempt(postgres_url: str) -> None:
+    store = await open_store(postgres_url)
+    writer = await asyncpg.connect(postgres_url)
+    try:
+        workspace, other = [(await store.create_workspace(name)).id for name in ("acme", "other")]
+        await append(store, other, draft("k"))
+        async with writer.transaction():
+            await writer.execute(_past_the_lock(postgres_url, workspace, other))
+            appending = asyncio.create_task(append(store, workspace, draft("k"), draft("new")))
+            # It has looked for the identity, found nothing, and waits to hear what becomes of the other's row.
+            await until(lambda: _waits_for_another(postgres_url))
+        assert [outcome.status for outcome in await appending] == ["duplicate", "accepted"]
+    finally:
+        await writer.close()
+        await store.close()
+
+
+async def _waits_for_another(url: str) -> bool:
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid' AND datname = current_database()"
+    )
+    return await database.execute(url, waiting) == [(1,)]
 
 
 async def test_a_store_without_its_tables_is_unavailable(store: Store, store_url: str, workspace: int) -> None:

@@ -7,14 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection
 
 from headgate_server.errors import SetupError
 from headgate_server.store import Store, open_store
-from headgate_server.store.base import SqlStore
-from headgate_server.store.schema import metadata
 from tests.support import database, postgres
 from tests.support.drafts import append, draft
 
@@ -26,15 +21,6 @@ async def _refusal(url: str, *, serving: bool = False) -> str:
     assert "\n" not in message
     assert message.endswith(".")
     return message
-
-
-async def test_the_schema_is_the_sum_of_the_migrations(store: Store) -> None:
-    def differences(connection: Connection) -> list[object]:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        return list(compare_metadata(context, metadata))
-
-    assert isinstance(store, SqlStore)
-    assert await store._read(differences) == []
 
 
 async def test_a_newer_schema_is_refused(store: Store, store_url: str, workspace: int) -> None:

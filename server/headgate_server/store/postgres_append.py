@@ -22,8 +22,7 @@ IDLE_TIMEOUT = 5
 
 # Left to itself the planner finds identities by reading the workspace's whole ledger through the primary key, where it
 # lacks statistics (a new database) or has only those of an average workspace. It is left no choice: the statements
-# below ask for identities in the order of their index, and no other way than that index yields this order without a
-# sort.
+# below name an expression that the index of identities has and no other.
 _PLANNER = """
 SET LOCAL enable_sort = off;
 SET LOCAL enable_seqscan = off;
@@ -53,13 +52,14 @@ SELECT workspace_id, sequence, hash, created_at, quota, month, month_events FROM
 WHERE workspace_id = ANY($1::bigint[]) ORDER BY workspace_id FOR NO KEY UPDATE
 """
 
-# Each workspace comes with where its identities begin and end in one array of all.
+# Each identity comes behind the eight bytes of its workspace, as the index has them. The look-up of one never reads
+# another's: OFFSET keeps the planner from joining in any other way than one by one.
 _IDENTITIES = """
-unnest($1::bigint[], $2::int[], $3::int[]) AS wanted (workspace_id, first, last)
+unnest($1::bytea[]) AS wanted (holder)
 CROSS JOIN LATERAL (
     SELECT ctid, * FROM events
-    WHERE events.workspace_id = wanted.workspace_id AND events.dedupe = ANY(($4::bytea[])[wanted.first : wanted.last])
-    ORDER BY events.dedupe
+    WHERE int8send(events.workspace_id) || events.dedupe = wanted.holder AND events.dedupe IS NOT NULL
+    OFFSET 0
 ) AS e
 """
 
@@ -76,7 +76,7 @@ SELECT 'event', e.workspace_id, e.dedupe, NULL, e.id, e.sequence, e.created_at, 
 FROM {_IDENTITIES}
 UNION ALL
 SELECT 'answer', a.workspace_id, a.key, a.scope, NULL, NULL, a.created_at, a.fingerprint, NULL, a.answer
-FROM unnest($5::bigint[], $6::text[], $7::bytea[]) AS wanted (workspace_id, scope, key)
+FROM unnest($2::bigint[], $3::text[], $4::bytea[]) AS wanted (workspace_id, scope, key)
 JOIN answers AS a USING (workspace_id, scope, key)
 """  # noqa: S608
 
@@ -159,8 +159,8 @@ async def _settlements(
         for workspace, group in groups.items()
         for scope, key in sql.request_keys(group)
     }
-    identities = _ranges({workspace: sql.identities(group) for workspace, group in groups.items()})
-    rows = await connection.fetch(_PROBE, *identities, *_transposed(requests, 3))
+    identities = _holders({workspace: sql.identities(group) for workspace, group in groups.items()})
+    rows = await connection.fetch(_PROBE, identities, *_transposed(requests, 3))
     known: dict[int, dict[bytes, Link]] = {workspace: {} for workspace in groups}
     answers: dict[int, dict[tuple[str, str], StoredAnswer]] = {workspace: {} for workspace in groups}
     now: int = next(row["created_at"] for row in rows if row["kind"] == "now")
@@ -189,7 +189,7 @@ async def _write(connection: Any, settlements: Mapping[int, Settlement], now: in
     if not rows and not answers:
         return None
     if superseded:
-        await connection.execute(_SUPERSEDE, *_ranges(superseded))
+        await connection.execute(_SUPERSEDE, _holders(superseded))
     if rows:
         await connection.copy_records_to_table("events", columns=_COLUMNS, records=rows)
     await connection.execute(_FINISH, *_transposed(answers, 5), now, *_transposed(moved, 6))
@@ -222,21 +222,19 @@ async def look_up(connection: Any, workspace_id: int, dedupes: Sequence[bytes]) 
     Raises what asyncpg raises; the caller rolls back.
     """
     await connection.execute(f"BEGIN READ ONLY; {_PLANNER}")
-    rows = await connection.fetch(_LOOKUP, *_ranges({workspace_id: dedupes}))
+    rows = await connection.fetch(_LOOKUP, _holders({workspace_id: dedupes}))
     await connection.execute("ROLLBACK")
     return {dedupe: Link(event_id.bytes, *link) for dedupe, event_id, *link in rows}
 
 
-def _ranges(groups: Mapping[int, Sequence[bytes]]) -> tuple[list[int], list[int], list[int], list[bytes]]:
-    """Return the parameters of `_IDENTITIES`: workspaces, where each one's identities begin and end (from 1),
-    identities."""
-    workspaces, firsts, lasts, dedupes = [], [], [], list[bytes]()
-    for workspace, group in groups.items():
-        workspaces.append(workspace)
-        firsts.append(len(dedupes) + 1)
-        dedupes += group
-        lasts.append(len(dedupes))
-    return workspaces, firsts, lasts, dedupes
+def _holders(groups: Mapping[int, Sequence[bytes]]) -> list[bytes]:
+    """Return the parameter of `_IDENTITIES`."""
+    return [
+        holder + dedupe
+        for workspace, dedupes in groups.items()
+        for holder in [workspace.to_bytes(8, "big")]
+        for dedupe in dedupes
+    ]
 
 
 def _transposed(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:

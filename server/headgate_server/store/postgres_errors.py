@@ -20,14 +20,16 @@ DRIVER_ERRORS = (
 
 _READ_ONLY = "25006"
 _UNIQUE_VIOLATION = "23505"
+_EXCLUSION_VIOLATION = "23P01"
 _LOCK_NOT_AVAILABLE = "55P03"
 
 # Data exceptions, violated constraints, and limits of the program such as a value beyond 1 GB.
 _DATA_CLASSES = ("22", "23", "54")
 
-# Serialization failure and deadlock: the other transaction went ahead, this one may now. A unique violation can only
-# come from a writer that does not take the head's lock; by the second attempt the probe sees what it wrote.
-_TRANSIENT = ("40001", "40P01", _UNIQUE_VIOLATION)
+# Serialization failure and deadlock: the other transaction went ahead, this one may now. An identity that is taken
+# after all (exclusion) can only come from a writer that does not take the head's lock; by the second attempt the probe
+# sees what it wrote. An id that is taken (unique) is drawn anew.
+_TRANSIENT = ("40001", "40P01", _EXCLUSION_VIOLATION, _UNIQUE_VIOLATION)
 
 
 class Transient(Unavailable):
