@@ -2,14 +2,14 @@
 
 `python -m bench.sqlite_limit FILE`, a contender. The file, its schema and the connection's settings are the product's,
 and so are driver and statements: BEGIN IMMEDIATE, read the head, look for the identities, insert, move the head,
-commit. The rows are built beforehand, ids and hashes included, and nobody is answered. The file is its own: beside a
-second writer the product would have to read its cached pages anew.
+commit. The values of all statements are built beforehand, ids and hashes included, and nobody is answered. The file is
+its own: beside a second writer the product would have to read its cached pages anew.
 """
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pysqlite3 import dbapi2 as driver
 
@@ -25,16 +25,19 @@ WORKSPACE = "limit"
 
 _HEAD = "SELECT sequence, hash, created_at FROM heads WHERE workspace_id = ?"
 
-_PROBE = (
-    "SELECT dedupe, id, sequence, created_at, event_hash, salt, commitment FROM events INDEXED BY events_dedupe_key"
-    " WHERE workspace_id = ? AND dedupe IN ({})"
-)
-_PROBE_CHUNK = 500
-"""As the product: each number of identities is a statement to be prepared, and a longer one is not faster."""
-
 _MOVE = "UPDATE heads SET sequence = ?, hash = ?, created_at = ? WHERE workspace_id = ?"
 
 _FULL = 2
+
+
+class _Transaction(NamedTuple):
+    """What one transaction sends."""
+
+    identities: bytes
+    """One after the other."""
+    insertions: Sequence[tuple[str, Sequence[Any]]]
+    """Statements, each with its values."""
+    head: Head
 
 
 class _Appends:
@@ -44,13 +47,16 @@ class _Appends:
         self._connection = connection
         self._workspace_id = workspace_id
         self._groups = groups
-        self._insert = f"INSERT INTO events VALUES ({', '.join('?' * len(groups[0].rows[0]))})"
+        self._transactions = [
+            _Transaction(b"".join(group.identities), list(sqlite.insertions(group.rows)), group.head)
+            for group in groups
+        ]
 
     async def run(self) -> None:
         """Write all groups. Nothing else is to be done meanwhile, so no thread is needed."""
         cursor = self._connection.cursor()
-        for group in self._groups:
-            self._append(cursor, group)
+        for transaction in self._transactions:
+            self._append(cursor, transaction)
 
     async def check(self) -> Findings:
         """Count what is there. Raises `RuntimeError` unless it is what was written, and durable all along."""
@@ -64,16 +70,15 @@ class _Appends:
             raise RuntimeError(f"the limit stored {stored} events of {wanted}")
         return Findings(events=wanted, stored=wanted)
 
-    def _append(self, cursor: Any, group: Group) -> None:
+    def _append(self, cursor: Any, transaction: _Transaction) -> None:
         workspace_id = self._workspace_id
         cursor.execute("BEGIN IMMEDIATE")
         cursor.execute(_HEAD, (workspace_id,)).fetchone()
-        for first in range(0, len(group.identities), _PROBE_CHUNK):
-            chunk = group.identities[first : first + _PROBE_CHUNK]
-            if cursor.execute(_PROBE.format(", ".join("?" * len(chunk))), (workspace_id, *chunk)).fetchone():
-                raise RuntimeError("an event of the limit was stored before")
-        cursor.executemany(self._insert, group.rows)
-        cursor.execute(_MOVE, (*group.head, workspace_id))
+        if cursor.execute(sqlite._PROBE, (workspace_id, transaction.identities)).fetchone():
+            raise RuntimeError("an event of the limit was stored before")
+        for statement, values in transaction.insertions:
+            cursor.execute(statement, values)
+        cursor.execute(_MOVE, (*transaction.head, workspace_id))
         cursor.execute("COMMIT")
 
 

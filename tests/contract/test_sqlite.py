@@ -7,6 +7,7 @@ import pytest
 from pysqlite3 import dbapi2
 
 from headgate_server.errors import Unavailable
+from headgate_server.model import EventQuery, Status
 from headgate_server.store import sqlite
 from headgate_server.store.sqlite import SqliteStore
 from tests.support import database
@@ -44,6 +45,36 @@ async def test_what_is_acknowledged_is_synced(tmp_path: Path) -> None:
 
 async def test_sqlite_is_not_one_that_corrupts() -> None:
     assert dbapi2.sqlite_version_info >= (3, 51, 3)
+
+
+async def test_identities_are_found_through_their_index(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "headgate.db")
+    try:
+        with store._reader.connect() as connection:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sqlite._PROBE}", (1, b"")).all()
+        reads = [row.detail for row in plan if "events" in row.detail]
+        assert reads == ["SEARCH events USING INDEX events_dedupe_key (workspace_id=? AND dedupe=?)"]
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 200])
+async def test_a_group_of_any_size_is_stored_and_found(tmp_path: Path, size: int) -> None:
+    store = await SqliteStore.open(tmp_path / "headgate.db")
+    try:
+        workspace = (await store.create_workspace("acme")).id
+        first, second = [draft(str(n)) for n in range(size)], [draft(str(n)) for n in range(2 * size)]
+        stored = await append(store, workspace, *first)
+        again = await append(store, workspace, *second)
+        assert [outcome.status for outcome in again] == [Status.DUPLICATE] * size + [Status.ACCEPTED] * size
+        assert [outcome.link for outcome in again[:size]] == [outcome.link for outcome in stored]
+        held = await store.lookup(workspace, [one.dedupe for one in second if one.dedupe is not None])
+        assert len(held) == (await store.head(workspace)).sequence == 2 * size
+        page = await store.events(EventQuery(workspace_id=workspace, limit=2 * size))
+        assert [event.key for event in page.events] == [one.key for one in second]
+        assert [event.sequence for event in page.events] == list(range(1, 2 * size + 1))
+    finally:
+        await store.close()
 
 
 async def test_a_lock_that_is_never_let_go_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
