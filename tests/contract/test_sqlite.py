@@ -58,7 +58,7 @@ async def test_identities_are_found_through_their_index(tmp_path: Path) -> None:
         await store.close()
 
 
-@pytest.mark.parametrize("size", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize("size", [1, 7, 8, 64, 201])
 async def test_a_group_of_any_size_is_stored_and_found(tmp_path: Path, size: int) -> None:
     store = await SqliteStore.open(tmp_path / "headgate.db")
     try:
@@ -73,6 +73,23 @@ async def test_a_group_of_any_size_is_stored_and_found(tmp_path: Path, size: int
         page = await store.events(EventQuery(workspace_id=workspace, limit=2 * size))
         assert [event.key for event in page.events] == [one.key for one in second]
         assert [event.sequence for event in page.events] == list(range(1, 2 * size + 1))
+    finally:
+        await store.close()
+
+
+async def test_a_group_that_fails_midway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await SqliteStore.open(tmp_path / "headgate.db")
+    try:
+        workspace = (await store.create_workspace("acme")).id
+        await append(store, workspace, draft("taken"))
+        before = await store.head(workspace)
+        with monkeypatch.context() as blind:
+            blind.setattr(sqlite, "_PROBE", f"{sqlite._PROBE} AND FALSE")
+            with pytest.raises(Unavailable):
+                await append(store, workspace, *(draft(str(n)) for n in range(90)), draft("taken"))
+        assert await store.head(workspace) == before
+        page = await store.events(EventQuery(workspace_id=workspace, limit=100))
+        assert [event.key for event in page.events] == ["taken"]
     finally:
         await store.close()
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,11 +52,12 @@ driver.register_adapter(bytes, bytes)
 
 _READ_HEAD = "SELECT sequence, hash, created_at, quota, month, month_events FROM heads WHERE workspace_id = ?"
 
+# After each statement the writer waits for its turn at the interpreter, for up to milliseconds where the event loop is
+# busy, so a statement takes many rows. Only three numbers of them: the driver keeps a statement with the values it last
+# had. FAIL, since the transaction is rolled back in any case: without it SQLite keeps, for each statement of several
+# rows, a copy of every page that it changes.
 _ROW = f"({', '.join('?' * len(events.columns))})"
-_ROWS_AT_ONCE = 64
-"""Rows of one INSERT. After each statement the writer waits for its turn at the interpreter, for up to milliseconds
-where the event loop is busy; more rows gain nothing, and each number of rows is a statement that the driver keeps.
-"""
+_INSERTS = {rows: f"INSERT OR FAIL INTO events VALUES {', '.join([_ROW] * rows)}" for rows in (64, 8, 1)}
 
 # The identities come as one value, 16 bytes each, and are cut apart where nobody has to wait for it: whatever their
 # number, it is one statement and one step. The index is named so that no plan can ever scan a ledger under the lock.
@@ -330,14 +331,11 @@ def _store(connection: Connection, workspace_id: int, settlement: Settlement, no
 
 def insertions(rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[str, list[Any]]]:
     """Yield the statements that write these rows, each with its values."""
-    for first in range(0, len(rows), _ROWS_AT_ONCE):
-        chunk = rows[first : first + _ROWS_AT_ONCE]
-        yield _insert_of(len(chunk)), [*chain.from_iterable(chunk)]
-
-
-@cache
-def _insert_of(rows: int) -> str:
-    return f"INSERT INTO events VALUES {', '.join([_ROW] * rows)}"  # noqa: S608 - question marks alone
+    first = 0
+    for size, statement in _INSERTS.items():
+        while len(rows) - first >= size:
+            yield statement, [*chain.from_iterable(rows[first : first + size])]
+            first += size
 
 
 def _set_up(engine: Engine) -> None:
