@@ -57,7 +57,10 @@ _READ_HEAD = "SELECT sequence, hash, created_at, quota, month, month_events FROM
 # had. FAIL, since the transaction is rolled back in any case: without it SQLite keeps, for each statement of several
 # rows, a copy of every page that it changes.
 _ROW = f"({', '.join('?' * len(events.columns))})"
-_INSERTS = {rows: f"INSERT OR FAIL INTO events VALUES {', '.join([_ROW] * rows)}" for rows in (64, 8, 1)}
+_INSERTS = {
+    rows: f"INSERT OR FAIL INTO events VALUES {', '.join([_ROW] * rows)}"  # noqa: S608 - question marks alone
+    for rows in (64, 8, 1)
+}
 
 # The identities come as one value, 16 bytes each, and are cut apart where nobody has to wait for it: whatever their
 # number, it is one statement and one step. The index is named so that no plan can ever scan a ledger under the lock.
