@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
@@ -92,6 +93,9 @@ async def serve(settings: Settings, ready: Callable[[int], None]) -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
+        # SQLite's writer is a thread: after each statement it waits for its turn, by default for 5 ms where the event
+        # loop is busy. With 1 ms it stores 7 % more; with less, switching costs more than it brings.
+        sys.setswitchinterval(0.001)
         log.info("serving", host=settings.server.host, port=server.port)
         ready(server.port)
         await stop.wait()
