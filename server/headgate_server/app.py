@@ -94,7 +94,7 @@ async def serve(settings: Settings, ready: Callable[[int], None]) -> None:
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
         # SQLite's writer is a thread: after each statement it waits for its turn, by default for 5 ms where the event
-        # loop is busy. With 1 ms it stores up to 9 % more where many call; with less, switching costs more than it brings.
+        # loop is busy. With 1 ms it stores up to 9 % more where many call; with less, switching costs more than that.
         sys.setswitchinterval(0.001)
         log.info("serving", host=settings.server.host, port=server.port)
         ready(server.port)
