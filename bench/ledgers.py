@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from bench import workload
 from bench.lockstep import Assignment
-from headgate_server.model import Head, Submission
-from headgate_server.settle import Settlement
+from headgate_server.core.model import Head, Submission
+from headgate_server.core.settle import Settlement
 
 
 class Group(NamedTuple):

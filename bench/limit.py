@@ -18,7 +18,7 @@ from asyncpg.pgproto.pgproto import UUID
 from bench import ledgers
 from bench.ledgers import Group
 from bench.lockstep import Assignment, Findings, Work, contend
-from headgate_server.model import Head
+from headgate_server.core.model import Head
 from headgate_server.store.schema import events
 
 # The planner, left to itself, may read the whole ledger to find identities (store/postgres_append.py says why). The

@@ -16,8 +16,8 @@ import asyncpg
 import httpx
 
 from bench.peer import check
-from headgate_server import admin
-from headgate_server.model import Scope
+from headgate_server.access import admin
+from headgate_server.core.model import Scope
 from tests.support import postgres
 from tests.support.processes import children
 from tests.support.up import Up

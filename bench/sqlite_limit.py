@@ -16,8 +16,8 @@ from pysqlite3 import dbapi2 as driver
 from bench import ledgers
 from bench.ledgers import Group
 from bench.lockstep import Assignment, Findings, Work, contend
-from headgate_server import admin
-from headgate_server.model import Head
+from headgate_server.access import admin
+from headgate_server.core.model import Head
 from headgate_server.store import sqlite
 
 WORKSPACE = "limit"

@@ -12,7 +12,7 @@ from bench.ghz import Ghz
 from bench.http import Wrk
 from bench.lockstep import Assignment, Contender, Timing
 from bench.suite import By, Scenario, Store
-from headgate_server import admin
+from headgate_server.access import admin
 
 _BATCH_PATH = "/v1/events/batch"
 _PEER_PATH = "/events/batch"

@@ -9,7 +9,7 @@ import orjson
 
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest
 from headgate.v1.event_pb2 import Event
-from headgate_server.model import Draft
+from headgate_server.core.model import Draft
 from headgate_server.rpc import decode
 
 _TYPE = "order.completed"

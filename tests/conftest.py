@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from headgate_server.store import Store, open_store
+from headgate_server.store import Store
+from headgate_server.store.opening import open_store
 from tests.support import postgres
 
 # The same examples in every run, so that a run says something of the change and not of its luck;

@@ -6,7 +6,7 @@ from typing import Any
 
 import asyncpg
 
-from headgate_server.store import open_store
+from headgate_server.store.opening import open_store
 
 WORKSPACE = 1
 

@@ -11,7 +11,7 @@ from bench.growth.designs import Design
 from bench.growth.load import WORKSPACE
 from bench.growth.measure import connected
 from bench.growth.rows import Group
-from headgate_server.model import Head
+from headgate_server.core.model import Head
 
 _GROUPS = 20
 

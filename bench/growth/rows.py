@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from asyncpg.pgproto.pgproto import UUID
 
 from bench.growth.load import FIRST_ID_TIME, WORKSPACE
-from headgate_server.model import Head
+from headgate_server.core.model import Head
 from headgate_server.store.schema import events
 
 COLUMNS = [column.name for column in events.columns]

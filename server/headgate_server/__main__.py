@@ -10,7 +10,7 @@ def main() -> None:
     # hundred characters before the server says it. It is read when grpc is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        from headgate_server.cli import headgate
+        from headgate_server.cli.commands import headgate
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("headgate_server", "headgate_bridge", "headgate"):
             raise

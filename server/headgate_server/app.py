@@ -10,15 +10,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import structlog
 from prometheus_client import start_http_server
 
-from headgate_server.auth import Authenticator
-from headgate_server.clock import system_clock
-from headgate_server.committer import Committer
-from headgate_server.compat import Compat
+from headgate_server.access.auth import Authenticator
+from headgate_server.access.limits import RateLimiter
 from headgate_server.config import Settings
-from headgate_server.errors import SetupError, Unavailable
-from headgate_server.ingest import Ingest
-from headgate_server.limits import RateLimiter
-from headgate_server.metrics import Metrics
+from headgate_server.core.errors import SetupError, Unavailable
+from headgate_server.ingest.committer import Committer
+from headgate_server.ingest.compat import Compat
+from headgate_server.ingest.ingest import Ingest
+from headgate_server.process.clock import system_clock
+from headgate_server.process.metrics import Metrics
 from headgate_server.receivers.registry import RECEIVERS
 from headgate_server.rpc.call import Method
 from headgate_server.rpc.compat_servicer import CompatServicer
@@ -29,7 +29,8 @@ from headgate_server.rpc.ledger_servicer import LedgerServicer
 from headgate_server.rpc.probe_servicer import ProbeServicer
 from headgate_server.rpc.server import GrpcServer
 from headgate_server.rpc.workspace_servicer import WorkspaceServicer
-from headgate_server.store import Store, open_store
+from headgate_server.store import Store
+from headgate_server.store.opening import open_store
 
 log = structlog.get_logger(__name__)
 

@@ -1,9 +1,9 @@
-"""What can be set, each with its reason. `cli.py` fills these in from flags, `HEADGATE_*` and the defaults below."""
+"""What can be set, each with its reason. `cli/` fills these in from flags, `HEADGATE_*` and the defaults below."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headgate_server.committer import CommitterConfig
+from headgate_server.ingest.committer import CommitterConfig
 from headgate_server.rpc.ingest_servicer import IngestConfig
 from headgate_server.rpc.server import ServerConfig
 

@@ -3,7 +3,7 @@
 import asyncio
 from hashlib import sha256
 
-from headgate_server.model import ApiKey, Scope, Workspace
+from headgate_server.core.model import ApiKey, Scope, Workspace
 from headgate_server.store import Store
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from headgate_server import ledger
-from headgate_server.model import Draft, Mismatch, Status
-from headgate_server.store import DataRefused, Store, open_store
+from headgate_server.core import ledger
+from headgate_server.core.model import Draft, Mismatch, Status
+from headgate_server.store import DataRefused, Store
+from headgate_server.store.opening import open_store
 from tests.support.drafts import BAD, append, draft, submission
 
 

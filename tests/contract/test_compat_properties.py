@@ -11,16 +11,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest
-from headgate_server import canonical, jsonbody
-from headgate_server.committer import Committer
-from headgate_server.compat import Compat, Exchange
-from headgate_server.errors import RequestKeyReused
-from headgate_server.ingest import Ingest
-from headgate_server.model import STORED, EventQuery, Mismatch, Status, StoredEvent, Workspace
+from headgate_server.core import canonical, jsonbody
+from headgate_server.core.errors import RequestKeyReused
+from headgate_server.core.model import STORED, EventQuery, Mismatch, Status, StoredEvent, Workspace
+from headgate_server.ingest.committer import Committer
+from headgate_server.ingest.compat import Compat, Exchange
+from headgate_server.ingest.ingest import Ingest
+from headgate_server.reading.verify import verify
 from headgate_server.receivers import HttpRequest
 from headgate_server.rpc import decode
 from headgate_server.store import Store
-from headgate_server.verify import verify
 from tests.contract.vendor_cases import (
     LINKED,
     NO_EVENTS,

@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
-from headgate_server import compat as module
-from headgate_server.committer import Committer
-from headgate_server.compat import Compat
-from headgate_server.ingest import Ingest
-from headgate_server.model import EventPage, EventQuery, Workspace
+from headgate_server.core.model import EventPage, EventQuery, Workspace
+from headgate_server.ingest import compat as module
+from headgate_server.ingest.committer import Committer
+from headgate_server.ingest.compat import Compat
+from headgate_server.ingest.ingest import Ingest
 from headgate_server.receivers import HttpRequest
 from headgate_server.receivers.scrip import Scrip
 from headgate_server.store import Store, sql

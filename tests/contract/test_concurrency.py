@@ -4,10 +4,11 @@ import asyncio
 import random
 from collections import Counter
 
-from headgate_server import ledger
-from headgate_server.ledger import Checker
-from headgate_server.model import EventQuery, Replayed, Settled
-from headgate_server.store import Store, open_store
+from headgate_server.core import ledger
+from headgate_server.core.ledger import Checker
+from headgate_server.core.model import EventQuery, Replayed, Settled
+from headgate_server.store import Store
+from headgate_server.store.opening import open_store
 from tests.support import database
 from tests.support.drafts import append, draft, request, submission
 

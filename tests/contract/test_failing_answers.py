@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from headgate_server.model import Outcome
-from headgate_server.settle import AnswerFailed
+from headgate_server.core.model import Outcome
+from headgate_server.core.settle import AnswerFailed
 from headgate_server.store import Store
 from tests.support.drafts import append, draft, request, submission
 

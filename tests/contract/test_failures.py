@@ -6,11 +6,12 @@ import asyncpg
 import pytest
 from pysqlite3 import dbapi2 as sqlite
 
-from headgate_server.committer import Committer
-from headgate_server.errors import Unavailable
-from headgate_server.ingest import Ingest
-from headgate_server.model import Mismatch, StoredEvent
-from headgate_server.store import Store, open_store
+from headgate_server.core.errors import Unavailable
+from headgate_server.core.model import Mismatch, StoredEvent
+from headgate_server.ingest.committer import Committer
+from headgate_server.ingest.ingest import Ingest
+from headgate_server.store import Store
+from headgate_server.store.opening import open_store
 from headgate_server.store.schema import events
 from tests.support import database
 from tests.support.drafts import append, draft, request

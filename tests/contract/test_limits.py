@@ -5,12 +5,13 @@ from collections import Counter
 
 import pytest
 
-from headgate_server import ledger, timestamps
-from headgate_server.clock import system_clock
-from headgate_server.errors import RateLimited
-from headgate_server.limits import RateLimiter
-from headgate_server.model import EventQuery, Mismatch, Outcome, RateLimit, Replayed, Settled, Status, Workspace
-from headgate_server.store import Store, open_store
+from headgate_server.access.limits import RateLimiter
+from headgate_server.core import ledger, timestamps
+from headgate_server.core.errors import RateLimited
+from headgate_server.core.model import EventQuery, Mismatch, Outcome, RateLimit, Replayed, Settled, Status, Workspace
+from headgate_server.process.clock import system_clock
+from headgate_server.store import Store
+from headgate_server.store.opening import open_store
 from tests.support.database import execute
 from tests.support.drafts import BAD, append, draft, request, submission
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from headgate_server.errors import OutcomeUnknown, Unavailable
-from headgate_server.model import Replayed, Settled
-from headgate_server.store import Store, open_store, postgres, postgres_append
+from headgate_server.core.errors import OutcomeUnknown, Unavailable
+from headgate_server.core.model import Replayed, Settled
+from headgate_server.store import Store, postgres, postgres_append
+from headgate_server.store.opening import open_store
 from tests.support import database
 from tests.support.drafts import append, draft, request
 from tests.support.proxy import Proxy

@@ -10,9 +10,10 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-from headgate_server.errors import SetupError
-from headgate_server.store import Store, migrate, open_store
+from headgate_server.core.errors import SetupError
+from headgate_server.store import Store, migrate
 from headgate_server.store.base import SqlStore
+from headgate_server.store.opening import open_store
 from headgate_server.store.postgres import PostgresStore
 from headgate_server.store.schema import metadata
 from tests.support import database, postgres

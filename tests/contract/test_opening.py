@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from headgate_server.errors import SetupError
-from headgate_server.store import Store, open_store
+from headgate_server.core.errors import SetupError
+from headgate_server.store import Store
+from headgate_server.store.opening import open_store
 from tests.support import database, postgres
 from tests.support.drafts import append, draft
 
@@ -32,7 +33,7 @@ async def test_a_newer_schema_is_refused(store: Store, store_url: str, workspace
 
 
 async def _open_in_processes(url: str) -> None:
-    program = "import asyncio, sys\nfrom headgate_server.store import open_store\n" + (
+    program = "import asyncio, sys\nfrom headgate_server.store.opening import open_store\n" + (
         "async def main():\n"
         "    store = await open_store(sys.argv[1])\n"
         "    await store.create_workspace('acme')\n"

@@ -3,7 +3,8 @@
 import asyncpg
 import pytest
 
-from headgate_server.store import open_store, postgres_append
+from headgate_server.store import postgres_append
+from headgate_server.store.opening import open_store
 from tests.support.drafts import append, draft
 
 _STATEMENTS = {

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from headgate_server import ledger
 from headgate_server import store as promise
-from headgate_server.model import EventQuery, StoredEvent
+from headgate_server.core import ledger
+from headgate_server.core.model import EventQuery, StoredEvent
 from headgate_server.store import Store, sql
 from tests.support.drafts import append, draft
 

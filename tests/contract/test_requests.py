@@ -2,7 +2,7 @@
 
 import pytest
 
-from headgate_server.model import KeyReused, Replayed, Settled
+from headgate_server.core.model import KeyReused, Replayed, Settled
 from headgate_server.store import ANSWER_LIFETIME, Store, sql
 from headgate_server.store.sql import answer_key
 from tests.support import database

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from pysqlite3 import dbapi2
 
-from headgate_server.errors import Unavailable
-from headgate_server.model import EventQuery, Status
+from headgate_server.core.errors import Unavailable
+from headgate_server.core.model import EventQuery, Status
 from headgate_server.store import sqlite
 from headgate_server.store.sqlite import SqliteStore
 from tests.support import database

@@ -2,9 +2,9 @@
 
 import pytest
 
-from headgate_server import ledger
-from headgate_server.ledger import Checker
-from headgate_server.model import EventQuery
+from headgate_server.core import ledger
+from headgate_server.core.ledger import Checker
+from headgate_server.core.model import EventQuery
 from headgate_server.store import Store
 from tests.support import database
 from tests.support.drafts import append, draft

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from headgate_server.model import Mismatch
+from headgate_server.core.model import Mismatch
 from headgate_server.receivers import Receiver
 from headgate_server.receivers.registry import RECEIVERS
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from headgate_server.model import Scope
+from headgate_server.core.model import Scope
 from tests.support import postgres
 from tests.support.edge import Edge
 from tests.support.up import Up

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from headgate_server import cli
-from headgate_server.model import Scope
+from headgate_server.cli import commands as cli
+from headgate_server.core.model import Scope
 from tests.support import database
 from tests.support.edge import Edge, failure, statuses
 from tests.support.service import ServerProcess, make_key

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from headgate_server.model import Scope
+from headgate_server.core.model import Scope
 from tests.edge.conftest import MakeEdge
 from tests.support.edge import Edge, failure, statuses
 from tests.support.up import headgate

@@ -14,7 +14,7 @@ import httpx
 import orjson
 import pytest
 
-from headgate_server import admin
+from headgate_server.access import admin
 from tests.edge.conftest import MakeEdge
 from tests.support.edge import JSON, Edge
 from tests.support.vendors import VENDORS, Vendor

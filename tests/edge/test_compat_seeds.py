@@ -11,8 +11,8 @@ import httpx
 import orjson
 import pytest
 
-from headgate_server import timestamps
-from headgate_server.model import Scope
+from headgate_server.core import timestamps
+from headgate_server.core.model import Scope
 from tests.edge.conftest import MakeEdge
 from tests.support.edge import Edge
 from tests.support.vendors import PROGRAM, VENDORS

@@ -6,7 +6,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from headgate_server.model import Scope
+from headgate_server.core.model import Scope
 from tests.edge.conftest import MakeEdge
 from tests.support import poison
 from tests.support.edge import Edge, failure, statuses

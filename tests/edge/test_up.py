@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from headgate_server import admin
+from headgate_server.access import admin
 from tests.support import database
 from tests.support.edge import Edge, failure, statuses
 from tests.support.outage import outage

@@ -20,9 +20,9 @@ from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import BatchIngestRequest
 from headgate.v1.ledger_service_pb2 import VerifyLedgerRequest
 from headgate_bridge import launcher
-from headgate_server import cli
-from headgate_server.errors import SetupError
-from headgate_server.workers import RestartPolicy, Workers, reserved
+from headgate_server.cli import commands as cli
+from headgate_server.core.errors import SetupError
+from headgate_server.process.workers import RestartPolicy, Workers, reserved
 from tests.support import database
 from tests.support.edge import Edge, failure, statuses
 from tests.support.processes import children, is_gone

@@ -19,14 +19,15 @@ from headgate.v1 import (
     workspace_service_pb2,
 )
 from headgate.v1.event_service_pb2 import GetEventRequest, ListEventsRequest
-from headgate_server import admin, app
-from headgate_server.auth import Authenticator
-from headgate_server.clock import system_clock
-from headgate_server.committer import Committer
+from headgate_server import app
+from headgate_server.access import admin
+from headgate_server.access.auth import Authenticator
 from headgate_server.config import Settings
-from headgate_server.errors import Unauthenticated, Unavailable
-from headgate_server.metrics import Metrics
-from headgate_server.model import Scope
+from headgate_server.core.errors import Unauthenticated, Unavailable
+from headgate_server.core.model import Scope
+from headgate_server.ingest.committer import Committer
+from headgate_server.process.clock import system_clock
+from headgate_server.process.metrics import Metrics
 from headgate_server.rpc.call import Method
 from headgate_server.store import Store
 from tests.support.calls import Caller, Refusal, event, refused

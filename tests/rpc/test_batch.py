@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from headgate.v1.event_pb2 import Event
 from headgate.v1.event_service_pb2 import GetEventRequest
 from headgate.v1.ingest_service_pb2 import BatchIngestRequest
-from headgate_server.model import Scope
+from headgate_server.core.model import Scope
 from tests.support.calls import Caller, event, refused, statuses
 from tests.support.inprocess import Service
 from tests.support.marks import on_sqlite

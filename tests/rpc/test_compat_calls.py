@@ -8,8 +8,8 @@ import orjson
 import pytest
 from google.api.httpbody_pb2 import HttpBody
 
-from headgate_server import admin
-from headgate_server.model import RateLimit, Scope
+from headgate_server.access import admin
+from headgate_server.core.model import RateLimit, Scope
 from headgate_server.receivers.registry import RECEIVERS
 from tests.support.calls import Caller, Refusal, refused
 from tests.support.inprocess import Service

@@ -8,7 +8,7 @@ import pytest
 
 from headgate.v1.event_pb2 import StoredEvent
 from headgate.v1.ledger_service_pb2 import GetHeadRequest, GetHeadResponse, VerifyLedgerRequest, VerifyLedgerResponse
-from headgate_server import ledger
+from headgate_server.core import ledger
 from tests.support import database
 from tests.support.calls import Caller, event, refused
 from tests.support.inprocess import Service

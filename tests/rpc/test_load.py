@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from headgate_server.errors import Overloaded
+from headgate_server.core.errors import Overloaded
 from headgate_server.rpc.call import Call, Handler
 from headgate_server.rpc.server import Load, ServerConfig
 

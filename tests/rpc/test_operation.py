@@ -16,10 +16,10 @@ from prometheus_client import start_http_server
 
 from headgate.v1.event_service_pb2 import ListEventsRequest
 from headgate_server import app
-from headgate_server.committer import Committer, CommitterConfig
 from headgate_server.config import Settings
-from headgate_server.errors import SetupError
-from headgate_server.model import Decision, Submission
+from headgate_server.core.errors import SetupError
+from headgate_server.core.model import Decision, Submission
+from headgate_server.ingest.committer import Committer, CommitterConfig
 from headgate_server.rpc.server import ServerConfig
 from tests.support import database
 from tests.support.calls import Caller, event, refused, statuses

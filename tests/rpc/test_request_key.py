@@ -8,7 +8,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest
 from headgate.v1.ingest_service_pb2 import BatchIngestRequest, BatchIngestResponse, IngestRequest
-from headgate_server.model import Scope
+from headgate_server.core.model import Scope
 from tests.support import database
 from tests.support.calls import Caller, event, refused, statuses
 from tests.support.inprocess import Service, serving

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from headgate_server import validate
-from headgate_server.model import NATIVE, Draft, Mismatch, Outcome, Problem, RequestKey, Settled, Submission
+from headgate_server.core import validate
+from headgate_server.core.model import NATIVE, Draft, Mismatch, Outcome, Problem, RequestKey, Settled, Submission
 from headgate_server.store import Store
 
 BAD = Problem("MISSING_FIELD", "type", "The event has no type.")

@@ -9,7 +9,7 @@ import httpx
 import orjson
 
 from headgate.v1 import event_service_pb2_grpc, ingest_service_pb2_grpc, ledger_service_pb2_grpc
-from headgate_server.model import Scope
+from headgate_server.core.model import Scope
 from tests.support.service import make_key
 from tests.support.up import Up
 

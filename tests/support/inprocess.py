@@ -4,9 +4,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from headgate_server import admin, app
+from headgate_server import app
+from headgate_server.access import admin
 from headgate_server.config import Settings
-from headgate_server.model import Scope
+from headgate_server.core.model import Scope
 from headgate_server.rpc.ingest_servicer import IngestConfig
 from headgate_server.rpc.server import ServerConfig
 from headgate_server.store import Store

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import asyncpg
 
-from headgate_server.store import open_store
+from headgate_server.store.opening import open_store
 
 _FOLDER = "HEADGATE_TEST_POSTGRES"
 _CONTROLLER = "HEADGATE_TEST_CONTROLLER"

@@ -13,8 +13,8 @@ import grpc.aio
 
 from headgate.v1 import event_service_pb2, event_service_pb2_grpc, ingest_service_pb2_grpc, ledger_service_pb2_grpc
 from headgate.v1.event_pb2 import StoredEvent
-from headgate_server import admin
-from headgate_server.model import Scope
+from headgate_server.access import admin
+from headgate_server.core.model import Scope
 
 
 async def make_key(url: str, workspace: str = "acme", scopes: Iterable[Scope] = (Scope.ADMIN,)) -> str:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Container, Sequence
 from typing import TypeVar, cast
 
-from headgate_server.model import Decision, Outcome, Settled, Status, Submission
+from headgate_server.core.model import Decision, Outcome, Settled, Status, Submission
 from headgate_server.store import Store
 
 _Result = TypeVar("_Result")

@@ -4,8 +4,8 @@ import asyncio
 from collections import Counter
 from typing import cast
 
-from headgate_server import auth
-from headgate_server.model import ApiKey, Scope, Workspace
+from headgate_server.access import auth
+from headgate_server.core.model import ApiKey, Scope, Workspace
 from headgate_server.store import Store
 
 ACME = Workspace(1, "acme")

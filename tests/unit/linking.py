@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from headgate_server import ledger
-from headgate_server.model import Draft, Head, StoredEvent, Submission
-from headgate_server.settle import Settlement
+from headgate_server.core import ledger
+from headgate_server.core.model import Draft, Head, StoredEvent, Submission
+from headgate_server.core.settle import Settlement
 
 NOW = 1_705_314_600_000_000
 """2024-01-15T10:30:00Z."""

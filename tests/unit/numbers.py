@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from headgate_server.canonical import Number
+from headgate_server.core.canonical import Number
 
 _DIGITS = st.text("0123456789", min_size=1, max_size=40)
 _EDGE_DIGITS = st.sampled_from(

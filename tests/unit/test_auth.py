@@ -5,10 +5,10 @@ from hashlib import sha256
 
 import pytest
 
-from headgate_server import auth
-from headgate_server.auth import CACHE_SECONDS, Authenticator, Principal
-from headgate_server.errors import PermissionDenied, SetupError, Unauthenticated, Unavailable
-from headgate_server.model import Scope
+from headgate_server.access import auth
+from headgate_server.access.auth import CACHE_SECONDS, Authenticator, Principal
+from headgate_server.core.errors import PermissionDenied, SetupError, Unauthenticated, Unavailable
+from headgate_server.core.model import Scope
 from tests.unit.keystore import ACME, KeyStore
 
 

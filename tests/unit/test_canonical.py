@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headgate_server import canonical, jsonbody
-from headgate_server.canonical import MAX_DEPTH, Number, Unrepresentable
-from headgate_server.model import Problem
+from headgate_server.core import canonical, jsonbody
+from headgate_server.core.canonical import MAX_DEPTH, Number, Unrepresentable
+from headgate_server.core.model import Problem
 from tests.unit.numbers import ecmascript, exact, exactly, number_tokens
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "canonical.json").read_text())

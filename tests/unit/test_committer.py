@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from headgate_server.committer import Committer, CommitterConfig
-from headgate_server.errors import InvalidRequest, OutcomeUnknown, Overloaded, Unavailable
-from headgate_server.model import Decision, Submission
-from headgate_server.settle import AnswerFailed
+from headgate_server.core.errors import InvalidRequest, OutcomeUnknown, Overloaded, Unavailable
+from headgate_server.core.model import Decision, Submission
+from headgate_server.core.settle import AnswerFailed
+from headgate_server.ingest.committer import Committer, CommitterConfig
 from headgate_server.store import DataRefused
 from tests.support.drafts import draft, submission
 from tests.unit.gatedstore import GatedStore, decision, ends

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import BatchIngestRequest, IngestRequest
-from headgate_server import timestamps, validate
-from headgate_server.errors import InvalidRequest
-from headgate_server.model import Draft, Problem
+from headgate_server.core import timestamps, validate
+from headgate_server.core.errors import InvalidRequest
+from headgate_server.core.model import Draft, Problem
 from headgate_server.rpc import decode
 
 LIMIT = 1_000

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate_server import jsonbody
-from headgate_server.differ import MAX_PATH, MAX_PATHS, differing_paths
-from headgate_server.model import Draft
+from headgate_server.core import jsonbody
+from headgate_server.core.differ import MAX_PATH, MAX_PATHS, differing_paths
+from headgate_server.core.model import Draft
 from tests.support.drafts import draft
 from tests.unit.linking import linked
 

@@ -1,7 +1,8 @@
-"""Imports point down only: which module may know of which, as DESIGN.md draws the layers."""
+"""Imports point down only. The folders are the floors: their order is read from the code, never from a list."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,25 +13,17 @@ import headgate_server
 _SERVER = Path(headgate_server.__file__).parent
 _BRIDGE = Path(headgate_bridge.__file__).parent
 
-PURE = {
-    *("model", "errors", "canonical", "jsonbody", "timestamps", "validate", "ledger", "differ", "settle"),
-    *("clock",),
-}
-"""Values in, values out: no wire, no database, no event loop, no files. (`clock` is the one that reads a clock.)"""
+MOST_FLOORS = 14
+"""Names at the root: as many as a reader takes in at once."""
 
-IMPURE_LIBRARIES = {
-    *("grpc", "google", "headgate", "sqlalchemy", "alembic", "asyncpg", "pysqlite3"),
-    *("asyncio", "uvloop", "socket", "threading", "subprocess", "structlog", "logging", "click", "prometheus_client"),
-}
-
-USE_CASES = {"ingest", "committer", "auth", "verify"}
-
-WIRING = {"app", "cli", "admin", "__main__"}
-"""The only modules that open stores and put objects together."""
+DATABASE = {"sqlalchemy", "alembic", "asyncpg", "pysqlite3"}
+WIRE = {"grpc", "grpc_health", "grpc_reflection", "google", "headgate"}
+EVENT_LOOP = {"asyncio", "uvloop", "socket", "threading", "subprocess", "concurrent"}
+OUTPUT = {"structlog", "logging", "click", "prometheus_client", "time"}
 
 
 def modules(root: Path) -> dict[str, Path]:
-    """Return the modules of a package by their dotted name within it."""
+    """Return the modules of a package by their dotted name within it; the package itself is the empty name."""
     found = {}
     for path in root.rglob("*.py"):
         parts = path.relative_to(root).with_suffix("").parts
@@ -39,7 +32,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield the dotted names that a module imports, wherever in it: `from a import b` yields "a.b"."""
+    """Yield the dotted names that a module imports, wherever in it, also in a function: `from a import b` is "a.b"."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -53,118 +46,101 @@ def libraries(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in imports(path)}
 
 
+SERVER = modules(_SERVER)
+
+
 def own(path: Path) -> set[str]:
     """Return the modules of the server that a module imports."""
     prefix = "headgate_server."
-    names = (name.removeprefix(prefix) for name in imports(path) if name.startswith(prefix))
-    return {_module(name) for name in names}
+    return {_module(name.removeprefix(prefix)) for name in imports(path) if name.startswith(prefix)}
 
 
 def _module(name: str) -> str:
     """Return the module of a dotted name, which may go on into it."""
     while name not in SERVER and "." in name:
         name = name.rpartition(".")[0]
-    return name
+    return name if name in SERVER else ""
 
 
-SERVER = modules(_SERVER)
+def floor(module: str) -> str:
+    """Return the name at the root that a module belongs to."""
+    return module.partition(".")[0]
 
 
-def named(prefix: str) -> list[str]:
-    """Return the modules of a package."""
-    return sorted(name for name in SERVER if name == prefix or name.startswith(prefix + "."))
+FLOORS = sorted({floor(name) for name in SERVER} - {"", "__main__"})
+
+
+def on(name: str) -> list[str]:
+    """Return the modules of a floor."""
+    return sorted(module for module in SERVER if floor(module) == name)
+
+
+def order(graph: Mapping[str, set[str]]) -> list[str]:
+    """Return the names of a graph, each after all that it points to; fails on a circle."""
+    try:
+        return list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" is imported by ".join(error.args[1]))
+
+
+def reaching(libraries_of: set[str]) -> set[str]:
+    """Return the floors that import one of these libraries."""
+    return {floor(name) for name, path in SERVER.items() if libraries(path) & libraries_of}
 
 
 def test_the_walk_sees_the_modules_and_what_they_import() -> None:
-    assert {*PURE, *USE_CASES, *WIRING, "rpc.wire", "store", "store.sql"} <= SERVER.keys()
-    assert "sqlalchemy" in libraries(SERVER["store.sql"])
-    assert {"canonical", "ledger", "model", "timestamps"} <= own(SERVER["validate"])
-    assert "store" in own(SERVER["committer"])
+    assert {"core.model", "store", "rpc.wire", "ingest.committer", "app"} <= SERVER.keys()
+    assert "sqlalchemy" in set().union(*(libraries(SERVER[name]) for name in on("store")))
+    assert {"core.canonical", "core.ledger", "core.model"} <= own(SERVER["core.validate"])
 
 
-@pytest.mark.parametrize("name", sorted(PURE))
-def test_pure_modules_know_neither_wire_nor_database_nor_event_loop(name: str) -> None:
-    assert not libraries(SERVER[name]) & IMPURE_LIBRARIES
-    assert own(SERVER[name]) <= PURE
+def test_the_root_can_be_taken_in_at_a_glance() -> None:
+    assert len(FLOORS) <= MOST_FLOORS
 
 
-@pytest.mark.parametrize("name", sorted(USE_CASES))
-def test_use_cases_know_the_stores_promise_but_no_wire_and_no_driver(name: str) -> None:
-    assert not libraries(SERVER[name]) & {"grpc", "google", "headgate", "sqlalchemy", "alembic", "asyncpg", "pysqlite3"}
-    assert not {module for module in own(SERVER[name]) if module.startswith(("rpc", "store."))}
+def test_every_folder_says_what_lives_in_it() -> None:
+    for name in FLOORS:
+        assert ast.get_docstring(ast.parse(SERVER[name].read_text())), name
 
 
-@pytest.mark.parametrize("name", named("store"))
-def test_the_store_knows_no_wire(name: str) -> None:
-    assert not libraries(SERVER[name]) & {"grpc", "google", "headgate"}
-    assert not own(SERVER[name]) & {*USE_CASES, *WIRING, *named("rpc"), *named("receivers")}
+def test_floors_import_floors_below_them_only() -> None:
+    graph = {name: set().union(*(map(floor, own(SERVER[one])) for one in on(name))) - {name, ""} for name in FLOORS}
+    lowest, *_ = found = order(graph)
+    assert lowest == "core"
+    assert found.index("core") < found.index("store") < found.index("rpc") < found.index("app") < found.index("cli")
 
 
-@pytest.mark.parametrize("name", named("rpc"))
-def test_the_servicers_know_no_database(name: str) -> None:
-    assert not libraries(SERVER[name]) & {"sqlalchemy", "alembic", "asyncpg", "pysqlite3"}
-    assert not {module for module in own(SERVER[name]) if module.startswith("store.")}
+def test_modules_import_in_no_circle() -> None:
+    order({name: own(path) - {name, ""} for name, path in SERVER.items()})
+
+
+@pytest.mark.parametrize("name", on("core"))
+def test_the_core_takes_values_and_returns_values(name: str) -> None:
+    assert not libraries(SERVER[name]) & (DATABASE | WIRE | EVENT_LOOP | OUTPUT)
+
+
+@pytest.mark.parametrize("name", on("receivers"))
+def test_receivers_turn_bytes_into_drafts_and_know_nothing_but_the_core(name: str) -> None:
+    assert not libraries(SERVER[name]) & (DATABASE | WIRE | EVENT_LOOP | OUTPUT)
+    assert {floor(one) for one in own(SERVER[name])} <= {"core", "receivers"}
 
 
 def test_only_the_store_knows_the_database() -> None:
-    knowing = {
-        name for name, path in SERVER.items() if libraries(path) & {"sqlalchemy", "alembic", "asyncpg", "pysqlite3"}
-    }
-    assert knowing <= set(named("store"))
+    assert reaching(DATABASE) == {"store"}
 
 
-def test_only_the_rpc_layer_knows_the_wire() -> None:
-    knowing = {name for name, path in SERVER.items() if libraries(path) & {"grpc", "google", "headgate"}}
-    assert knowing <= set(named("rpc"))
-
-
-@pytest.mark.parametrize("name", named("receivers"))
-def test_receivers_turn_bytes_into_drafts_without_wire_or_database(name: str) -> None:
-    assert not libraries(SERVER[name]) & {"grpc", "headgate", "sqlalchemy", "asyncio"}
-    assert not {module for module in own(SERVER[name]) if module.startswith(("rpc", "store"))}
+def test_only_the_rpc_floor_knows_the_wire() -> None:
+    assert reaching(WIRE) == {"rpc"}
 
 
 def test_stores_are_opened_where_objects_are_wired_and_nowhere_else() -> None:
-    opening = {name for name, path in SERVER.items() if "headgate_server.store.open_store" in set(imports(path))}
-    assert opening <= WIRING
-
-
-def test_nothing_but_the_command_line_knows_what_wires() -> None:
-    knowing = {name for name, path in SERVER.items() if own(path) & {"app", "cli", "admin"}}
-    assert knowing <= WIRING
+    opening = {name for name, path in SERVER.items() if "headgate_server.store.opening.open_store" in imports(path)}
+    assert opening == {"app", "access.admin"}
 
 
 def test_only_the_command_line_knows_the_bridge() -> None:
-    assert [name for name, path in SERVER.items() if "headgate_bridge" in libraries(path)] == ["cli"]
+    assert reaching({"headgate_bridge"}) == {"cli"}
 
 
 def test_the_bridge_does_not_know_the_server() -> None:
     assert not [name for name, path in modules(_BRIDGE).items() if "headgate_server" in libraries(path)]
-
-
-def test_nothing_imports_in_a_circle() -> None:
-    seen: dict[str, bool] = {}
-
-    def visit(name: str, trail: tuple[str, ...]) -> None:
-        assert name not in trail, " imports ".join((*trail, name))
-        if seen.get(name):
-            return
-        for other in own_at_import(SERVER[name]) - {name}:
-            visit(other, (*trail, name))
-        seen[name] = True
-
-    for name in SERVER:
-        visit(name, ())
-    assert all(seen.values())
-
-
-def own_at_import(path: Path) -> set[str]:
-    """Return the modules of the server that a module imports when it is imported itself, not later in a function."""
-    body = ast.parse(path.read_text()).body
-    names = [
-        f"{node.module}.{alias.name}"
-        for node in body
-        if isinstance(node, ast.ImportFrom) and node.module is not None
-        for alias in node.names
-    ]
-    return {_module(name.removeprefix("headgate_server.")) for name in names if name.startswith("headgate_server.")}

@@ -4,8 +4,8 @@ import gzip
 
 import pytest
 
-from headgate_server.errors import BodyTooLarge, InvalidRequest
-from headgate_server.inflate import gunzip
+from headgate_server.core.errors import BodyTooLarge, InvalidRequest
+from headgate_server.core.inflate import gunzip
 
 TEXT = b"an event " * 50_000
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, example, given, reject
 from hypothesis import strategies as st
 
-from headgate_server import canonical, jsonbody, validate
-from headgate_server.errors import InvalidRequest
-from headgate_server.model import Problem
+from headgate_server.core import canonical, jsonbody, validate
+from headgate_server.core.errors import InvalidRequest
+from headgate_server.core.model import Problem
 from tests.unit.jsontexts import OBJECTS, VALUES, DuplicateError, is_json, oracle
 from tests.unit.numbers import exact, exactly, number_tokens
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate_server import canonical, ledger, timestamps
-from headgate_server.ledger import MAX_BREAKS, Checker
-from headgate_server.model import Head, StoredEvent
+from headgate_server.core import canonical, ledger, timestamps
+from headgate_server.core.ledger import MAX_BREAKS, Checker
+from headgate_server.core.model import Head, StoredEvent
 from tests.support.drafts import draft
 from tests.unit.linking import linked
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from headgate_server.pace import Pace
+from headgate_server.ingest.pace import Pace
 
 
 class Clock:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from headgate.v1.event_service_pb2 import ListEventsRequest
 from headgate.v1.ledger_service_pb2 import VerifyLedgerRequest
-from headgate_server.errors import InvalidRequest
+from headgate_server.core.errors import InvalidRequest
 from headgate_server.rpc.pages import page_size, page_token, resume_from
 
 ID = bytes(range(16))

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate_server import ledger
-from headgate_server.ledger import Checker
-from headgate_server.model import (
+from headgate_server.core import ledger
+from headgate_server.core.ledger import Checker
+from headgate_server.core.model import (
     STORED,
     Decision,
     Draft,
@@ -25,7 +25,7 @@ from headgate_server.model import (
     StoredEvent,
     Usage,
 )
-from headgate_server.settle import Settlement
+from headgate_server.core.settle import Settlement
 from tests.support.drafts import BAD, draft, request, submission
 
 _GENESIS = ledger.genesis("acme")

@@ -9,8 +9,8 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate_server import errors
-from headgate_server.errors import HeadgateError
+from headgate_server.core import errors
+from headgate_server.core.errors import HeadgateError
 from headgate_server.rpc import status
 
 TABLE = [

@@ -5,8 +5,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headgate_server import timestamps
-from headgate_server.timestamps import MAX, MIN
+from headgate_server.core import timestamps
+from headgate_server.core.timestamps import MAX, MIN
 
 _INSTANTS = st.integers(MIN, MAX)
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from headgate_server import canonical, jsonbody, ledger, validate
-from headgate_server.model import NATIVE, Draft, Problem
+from headgate_server.core import canonical, jsonbody, ledger, validate
+from headgate_server.core.model import NATIVE, Draft, Problem
 
 
 def judged(event: Any) -> Draft | Problem:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from headgate.v1.event_pb2 import StoredEvent as StoredEventMessage
 from headgate.v1.event_service_pb2 import ListEventsResponse
-from headgate_server import canonical, jsonbody, timestamps
-from headgate_server.model import Link, Outcome, Problem, Status, StoredEvent
+from headgate_server.core import canonical, jsonbody, timestamps
+from headgate_server.core.model import Link, Outcome, Problem, Status, StoredEvent
 from headgate_server.rpc import wire
 from tests.unit.numbers import exact, exactly, number_tokens
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from headgate_server.errors import HeadgateError
-from headgate_server.ledger import Break
-from headgate_server.model import Draft, Outcome, Problem, RateLimit, Scope, StoredEvent
+from headgate_server.core.errors import HeadgateError
+from headgate_server.core.ledger import Break
+from headgate_server.core.model import Draft, Outcome, Problem, RateLimit, Scope, StoredEvent
 
 
 class HttpRequest(NamedTuple):

@@ -11,9 +11,9 @@ from uuid import UUID
 
 import orjson
 
-from headgate_server import canonical, jsonbody, timestamps, validate
-from headgate_server.errors import HeadgateError, InvalidRequest, NotFound
-from headgate_server.model import Draft, Outcome, Problem, StoredEvent
+from headgate_server.core import canonical, jsonbody, timestamps, validate
+from headgate_server.core.errors import HeadgateError, InvalidRequest, NotFound
+from headgate_server.core.model import Draft, Outcome, Problem, StoredEvent
 from headgate_server.receivers import HttpRequest
 
 Json = dict[str, Any]

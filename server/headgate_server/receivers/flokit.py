@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from headgate_server import jsonbody, validate
-from headgate_server.errors import HeadgateError
-from headgate_server.model import STORED, Draft, Link, Outcome, Problem, RateLimit
+from headgate_server.core import jsonbody, validate
+from headgate_server.core.errors import HeadgateError
+from headgate_server.core.model import STORED, Draft, Link, Outcome, Problem, RateLimit
 from headgate_server.receivers import Endpoint, HttpRequest, Intake, Receiver, Reply, Take, schema
 from headgate_server.receivers.common import (
     Invalid,

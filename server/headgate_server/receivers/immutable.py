@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-from headgate_server import canonical, jsonbody, timestamps, validate
-from headgate_server.errors import HeadgateError
-from headgate_server.ledger import Break
-from headgate_server.model import STORED, Draft, Mismatch, Outcome, Problem, Status, StoredEvent
+from headgate_server.core import canonical, jsonbody, timestamps, validate
+from headgate_server.core.errors import HeadgateError
+from headgate_server.core.ledger import Break
+from headgate_server.core.model import STORED, Draft, Mismatch, Outcome, Problem, Status, StoredEvent
 from headgate_server.receivers import (
     Check,
     Checked,

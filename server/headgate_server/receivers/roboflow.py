@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from headgate_server import jsonbody, validate
-from headgate_server.errors import HeadgateError, InvalidRequest
-from headgate_server.model import STORED, Draft, Mismatch, Outcome, Problem, Scope, StoredEvent
+from headgate_server.core import jsonbody, validate
+from headgate_server.core.errors import HeadgateError, InvalidRequest
+from headgate_server.core.model import STORED, Draft, Mismatch, Outcome, Problem, Scope, StoredEvent
 from headgate_server.receivers import Endpoint, Find, HttpRequest, Intake, Page, Receiver, Reply, Search, Take, schema
 from headgate_server.receivers.common import (
     Invalid,

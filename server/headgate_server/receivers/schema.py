@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from jsonschema_rs import Draft202012Validator
 
-from headgate_server.canonical import Number
+from headgate_server.core.canonical import Number
 
 
 class Violation(NamedTuple):

@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from headgate_server import jsonbody, timestamps, validate
-from headgate_server.errors import HeadgateError, InvalidRequest
-from headgate_server.model import STORED, Draft, Link, Outcome, Problem, RateLimit, Status, StoredEvent
+from headgate_server.core import jsonbody, timestamps, validate
+from headgate_server.core.errors import HeadgateError, InvalidRequest
+from headgate_server.core.model import STORED, Draft, Link, Outcome, Problem, RateLimit, Status, StoredEvent
 from headgate_server.receivers import Endpoint, Find, Get, HttpRequest, Intake, Page, Receiver, Reply, Search, Take
 from headgate_server.receivers.common import (
     Invalid,

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from headgate_server import jsonbody, validate
-from headgate_server.errors import BodyTooLarge, HeadgateError, RequestKeyReused
-from headgate_server.model import STORED, Draft, Outcome, Problem, Status
+from headgate_server.core import jsonbody, validate
+from headgate_server.core.errors import BodyTooLarge, HeadgateError, RequestKeyReused
+from headgate_server.core.model import STORED, Draft, Outcome, Problem, Status
 from headgate_server.receivers import Endpoint, HttpRequest, Intake, Receiver, Reply, Take
 from headgate_server.receivers.common import (
     Invalid,

@@ -9,9 +9,9 @@ import orjson
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import DecodeError, Message
 
-from headgate_server.auth import Principal
-from headgate_server.errors import InvalidRequest
-from headgate_server.model import Scope
+from headgate_server.access.auth import Principal
+from headgate_server.core.errors import InvalidRequest
+from headgate_server.core.model import Scope
 
 _Request = TypeVar("_Request", bound=Message)
 

@@ -11,19 +11,19 @@ import structlog
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import Message
 
-from headgate_server.auth import Authenticator, Principal
-from headgate_server.clock import Clock
-from headgate_server.compat import Compat, Exchange
-from headgate_server.errors import (
+from headgate_server.access.auth import Authenticator, Principal
+from headgate_server.access.limits import RateLimiter
+from headgate_server.core.errors import (
     HeadgateError,
     NotFound,
     PermissionDenied,
     RateLimited,
 )
-from headgate_server.inflate import check_size, gunzip
-from headgate_server.limits import RateLimiter
-from headgate_server.metrics import Metrics
-from headgate_server.model import Admission, RateLimit
+from headgate_server.core.inflate import check_size, gunzip
+from headgate_server.core.model import Admission, RateLimit
+from headgate_server.ingest.compat import Compat, Exchange
+from headgate_server.process.clock import Clock
+from headgate_server.process.metrics import Metrics
 from headgate_server.receivers import Endpoint, HttpRequest, Receiver, Reply
 from headgate_server.rpc import status
 from headgate_server.rpc.call import Call, Method

@@ -9,9 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.event_pb2 import Event
-from headgate_server import jsonbody, timestamps, validate
-from headgate_server.errors import InvalidRequest
-from headgate_server.model import Draft, Problem
+from headgate_server.core import jsonbody, timestamps, validate
+from headgate_server.core.errors import InvalidRequest
+from headgate_server.core.model import Draft, Problem
 
 
 class DecodedBatch(NamedTuple):

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from headgate.v1.event_service_pb2 import GetEventRequest, GetEventResponse, ListEventsRequest, ListEventsResponse
-from headgate_server import ledger
-from headgate_server.errors import InvalidRequest, NotFound
-from headgate_server.model import NATIVE, EventQuery, Scope
+from headgate_server.core import ledger
+from headgate_server.core.errors import InvalidRequest, NotFound
+from headgate_server.core.model import NATIVE, EventQuery, Scope
 from headgate_server.rpc import decode, wire
 from headgate_server.rpc.call import Call, Method
 from headgate_server.rpc.pages import page_size, page_token, resume_from

@@ -11,12 +11,12 @@ from google.protobuf.message import DecodeError
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import IngestResponse
-from headgate_server.errors import EventConflict, InvalidRequest
-from headgate_server.inflate import check_size, gunzip
-from headgate_server.ingest import Ingest, Ingested, request_key
-from headgate_server.jsonbody import INLINE_BYTES
-from headgate_server.metrics import Metrics
-from headgate_server.model import Draft, Outcome, Problem, RequestKey, Scope, Status
+from headgate_server.core.errors import EventConflict, InvalidRequest
+from headgate_server.core.inflate import check_size, gunzip
+from headgate_server.core.jsonbody import INLINE_BYTES
+from headgate_server.core.model import Draft, Outcome, Problem, RequestKey, Scope, Status
+from headgate_server.ingest.ingest import Ingest, Ingested, request_key
+from headgate_server.process.metrics import Metrics
 from headgate_server.rpc import decode, wire
 from headgate_server.rpc.call import Call, Method
 

@@ -13,10 +13,10 @@ from functools import reduce
 
 import structlog
 
-from headgate_server import auth
-from headgate_server.auth import Authenticator
-from headgate_server.errors import HeadgateError
-from headgate_server.metrics import Metrics
+from headgate_server.access import auth
+from headgate_server.access.auth import Authenticator
+from headgate_server.core.errors import HeadgateError
+from headgate_server.process.metrics import Metrics
 from headgate_server.rpc import status
 from headgate_server.rpc.call import Call, Handler, Method
 

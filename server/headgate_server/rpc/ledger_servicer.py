@@ -10,15 +10,15 @@ from headgate.v1.ledger_service_pb2 import (
     VerifyLedgerRequest,
     VerifyLedgerResponse,
 )
-from headgate_server import timestamps
-from headgate_server.errors import InvalidRequest
-from headgate_server.ledger import Break
-from headgate_server.model import Head, Scope
+from headgate_server.core import timestamps
+from headgate_server.core.errors import InvalidRequest
+from headgate_server.core.ledger import Break
+from headgate_server.core.model import Head, Scope
+from headgate_server.reading.verify import verify
 from headgate_server.rpc import decode, wire
 from headgate_server.rpc.call import Call, Method
 from headgate_server.rpc.pages import page_size, page_token, resume_from
 from headgate_server.store import Store
-from headgate_server.verify import verify
 
 SERVICE = "headgate.v1.LedgerService"
 _DEFAULT_LIMIT = 10_000

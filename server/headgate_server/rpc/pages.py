@@ -5,7 +5,7 @@ from hashlib import sha256
 
 from google.protobuf.message import Message
 
-from headgate_server.errors import InvalidRequest
+from headgate_server.core.errors import InvalidRequest
 
 _ID_BYTES = 16
 _CHECK_BYTES = 8

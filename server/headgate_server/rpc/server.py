@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from headgate_server.errors import HeadgateError, Overloaded, SetupError
+from headgate_server.core.errors import HeadgateError, Overloaded, SetupError
 from headgate_server.rpc import status
 from headgate_server.rpc.call import Call, Handler, Method
 from headgate_server.rpc.interceptors import Interceptor, compose

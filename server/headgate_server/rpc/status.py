@@ -7,7 +7,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from headgate_server import errors
+from headgate_server.core import errors
 
 DOMAIN = "headgate"
 """The `domain` of every ErrorInfo."""

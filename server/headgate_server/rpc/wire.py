@@ -10,9 +10,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from headgate.v1.event_pb2 import StoredEvent as StoredEventMessage
 from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventError, EventResult
-from headgate_server import canonical, jsonbody, timestamps
-from headgate_server.ingest import Codec
-from headgate_server.model import STORED, Link, Outcome, Problem, Status, StoredEvent
+from headgate_server.core import canonical, jsonbody, timestamps
+from headgate_server.core.model import STORED, Link, Outcome, Problem, Status, StoredEvent
+from headgate_server.ingest.ingest import Codec
 
 _STRUCT_DEPTH = 30
 """Levels that a Struct is written with: a protobuf parser stops at 100 messages, and a level of a Struct takes

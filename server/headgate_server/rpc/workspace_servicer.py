@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from headgate.v1.workspace_service_pb2 import GetUsageRequest, GetUsageResponse
-from headgate_server import timestamps
-from headgate_server.clock import Clock
-from headgate_server.model import Scope
+from headgate_server.core import timestamps
+from headgate_server.core.model import Scope
+from headgate_server.process.clock import Clock
 from headgate_server.rpc import wire
 from headgate_server.rpc.call import Call, Method
 from headgate_server.store import Store

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import EllipsisType
 
-from headgate_server.model import (
+from headgate_server.core.model import (
     Admission,
     ApiKey,
     Decision,
@@ -13,7 +13,6 @@ from headgate_server.model import (
     Head,
     Link,
     RateLimit,
-    Scope,
     StoredEvent,
     Submission,
     Usage,
@@ -154,19 +153,3 @@ HTTP client.
 
 ANSWER_LIFETIME = 24 * 3600 * 1_000_000
 """How long a request key answers, in microseconds: 24 hours, as the vendors' contracts say."""
-
-__all__ = ["ANSWER_LIFETIME", "PAGE_BYTES", "SCAN_LIMIT", "DataRefused", "Scope", "Store", "open_store"]
-
-
-async def open_store(url: str, *, serving: bool = False) -> Store:
-    """Open the store that `url` names, made if there is none, and bring its schema up to date.
-
-    `sqlite:///path` (relative), `sqlite:////path` (absolute) or `postgresql://user:password@host:port/database`,
-    which takes the parameters of libpq. `serving` is for the server: only one process at a time serves an SQLite
-    store, while commands may open it beside. Raises `errors.SetupError` for a URL that names no store, a database
-    that cannot be reached, a schema newer than this program, or a database that does not write to disk what it
-    acknowledges. Its message never holds a password.
-    """
-    from headgate_server.store import opening
-
-    return await opening.open_store(url, serving=serving)

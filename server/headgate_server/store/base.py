@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from headgate_server.errors import NotFound
-from headgate_server.model import ApiKey, EventPage, EventQuery, Head, RateLimit, StoredEvent, Usage, Workspace
+from headgate_server.core.errors import NotFound
+from headgate_server.core.model import ApiKey, EventPage, EventQuery, Head, RateLimit, StoredEvent, Usage, Workspace
 from headgate_server.store import Store, sql
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from headgate_server.errors import SetupError
+from headgate_server.core.errors import SetupError
 
 # Any constant will do, as long as it never changes: processes that migrate one database wait for each other on it.
 _LOCK = 0x68656164_67617465

@@ -11,8 +11,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from headgate_server.errors import OutcomeUnknown, SetupError, Unavailable
-from headgate_server.model import Admission, Decision, Link, RateLimit, Submission
+from headgate_server.core.errors import OutcomeUnknown, SetupError, Unavailable
+from headgate_server.core.model import Admission, Decision, Link, RateLimit, Submission
 from headgate_server.store import DataRefused, migrate, sql
 from headgate_server.store.base import SqlStore
 from headgate_server.store.postgres_append import (

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from asyncpg.pgproto.pgproto import UUID
 
-from headgate_server.model import Decision, Head, Link, StoredAnswer, Submission, Usage
-from headgate_server.settle import Settlement
+from headgate_server.core.model import Decision, Head, Link, StoredAnswer, Submission, Usage
+from headgate_server.core.settle import Settlement
 from headgate_server.store import ANSWER_LIFETIME, DataRefused, sql
 from headgate_server.store.schema import events
 

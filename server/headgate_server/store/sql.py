@@ -25,8 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from headgate_server import ledger
-from headgate_server.model import (
+from headgate_server.core import ledger
+from headgate_server.core.model import (
     Admission,
     ApiKey,
     Draft,

@@ -20,9 +20,9 @@ from sqlalchemy import Connection, Engine, create_engine, event, insert, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from headgate_server.errors import OutcomeUnknown, SetupError, Unavailable
-from headgate_server.model import Admission, Decision, Head, Link, RateLimit, StoredAnswer, Submission, Usage
-from headgate_server.settle import Settlement
+from headgate_server.core.errors import OutcomeUnknown, SetupError, Unavailable
+from headgate_server.core.model import Admission, Decision, Head, Link, RateLimit, StoredAnswer, Submission, Usage
+from headgate_server.core.settle import Settlement
 from headgate_server.store import ANSWER_LIFETIME, DataRefused, migrate, sql
 from headgate_server.store.base import SqlStore
 from headgate_server.store.schema import events, workspaces

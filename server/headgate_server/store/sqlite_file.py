@@ -4,7 +4,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from headgate_server.errors import SetupError
+from headgate_server.core.errors import SetupError
 
 
 def prepare_file(path: Path) -> None:

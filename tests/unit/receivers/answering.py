@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import orjson
 from hypothesis import strategies as st
 
-from headgate_server import ledger
-from headgate_server.model import Draft, Outcome, Problem, Settled, Status, StoredEvent, Submission
+from headgate_server.core import ledger
+from headgate_server.core.model import Draft, Outcome, Problem, Settled, Status, StoredEvent, Submission
+from headgate_server.core.settle import Settlement
 from headgate_server.receivers import Find, HttpRequest, Intake, Page, Receiver, Search, Take
-from headgate_server.settle import Settlement
 
 NOW = 1_705_314_600_000_000
 """2024-01-15T10:30:00Z."""

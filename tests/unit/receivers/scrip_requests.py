@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from headgate_server.model import Draft, Link, StoredEvent
+from headgate_server.core.model import Draft, Link, StoredEvent
 from headgate_server.receivers import HttpRequest, Intake, Take
 from headgate_server.receivers.scrip import Scrip
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate_server import ledger
-from headgate_server.errors import (
+from headgate_server.core import ledger
+from headgate_server.core.errors import (
     BodyTooLarge,
     HeadgateError,
     InvalidRequest,
@@ -19,7 +19,7 @@ from headgate_server.errors import (
     Unauthenticated,
     Unavailable,
 )
-from headgate_server.model import Link, Outcome, RateLimit, Scope, Status
+from headgate_server.core.model import Link, Outcome, RateLimit, Scope, Status
 from headgate_server.receivers import Take
 from headgate_server.receivers.flokit import FloKit, event_id
 

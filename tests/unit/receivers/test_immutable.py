@@ -6,7 +6,7 @@ from uuid import UUID
 import orjson
 import pytest
 
-from headgate_server.errors import (
+from headgate_server.core.errors import (
     BodyTooLarge,
     HeadgateError,
     InvalidRequest,
@@ -16,11 +16,11 @@ from headgate_server.errors import (
     Unauthenticated,
     Unavailable,
 )
-from headgate_server.model import Scope
+from headgate_server.core.model import Scope
+from headgate_server.core.settle import QUOTA_EXCEEDED
 from headgate_server.receivers import Find, Get, Reply, Take, Verify
 from headgate_server.receivers.immutable import Immutable
 from headgate_server.rpc import status
-from headgate_server.settle import QUOTA_EXCEEDED
 from tests.unit.receivers.workspace import NOW, UNTIL_MARCH, Workspace
 
 BATCH, SINGLE, ONE, CHECK = "/api/v1/events/batch", "/api/v1/events", "/api/v1/events/{id}", "/api/v1/verify"

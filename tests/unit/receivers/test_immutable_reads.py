@@ -5,10 +5,10 @@ from uuid import UUID
 
 import pytest
 
-from headgate_server import ledger
-from headgate_server.errors import InvalidRequest, NotFound
-from headgate_server.ledger import Break, Checker
-from headgate_server.model import StoredEvent
+from headgate_server.core import ledger
+from headgate_server.core.errors import InvalidRequest, NotFound
+from headgate_server.core.ledger import Break, Checker
+from headgate_server.core.model import StoredEvent
 from headgate_server.receivers import Checked, Get, HttpRequest, Verify
 from headgate_server.receivers.immutable import Immutable
 from tests.unit.receivers.test_immutable import BATCH, CHECK, EXAMPLE, ONE, ROUTES, SINGLE, event

@@ -9,7 +9,7 @@ import jsonschema_rs
 import pytest
 
 from headgate_server import receivers
-from headgate_server.errors import InvalidRequest, NotFound
+from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.receivers import Find, Get, HttpRequest, Receiver, Take, Verify, registry, schema
 from headgate_server.receivers.registry import RECEIVERS
 from headgate_server.rpc import status

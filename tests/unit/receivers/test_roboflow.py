@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate_server.errors import (
+from headgate_server.core.errors import (
     BodyTooLarge,
     InvalidRequest,
     NotFound,
@@ -15,7 +15,7 @@ from headgate_server.errors import (
     Unauthenticated,
     Unavailable,
 )
-from headgate_server.model import Outcome, Problem, Scope, Status
+from headgate_server.core.model import Outcome, Problem, Scope, Status
 from headgate_server.receivers import Take
 from headgate_server.receivers.roboflow import Roboflow
 

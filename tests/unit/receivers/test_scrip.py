@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 import pytest
 
-from headgate_server import canonical, ledger, settle
-from headgate_server.errors import (
+from headgate_server.core import canonical, ledger, settle
+from headgate_server.core.errors import (
     BodyTooLarge,
     HeadgateError,
     InvalidRequest,
@@ -15,7 +15,7 @@ from headgate_server.errors import (
     PermissionDenied,
     Unauthenticated,
 )
-from headgate_server.model import Draft, Mismatch, Outcome, Problem, RateLimit, Scope, Status
+from headgate_server.core.model import Draft, Mismatch, Outcome, Problem, RateLimit, Scope, Status
 from headgate_server.receivers import Intake, Reply, Take
 from headgate_server.receivers.scrip import Scrip
 from tests.support import poison

@@ -3,8 +3,8 @@
 import orjson
 import pytest
 
-from headgate_server.errors import InvalidRequest, NotFound
-from headgate_server.model import Draft
+from headgate_server.core.errors import InvalidRequest, NotFound
+from headgate_server.core.model import Draft
 from headgate_server.receivers import Find, Get, Page, Search, Take
 from tests.unit.receivers.scrip_requests import BATCH, EXAMPLE, GET, ID, LIST, MOMENT, PROGRAM, request, stored
 

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from headgate_server.errors import (
+from headgate_server.core.errors import (
     BodyTooLarge,
     HeadgateError,
     InvalidRequest,
@@ -16,11 +16,11 @@ from headgate_server.errors import (
     Unauthenticated,
     Unavailable,
 )
-from headgate_server.model import Scope
+from headgate_server.core.model import Scope
+from headgate_server.core.settle import QUOTA_EXCEEDED
 from headgate_server.receivers import Reply, Take
 from headgate_server.receivers.vibefollow import MOST_BODY, VibeFollow
 from headgate_server.rpc import status
-from headgate_server.settle import QUOTA_EXCEEDED
 from tests.unit.receivers.workspace import UNTIL_MARCH, Workspace
 
 BATCH, SINGLE = "/api/v1/events/batch", "/api/v1/events"

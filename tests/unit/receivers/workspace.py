@@ -4,12 +4,12 @@ from typing import Any
 
 import orjson
 
-from headgate_server import ledger, timestamps
-from headgate_server.errors import HeadgateError
-from headgate_server.model import UNLIMITED, Link, Settled, StoredEvent, Submission, Usage
+from headgate_server.core import ledger, timestamps
+from headgate_server.core.errors import HeadgateError
+from headgate_server.core.model import UNLIMITED, Link, Settled, StoredEvent, Submission, Usage
+from headgate_server.core.settle import Settlement
 from headgate_server.receivers import Endpoint, Find, Get, HttpRequest, Page, Receiver, Reply, Search, Take
 from headgate_server.rpc import status
-from headgate_server.settle import Settlement
 
 NOW = 1_771_200_000_000_000  # 2026-02-16T00:00:00Z
 UNTIL_MARCH = str(13 * 86_400)

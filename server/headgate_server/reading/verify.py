@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from headgate_server import ledger
-from headgate_server.errors import InvalidRequest
-from headgate_server.ledger import Break, Checker
-from headgate_server.model import EventQuery, Head, StoredEvent, Workspace
+from headgate_server.core import ledger
+from headgate_server.core.errors import InvalidRequest
+from headgate_server.core.ledger import Break, Checker
+from headgate_server.core.model import EventQuery, Head, StoredEvent, Workspace
 from headgate_server.store import Store
 
 _PAGE_EVENTS = 1_000

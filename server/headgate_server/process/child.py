@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from headgate_server.errors import SetupError
+from headgate_server.core.errors import SetupError
 
 
 class ServerProcess:

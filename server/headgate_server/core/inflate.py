@@ -2,7 +2,7 @@
 
 import zlib
 
-from headgate_server.errors import BodyTooLarge, InvalidRequest
+from headgate_server.core.errors import BodyTooLarge, InvalidRequest
 
 _GZIP = 16 + zlib.MAX_WBITS
 _SLICE = 64 * 1024

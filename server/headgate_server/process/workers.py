@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 import structlog
 
-from headgate_server.child import ServerProcess
-from headgate_server.errors import SetupError
+from headgate_server.core.errors import SetupError
+from headgate_server.process.child import ServerProcess
 
 log = structlog.get_logger(__name__)
 

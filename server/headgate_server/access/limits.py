@@ -2,9 +2,9 @@
 processes.
 """
 
-from headgate_server.clock import Clock, system_clock
-from headgate_server.errors import RateLimited
-from headgate_server.model import Admission, RateLimit, Workspace
+from headgate_server.core.errors import RateLimited
+from headgate_server.core.model import Admission, RateLimit, Workspace
+from headgate_server.process.clock import Clock, system_clock
 from headgate_server.store import Store
 
 _REMEMBERED = 10_000

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from cachetools import TTLCache
 
-from headgate_server import ledger
-from headgate_server.clock import Clock, system_clock
-from headgate_server.errors import PermissionDenied, SetupError, Unauthenticated
-from headgate_server.model import ApiKey, Scope, Workspace
+from headgate_server.core import ledger
+from headgate_server.core.errors import PermissionDenied, SetupError, Unauthenticated
+from headgate_server.core.model import ApiKey, Scope, Workspace
+from headgate_server.process.clock import Clock, system_clock
 from headgate_server.store import Store
 
 PREFIX = "hg_"

@@ -14,12 +14,15 @@ import click
 import uvloop
 
 from headgate_bridge import BridgeConfig, BridgeError, Envoy, launcher, render
-from headgate_server import admin, app, logs, timestamps
-from headgate_server import options as given
-from headgate_server.errors import HeadgateError, SetupError
-from headgate_server.ledger import Break
-from headgate_server.model import ApiKey, RateLimit, Scope, Usage, Workspace
-from headgate_server.workers import Workers, reserved
+from headgate_server import app
+from headgate_server.access import admin
+from headgate_server.cli import options as given
+from headgate_server.core import timestamps
+from headgate_server.core.errors import HeadgateError, SetupError
+from headgate_server.core.ledger import Break
+from headgate_server.core.model import ApiKey, RateLimit, Scope, Usage, Workspace
+from headgate_server.process import logs
+from headgate_server.process.workers import Workers, reserved
 
 _Result = TypeVar("_Result")
 

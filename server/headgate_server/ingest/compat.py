@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import orjson
 
-from headgate_server.errors import InvalidRequest, NotFound
-from headgate_server.ingest import Ingest, request_key
-from headgate_server.jsonbody import INLINE_BYTES
-from headgate_server.model import EventQuery, Outcome, Settled, StoredEvent, Submission, Workspace
+from headgate_server.core.errors import InvalidRequest, NotFound
+from headgate_server.core.jsonbody import INLINE_BYTES
+from headgate_server.core.model import EventQuery, Outcome, Settled, StoredEvent, Submission, Workspace
+from headgate_server.ingest.ingest import Ingest, request_key
+from headgate_server.reading.verify import verify
 from headgate_server.receivers import Checked, Endpoint, Find, Get, HttpRequest, Page, Receiver, Reply, Search, Take
 from headgate_server.store import PAGE_BYTES, Store
-from headgate_server.verify import verify
 
 _MATCH_PAGE = 200
 _MATCH_PAGES = 10

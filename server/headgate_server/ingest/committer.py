@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from headgate_server.errors import InvalidRequest, Overloaded, Unavailable
-from headgate_server.model import Decision, Draft, Submission
-from headgate_server.pace import Pace
-from headgate_server.settle import AnswerFailed
+from headgate_server.core.errors import InvalidRequest, Overloaded, Unavailable
+from headgate_server.core.model import Decision, Draft, Submission
+from headgate_server.core.settle import AnswerFailed
+from headgate_server.ingest.pace import Pace
 from headgate_server.store import DataRefused, Store
 
 log = structlog.get_logger(__name__)

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
-from headgate_server.clock import Clock, system_clock
-from headgate_server.committer import Committer
-from headgate_server.differ import differing_paths
-from headgate_server.errors import InvalidRequest, RequestKeyReused, Unavailable
-from headgate_server.model import (
+from headgate_server.core.differ import differing_paths
+from headgate_server.core.errors import InvalidRequest, RequestKeyReused, Unavailable
+from headgate_server.core.model import (
     Draft,
     KeyReused,
     Outcome,
@@ -21,7 +19,9 @@ from headgate_server.model import (
     Status,
     Submission,
 )
-from headgate_server.settle import Settlement
+from headgate_server.core.settle import Settlement
+from headgate_server.ingest.committer import Committer
+from headgate_server.process.clock import Clock, system_clock
 from headgate_server.store import Store
 
 

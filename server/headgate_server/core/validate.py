@@ -8,8 +8,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from headgate_server import canonical, ledger, timestamps
-from headgate_server.model import NATIVE, Draft, Mismatch, Problem
+from headgate_server.core import canonical, ledger, timestamps
+from headgate_server.core.model import NATIVE, Draft, Mismatch, Problem
 
 MAX_TEXT = 255
 """Characters of type, source, subject and idempotency_key."""

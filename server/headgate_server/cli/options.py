@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 import click
 
-from headgate_server import logs
-from headgate_server.committer import CommitterConfig
 from headgate_server.config import DEFAULT_DATA_DIR, Settings, sqlite_url
-from headgate_server.errors import SetupError
-from headgate_server.model import RateLimit
+from headgate_server.core.errors import SetupError
+from headgate_server.core.model import RateLimit
+from headgate_server.ingest.committer import CommitterConfig
+from headgate_server.process import logs
 from headgate_server.rpc.ingest_servicer import IngestConfig
 from headgate_server.rpc.server import ServerConfig
 

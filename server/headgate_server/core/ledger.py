@@ -10,8 +10,8 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
-from headgate_server import canonical
-from headgate_server.model import Head, StoredEvent
+from headgate_server.core import canonical
+from headgate_server.core.model import Head, StoredEvent
 
 _GENESIS_TAG = b"headgate/ledger/v1\0"
 _IDENTITY_TAG = b"headgate/identity/v1\0"

@@ -3,8 +3,8 @@
 import json
 from typing import Any, NamedTuple
 
-from headgate_server import canonical
-from headgate_server.model import Draft, StoredEvent
+from headgate_server.core import canonical
+from headgate_server.core.model import Draft, StoredEvent
 
 MAX_PATHS = 20
 MAX_PATH = 128

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from headgate_server import canonical
-from headgate_server.canonical import MAX_DEPTH, Number, Unrepresentable
-from headgate_server.errors import InvalidRequest
-from headgate_server.model import Problem
+from headgate_server.core import canonical
+from headgate_server.core.canonical import MAX_DEPTH, Number, Unrepresentable
+from headgate_server.core.errors import InvalidRequest
+from headgate_server.core.model import Problem
 
 INLINE_BYTES = 256 * 1024
 """A larger body is read on a thread, so that other calls are not held up: it takes milliseconds, a poisoned one

@@ -52,7 +52,7 @@ class Problem(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """An event that passed validation and is not stored yet. `validate.py` makes them.
+    """An event that passed validation and is not stored yet. `core/validate.py` makes them.
 
     Up to `commitment` the fields are those of `StoredEvent`, in the same order: a row is made of them in one step.
     """

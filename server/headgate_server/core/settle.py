@@ -9,8 +9,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from headgate_server import ledger, timestamps
-from headgate_server.model import (
+from headgate_server.core import ledger, timestamps
+from headgate_server.core.model import (
     STORED,
     UNLIMITED,
     Decision,

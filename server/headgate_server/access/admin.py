@@ -8,14 +8,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from types import EllipsisType
 from typing import NamedTuple
 
-from headgate_server import auth
-from headgate_server.clock import Clock, system_clock
-from headgate_server.errors import SetupError
-from headgate_server.ledger import Break
-from headgate_server.model import ApiKey, RateLimit, Scope, Usage, Workspace
+from headgate_server.access import auth
+from headgate_server.core.errors import SetupError
+from headgate_server.core.ledger import Break
+from headgate_server.core.model import ApiKey, RateLimit, Scope, Usage, Workspace
+from headgate_server.process.clock import Clock, system_clock
+from headgate_server.reading.verify import verify
 from headgate_server.receivers.registry import RECEIVERS
-from headgate_server.store import Store, open_store
-from headgate_server.verify import verify
+from headgate_server.store import Store
+from headgate_server.store.opening import open_store
 
 FIRST_WORKSPACE = "default"
 _VERIFY_EVENTS = 100_000

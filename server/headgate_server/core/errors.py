@@ -4,7 +4,7 @@
 batch is no exception but a `model.Problem`.
 """
 
-from headgate_server.model import Admission, RateLimit
+from headgate_server.core.model import Admission, RateLimit
 
 
 class HeadgateError(Exception):

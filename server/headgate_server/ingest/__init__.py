@@ -1,0 +1,1 @@
+"""Taking events in: the use case, and the group commit under it."""

@@ -1,0 +1,1 @@
+"""What a process of ours has: a clock, a log, counters, children."""
