@@ -210,7 +210,10 @@ class Envoy:
     def _forward_log(self) -> None:
         self._forwards_log = True
         while self._log:
-            print(f"envoy: {self._log.popleft()}", file=sys.stderr)
+            line = self._log.popleft()
+            # A log that cannot be written is no reason to stop reading: Envoy would wait for us.
+            with contextlib.suppress(OSError, ValueError):
+                print(f"envoy: {line}", file=sys.stderr)
 
     def _running(self) -> Process:
         if self._process is None:

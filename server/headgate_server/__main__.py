@@ -3,9 +3,12 @@
 import os
 import sys
 
+from headgate_server.process.outlet import restore_streams
+
 
 def main() -> None:
     """Run the command line, or say what is not installed."""
+    restore_streams()
     # gRPC's C core has a log of its own, which is neither structured nor one clear line: a port in use fills two
     # hundred characters before the server says it. It is read when grpc is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -29,8 +29,10 @@ class ServerProcess:
     `ports` are those of all its workers, `port` the first of them.
     """
 
-    def __init__(self, url: str, *arguments: str, log: Path | None = None):
+    def __init__(self, url: str, *arguments: str, log: Path | None = None, stderr: int | None = None):
+        """`log` is a file for standard error, `stderr` a descriptor; without either nobody hears it."""
         self._url = url
+        self._stderr = stderr
         self._arguments = arguments
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -47,7 +49,7 @@ class ServerProcess:
             ],
             env={**os.environ, "HEADGATE_STORE": self._url},
             pass_fds=(writer,),
-            stderr=log,
+            stderr=log if self._stderr is None else self._stderr,
         )
         os.close(writer)
         os.close(log)

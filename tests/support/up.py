@@ -32,7 +32,9 @@ class Up:
     `rest` and `grpc` are host and port of the two; `ports` are those of all workers, the first one's first.
     """
 
-    def __init__(self, *arguments: str, folder: Path, **environment: str):
+    def __init__(self, *arguments: str, folder: Path, stderr: int | None = None, **environment: str):
+        """`stderr` is a descriptor for standard error, in place of the file `log`."""
+        self._stderr = stderr
         self._command = [*HEADGATE, "up", "--grpc-port", "0", "--http-port", "0", *arguments]
         self._environment = _environment(environment)
         self.log = folder / "up.log"
@@ -46,7 +48,12 @@ class Up:
     def __enter__(self) -> Self:
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
-                self._command, env=self._environment, cwd=self._folder, stdout=subprocess.PIPE, stderr=log, text=True
+                self._command,
+                env=self._environment,
+                cwd=self._folder,
+                stdout=subprocess.PIPE,
+                stderr=log if self._stderr is None else self._stderr,
+                text=True,
             )
         greeted = threading.Event()
         self._listener = threading.Thread(target=self._listen, args=(greeted,), daemon=True)

@@ -93,6 +93,7 @@ def serve(ready_fd: int | None, **options: Any) -> None:
 @given.log_option
 def bridge(**options: Any) -> None:
     """Run Envoy alone, before gRPC servers that run elsewhere."""
+    logs.configure(options["log_level"])
     _run(_bridge(options))
 
 

@@ -1,40 +1,172 @@
-"""Structured logs on standard error: one JSON object a line, or colours where a person is watching."""
+"""Structured logs on standard error: one JSON object a line, or colours where a person is watching.
 
+A log line costs its caller an append to a queue. The writer's thread renders and writes it (`outlet.py`), so no reader
+of the log, and no full disk, delays or fails a call. In a process that serves, `sys.stdout` and `sys.stderr` are such
+queues too: what libraries print, warnings, and the traceback of a crash go the same way.
+"""
+
+import atexit
+import json
 import logging
 import sys
-from typing import Any
+import time
+import traceback
+from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import orjson
 import structlog
 
+from headgate_server.process.outlet import STDERR, STDOUT, Outlet, OutletConfig, OutletText
+
 LEVELS = ("debug", "info", "warning", "error")
 
+_outlets: list[Outlet] = []
 
-def configure(level: str) -> None:
-    """Set the logs up for this process, once, at its start."""
+
+class Record(NamedTuple):
+    """One line of the log, before it is rendered."""
+
+    level: str
+    time: float
+    """Seconds since the epoch."""
+    fields: Mapping[str, Any]
+
+
+def configure(level: str, config: OutletConfig | None = None) -> None:
+    """Set the logs and the standard streams up for this process, once, at its start."""
+    config = config or OutletConfig()
     watched = sys.stderr.isatty()
-    processors: list[Any] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    if watched:
-        # Its own way with exceptions shows local variables, and so a caller's key.
-        processors.append(structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback))
-    else:
-        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_dumps)]
+    render = _Coloured() if watched else _rendered
+    errors = Outlet(STDERR, render, lambda count: render(_loss(count)), config)
+    output = Outlet(STDOUT, str.encode, lambda count: b"", config)
+    _outlets[:] = (errors, output)
+    sys.stdout = OutletText(output, STDOUT, watched=sys.stdout.isatty(), longest=config.longest_text)
+    sys.stderr = OutletText(errors, STDERR, watched=watched, longest=config.longest_text)
+    atexit.register(close)
     structlog.configure(
-        processors=processors,
+        processors=[_Stamped(config.longest_text)],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr)
-        if watched
-        else structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=lambda *_: _Queue(errors),
         cache_logger_on_first_use=True,
     )
     # Libraries that log by the standard library's means are heard only where something is wrong.
     # grpc prints a header that is not UTF-8 whole, and it may be somebody's key.
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
+    logging.captureWarnings(capture=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[_Handler(errors, config.longest_text)], force=True)
 
 
-def _dumps(event: Any, default: Any) -> bytes:
-    return orjson.dumps(event, default=default)
+def close() -> None:
+    """Write what waits, within a bounded time. What is logged afterwards may be lost."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    for outlet in _outlets:
+        outlet.close()
+
+
+def dropped() -> int:
+    """Return how many lines this process could not write since its start."""
+    return sum(outlet.dropped for outlet in _outlets)
+
+
+class _Queue:
+    """What structlog takes for a logger: it puts records into the outlet."""
+
+    def __init__(self, outlet: Outlet):
+        self._outlet = outlet
+
+    def put(self, record: Record, text: int) -> None:
+        self._outlet.put(record, text)
+
+    debug = info = warning = error = critical = put
+
+
+class _Stamped:
+    """structlog's one processor: it notes the time, and an exception's text, since its frames hold requests alive."""
+
+    def __init__(self, longest: int):
+        self._longest = longest
+
+    def __call__(self, logger: Any, level: str, fields: MutableMapping[str, Any]) -> tuple[Any, ...]:
+        text = 0
+        if exc_info := fields.pop("exc_info", None):
+            fields["exception"] = exception = _shortened(_traceback(exc_info), self._longest)
+            text = len(exception)
+        return (Record(level, time.time(), fields), text), {}
+
+
+class _Handler(logging.Handler):
+    """Takes what libraries log by the standard library's means."""
+
+    def __init__(self, outlet: Outlet, longest: int):
+        super().__init__()
+        self._outlet = outlet
+        self._longest = longest
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Put the record, its message formed: its arguments may change, or hold much."""
+        try:
+            message = record.getMessage()
+        except Exception:
+            message = str(record.msg)
+        fields = {"event": _shortened(message, self._longest), "logger": record.name}
+        if record.exc_info:
+            fields["exception"] = _shortened(_traceback(record.exc_info), self._longest)
+        self._outlet.put(Record(record.levelname.lower(), record.created, fields), sum(map(len, fields.values())))
+
+
+def _traceback(exc_info: Any) -> str:
+    """Return the text of an exception as the standard library prints it: without local variables, and so without a
+    caller's key.
+    """
+    error = exc_info
+    if not isinstance(exc_info, BaseException):
+        error = exc_info[1] if isinstance(exc_info, tuple) else sys.exc_info()[1]
+    try:
+        return "" if error is None else "".join(traceback.format_exception(error)).rstrip("\n")
+    except Exception:
+        return type(error).__name__
+
+
+def _shortened(text: str, longest: int) -> str:
+    """Return a text of at most `longest` characters: its end tells more than its beginning."""
+    return text if len(text) <= longest else "…" + text[-longest:]
+
+
+def _loss(count: int) -> Record:
+    return Record("warning", time.time(), {"event": "log_lines_dropped", "count": count})
+
+
+def _rendered(entry: Record | str) -> bytes:
+    """Return an entry as a line of JSON; what was printed stays as it is."""
+    if isinstance(entry, str):
+        return entry.encode(errors="backslashreplace")
+    fields = _complete(entry)
+    try:
+        return orjson.dumps(fields, default=repr, option=orjson.OPT_APPEND_NEWLINE)
+    except Exception:
+        # A lone surrogate, an integer of more than 64 bits, a name that is no text.
+        return json.dumps({str(name): value for name, value in fields.items()}, default=repr).encode() + b"\n"
+
+
+def _complete(record: Record) -> dict[str, Any]:
+    return {**record.fields, "level": record.level, "timestamp": _time_text(record.time)}
+
+
+def _time_text(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+class _Coloured:
+    """Renders entries for a person."""
+
+    def __init__(self) -> None:
+        self._console = structlog.dev.ConsoleRenderer()
+
+    def __call__(self, entry: Record | str) -> bytes:
+        if isinstance(entry, str):
+            return entry.encode(errors="backslashreplace")
+        text = self._console(None, entry.level, _complete(entry))
+        return f"{text}\n".encode(errors="backslashreplace")

@@ -1,8 +1,12 @@
 """Every metric, in one place, with its type and meaning."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from headgate_server.process import logs
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -23,6 +27,7 @@ class Metrics:
             registry=self.registry,
         )
         self._events = Counter("headgate_events", "Events by what became of them.", ("status",), registry=self.registry)
+        self.registry.register(_LogCollector())
 
     def call(self, method: str, code: str, seconds: float) -> None:
         """Count one call."""
@@ -33,3 +38,12 @@ class Metrics:
         """Count events by status."""
         for status, count in statuses.items():
             self._events.labels(status).inc(count)
+
+
+class _LogCollector(Collector):
+    """The counter of the log, which is the process's and not a server's: it is read where it is asked for."""
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield the metric."""
+        help_text = "Lines of the log that were dropped: its reader is slow or gone, or its disk is full."
+        yield CounterMetricFamily("headgate_log_lines_dropped", help_text, value=logs.dropped())
