@@ -21,7 +21,7 @@ from bench.lockstep import Assignment, Findings, Work, contend
 from headgate_server.core.model import Head
 from headgate_server.store.schema import events
 
-# The planner, left to itself, may read the whole ledger to find identities (store/postgres_append.py says why). The
+# The planner, left to itself, may read the whole ledger to find identities (store/postgres/append.py says why). The
 # product says so anew in every transaction; here once is enough.
 _PLANNER = """
 SET enable_sort = off;

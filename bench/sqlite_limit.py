@@ -18,7 +18,7 @@ from bench.ledgers import Group
 from bench.lockstep import Assignment, Findings, Work, contend
 from headgate_server.access import admin
 from headgate_server.core.model import Head
-from headgate_server.store import sqlite
+from headgate_server.store.sqlite import database as sqlite
 
 WORKSPACE = "limit"
 """The name of the workspace that is written to."""

@@ -7,8 +7,10 @@ import pytest
 
 from headgate_server.core.errors import OutcomeUnknown, Unavailable
 from headgate_server.core.model import Replayed, Settled
-from headgate_server.store import Store, postgres, postgres_append
+from headgate_server.store import Store
 from headgate_server.store.opening import open_store
+from headgate_server.store.postgres import append as postgres_append
+from headgate_server.store.postgres import database as postgres
 from tests.support import database
 from tests.support.drafts import append, draft, request
 from tests.support.proxy import Proxy

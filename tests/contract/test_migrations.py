@@ -14,7 +14,7 @@ from headgate_server.core.errors import SetupError
 from headgate_server.store import Store, migrate
 from headgate_server.store.base import SqlStore
 from headgate_server.store.opening import open_store
-from headgate_server.store.postgres import PostgresStore
+from headgate_server.store.postgres.database import PostgresStore
 from headgate_server.store.schema import metadata
 from tests.support import database, postgres
 from tests.support.drafts import append, draft

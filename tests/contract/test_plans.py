@@ -3,8 +3,8 @@
 import asyncpg
 import pytest
 
-from headgate_server.store import postgres_append
 from headgate_server.store.opening import open_store
+from headgate_server.store.postgres import append as postgres_append
 from tests.support.drafts import append, draft
 
 _STATEMENTS = {

@@ -8,8 +8,8 @@ from pysqlite3 import dbapi2
 
 from headgate_server.core.errors import Unavailable
 from headgate_server.core.model import EventQuery, Status
-from headgate_server.store import sqlite
-from headgate_server.store.sqlite import SqliteStore
+from headgate_server.store.sqlite import database as sqlite
+from headgate_server.store.sqlite.database import SqliteStore
 from tests.support import database
 from tests.support.drafts import append, draft
 

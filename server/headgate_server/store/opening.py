@@ -34,7 +34,7 @@ async def _open_sqlite(rest: str, serving: bool) -> Store:
     if not rest.startswith("/") or path in ("", "/", ":memory:") or "?" in path:
         raise SetupError("The store URL names no file: use sqlite:///relative/path or sqlite:////absolute/path.")
     try:
-        from headgate_server.store.sqlite import SqliteStore
+        from headgate_server.store.sqlite.database import SqliteStore
     except ImportError as error:
         raise _extra_missing(error) from error
     return await SqliteStore.open(Path(path), serving=serving)
@@ -42,7 +42,7 @@ async def _open_sqlite(rest: str, serving: bool) -> Store:
 
 async def _open_postgres(url: str) -> Store:
     try:
-        from headgate_server.store.postgres import PostgresStore
+        from headgate_server.store.postgres.database import PostgresStore
     except ImportError as error:
         raise _extra_missing(error) from error
     return await PostgresStore.open(url)

@@ -1,4 +1,4 @@
-"""The store on PostgreSQL, for several server processes on one database."""
+"""The `Store` promise on PostgreSQL, for several server processes on one database."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -15,7 +15,7 @@ from headgate_server.core.errors import OutcomeUnknown, SetupError, Unavailable
 from headgate_server.core.model import Admission, Decision, Link, RateLimit, Submission
 from headgate_server.store import DataRefused, migrate, sql
 from headgate_server.store.base import SqlStore
-from headgate_server.store.postgres_append import (
+from headgate_server.store.postgres.append import (
     LOCK_TIMEOUT,
     Decided,
     Landmark,
@@ -23,7 +23,7 @@ from headgate_server.store.postgres_append import (
     look_up,
     was_committed,
 )
-from headgate_server.store.postgres_errors import DRIVER_ERRORS, Transient, describe, is_disconnect, translate
+from headgate_server.store.postgres.errors import DRIVER_ERRORS, Transient, describe, is_disconnect, translate
 from headgate_server.store.schema import workspaces
 
 T = TypeVar("T")

@@ -26,7 +26,7 @@ from headgate_server.core.settle import Settlement
 from headgate_server.store import ANSWER_LIFETIME, DataRefused, migrate, sql
 from headgate_server.store.base import SqlStore
 from headgate_server.store.schema import events, workspaces
-from headgate_server.store.sqlite_file import prepare_file, take_lock
+from headgate_server.store.sqlite.target import prepare_file, take_lock
 
 T = TypeVar("T")
 
