@@ -16,11 +16,9 @@ from headgate_server.core.errors import HeadgateError, Overloaded, SetupError
 from headgate_server.rpc import status
 from headgate_server.rpc.call import Call, Handler, Method
 from headgate_server.rpc.interceptors import Interceptor, compose
+from headgate_server.rpc.transport import Farewell, server_options
 
 log = structlog.get_logger(__name__)
-
-_MAX_METADATA = 64 * 1024
-"""Bytes of headers that a call may bring: Envoy's own default is 60 KiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,25 +46,15 @@ class GrpcServer:
 
     def __init__(self, config: ServerConfig, methods: Iterable[Method], interceptors: Sequence[Interceptor]):
         self._config = config
-        self._server = grpc.aio.server(
-            options=(
-                # A second process on the port must fail, not share it (decision 7).
-                ("grpc.so_reuseport", 0),
-                # Above the body limit, and above what Envoy lets through with its framing, so that the server says
-                # in its own words what is too large.
-                ("grpc.max_receive_message_length", config.body_limit + 2 * 1024 * 1024),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.max_metadata_size", _MAX_METADATA),
-                ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA),
-            ),
-        )
+        self._server = grpc.aio.server(options=server_options(config.body_limit))
+        self._farewell = Farewell()
         self._health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         load = Load(config)
         services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
         for method in methods:
             services.setdefault(method.service, {})[method.name] = grpc.unary_unary_rpc_method_handler(
-                _behaviour(method, interceptors, load)
+                _behaviour(method, interceptors, load, self._farewell)
             )
         for name, handlers in services.items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
@@ -100,7 +88,7 @@ class GrpcServer:
     async def stop(self, grace: float) -> None:
         """Refuse new calls, give those in progress `grace` seconds, and return when all have ended."""
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace)
+        await self._farewell.stop(self._server, grace)
 
 
 class _MethodsToo:
@@ -156,11 +144,11 @@ class Load:
 
 
 def _behaviour(
-    method: Method, interceptors: Sequence[Interceptor], load: Load
+    method: Method, interceptors: Sequence[Interceptor], load: Load, farewell: Farewell
 ) -> Callable[[bytes, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
     """Return what grpc calls: bytes and context in, bytes out; errors end the call with their code and details."""
     # Innermost: a refusal has a request id and is logged, and who has no key takes no place.
-    handler = compose(interceptors, replace(method, handler=load.bounded(method.handler)))
+    handler = farewell.keeping_back(compose(interceptors, replace(method, handler=load.bounded(method.handler))))
     body_limit = load.config.body_limit
 
     async def behaviour(body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:

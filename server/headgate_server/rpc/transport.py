@@ -1,0 +1,88 @@
+"""gRPC's own settings: what its core does with connections and calls before any code of ours sees them."""
+
+import asyncio
+from collections.abc import Sequence
+
+import grpc.aio
+
+from headgate_server.rpc.call import Call, Handler
+
+_MAX_METADATA = 64 * 1024
+"""Bytes of headers that a call may bring: Envoy's own default is 60 KiB."""
+
+_MAX_PENDING_CALLS = 20_000
+"""Calls that arrived and that the event loop has not seen yet. gRPC cancels at random from 1,000 on and always from
+3,000 on, without a status or a word in the log; ours are seen and refused with RESOURCE_EXHAUSTED.
+"""
+
+_PING_MILLISECONDS = 250
+"""The shortest time between two pings. By default gRPC closes a connection (GOAWAY, too_many_pings) without a call that
+is pinged more often than every 5 minutes. Envoy pings every second, clients behind firewalls every 10 to 60 s.
+"""
+
+
+def server_options(body_limit: int) -> Sequence[tuple[str, int]]:
+    """Return the options of a `grpc.aio.server` that takes bodies of so many bytes."""
+    return (
+        # A second process on the port must fail, not share it (decision 7).
+        ("grpc.so_reuseport", 0),
+        # Above the body limit, and above what Envoy lets through with its framing, so that the server says in its own
+        # words what is too large.
+        ("grpc.max_receive_message_length", body_limit + 2 * 1024 * 1024),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", _MAX_METADATA),
+        ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA),
+        ("grpc.server.max_pending_requests", _MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING_CALLS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", _PING_MILLISECONDS),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_MILLISECONDS),
+    )
+
+
+_QUIET_SECONDS = 0.1
+"""Without a new call for so long nothing waits in gRPC's queue: the event loop takes hundreds from it in this time."""
+_LONGEST_SECONDS = 5.0
+"""Callers that send new calls without waiting for answers are never quiet; nobody waits longer than this for them."""
+
+
+class Farewell:
+    """Ends a server without cancelling a call.
+
+    gRPC cancels what arrived and was not looked at yet when a server shuts down, and what arrives until the clients
+    have read that it does (GOAWAY). So the server first takes calls until no more come, and keeps all answers back
+    until the shutdown has begun: a client reads GOAWAY before them, and sends its next call elsewhere.
+    """
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._announced = asyncio.Event()
+        self._arrived = 0
+
+    def keeping_back(self, handler: Handler) -> Handler:
+        """Return the handler; once the end has begun its answers and errors wait for the shutdown."""
+
+        async def kept(call: Call) -> bytes:
+            self._arrived += 1
+            try:
+                return await handler(call)
+            finally:
+                if self._begun:
+                    await self._announced.wait()
+
+        return kept
+
+    async def stop(self, server: grpc.aio.Server, grace: float) -> None:
+        """Shut down, and return when all calls have ended; those in progress after `grace` seconds are cut off."""
+        self._begun = True
+        clock = asyncio.get_running_loop().time
+        end = clock() + grace
+        last = clock() + min(_LONGEST_SECONDS, grace / 2)
+        seen = -1
+        while seen != self._arrived and clock() < last:
+            seen = self._arrived
+            await asyncio.sleep(_QUIET_SECONDS)
+        ending = asyncio.create_task(server.stop(max(0.0, end - clock())))
+        await asyncio.sleep(0)  # GOAWAY is written when the task has its first turn
+        self._announced.set()
+        await ending
