@@ -1,10 +1,8 @@
 """Bad input at each vendor's door: refused in the vendor's own body, with nothing stored, and felt by nobody else."""
 
 import gzip
-import http.client
 import json
 from collections.abc import Collection
-from contextlib import closing
 
 import httpx
 import pytest
@@ -187,17 +185,6 @@ def test_an_unknown_method(edge: Edge, vendor: Vendor, method: str) -> None:
     response = edge.http.request(method, vendor.batch, content=_batch(vendor))
     _assert_refused(vendor, response, 404)  # GET of Immutable and Scrip: no event has the id "batch"
     assert edge.stored() == 0
-
-
-@pytest.mark.parametrize("path", ["/compat/scrip/v1/events", "/compat/scrip/nothing", "/compat/nobody/x"])
-def test_head_is_answered_without_a_body(edge: Edge, path: str) -> None:
-    """What came after the headers would be taken for the next answer on the connection."""
-    host, _, port = edge.up.rest.partition(":")
-    with closing(http.client.HTTPConnection(host, int(port), timeout=10)) as connection:
-        for method, status in [("HEAD", 404), ("GET", 404), ("HEAD", 404)]:
-            connection.request(method, path if method == "HEAD" else "/nothing", headers={"x-api-key": edge.key})
-            response = connection.getresponse()
-            assert (response.status, response.read() == b"") == (status, method == "HEAD")
 
 
 @each_vendor

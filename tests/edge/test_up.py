@@ -10,11 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import grpc.aio
 import httpx
 import pytest
 
+from headgate.v1.ledger_service_pb2 import GetHeadRequest
+from headgate.v1.ledger_service_pb2_grpc import LedgerServiceStub
 from headgate_server.access import admin
 from tests.support import database
+from tests.support.calls import refused
 from tests.support.edge import Edge, failure, statuses
 from tests.support.outage import outage
 from tests.support.processes import children, is_gone
@@ -289,7 +293,15 @@ async def test_the_parts_alone(sqlite_url: str) -> None:
             assert (await http.get(f"{address}/readyz")).status_code == 200
             await server.end(signal.SIGTERM)
             # Without its server it goes on, and says so.
-            assert failure(await http.get(f"{address}/readyz")) == (503, 14, "UPSTREAM_UNAVAILABLE")
+            unreachable = await http.get(f"{address}/readyz")
+            assert failure(unreachable) == (503, 14, "UPSTREAM_UNAVAILABLE")
+            assert unreachable.headers["retry-after"] == "1"
+            assert unreachable.json()["details"][1]["retry_delay"] == "1s"
+            async with grpc.aio.insecure_channel(address.removeprefix("http://")) as channel:
+                refusal = await refused(LedgerServiceStub(channel).GetHead(GetHeadRequest()))
+            assert refusal.code is grpc.StatusCode.UNAVAILABLE
+            assert refusal.trailing["retry-after"] == "1"
+            assert refusal.trailing["x-request-id"]
         finally:
             bridge.terminate()
             code = await bridge.wait()
