@@ -20,12 +20,13 @@ from headgate_server.ingest.ingest import Ingest
 from headgate_server.process.clock import system_clock
 from headgate_server.process.metrics import Metrics
 from headgate_server.receivers.registry import RECEIVERS
-from headgate_server.rpc.call import Method
 from headgate_server.rpc.compat_servicer import CompatServicer
 from headgate_server.rpc.event_servicer import EventServicer
 from headgate_server.rpc.ingest_servicer import IngestConfig, IngestServicer
-from headgate_server.rpc.interceptors import standard
 from headgate_server.rpc.ledger_servicer import LedgerServicer
+from headgate_server.rpc.pipeline.interceptors import standard
+from headgate_server.rpc.pipeline.load import Load
+from headgate_server.rpc.pipeline.method import AnyMethod
 from headgate_server.rpc.probe_servicer import ProbeServicer
 from headgate_server.rpc.server import GrpcServer
 from headgate_server.rpc.workspace_servicer import WorkspaceServicer
@@ -39,9 +40,7 @@ _PURGE_SECONDS = 3600
 _PROBE_SECONDS = 2.0
 
 
-def methods(
-    store: Store, committer: Committer, authenticator: Authenticator, config: IngestConfig, metrics: Metrics
-) -> Sequence[Method]:
+def methods(store: Store, committer: Committer, config: IngestConfig, metrics: Metrics) -> Sequence[AnyMethod]:
     """Return every RPC that Headgate serves."""
     ingest = Ingest(store, committer)
     compat = Compat(store, ingest)
@@ -49,7 +48,7 @@ def methods(
         *IngestServicer(ingest, config, metrics).methods(),
         *EventServicer(store).methods(),
         *LedgerServicer(store).methods(),
-        *CompatServicer(compat, RECEIVERS, authenticator, RateLimiter(store), metrics, system_clock).methods(),
+        *CompatServicer(compat, RECEIVERS, RateLimiter(store), metrics, system_clock).methods(),
         *WorkspaceServicer(store, system_clock).methods(),
         *ProbeServicer(store).methods(),
     )
@@ -68,11 +67,10 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         _serve_metrics(settings, metrics, stack)
         committer = Committer(store, settings.committer)
         stack.push_async_callback(committer.close)
-        authenticator = Authenticator(store)
         server = GrpcServer(
             settings.server,
-            methods(store, committer, authenticator, settings.ingest, metrics),
-            standard(authenticator, metrics),
+            methods(store, committer, settings.ingest, metrics),
+            standard(Authenticator(store), metrics, Load(settings.server), settings.server.body_limit),
         )
         await server.start()
         stack.push_async_callback(server.stop, settings.shutdown_grace)

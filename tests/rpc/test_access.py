@@ -28,7 +28,7 @@ from headgate_server.core.model import Scope
 from headgate_server.ingest.committer import Committer
 from headgate_server.process.clock import system_clock
 from headgate_server.process.metrics import Metrics
-from headgate_server.rpc.call import Method
+from headgate_server.rpc.pipeline.method import AnyMethod, Needs, OwnWords, Public
 from headgate_server.store import Store
 from tests.support.calls import Caller, Refusal, event, refused
 from tests.support.inprocess import Service
@@ -76,17 +76,21 @@ NEEDED = {
 
 
 @pytest.fixture
-async def served(store: Store) -> dict[str, Method]:
+async def served(store: Store) -> dict[str, AnyMethod]:
     """Return the methods that the server serves, by name."""
-    methods = app.methods(store, Committer(store), Authenticator(store), Settings(store_url="").ingest, Metrics())
+    methods = app.methods(store, Committer(store), Settings(store_url="").ingest, Metrics())
     return {method.full_name: method for method in methods}
 
 
 @on_sqlite
-async def test_every_rpc_of_the_descriptor_is_served(served: dict[str, Method]) -> None:
+async def test_every_rpc_of_the_descriptor_is_served(served: dict[str, AnyMethod]) -> None:
     assert served.keys() == DESCRIPTORS.keys()
-    assert {name: method.scope for name, method in served.items() if method.scope is not None} == NEEDED
-    assert all(name.startswith((PUBLIC, COMPAT)) for name, method in served.items() if method.scope is None)
+    declared = {name: method.access for name, method in served.items()}
+    assert {name: access for name, access in declared.items() if isinstance(access, Needs)} == {
+        name: Needs((scope,)) for name, scope in NEEDED.items()
+    }
+    assert all(name.startswith(PUBLIC) for name, access in declared.items() if isinstance(access, Public))
+    assert [name for name, access in declared.items() if isinstance(access, OwnWords)] == [COMPAT]
 
 
 def test_no_service_is_forgotten() -> None:

@@ -7,8 +7,9 @@ from typing import cast
 import pytest
 
 from headgate_server.core.errors import Overloaded
-from headgate_server.rpc.call import Call, Handler
-from headgate_server.rpc.server import Load, ServerConfig
+from headgate_server.rpc.pipeline.call import Call, Handler
+from headgate_server.rpc.pipeline.load import Load
+from headgate_server.rpc.server import ServerConfig
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Request:
     """All that is looked at of a call."""
 
     body: bytes
+    messages: None = None
 
     def to(self, handler: Handler) -> "asyncio.Task[bytes]":
         """Make the call."""

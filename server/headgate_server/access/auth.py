@@ -41,7 +41,7 @@ class Principal(NamedTuple):
     workspace: Workspace
     scopes: frozenset[Scope]
 
-    def may(self, scope: Scope) -> bool:
+    def may(self, scope: str) -> bool:
         """Whether the key has the scope; `admin` has every scope of its workspace."""
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
@@ -122,10 +122,11 @@ class Authenticator:
         return record
 
 
-def require(principal: Principal, scope: Scope) -> None:
-    """Raise `PermissionDenied` if the caller's key lacks the scope."""
-    if not principal.may(scope):
-        raise PermissionDenied(f'The API key lacks the scope "{scope}".')
+def require(principal: Principal, *scopes: str) -> None:
+    """Raise `PermissionDenied` if the caller's key has none of the scopes."""
+    if not any(principal.may(scope) for scope in scopes):
+        wanted = " or ".join(f'"{scope}"' for scope in scopes)
+        raise PermissionDenied(f"The API key lacks the scope {wanted}.")
 
 
 def _digest(key: str) -> bytes:

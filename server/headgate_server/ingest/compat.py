@@ -37,6 +37,12 @@ class Compat:
         self._store = store
         self._ingest = ingest
 
+    def check_room(self, workspace: Workspace, size: int) -> None:
+        """Raise `Overloaded` if no events of so many bytes could wait to be stored now. For requests that nobody has
+        read yet: how many events they bring is not known.
+        """
+        self._ingest.check_room(workspace.id, 1, size)
+
     async def __call__(
         self,
         receiver: Receiver,
@@ -74,7 +80,6 @@ class Compat:
         request: HttpRequest,
         idempotency_key: str | None,
     ) -> Exchange:
-        self._ingest.check_room(workspace.id, 1, len(request.body))
         small = len(request.body) <= INLINE_BYTES
         intake = endpoint.read(request) if small else await asyncio.to_thread(endpoint.read, request)
         key = None

@@ -89,7 +89,7 @@ def proto_event(serialized: bytes, salt: bytes) -> Draft | Problem:
     if data is None:
         field = event.WhichOneof("payload")
         if field == "data":
-            data = _struct(event.data)
+            data = members(event.data)
         elif field == "data_json":
             data = _data_json(text)
     if isinstance(data, Problem):
@@ -132,7 +132,8 @@ def _data_json(text: bytes) -> dict[str, Any] | Problem:
     return value
 
 
-def _struct(struct: Struct) -> dict[str, Any]:
+def members(struct: Struct) -> dict[str, Any]:
+    """Return what a Struct holds."""
     return {name: _value(value) for name, value in struct.fields.items()}
 
 
@@ -147,7 +148,7 @@ def _value(value: Value) -> Any:
         case "bool_value":
             return value.bool_value
         case "struct_value":
-            return _struct(value.struct_value)
+            return members(value.struct_value)
         case "list_value":
             return [_value(item) for item in value.list_value.values]
         case _:

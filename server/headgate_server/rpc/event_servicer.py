@@ -9,8 +9,9 @@ from headgate_server.core import ledger
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.model import NATIVE, EventQuery, Scope
 from headgate_server.rpc import decode, wire
-from headgate_server.rpc.call import Call, Method
 from headgate_server.rpc.pages import page_size, page_token, resume_from
+from headgate_server.rpc.pipeline.call import Call
+from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
 from headgate_server.store import Store
 
 SERVICE = "headgate.v1.EventService"
@@ -26,16 +27,29 @@ class EventServicer:
     def __init__(self, store: Store):
         self._store = store
 
-    def methods(self) -> Sequence[Method]:
+    def methods(self) -> Sequence[AnyMethod]:
         """Return the service's methods."""
         return (
-            Method(service=SERVICE, name="GetEvent", scope=Scope.EVENTS_READ, handler=self.get_event),
-            Method(service=SERVICE, name="ListEvents", scope=Scope.EVENTS_READ, handler=self.list_events),
+            Method(
+                service=SERVICE,
+                name="GetEvent",
+                request=GetEventRequest,
+                response=GetEventResponse,
+                access=Needs((Scope.EVENTS_READ,)),
+                kind=Unary(self.get_event),
+            ),
+            Method(
+                service=SERVICE,
+                name="ListEvents",
+                request=ListEventsRequest,
+                response=ListEventsResponse,
+                access=Needs((Scope.EVENTS_READ,)),
+                kind=Unary(self.list_events),
+            ),
         )
 
-    async def get_event(self, call: Call) -> bytes:
+    async def get_event(self, call: Call, request: GetEventRequest) -> GetEventResponse:
         """Return one event of the caller's workspace."""
-        request = call.read(GetEventRequest)
         try:
             event_id = UUID(request.id).bytes
         except ValueError:
@@ -43,24 +57,19 @@ class EventServicer:
         events = await self._store.fetch(call.caller.workspace.id, [event_id])
         if not events:
             raise NotFound(f"There is no event {request.id} in this workspace.", reason="EVENT_NOT_FOUND")
-        return call.answer(
-            lambda: GetEventResponse(event=wire.event_message(events[0])), lambda: wire.event_json(events[0])
-        )
+        return GetEventResponse(event=wire.event_message(events[0], as_text=call.bridged))
 
-    async def list_events(self, call: Call) -> bytes:
+    async def list_events(self, call: Call, request: ListEventsRequest) -> ListEventsResponse:
         """Return one page of the caller's workspace's events."""
-        request = call.read(ListEventsRequest)
         workspace_id = call.caller.workspace.id
         page = await self._store.events(_query(workspace_id, request))
         token = page_token(page.resume, workspace_id, request)
 
-        def answer() -> bytes:
-            return call.answer(
-                lambda: ListEventsResponse(events=map(wire.event_message, page.events), next_page_token=token),
-                lambda: {"events": [wire.event_json(event) for event in page.events], "next_page_token": token},
-            )
+        def response() -> ListEventsResponse:
+            events = [wire.event_message(event, as_text=call.bridged) for event in page.events]
+            return ListEventsResponse(events=events, next_page_token=token)
 
-        return answer() if len(page.events) <= _INLINE_EVENTS else await asyncio.to_thread(answer)
+        return response() if len(page.events) <= _INLINE_EVENTS else await asyncio.to_thread(response)
 
 
 def _query(workspace_id: int, request: ListEventsRequest) -> EventQuery:

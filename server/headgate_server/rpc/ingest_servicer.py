@@ -6,26 +6,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import DecodeError
 
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.event_pb2 import Event
-from headgate.v1.ingest_service_pb2 import IngestResponse
+from headgate.v1.ingest_service_pb2 import BatchIngestResponse, IngestResponse
 from headgate_server.core.errors import EventConflict, InvalidRequest
-from headgate_server.core.inflate import check_size, gunzip
 from headgate_server.core.jsonbody import INLINE_BYTES
 from headgate_server.core.model import Draft, Outcome, Problem, RequestKey, Scope, Status
 from headgate_server.ingest.ingest import Ingest, Ingested, request_key
 from headgate_server.process.metrics import Metrics
 from headgate_server.rpc import decode, wire
-from headgate_server.rpc.call import Call, Method
+from headgate_server.rpc.pipeline.call import Call
+from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
 
 SERVICE = "headgate.v1.IngestService"
 REQUEST_KEY = "idempotency-key"
 REPLAYED_KEY = "idempotency-replayed"
-
-CODING_KEY = "x-headgate-content-encoding"
-"""The bridge's word for the content-encoding of an HTTP body, which it leaves as it is."""
 
 _Decoded = TypeVar("_Decoded")
 _Request = RawBatchIngestRequest | RawIngestRequest
@@ -49,37 +47,48 @@ class IngestServicer:
         self._config = config
         self._metrics = metrics
 
-    def methods(self) -> Sequence[Method]:
+    def methods(self) -> Sequence[AnyMethod]:
         """Return the service's methods."""
         return (
-            Method(service=SERVICE, name="Ingest", scope=Scope.EVENTS_WRITE, handler=self.ingest),
-            Method(service=SERVICE, name="BatchIngest", scope=Scope.EVENTS_WRITE, handler=self.batch_ingest),
+            Method(
+                service=SERVICE,
+                name="Ingest",
+                request=RawIngestRequest,
+                response=IngestResponse,
+                access=Needs((Scope.EVENTS_WRITE,)),
+                kind=Unary(self.ingest),
+                admit=self.check_room,
+            ),
+            Method(
+                service=SERVICE,
+                name="BatchIngest",
+                request=RawBatchIngestRequest,
+                response=BatchIngestResponse,
+                access=Needs((Scope.EVENTS_WRITE,)),
+                kind=Unary(self.batch_ingest),
+                admit=self.check_room,
+            ),
         )
 
-    async def batch_ingest(self, call: Call) -> bytes:
+    async def check_room(self, call: Call, request: _Request) -> None:
+        """Refuse what could not be stored before it is read. Of a JSON body nobody knows yet how many events it has."""
+        if not request.validate_only:
+            events = len(request.events) or 1 if isinstance(request, RawBatchIngestRequest) else 1
+            self._ingest.check_room(call.caller.workspace.id, events, len(call.body))
+
+    async def batch_ingest(self, call: Call, request: RawBatchIngestRequest) -> BatchIngestResponse | HttpBody:
         """Store each event on its own and answer with one result per event."""
-        request = call.read(RawBatchIngestRequest)
-        self._check_room(call, request, len(request.events) or 1)
         batch = await _decoded(call, request, lambda: decode.batch(request, self._config.max_events))
         outcomes = await self._store(call, request, batch.slots, atomic=batch.atomic, validate_only=batch.validate_only)
-        return call.answer(lambda: wire.batch_message(outcomes), lambda: wire.batch_json(outcomes))
+        return wire.batch_answer(outcomes) if call.bridged else wire.batch_message(outcomes)
 
-    async def ingest(self, call: Call) -> bytes:
+    async def ingest(self, call: Call, request: RawIngestRequest) -> IngestResponse:
         """Store one event; what keeps it from being stored is the call's error."""
-        request = call.read(RawIngestRequest)
-        self._check_room(call, request, 1)
         slot = await _decoded(call, request, lambda: decode.single(request))
         (outcome,) = await self._store(call, request, [slot], atomic=False, validate_only=request.validate_only)
         if outcome.problem is not None:
             raise _error(outcome, outcome.problem)
-        return call.answer(
-            lambda: IngestResponse(result=wire.result_message(0, outcome)), lambda: wire.result_json(0, outcome)
-        )
-
-    def _check_room(self, call: Call, request: _Request, events: int) -> None:
-        """Refuse what could not be stored before it is read. Of a JSON body nobody knows yet how many events it has."""
-        if not request.validate_only:
-            self._ingest.check_room(call.caller.workspace.id, events, len(call.body))
+        return IngestResponse(result=wire.result_message(0, outcome))
 
     async def _store(
         self, call: Call, request: _Request, slots: Sequence[Draft | Problem], *, atomic: bool, validate_only: bool
@@ -105,17 +114,9 @@ class IngestServicer:
 
 
 async def _decoded(call: Call, request: _Request, read: Callable[[], _Decoded]) -> _Decoded:
-    """Decode a body. Raises `BodyTooLarge` over the limit: of JSON what the client sent counts, inflated."""
-    if request.HasField("json") and call.text(CODING_KEY) == "gzip":
-        return await asyncio.to_thread(_inflate_and, read, call, request)
+    """Decode a body: a large one on a thread, so that other calls go on."""
     size = len(request.json.data) if request.HasField("json") else len(call.body)
-    check_size(size, call.body_limit)
     return read() if size <= INLINE_BYTES else await asyncio.to_thread(read)
-
-
-def _inflate_and(read: Callable[[], _Decoded], call: Call, request: _Request) -> _Decoded:
-    request.json.data = gunzip(request.json.data, call.body_limit)
-    return read()
 
 
 def _request_key(call: Call, request: _Request) -> RequestKey | None:

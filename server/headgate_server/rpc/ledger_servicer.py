@@ -1,7 +1,6 @@
 """headgate.v1.LedgerService."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from headgate.v1.ledger_service_pb2 import (
     GetHeadRequest,
@@ -10,14 +9,14 @@ from headgate.v1.ledger_service_pb2 import (
     VerifyLedgerRequest,
     VerifyLedgerResponse,
 )
-from headgate_server.core import timestamps
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.ledger import Break
 from headgate_server.core.model import Head, Scope
 from headgate_server.reading.verify import verify
 from headgate_server.rpc import decode, wire
-from headgate_server.rpc.call import Call, Method
 from headgate_server.rpc.pages import page_size, page_token, resume_from
+from headgate_server.rpc.pipeline.call import Call
+from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
 from headgate_server.store import Store
 
 SERVICE = "headgate.v1.LedgerService"
@@ -31,22 +30,37 @@ class LedgerServicer:
     def __init__(self, store: Store):
         self._store = store
 
-    def methods(self) -> Sequence[Method]:
+    def methods(self) -> Sequence[AnyMethod]:
         """Return the service's methods."""
         return (
-            Method(service=SERVICE, name="GetHead", scope=Scope.LEDGER_READ, handler=self.get_head),
-            Method(service=SERVICE, name="VerifyLedger", scope=Scope.LEDGER_READ, handler=self.verify_ledger),
+            Method(
+                service=SERVICE,
+                name="GetHead",
+                request=GetHeadRequest,
+                response=GetHeadResponse,
+                access=Needs((Scope.LEDGER_READ,)),
+                kind=Unary(self.get_head),
+            ),
+            Method(
+                service=SERVICE,
+                name="VerifyLedger",
+                request=VerifyLedgerRequest,
+                response=VerifyLedgerResponse,
+                access=Needs((Scope.LEDGER_READ,)),
+                kind=Unary(self.verify_ledger),
+            ),
         )
 
-    async def get_head(self, call: Call) -> bytes:
+    async def get_head(self, call: Call, request: GetHeadRequest) -> GetHeadResponse:
         """Return the last link of the caller's workspace's ledger."""
-        call.read(GetHeadRequest)
         head = await self._store.head(call.caller.workspace.id)
-        return call.answer(lambda: _head_message(head), lambda: _head_json(head))
+        response = GetHeadResponse(sequence=head.sequence, hash=head.hash.hex())
+        if head.sequence:
+            wire.set_timestamp(response.created_at, head.created_at)
+        return response
 
-    async def verify_ledger(self, call: Call) -> bytes:
+    async def verify_ledger(self, call: Call, request: VerifyLedgerRequest) -> VerifyLedgerResponse:
         """Recompute a range of the caller's workspace's ledger."""
-        request = call.read(VerifyLedgerRequest)
         workspace = call.caller.workspace
         created_from = getattr(request, "from")  # a field named as Python's keyword
         found = await verify(
@@ -58,20 +72,11 @@ class LedgerServicer:
             after=resume_from(request.page_token, workspace.id, request),
             expected=_expected_head(request),
         )
-        token = page_token(found.resume, workspace.id, request)
-        return call.answer(
-            lambda: VerifyLedgerResponse(
-                valid=not found.breaks,
-                events_checked=found.events_checked,
-                breaks=map(_break_message, found.breaks),
-                next_page_token=token,
-            ),
-            lambda: {
-                "valid": not found.breaks,
-                "events_checked": found.events_checked,
-                "breaks": [_break_fields(one) for one in found.breaks],
-                "next_page_token": token,
-            },
+        return VerifyLedgerResponse(
+            valid=not found.breaks,
+            events_checked=found.events_checked,
+            breaks=map(_break_message, found.breaks),
+            next_page_token=page_token(found.resume, workspace.id, request),
         )
 
 
@@ -93,29 +98,11 @@ def _expected_head(request: VerifyLedgerRequest) -> Head | None:
     return Head(request.expected_sequence, digest, 0)
 
 
-def _head_message(head: Head) -> GetHeadResponse:
-    message = GetHeadResponse(sequence=head.sequence, hash=head.hash.hex())
-    if head.sequence:
-        wire.set_timestamp(message.created_at, head.created_at)
-    return message
-
-
-def _head_json(head: Head) -> dict[str, Any]:
-    members: dict[str, Any] = {"sequence": head.sequence, "hash": head.hash.hex()}
-    if head.sequence:
-        members["created_at"] = timestamps.format(head.created_at)
-    return members
-
-
-def _break_fields(found: Break) -> dict[str, Any]:
-    return {
-        "event_id": "" if found.event_id is None else wire.id_text(found.event_id),
-        "sequence": found.sequence,
-        "type": found.type,
-        "expected_hash": found.expected,
-        "actual_hash": found.actual,
-    }
-
-
 def _break_message(found: Break) -> LedgerBreak:
-    return LedgerBreak(**_break_fields(found))
+    return LedgerBreak(
+        event_id="" if found.event_id is None else wire.id_text(found.event_id),
+        sequence=found.sequence,
+        type=found.type,
+        expected_hash=found.expected,
+        actual_hash=found.actual,
+    )

@@ -2,8 +2,14 @@
 
 from collections.abc import Sequence
 
-from headgate.v1.bridge_view_pb2 import GetHealthResponse, GetReadinessResponse
-from headgate_server.rpc.call import Call, Method
+from headgate.v1.bridge_view_pb2 import (
+    GetHealthRequest,
+    GetHealthResponse,
+    GetReadinessRequest,
+    GetReadinessResponse,
+)
+from headgate_server.rpc.pipeline.call import Call
+from headgate_server.rpc.pipeline.method import AnyMethod, Method, Public, Unary
 from headgate_server.store import Store
 
 SERVICE = "headgate.v1.ProbeService"
@@ -15,18 +21,32 @@ class ProbeServicer:
     def __init__(self, store: Store):
         self._store = store
 
-    def methods(self) -> Sequence[Method]:
+    def methods(self) -> Sequence[AnyMethod]:
         """Return the service's methods; they alone need no key."""
         return (
-            Method(service=SERVICE, name="GetHealth", scope=None, handler=self.get_health),
-            Method(service=SERVICE, name="GetReadiness", scope=None, handler=self.get_readiness),
+            Method(
+                service=SERVICE,
+                name="GetHealth",
+                request=GetHealthRequest,
+                response=GetHealthResponse,
+                access=Public(),
+                kind=Unary(self.get_health),
+            ),
+            Method(
+                service=SERVICE,
+                name="GetReadiness",
+                request=GetReadinessRequest,
+                response=GetReadinessResponse,
+                access=Public(),
+                kind=Unary(self.get_readiness),
+            ),
         )
 
-    async def get_health(self, call: Call) -> bytes:
+    async def get_health(self, call: Call, request: GetHealthRequest) -> GetHealthResponse:
         """Answer: who can answer is alive."""
-        return call.answer(lambda: GetHealthResponse(status="ok"), lambda: {"status": "ok"})
+        return GetHealthResponse(status="ok")
 
-    async def get_readiness(self, call: Call) -> bytes:
+    async def get_readiness(self, call: Call, request: GetReadinessRequest) -> GetReadinessResponse:
         """Answer once the store answers; its `Unavailable` is the call's."""
         await self._store.ping()
-        return call.answer(lambda: GetReadinessResponse(status="ready"), lambda: {"status": "ready"})
+        return GetReadinessResponse(status="ready")

@@ -1,29 +1,29 @@
-"""The gRPC server: methods onto a port, errors onto codes."""
+"""The gRPC server: methods of every kind onto a port."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias, assert_never
 
 import grpc
 import grpc.aio
-import structlog
 from google.protobuf import descriptor_pool
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from headgate_server.core.errors import HeadgateError, Overloaded, SetupError
-from headgate_server.rpc import status
-from headgate_server.rpc.call import Call, Handler, Method
-from headgate_server.rpc.interceptors import Interceptor, compose
+from headgate_server.core.errors import SetupError
+from headgate_server.rpc.pipeline.call import Call, Handler
+from headgate_server.rpc.pipeline.interceptors import Chain
+from headgate_server.rpc.pipeline.load import LoadConfig
+from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, ServerStream, Unary
 from headgate_server.rpc.transport import Farewell, server_options
 
-log = structlog.get_logger(__name__)
+_Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig:
-    """Where and how the gRPC server listens."""
+class ServerConfig(LoadConfig):
+    """Where and how the gRPC server listens, and how much it takes at once."""
 
     host: str = "127.0.0.1"
     """Loopback unless told otherwise: there is no TLS, so what lies before this port must be trusted."""
@@ -31,31 +31,21 @@ class ServerConfig:
     """0 takes any free port."""
     body_limit: int = 8 * 1024 * 1024
     """Bytes of one request: a thousand events of 8 KiB."""
-    concurrent_calls: int = 2_000
-    """Calls in progress; further ones are refused at once. Streams of health and reflection do not count: whoever
-    holds them needs no key, and must not shut out those who have one.
-    """
-    bytes_in_progress: int = 128 * 1024 * 1024
-    """Bodies of the calls in progress, which take some times as much memory while they are read; past it calls are
-    refused.
-    """
 
 
 class GrpcServer:
     """Serves methods, health and reflection."""
 
-    def __init__(self, config: ServerConfig, methods: Iterable[Method], interceptors: Sequence[Interceptor]):
+    def __init__(self, config: ServerConfig, methods: Iterable[AnyMethod], chain: Chain):
         self._config = config
         self._server = grpc.aio.server(options=server_options(config.body_limit))
         self._farewell = Farewell()
-        self._health = HealthServicer()
+        self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        load = Load(config)
         services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
         for method in methods:
-            services.setdefault(method.service, {})[method.name] = grpc.unary_unary_rpc_method_handler(
-                _behaviour(method, interceptors, load, self._farewell)
-            )
+            handler = self._farewell.keeping_back(chain(method))
+            services.setdefault(method.service, {})[method.name] = _bind(method, handler)
         for name, handlers in services.items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         self.services = tuple(services)
@@ -115,65 +105,73 @@ class _MethodsToo:
             return self._pool.FindFileContainingSymbol(service)
 
 
-class Load:
-    """How much is in progress, over all methods."""
+def _bind(method: AnyMethod, handler: Handler) -> grpc.RpcMethodHandler:
+    """Return what grpc calls: bytes and context in, bytes out; a call that failed ends with its code."""
+    match method.kind:
+        case Unary():
 
-    def __init__(self, config: ServerConfig):
-        self.config = config
-        self._calls = 0
-        self._bytes = 0
+            async def unary(body: bytes, context: _Context) -> bytes:
+                call = Call(method.full_name, _metadata(context), body)
+                answer = await handler(call)
+                await _end(call, context)
+                return answer
 
-    def bounded(self, handler: Handler) -> Handler:
-        """Refuse calls past the bounds; one that is alone is never too large."""
+            return grpc.unary_unary_rpc_method_handler(unary)
+        case ServerStream():
 
-        async def admitted(call: Call) -> bytes:
-            size = len(call.body)
-            if self._calls >= self.config.concurrent_calls or (
-                self._calls and self._bytes + size > self.config.bytes_in_progress
-            ):
-                raise Overloaded("Too many calls are in progress; nothing of this one was done.")
-            self._calls += 1
-            self._bytes += size
-            try:
-                return await handler(call)
-            finally:
-                self._calls -= 1
-                self._bytes -= size
+            async def server_stream(body: bytes, context: _Context) -> None:
+                await _stream(handler, Call(method.full_name, _metadata(context), body), context)
 
-        return admitted
+            return grpc.unary_stream_rpc_method_handler(server_stream)
+        case BothWays():
+
+            async def both_ways(messages: AsyncIterator[bytes], context: _Context) -> None:
+                arriving = _until_gone(messages)
+                await _stream(handler, Call(method.full_name, _metadata(context), messages=arriving), context)
+
+            return grpc.stream_stream_rpc_method_handler(both_ways)
+        case _ as never:
+            assert_never(never)
 
 
-def _behaviour(
-    method: Method, interceptors: Sequence[Interceptor], load: Load, farewell: Farewell
-) -> Callable[[bytes, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
-    """Return what grpc calls: bytes and context in, bytes out; errors end the call with their code and details."""
-    # Innermost: a refusal has a request id and is logged, and who has no key takes no place.
-    handler = farewell.keeping_back(compose(interceptors, replace(method, handler=load.bounded(method.handler))))
-    body_limit = load.config.body_limit
+def _metadata(context: _Context) -> dict[str, str | bytes]:
+    return dict(context.invocation_metadata() or ())
 
-    async def behaviour(body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        call = Call(method.full_name, body, dict(context.invocation_metadata() or ()), context, body_limit)
-        try:
-            answer = await handler(call)
-        except HeadgateError as error:
-            code = status.code_of(error)
-            call.reply_metadata.append((status.DETAILS_KEY, status.encode(error)))
-            if (seconds := status.retry_after(error)) is not None:
-                call.reply_metadata.append(("retry-after", seconds))
-            if code.http is not None:
-                call.reply_metadata.append((status.HTTP_STATUS_KEY, str(code.http)))
-            await context.abort(code.grpc, status.printable(error.message), tuple(call.reply_metadata))
-        except Exception:
-            # A bug: the caller learns where to look, and nothing else.
-            log.exception("call_failed", method=method.full_name, request_id=call.request_id)
-            bug = status.bug(call.request_id)
-            call.reply_metadata.append((status.DETAILS_KEY, status.encode(bug)))
-            await context.abort(grpc.StatusCode.INTERNAL, bug.message, tuple(call.reply_metadata))
-        if call.reply_metadata and call.bridged:
-            # Of an answer that is no error Envoy makes headers of the initial metadata alone.
+
+async def _until_gone(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield a stream's requests. The end of them may also be that the caller is gone: grpc cancels the call then, right
+    after, and is given its turn.
+    """
+    async for message in messages:
+        yield message
+    await asyncio.sleep(0)
+
+
+async def _stream(handler: Handler, call: Call, context: _Context) -> None:
+    """Answer a call with a stream. What is known of its metadata goes before the first message to the bridge, which
+    makes headers of it.
+    """
+    begun = False
+
+    async def send(message: bytes) -> None:
+        nonlocal begun
+        if call.bridged and not begun:
             await context.send_initial_metadata(tuple(call.reply_metadata))
-        elif call.reply_metadata:
-            context.set_trailing_metadata(tuple(call.reply_metadata))
-        return answer
+        begun = True
+        await context.write(message)
 
-    return behaviour
+    call.send = send
+    await handler(call)
+    if call.failure is not None or not (begun and call.bridged):
+        await _end(call, context)
+
+
+async def _end(call: Call, context: _Context) -> None:
+    """End a call that failed with its code; else say what there is to say beside the answer."""
+    if call.failure is not None:
+        await context.abort(call.failure.code, call.failure.message, tuple(call.reply_metadata))
+    if call.reply_metadata and call.bridged:
+        # Of an answer that is no error Envoy makes headers of the initial metadata alone.
+        await context.send_initial_metadata(tuple(call.reply_metadata))
+    elif call.reply_metadata:
+        context.set_trailing_metadata(tuple(call.reply_metadata))

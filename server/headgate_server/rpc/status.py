@@ -4,7 +4,9 @@ from math import ceil
 from typing import NamedTuple
 
 import grpc
+import orjson
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2, status_pb2
 
 from headgate_server.core import errors
@@ -70,6 +72,25 @@ def http_of(error: errors.HeadgateError) -> int:
     return _HTTP[code.grpc] if code.http is None else code.http
 
 
+_GRPC = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    409: grpc.StatusCode.ALREADY_EXISTS,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+def counted_as(http: int) -> grpc.StatusCode:
+    """Return the gRPC code that an answer of this HTTP status counts as."""
+    if http < 400:
+        return grpc.StatusCode.OK
+    return _GRPC.get(http, grpc.StatusCode.INVALID_ARGUMENT if http < 500 else grpc.StatusCode.INTERNAL)
+
+
 def retry_after(error: errors.HeadgateError) -> str | None:
     """Return the `Retry-After` of an error, whole seconds and at least one (RFC 9110, 10.2.3); None if a retry will
     not help.
@@ -102,6 +123,12 @@ def encode(error: errors.HeadgateError) -> bytes:
         status.details[0].Pack(info)
     encoded: bytes = status.SerializeToString()
     return encoded
+
+
+def as_line(error: errors.HeadgateError) -> bytes:
+    """Return the error as a line of a JSON stream: `{"error": …}`, with what a refused REST call's body holds."""
+    fields = MessageToDict(status_pb2.Status.FromString(encode(error)), preserving_proto_field_name=True)
+    return orjson.dumps({"error": fields}) + b"\n"
 
 
 def printable(message: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import grpc.aio
 
-from headgate_server.rpc.call import Call, Handler
+from headgate_server.rpc.pipeline.call import Call, Handler
 
 _MAX_METADATA = 64 * 1024
 """Bytes of headers that a call may bring: Envoy's own default is 60 KiB."""

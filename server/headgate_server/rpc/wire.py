@@ -1,10 +1,11 @@
-"""Results and events as messages and as JSON. `decode.py` is the other direction."""
+"""Results and events as messages; results also as JSON, for speed. `decode.py` is the other direction."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
 import orjson
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -63,6 +64,11 @@ def batch_message(outcomes: Sequence[Outcome]) -> BatchIngestResponse:
     for index, outcome in enumerate(outcomes):
         _fill_result(add(), index, outcome)
     return response
+
+
+def batch_answer(outcomes: Sequence[Outcome]) -> HttpBody:
+    """Return the outcomes of a batch as REST's answer: what `printer` makes of `batch_message`, made faster."""
+    return HttpBody(content_type="application/json", data=orjson.dumps(batch_json(outcomes)))
 
 
 def result_json(index: int, outcome: Outcome) -> dict[str, Any]:
@@ -124,9 +130,9 @@ ANSWERS = Codec(encode=_encode_answer, decode=_decode_answer)
 """What is stored under a request key of the native API: a BatchIngestResponse, of one result for a single event."""
 
 
-def event_message(event: StoredEvent) -> StoredEventMessage:
+def event_message(event: StoredEvent, *, as_text: bool = False) -> StoredEventMessage:
     """Return a stored event as a message: its payload as `data` where a Struct holds it exactly, else as
-    `data_json`.
+    `data_json`; with `as_text` always so, for what is to be printed.
     """
     message = StoredEventMessage(
         id=id_text(event.id),
@@ -142,35 +148,12 @@ def event_message(event: StoredEvent) -> StoredEventMessage:
     if event.occurred_at is not None:
         set_timestamp(message.occurred_at, event.occurred_at)
     if event.data is not None:
-        struct = exact_struct(event.data)
+        struct = None if as_text else exact_struct(event.data)
         if struct is None:
             message.data_json = event.data
         else:
             message.data.CopyFrom(struct)
     return message
-
-
-def event_json(event: StoredEvent) -> dict[str, Any]:
-    """Return a stored event as a JSON object; what was not sent is left out, the payload is exact."""
-    members: dict[str, Any] = {
-        "id": id_text(event.id),
-        "sequence": event.sequence,
-        "created_at": timestamps.format(event.created_at),
-        "event_hash": event.event_hash.hex(),
-        "receiver": event.receiver,
-        "type": event.type,
-    }
-    if event.source:
-        members["source"] = event.source
-    if event.subject:
-        members["subject"] = event.subject
-    if event.occurred_at is not None:
-        members["occurred_at"] = timestamps.format(event.occurred_at)
-    if event.data is not None:
-        members["data"] = orjson.Fragment(event.data)
-    if event.key is not None:
-        members["idempotency_key"] = event.key
-    return members
 
 
 def exact_struct(data: bytes) -> Struct | None:

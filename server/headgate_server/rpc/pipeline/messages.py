@@ -1,0 +1,140 @@
+"""The innermost of the pipeline: bytes into messages for the method, and its messages into bytes. Here HTTP bodies are
+inflated and measured, and nowhere else.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, assert_never
+
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.message import DecodeError, Message
+
+from headgate_server.core.errors import InvalidRequest
+from headgate_server.core.inflate import check_size, gunzip
+from headgate_server.rpc.pipeline import printer
+from headgate_server.rpc.pipeline.call import CODING_KEY, Call, Handler
+from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, ServerStream, Unary
+
+_Read = Callable[[Call, bytes], Awaitable[Any]]
+_Write = Callable[[Call, Message], Awaitable[bytes]]
+
+_JSON = "application/json"
+_LINES = "application/x-ndjson"
+"""Of a stream: one JSON object a line."""
+_PRINTED_INLINE = 32 * 1024
+"""Bytes of a message that is printed at once, in about a millisecond; a larger one is printed on a thread."""
+
+
+def handler_of(method: AnyMethod, body_limit: int) -> Handler:
+    """Return what answers a method's calls, of whichever kind it is.
+
+    Raises `TypeError` if its response has no form in REST's JSON.
+    """
+    if method.response is not HttpBody:
+        printer.check(method.response.DESCRIPTOR)
+    read = _reader(method, body_limit)
+    match method.kind:
+        case Unary(answer):
+            write = _writer(printer.unwrapped(method.service, method.name))
+
+            async def unary(call: Call) -> bytes:
+                return await write(call, await answer(call, await read(call, call.body)))
+
+            return unary
+        case ServerStream(stream):
+
+            async def server_stream(call: Call) -> bytes:
+                return await _send_all(call, stream(call, await read(call, call.body)))
+
+            return server_stream
+        case BothWays(exchange):
+
+            async def both_ways(call: Call) -> bytes:
+                return await _send_all(call, exchange(call, _requests(call, read)))
+
+            return both_ways
+        case _ as never:
+            assert_never(never)
+
+
+async def _requests(call: Call, read: _Read) -> AsyncIterator[Any]:
+    assert call.messages is not None  # noqa: S101 - the server gives them to a call of this kind
+    async for message in call.messages:
+        yield await read(call, message)
+
+
+async def _send_all(call: Call, responses: AsyncGenerator[Message, None]) -> bytes:
+    """Send a stream, response by response. Closes the generator at its end, and when the caller is gone."""
+    assert call.send is not None  # noqa: S101 - the server gives it to a call of this kind
+    async with aclosing(responses):
+        async for response in responses:
+            await call.send(await _line(call, response))
+            call.sent += 1
+    return b""
+
+
+def _reader(method: AnyMethod, body_limit: int) -> _Read:
+    """Return what reads a request. It raises `InvalidRequest`, `BodyTooLarge`, and what the method's `admit` raises.
+
+    Of an HTTP body the bytes that the client sent count, inflated; of any other request those of the message.
+    """
+    kind, admit = method.request, method.admit
+    body_of = _http_body(kind)
+
+    async def read(call: Call, serialized: bytes) -> Any:
+        try:
+            request = kind.FromString(serialized)
+        except DecodeError:
+            raise InvalidRequest(
+                f"The request is not a serialized {kind.DESCRIPTOR.full_name}.", reason="MALFORMED_REQUEST"
+            ) from None
+        if admit is not None:
+            await admit(call, request)
+        body = body_of(request)
+        if body is None:
+            check_size(len(serialized), body_limit)
+        elif call.text(CODING_KEY) == "gzip":
+            body.data = await asyncio.to_thread(gunzip, body.data, body_limit)
+        else:
+            check_size(len(body.data), body_limit)
+        return request
+
+    return read
+
+
+def _http_body(kind: type[Message]) -> Callable[[Any], HttpBody | None]:
+    """Return what finds the HTTP body within a request: the request itself, its field `json`, or none."""
+    if kind is HttpBody:
+        return lambda request: request
+    field = kind.DESCRIPTOR.fields_by_name.get("json")
+    if field is not None and field.message_type is HttpBody.DESCRIPTOR:
+        return lambda request: request.json if request.HasField("json") else None
+    return lambda request: None
+
+
+def _writer(member: str) -> _Write:
+    """Return what writes the response of a unary call in the form that the caller understands: its message, or JSON
+    for the bridge. Of JSON it is only the field `member`, if that is named.
+    """
+
+    async def write(call: Call, response: Message) -> bytes:
+        if call.bridged and not isinstance(response, HttpBody):
+            shown = getattr(response, member) if member else response
+            response = HttpBody(content_type=_JSON, data=await _printed(shown))
+        return response.SerializeToString()
+
+    return write
+
+
+async def _line(call: Call, response: Message) -> bytes:
+    if call.bridged and not isinstance(response, HttpBody):
+        response = HttpBody(content_type=_LINES, data=await _printed(response) + b"\n")
+    return response.SerializeToString()
+
+
+async def _printed(message: Message) -> bytes:
+    """Print a message: a large one on a thread, so that other calls go on."""
+    if message.ByteSize() > _PRINTED_INLINE:
+        return await asyncio.to_thread(printer.print_json, message)
+    return printer.print_json(message)

@@ -1,0 +1,84 @@
+"""What an RPC is: its name, its messages, its kind, and who may call it. What is done with it: `interceptors.py`."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.message import Message
+
+from headgate_server.core.errors import HeadgateError
+from headgate_server.rpc.pipeline.call import Call
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Unary(Generic[Request, Response]):
+    """One request, one response. An `HttpBody` in place of the response is for the bridge, and is sent as it is."""
+
+    handler: Callable[[Call, Request], Awaitable[Response | HttpBody]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStream(Generic[Request, Response]):
+    """One request, any number of responses. `handler` is an async generator; it is closed when the caller is gone."""
+
+    handler: Callable[[Call, Request], AsyncGenerator[Response | HttpBody, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class BothWays(Generic[Request, Response]):
+    """Any number of requests and of responses. `handler` is an async generator that reads the requests when it wants
+    them: what it does not read, the caller cannot send.
+    """
+
+    handler: Callable[[Call, AsyncIterator[Request]], AsyncGenerator[Response | HttpBody, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """No key is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """The call needs a key that has at least one of these scopes."""
+
+    scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnWords:
+    """The call is an HTTP request to a vendor's API: its receiver says what it needs, and how a refusal is worded."""
+
+    scopes: Callable[[Call], tuple[str, ...]]
+    """Returns the scopes of which the key needs one. Raises `NotFound` for a request that nobody answers."""
+    refuse: Callable[[Call, HeadgateError], HttpBody | None]
+    """Returns the answer in place of an error; None where there is no receiver to word it."""
+
+
+Access = Public | Needs | OwnWords
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method(Generic[Request, Response]):
+    """One RPC."""
+
+    service: str
+    name: str
+    request: type[Request]
+    response: type[Response]
+    access: Access
+    kind: Unary[Request, Response] | ServerStream[Request, Response] | BothWays[Request, Response]
+    admit: Callable[[Call, Request], Awaitable[None]] | None = None
+    """Refuses a request by what is known of it before its HTTP body is inflated and read."""
+
+    @property
+    def full_name(self) -> str:
+        """The name on the wire."""
+        return f"/{self.service}/{self.name}"
+
+
+AnyMethod = Method[Any, Any]
