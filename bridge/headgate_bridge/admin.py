@@ -41,6 +41,13 @@ class Admin:
         await self._ask("POST", "/healthcheck/fail")
         await self._ask("POST", "/drain_listeners")
 
+    async def refuse_requests(self) -> None:
+        """Makes Envoy refuse each new request with 503. A request that it has begun to pass on is answered.
+
+        An envoy.yaml without `layered_runtime` or without the route that reads the key goes on taking requests.
+        """
+        await self._ask("POST", "/runtime_modify?headgate.closing=100")
+
     async def is_idle(self) -> bool:
         """Whether no request is under way and all that was answered has left for the client."""
         busy = ("downstream_rq_active", "downstream_cx_tx_bytes_buffered")

@@ -30,6 +30,13 @@ POLL_SECONDS = 0.02
 # What a request may still take once Envoy shuts down: less than the ten seconds after which most supervisors kill.
 GRACE_SECONDS = 8.0
 
+# How long no request must be under way before new ones are refused. Clients learn in this time that they have to leave.
+QUIET_SECONDS = 0.3
+
+# How long no request must be under way before Envoy ends. All its threads refuse by then, and clients have read their
+# answers: a connection that Envoy closes with something unread is reset, which may destroy an answer on its way.
+REFUSING_SECONDS = 0.2
+
 # From SIGTERM to SIGKILL. Envoy drops everything at SIGTERM and is gone in milliseconds.
 TERMINATE_SECONDS = 2.0
 
@@ -129,15 +136,29 @@ class Envoy:
             with contextlib.suppress(TimeoutError, OSError):
                 # An admin interface that does not answer is no reason to leave Envoy running.
                 async with asyncio.timeout(grace):
-                    await self._drain()
+                    await self._drain(grace)
         finally:
             await self._end()
 
-    async def _drain(self) -> None:
+    async def _drain(self, grace: float) -> None:
+        """Has Envoy answer what is under way and then refuse what comes, so that no answer is lost when it ends."""
         if self._process is None or self._process.returncode is not None:
             return
         await self._admin.stop_listening()
-        while not await self._admin.is_idle():
+        with contextlib.suppress(TimeoutError):
+            # The rest of the grace is for what is still under way when new requests are refused.
+            async with asyncio.timeout(grace / 2):
+                await self._quiet_for(QUIET_SECONDS)
+        await self._admin.refuse_requests()
+        await self._quiet_for(REFUSING_SECONDS)
+
+    async def _quiet_for(self, seconds: float) -> None:
+        """Returns once no request has been under way for so long, or Envoy has ended."""
+        clock = asyncio.get_running_loop().time
+        since = clock()
+        while clock() - since < seconds and self._running().returncode is None:
+            if not await self._admin.is_idle():
+                since = clock()
             await self._pause()
 
     async def _spawn(self, configuration: Path) -> None:

@@ -119,11 +119,6 @@ def test_without_envoy_it_ends(tmp_path: Path) -> None:
     assert "ended by itself" in said
 
 
-def _lock_waiters(url: str) -> int:
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    return int(asyncio.run(database.execute(url, waiting))[0][0])
-
-
 def _connects(address: str) -> bool:
     host, _, port = address.partition(":")
     try:
@@ -142,7 +137,7 @@ def test_sigterm_finishes_what_is_in_flight(postgres_url: str, tmp_path: Path) -
     ):
         with held(database.locked(postgres_url, _workspace_id(postgres_url))):
             batch = pool.submit(edge.batch, {"type": "t", "idempotency_key": "k"})
-            until_true(lambda: _lock_waiters(postgres_url))
+            until_true(lambda: database.lock_waiters(postgres_url))
             up.signal(signal.SIGTERM)
             until_true(lambda: not _connects(up.rest))
             assert not batch.done()
@@ -168,7 +163,7 @@ def test_how_much_may_wait(postgres_url: str, tmp_path: Path) -> None:
     ):
         with held(database.locked(postgres_url, _workspace_id(postgres_url))):
             first = pool.submit(edge.batch, {"type": "t"})
-            until_true(lambda: _lock_waiters(postgres_url))
+            until_true(lambda: database.lock_waiters(postgres_url))
             refused = edge.post("/v1/events/batch", {"events": [{"type": "t"}] * 2})
             assert failure(refused)[:2] == (429, 8)
             assert "waiting to be stored" in refused.json()["message"]

@@ -148,7 +148,6 @@ async def test_one_of_two_is_killed_under_traffic(postgres_url: str, tmp_path: P
 
 def test_sigterm_finishes_what_all_are_at(postgres_url: str, tmp_path: Path) -> None:
     """Batches that wait for their ledger's lock, in both of the workers, are stored and answered; then all are gone."""
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     with (
         Up("--store", postgres_url, "--workers", "2", folder=tmp_path) as up,
         closing(Edge(up, postgres_url, up.key)) as edge,
@@ -159,7 +158,7 @@ def test_sigterm_finishes_what_all_are_at(postgres_url: str, tmp_path: Path) -> 
         ((workspace,),) = asyncio.run(database.execute(postgres_url, "SELECT id FROM workspaces"))
         with held(database.locked(postgres_url, workspace)):
             batches = [pool.submit(edge.batch, {"type": "t"}) for _ in range(6)]
-            until_true(lambda: asyncio.run(database.execute(postgres_url, waiting)) == [(2,)])
+            until_true(lambda: database.lock_waiters(postgres_url) == 2)
             up.signal(signal.SIGTERM)
         assert [statuses(batch.result(30)) for batch in batches] == [["accepted"]] * 6
         assert up.wait() == 0

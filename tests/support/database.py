@@ -34,6 +34,12 @@ def _execute_sqlite(url: str, statement: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
+def lock_waiters(url: str) -> int:
+    """Return how many of a PostgreSQL database's sessions wait for a lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return int(asyncio.run(execute(url, waiting))[0][0])
+
+
 def literal(url: str, value: bytes) -> str:
     """Return bytes as the dialect writes them in SQL."""
     return f"x'{value.hex()}'" if url.startswith("sqlite") else f"'\\x{value.hex()}'::bytea"
