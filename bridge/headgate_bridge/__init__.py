@@ -2,6 +2,5 @@
 
 from headgate_bridge.config import BridgeConfig, BridgeError, render
 from headgate_bridge.envoy import Envoy
-from headgate_bridge.launcher import launcher
 
-__all__ = ["BridgeConfig", "BridgeError", "Envoy", "launcher", "render"]
+__all__ = ["BridgeConfig", "BridgeError", "Envoy", "render"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,17 +22,6 @@ class Admin:
     async def is_ready(self) -> bool:
         """Whether Envoy has started: its listeners are bound and its workers run."""
         return (await self._ask("GET", "/ready")).strip() == "LIVE"
-
-    async def listener_port(self, name: str) -> int:
-        """Returns the TCP port that a listener is bound to.
-
-        :raises LookupError: there is no such listener.
-        """
-        listeners = json.loads(await self._ask("GET", "/listeners?format=json")).get("listener_statuses", [])
-        for listener in listeners:
-            if listener["name"] == name:
-                return int(listener["local_address"]["socket_address"]["port_value"])
-        raise LookupError(name)
 
     async def stop_listening(self) -> None:
         """Closes the listeners, and each connection after its next answer."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from headgate_server.core.errors import SetupError
+
 # The server refuses a body over its limit in its own words, so it has to see a little more than the limit.
 BODY_MARGIN = 1024 * 1024
 
@@ -18,7 +20,7 @@ CLUSTER = "headgate"
 TRANSCODER = "transcoder"
 
 
-class BridgeError(Exception):
+class BridgeError(SetupError):
     """The bridge cannot be started or run: one line, fit to be shown as it is."""
 
 
@@ -29,7 +31,7 @@ class BridgeConfig:
     # Nobody outside this machine, unless asked for: Envoy speaks no TLS here. A name is looked up once, at the start.
     http_host: str = "127.0.0.1"
 
-    # The port for HTTP proxies that most people try first. 0: any free port, `Envoy.http_port` says which.
+    # The port for HTTP proxies that most people try first. 0: any free port, `Envoy.port` says which.
     http_port: int = 8080
 
     # Hosts and ports of the gRPC servers, at least one. The default is gRPC's customary port on this machine.
@@ -97,7 +99,7 @@ class _MissingPartError(Exception):
 def _fill_in(document: Any, config: BridgeConfig, admin_socket: Path | None) -> None:
     resources = _part(document, "static_resources")
     listener = _named(_part(resources, "listeners"), LISTENER, "listener")
-    listener["address"] = _socket_address(_ip_address(config.http_host), config.http_port)
+    listener["address"] = _socket_address(ip_address(config.http_host), config.http_port)
     _fill_in_transcoder(listener, config)
     cluster = _named(_part(resources, "clusters"), CLUSTER, "cluster")
     cluster["load_assignment"] = {
@@ -146,8 +148,11 @@ def _socket_address(host: str, port: int) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": port}}
 
 
-def _ip_address(host: str) -> str:
-    """Returns an address of `host`: Envoy listens on addresses alone."""
+def ip_address(host: str) -> str:
+    """Returns an address of `host`: Envoy listens on addresses alone.
+
+    :raises BridgeError: nobody knows the name.
+    """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:

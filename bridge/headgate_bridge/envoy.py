@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
-import shutil
 import sys
-import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,8 +16,11 @@ from typing import Self
 import envoy
 
 from headgate_bridge.admin import Admin
-from headgate_bridge.config import LISTENER, BridgeConfig, BridgeError, render
-from headgate_bridge.launcher import launcher
+from headgate_bridge.config import BridgeConfig, BridgeError, ip_address, render
+from headgate_bridge.folder import PrivateFolder, remove_abandoned
+from headgate_server.core.errors import SetupError
+from headgate_server.process.launcher import end, launcher
+from headgate_server.process.ports import reserved, shown
 
 # Envoy is up in a tenth of a second; a machine that is busy with other things may need much longer.
 START_SECONDS = 30.0
@@ -39,9 +40,6 @@ REFUSING_SECONDS = 0.2
 
 # From SIGTERM to SIGKILL. Envoy drops everything at SIGTERM and is gone in milliseconds.
 TERMINATE_SECONDS = 2.0
-
-# sun_path holds 107 bytes and a zero; the name within the folder takes some of them.
-LONGEST_FOLDER = 90
 
 # At these levels somebody wants to see how Envoy starts.
 CHATTY = ("trace", "debug", "info")
@@ -67,16 +65,20 @@ BAD_CONFIG = re.compile(r"error `(?P<why>.*?)` initializing config", re.DOTALL)
 class Envoy:
     """The real Envoy as a child process: it does not outlive this one, whatever happens to it.
 
+    It may be started again once it has ended, on the same port, which is kept for it from the first start to `stop`.
     Start it from the main thread: to Linux the parent of a process is the thread that started it. It runs in a session
     of its own, so Ctrl-C on the terminal reaches only us, and `stop` can let it finish. Any number may run at once.
     """
 
+    kind = "envoy"
+
     def __init__(self, config: BridgeConfig) -> None:
         self._config = config
         self._process: Process | None = None
-        self._folder: Path | None = None
+        self._folder: PrivateFolder | None = None
         self._admin = Admin(config.admin_port)
-        self._http_port = 0
+        self._ports = contextlib.ExitStack()
+        self._port = 0
         self._log_reader: asyncio.Task[None] | None = None
         self._log: deque[str] = deque(maxlen=LINES_KEPT)
         self._forwards_log = config.log_level in CHATTY
@@ -91,9 +93,9 @@ class Envoy:
         await self.stop()
 
     @property
-    def http_port(self) -> int:
+    def port(self) -> int:
         """The port that it listens on, once `start` has returned."""
-        return self._http_port
+        return self._port
 
     @property
     def pid(self) -> int:
@@ -103,25 +105,44 @@ class Envoy:
     async def start(self) -> None:
         """Starts Envoy and returns once it takes connections.
 
-        A server need not be there yet: until then Envoy answers 503. Called once; a failure leaves nothing behind.
+        A server need not be there yet: until then Envoy answers 503. A failure leaves no process behind.
 
         :raises BridgeError: envoy.yaml is missing or wrong, the port is in use, or Envoy does not get ready in time.
         """
+        first = not self._port
         try:
+            await self._end()
+            self._reserve_port()
+            remove_abandoned()
             self._folder = _private_folder()
-            socket = self._folder / "admin.sock"
-            configuration = self._folder / "envoy.json"
-            configuration.write_text(render(self._config, admin_socket=socket), encoding="utf-8")
+            socket = self._folder.path / "admin.sock"
+            configuration = self._folder.path / "envoy.json"
+            config = replace(self._config, http_port=self._port)
+            configuration.write_text(render(config, admin_socket=socket), encoding="utf-8")
             if not self._config.admin_port:
                 self._admin = Admin(socket)
             await self._spawn(configuration)
             await self._wait_until_ready()
-            self._http_port = await self._admin.listener_port(LISTENER)
         except BaseException:
             # Cancelled as well: who never got an Envoy cannot stop it.
             await self._end()
+            if first:
+                self._release_port()
             raise
         self._forward_log()
+
+    def _reserve_port(self) -> None:
+        if self._port:
+            return
+        address = ip_address(self._config.http_host)
+        try:
+            (self._port,) = self._ports.enter_context(reserved(address, self._config.http_port, 1, "HTTP"))
+        except SetupError as error:
+            raise BridgeError(str(error)) from error
+
+    def _release_port(self) -> None:
+        self._ports.close()
+        self._port = 0
 
     async def wait(self) -> int:
         """Returns Envoy's exit code once it has ended, by itself or by `stop`; negative: the signal that ended it."""
@@ -139,6 +160,7 @@ class Envoy:
                     await self._drain(grace)
         finally:
             await self._end()
+            self._release_port()
 
     async def _drain(self, grace: float) -> None:
         """Has Envoy answer what is under way and then refuse what comes, so that no answer is lost when it ends."""
@@ -204,18 +226,15 @@ class Envoy:
         # That it was told to end is no news.
         self._forwards_log = self._config.log_level in CHATTY
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.terminate()
-            try:
-                await asyncio.wait_for(self._process.wait(), TERMINATE_SECONDS)
-            except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
-                await self._process.wait()
+            await end(self._process, TERMINATE_SECONDS)
+            self._process = None
         if self._log_reader is not None:
             await self._log_reader
+            self._log_reader = None
+        self._log.clear()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
+            self._folder = None
 
     async def _read_log(self, process: Process) -> None:
         """Keeps Envoy's last lines, and passes them on from the moment it has started."""
@@ -242,21 +261,17 @@ class Envoy:
         return self._process
 
 
-def _private_folder() -> Path:
-    """Makes a folder that only this user can enter, with a path short enough for a Unix socket in it."""
-    folder = tempfile.mkdtemp(prefix="headgate-")
-    if len(os.fsencode(folder)) > LONGEST_FOLDER:
-        os.rmdir(folder)
-        folder = tempfile.mkdtemp(prefix="headgate-", dir="/tmp")
-    return Path(folder)
+def _private_folder() -> PrivateFolder:
+    try:
+        return PrivateFolder()
+    except OSError as error:
+        raise BridgeError(f"there is no place for Envoy's temporary files: {error.strerror}") from error
 
 
 def _explain(log: str, returncode: int | None) -> str:
     """Makes one line of what Envoy said before it gave up."""
     if found := CANNOT_BIND.search(log):
-        if found["why"].startswith("Address already in use"):
-            return f"port {found['port']} on {found['host']} is in use"
-        return f"cannot listen on {found['host']}:{found['port']}: {found['why']}"
+        return f"cannot listen on {shown(found['host'], int(found['port']))}: {found['why']}"
     if found := BAD_CONFIG.search(log):
         why = found["why"].rpartition(PRINTED_BEFORE)[2].rpartition(CAUSED_BY)[2].partition(PRINTED_AFTER)[0]
         return f"Envoy refuses its configuration: {' '.join(why.split())[:LONGEST_FAULT]}"

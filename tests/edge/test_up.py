@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +17,10 @@ import pytest
 
 from headgate.v1.ledger_service_pb2 import GetHeadRequest
 from headgate.v1.ledger_service_pb2_grpc import LedgerServiceStub
+from headgate_bridge import BridgeConfig, Envoy
 from headgate_server.access import admin
+from headgate_server.core.errors import SetupError
+from headgate_server.process.child import RestartPolicy, keep
 from tests.support import database
 from tests.support.calls import refused
 from tests.support.edge import Edge, failure, statuses
@@ -107,16 +111,49 @@ def test_a_server_that_dies_is_replaced(tmp_path: Path) -> None:
     assert "worker_replaced" in up.log.read_text()
 
 
-def test_without_envoy_it_ends(tmp_path: Path) -> None:
-    with Up("--data-dir", "data", folder=tmp_path) as up:
-        parts = children(up.pid)
-        (envoy,) = (pid for pid, name in parts.items() if "envoy" in name)
-        os.kill(envoy, signal.SIGKILL)
-        assert up.wait() == 2
-        for pid in parts:
-            until_true(lambda pid=pid: is_gone(pid))
-    (said,) = (line for line in up.log.read_text().splitlines() if line.startswith("headgate: "))
-    assert "ended by itself" in said
+def test_an_envoy_that_dies_is_replaced(tmp_path: Path) -> None:
+    """On its own port, though that was any free one. Its temporary folder goes with it."""
+    with tempfile.TemporaryDirectory(prefix="hgt-", dir="/tmp") as temporary:
+        with Up("--data-dir", "data", folder=tmp_path, TMPDIR=temporary) as up:
+            (folder,) = Path(temporary).glob("headgate-bridge-*")
+            with closing(Edge(up, "", up.key)) as edge:
+                edge.batch({"type": "t", "idempotency_key": "k"})
+                os.kill(_envoy(up.pid), signal.SIGKILL)
+                until_true(lambda: "envoy_replaced" in up.log.read_text())
+            with closing(Edge(up, "", up.key)) as edge:
+                assert statuses(edge.batch({"type": "t", "idempotency_key": "k"})) == ["duplicate"]
+            assert not folder.exists()
+            assert up.end(signal.SIGTERM) == 0
+        assert not list(Path(temporary).iterdir())
+    assert "worker_died" not in up.log.read_text()
+
+
+async def test_an_envoy_that_cannot_be_replaced_ends_it(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_bytes((Path(__file__).parents[2] / "envoy.yaml").read_bytes())
+    async with Envoy(BridgeConfig(http_port=0, config_file=mine)) as envoy:
+        mine.write_text("no more")
+        os.kill(envoy.pid, signal.SIGKILL)
+        with pytest.raises(SetupError, match=f"envoy on port {envoy.port} died .* 2 times in a row; .*mine.yaml"):
+            await keep(envoy, RestartPolicy(first_pause=0.02, failures=2))
+
+
+def test_folders_of_a_killed_parent_go_at_the_next_start(tmp_path: Path) -> None:
+    """And only those: another service that runs keeps its own."""
+    with tempfile.TemporaryDirectory(prefix="hgt-", dir="/tmp") as temporary:
+        with Up("--data-dir", "killed", folder=tmp_path, TMPDIR=temporary) as killed:
+            killed.end(signal.SIGKILL)
+        (left,) = Path(temporary).iterdir()
+        with Up("--data-dir", "one", folder=tmp_path, TMPDIR=temporary):
+            (kept,) = Path(temporary).iterdir()
+            assert kept != left
+            with Up("--data-dir", "two", folder=tmp_path, TMPDIR=temporary):
+                assert kept in Path(temporary).iterdir()
+
+
+def _envoy(parent: int) -> int:
+    (pid,) = (pid for pid, name in children(parent).items() if "envoy" in name)
+    return pid
 
 
 def _connects(address: str) -> bool:

@@ -13,16 +13,15 @@ from pathlib import Path
 import grpc.aio
 import httpx
 import pytest
-from click.testing import CliRunner
 from structlog.testing import capture_logs
 
 from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import BatchIngestRequest
 from headgate.v1.ledger_service_pb2 import VerifyLedgerRequest
-from headgate_bridge import launcher
-from headgate_server.cli import commands as cli
 from headgate_server.core.errors import SetupError
-from headgate_server.process.workers import RestartPolicy, Workers, reserved
+from headgate_server.process.child import RestartPolicy
+from headgate_server.process.ports import reserved
+from headgate_server.process.workers import Workers
 from tests.support import database
 from tests.support.edge import Edge, failure, statuses
 from tests.support.processes import children, is_gone
@@ -100,7 +99,7 @@ def _ports_in_a_row(count: int) -> Iterator[int]:
     with ExitStack() as stack:
         for first in range(20_000 + os.getpid() % 10_000, 32_000, count):
             with suppress(SetupError):
-                stack.enter_context(reserved("127.0.0.1", first, count))
+                stack.enter_context(reserved("127.0.0.1", first, count, "a test"))
                 break
         yield first
 
@@ -172,7 +171,7 @@ async def test_the_parts_alone(postgres_url: str, tmp_path: Path) -> None:
     async with ServerProcess(postgres_url, "--workers", "2", log=tmp_path / "log") as server:
         workers = children(server.pid)
         assert len(set(server.ports)) == len(workers) == 2
-        with reserved("127.0.0.1", 0, 1) as (nobody,):
+        with reserved("127.0.0.1", 0, 1, "a test") as (nobody,):
             ports = (nobody, *server.ports)
             upstreams = [part for port in ports for part in ("--upstream", f"127.0.0.1:{port}")]
             command = [*HEADGATE, "bridge", "--http-port", "0", *upstreams]
@@ -207,9 +206,9 @@ async def test_one_that_cannot_start_again_ends_it(sqlite_url: str) -> None:
     """After so many failures in a row, with pauses that grow; an error says which one it was."""
     before = set(children(os.getpid()))
     policy = RestartPolicy(first_pause=0.02, growth=2, failures=3)
-    with reserved("127.0.0.1", 0, 1) as (port,), capture_logs() as logs:
+    with reserved("127.0.0.1", 0, 1, "a test") as (port,), capture_logs() as logs:
         arguments = [[f"--grpc-port={port}", "--workers=1", "--log-level=error"]]
-        workers = Workers(launcher(), arguments, sqlite_url, grace=5, policy=policy)
+        workers = Workers(arguments, {"HEADGATE_STORE": sqlite_url}, grace=5, policy=policy)
         try:
             await workers.start()
             database_file = database.sqlite_path(sqlite_url)
@@ -225,6 +224,25 @@ async def test_one_that_cannot_start_again_ends_it(sqlite_url: str) -> None:
     assert said == [("worker_died", 0.02), ("worker_not_started", 0.04), ("worker_not_started", 0.08)]
 
 
+async def test_one_that_hangs_in_its_start(sqlite_url: str) -> None:
+    """It is killed after its time, and that counts as a start that failed."""
+    policy = RestartPolicy(first_pause=0.02, failures=2)
+    before = set(children(os.getpid()))
+    with reserved("127.0.0.1", 0, 1, "a test") as (port,):
+        environment = {"HEADGATE_STORE": sqlite_url, "HEADGATE_LOG_LEVEL": "error"}
+        workers = Workers([[f"--grpc-port={port}"]], environment, grace=5, policy=policy, start_seconds=0.05)
+        try:
+            # The first start has more time: it migrates.
+            await workers.start()
+            (server,) = set(children(os.getpid())) - before
+            os.kill(server, signal.SIGKILL)
+            with pytest.raises(SetupError, match=r"2 times in a row; the worker took no calls within 0\.05 s"):
+                await workers.keep()
+            assert all(is_gone(pid) for pid in set(children(os.getpid())) - before)
+        finally:
+            await workers.stop()
+
+
 def test_a_port_of_theirs_is_taken(postgres_url: str) -> None:
     with _ports_in_a_row(2) as first, socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -232,13 +250,13 @@ def test_a_port_of_theirs_is_taken(postgres_url: str) -> None:
         taken.listen()
         done = headgate("serve", "--store", postgres_url, "--workers", "2", "--grpc-port", str(first))
     assert done.returncode == 2
-    assert done.stderr == f"headgate: cannot listen on 127.0.0.1:{first + 1} for gRPC: Address already in use\n"
+    assert done.stderr == f"headgate: cannot listen on 127.0.0.1:{first + 1} for gRPC: the port is in use\n"
 
 
 @pytest.mark.parametrize("command", ["up", "serve"])
 def test_sqlite_is_served_by_one(tmp_path: Path, command: str) -> None:
-    done = CliRunner().invoke(cli.headgate, [command, "--data-dir", str(tmp_path / "data"), "--workers", "2"])
-    assert done.exit_code == 2
+    done = headgate(command, "--data-dir", str(tmp_path / "data"), "--workers", "2")
+    assert done.returncode == 2
     assert done.stderr.startswith("headgate: SQLite is served by one process")
     assert not (tmp_path / "data").exists()
 
@@ -255,7 +273,7 @@ def test_sqlite_is_served_by_one(tmp_path: Path, command: str) -> None:
     ],
 )
 def test_what_cannot_be(options: tuple[str, ...], said: str) -> None:
-    done = CliRunner().invoke(cli.headgate, options, env={"HEADGATE_STORE": "postgresql://nobody@127.0.0.1:1/x"})
-    assert done.exit_code == 2
+    done = headgate(*options, HEADGATE_STORE="postgresql://nobody@127.0.0.1:1/x")
+    assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,6 +1,7 @@
 """Imports point down only. The folders are the floors: their order is read from the code, never from a list."""
 
 import ast
+import sys
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -142,5 +143,23 @@ def test_only_the_command_line_knows_the_bridge() -> None:
     assert reaching({"headgate_bridge"}) == {"cli"}
 
 
-def test_the_bridge_does_not_know_the_server() -> None:
-    assert not [name for name, path in modules(_BRIDGE).items() if "headgate_server" in libraries(path)]
+# How a child process is started and ended, how ports are kept, and the error that an operator reads: once for both.
+SHARED = {"core.errors", "process.launcher", "process.ports"}
+
+
+def test_of_the_server_the_bridge_knows_only_how_processes_are_run() -> None:
+    for path in modules(_BRIDGE).values():
+        assert own(path) <= SHARED, path
+
+
+def test_what_the_bridge_shares_needs_no_library() -> None:
+    reached, waiting = set(), list(SHARED)
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        waiting += own(SERVER[name]) - reached
+    assert (
+        not {lib for name in reached for lib in libraries(SERVER[name])}
+        - set(sys.stdlib_module_names)
+        - {"headgate_server"}
+    )

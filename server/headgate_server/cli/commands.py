@@ -3,17 +3,18 @@
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import click
 import uvloop
 
-from headgate_bridge import BridgeConfig, BridgeError, Envoy, launcher, render
+from headgate_bridge import BridgeConfig, Envoy, render
 from headgate_server import app
 from headgate_server.access import admin
 from headgate_server.cli import options as given
@@ -22,7 +23,9 @@ from headgate_server.core.errors import HeadgateError, SetupError
 from headgate_server.core.ledger import Break
 from headgate_server.core.model import ApiKey, RateLimit, Scope, Usage, Workspace
 from headgate_server.process import logs
-from headgate_server.process.workers import Workers, reserved
+from headgate_server.process.child import RestartPolicy, keep
+from headgate_server.process.ports import reserved, shown, url_of
+from headgate_server.process.workers import Workers
 
 _Result = TypeVar("_Result")
 
@@ -241,7 +244,7 @@ async def _up(options: dict[str, Any]) -> None:
             async with admin.opened(given.store_url(options)) as store:
                 first_key = await admin.create_first_key(store)
             _greet(_shown_address(options["grpc_host"], *ports), _rest(options, envoy), first_key)
-            await _unless(stop, workers.keep(), _ended(envoy))
+            await _unless(stop, workers.keep(), keep(envoy, RestartPolicy()))
         except _StoppedError:
             pass
         finally:
@@ -273,7 +276,7 @@ async def _bridge(options: dict[str, Any]) -> None:
     try:
         await _unless(stop, envoy.start())
         click.echo(f"REST  {_rest(options, envoy)}")
-        await _unless(stop, _ended(envoy))
+        await _unless(stop, keep(envoy, RestartPolicy()))
     except _StoppedError:
         pass
     finally:
@@ -283,14 +286,11 @@ async def _bridge(options: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def _workers(options: dict[str, Any]) -> Iterator[tuple[Workers, Sequence[int]]]:
     """Return workers that are not started yet, and their ports, which are theirs until the block ends."""
-    with reserved(options["grpc_host"], options["grpc_port"], options["workers"]) as ports:
+    with reserved(options["grpc_host"], options["grpc_port"], options["workers"], "gRPC") as ports:
         arguments = given.worker_arguments(options, ports)
-        yield Workers(launcher(), arguments, given.store_url(options), grace=options["shutdown_grace"]), ports
-
-
-async def _ended(envoy: Envoy) -> NoReturn:
-    await envoy.wait()
-    raise SetupError("Envoy ended by itself; its log says why")
+        # A store URL may hold a password, so it is no argument, which everybody on the machine can read.
+        environment = {"HEADGATE_STORE": given.store_url(options)}
+        yield Workers(arguments, environment, grace=options["shutdown_grace"]), ports
 
 
 class _StoppedError(Exception):
@@ -330,7 +330,7 @@ def _greet(grpc: str, rest: str, key: str | None) -> None:
             "  Your API key, shown this once:\n\n"
             f"    {key}\n\n"
             "  Send a first batch:\n\n"
-            f"curl {rest}/v1/events/batch \\\n"
+            f"curl {shlex.quote(f'{rest}/v1/events/batch')} \\\n"
             f"  -H 'Authorization: Bearer {key}' \\\n"
             "  -H 'Content-Type: application/json' \\\n"
             '  -d \'{"events": [{"type": "order.completed", "source": "shop", "idempotency_key": "order-12345",\n'
@@ -351,11 +351,11 @@ def _bridge_config(options: dict[str, Any], upstreams: Sequence[tuple[str, int]]
 
 
 def _rest(options: dict[str, Any], envoy: Envoy) -> str:
-    return f"http://{options['http_host']}:{envoy.http_port}"
+    return url_of(options["http_host"], envoy.port)
 
 
 def _shown_address(host: str, port: int, *others: int) -> str:
-    return ", ".join((f"{host}:{port}", *(f":{other}" for other in others)))
+    return ", ".join((shown(host, port), *(f":{other}" for other in others)))
 
 
 def _shown_break(found: Break) -> str:
@@ -383,7 +383,7 @@ def _run(work: Coroutine[Any, Any, _Result]) -> _Result:
     try:
         with contextlib.suppress(KeyboardInterrupt):
             return uvloop.run(work)
-    except (SetupError, BridgeError, HeadgateError) as error:
+    except (SetupError, HeadgateError) as error:
         if str(error):
             click.echo(f"headgate: {error}", err=True)
         sys.exit(2)

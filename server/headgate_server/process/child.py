@@ -1,42 +1,142 @@
-"""A server process as its parent sees it: started, ready, stopped."""
+"""Child processes that are kept alive, and a server process as one of them."""
 
 import asyncio
-import contextlib
 import os
 import sys
+from asyncio.subprocess import Process
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+import structlog
 
 from headgate_server.core.errors import SetupError
+from headgate_server.process.launcher import end, launcher
+
+log = structlog.get_logger(__name__)
+
+
+class Child(Protocol):
+    """A process that can be started again once it has ended, on the same port."""
+
+    kind: str
+    """What the log calls it: "worker", "envoy"."""
+
+    @property
+    def port(self) -> int:
+        """The port on which it takes calls, once `start` has returned for the first time."""
+
+    async def start(self) -> None:
+        """Start it and return once it takes calls. Raises `SetupError` if it cannot; nothing of it is left then.
+
+        The error's message is empty where the process has said itself on standard error why it ended.
+        """
+
+    async def wait(self) -> int:
+        """Return the exit code when it ends; negative: the signal that ended it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy:
+    """How soon a process that died is started again, and when that is given up. Times in seconds."""
+
+    first_pause: float = 0.25
+    """A single death is an accident. Where no other process takes its calls, callers wait for this one."""
+    growth: float = 3.0
+    longest_pause: float = 30.0
+    calm: float = 60.0
+    """A process that ran this long did not fail at start-up: the pause is short again."""
+    failures: int = 5
+    """Starts in a row that may fail. With the pauses above they take half a minute, in which a database can restart."""
+
+
+async def keep(child: Child, policy: RestartPolicy) -> NoReturn:
+    """Start a child again whenever it ends, until cancelled. Raises `SetupError` if it cannot be started again."""
+    clock = asyncio.get_running_loop().time
+    pause = policy.first_pause
+    while True:
+        started = clock()
+        code = await child.wait()
+        if clock() - started >= policy.calm:
+            pause = policy.first_pause
+        log.warning(f"{child.kind}_died", port=child.port, exit_code=code, restart_in=pause)
+        pause = await _replaced(child, pause, policy)
+        log.info(f"{child.kind}_replaced", port=child.port)
+
+
+async def _replaced(child: Child, pause: float, policy: RestartPolicy) -> float:
+    """Start a child after `pause` seconds, again where that fails, and return the pause before the next time."""
+    for failures in range(1, policy.failures + 1):
+        await asyncio.sleep(pause)
+        pause = min(pause * policy.growth, policy.longest_pause)
+        try:
+            await child.start()
+        except SetupError as error:
+            if failures < policy.failures:
+                why = {"error": str(error)} if str(error) else {}
+                log.warning(f"{child.kind}_not_started", port=child.port, restart_in=pause, **why)
+                continue
+            raise SetupError(
+                f"the {child.kind} on port {child.port} died and could not be started again, "
+                f"{failures} times in a row; {error or 'its log says why'}"
+            ) from error
+        return pause
+    raise AssertionError("a policy allows at least one failure")
 
 
 class ServerProcess:
     """`headgate serve` as a child of this process. It may be started again once it has ended.
 
-    The child is in a session of its own, so that Ctrl-C reaches only the parent, which ends its children in order.
-    `launcher` is the beginning of a command line that runs the rest of it and sees to it that it dies with this
-    process, however this dies.
+    The child is in a session of its own, so that Ctrl-C reaches only the parent, which ends its children in order. It
+    dies with this process, however this dies.
     """
 
-    def __init__(self, launcher: Sequence[str], arguments: Sequence[str], store_url: str):
-        self._launcher = launcher
-        self._arguments = arguments
-        # A store URL may hold a password, so it is no argument, which everybody on the machine can read.
-        self._environment = {**os.environ, "HEADGATE_STORE": store_url}
-        self._process: asyncio.subprocess.Process | None = None
-        self._takes_calls = False
-        self.port = 0
+    kind = "worker"
 
-    async def start(self) -> None:
-        """Start the child and return once it takes calls; `port` is then its port.
-
-        Raises `SetupError` if it ends before; it has said why on standard error. Cancelled, it leaves the child to
-        `stop`.
+    def __init__(self, arguments: Sequence[str], environment: dict[str, str], start_seconds: float):
+        """`arguments` follow `headgate serve`, `environment` is added to this process's own. A start that takes longer
+        than `start_seconds` has failed.
         """
+        self._arguments = arguments
+        self._environment = {**os.environ, **environment}
+        self._start_seconds = start_seconds
+        self._process: Process | None = None
         self._takes_calls = False
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """The port on which it takes calls, once `start` has returned."""
+        return self._port
+
+    async def start(self, seconds: float | None = None) -> None:
+        """Start the child and return once it takes calls.
+
+        Raises `SetupError` if it ends before, with an empty message: it has said why on standard error. Raises
+        `SetupError` as well if it takes no calls within `seconds`, by default those of the constructor; it is killed
+        then. Cancelled, it leaves the child to `stop`.
+        """
+        seconds = seconds or self._start_seconds
+        self._takes_calls = False
+        reader = await self._spawn()
+        try:
+            async with asyncio.timeout(seconds):
+                line = await _line(reader)
+        except TimeoutError:
+            await self.stop(0)
+            raise SetupError(f"the worker took no calls within {seconds:g} s of its start") from None
+        if not line:
+            await self.wait()
+            raise SetupError("")
+        self._port = int(line)
+        self._takes_calls = True
+
+    async def _spawn(self) -> int:
+        """Start the process, and return the descriptor from which its port can be read."""
         reader, writer = os.pipe()
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *self._launcher,
+                *launcher(),
                 sys.executable,
                 "-m",
                 "headgate_server",
@@ -54,12 +154,7 @@ class ServerProcess:
             raise
         finally:
             os.close(writer)
-        line = await _line(reader)
-        if not line:
-            await self._process.wait()
-            raise SetupError("")
-        self.port = int(line)
-        self._takes_calls = True
+        return reader
 
     async def wait(self) -> int:
         """Return the exit code when the child ends; negative: the signal that ended it."""
@@ -69,21 +164,11 @@ class ServerProcess:
     async def stop(self, patience: float) -> None:
         """Ask the child to end, and return once it has. May be called whatever became of `start`.
 
-        One that has not ended after `patience` seconds is killed, and so is one that takes no calls yet: nothing that
-        was acknowledged is lost by that.
+        A child that has not ended after `patience` seconds is killed, and so is one that takes no calls yet: nothing
+        that was acknowledged is lost by that.
         """
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        # It may end by itself meanwhile.
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), patience if self._takes_calls else 0)
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        if self._process is not None and self._process.returncode is None:
+            await end(self._process, patience if self._takes_calls else 0)
 
 
 async def _line(descriptor: int) -> bytes:

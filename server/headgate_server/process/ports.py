@@ -1,0 +1,48 @@
+"""Addresses: written as text, and kept for processes that listen on them."""
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator, Sequence
+
+from headgate_server.core.errors import SetupError
+
+
+def shown(host: str, port: int) -> str:
+    """Return HOST:PORT as a URL and gRPC take it: an IPv6 address is in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the http URL of an address. The `%` before an IPv6 address's zone is escaped (RFC 6874)."""
+    return f"http://{shown(host.replace('%', '%25'), port)}"
+
+
+@contextlib.contextmanager
+def reserved(host: str, port: int, count: int, purpose: str) -> Iterator[Sequence[int]]:
+    """Keep `count` ports in a row for processes that listen on `host`, from `port` on; with 0 any that are free.
+
+    The ports are bound and do not listen, with SO_REUSEADDR. A process whose socket has it too can listen there, and
+    no outgoing connection gets the port while that process is replaced. Raises `SetupError` if a port is taken, or the
+    address is not this machine's; `purpose` names in its message what was to be served.
+    """
+    with contextlib.ExitStack() as stack:
+        found = []
+        for index in range(count):
+            number = port + index if port else 0
+            try:
+                # The first address of a name. The process that listens fails if another one is taken.
+                family, kind, _, _, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
+                bound = stack.enter_context(socket.socket(family, kind))
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                bound.bind(address)
+            except OSError as error:
+                raise SetupError(f"cannot listen on {shown(host, number)} for {purpose}: {_why(error)}") from None
+            found.append(bound.getsockname()[1])
+        yield found
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the port is in use"
+    return error.strerror or str(error)
