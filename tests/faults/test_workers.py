@@ -145,6 +145,27 @@ async def test_one_of_two_is_killed_under_traffic(postgres_url: str, tmp_path: P
     assert sum(count == 0 for count in writers.accepted.values()) <= writers.failures * (BATCH + 1)
 
 
+async def test_one_of_two_is_asked_to_end_under_traffic(postgres_url: str, tmp_path: Path) -> None:
+    """SIGTERM to a worker, as an operator or a tool sends it: it is replaced, and no call fails."""
+    with Up("--store", postgres_url, "--workers", "2", folder=tmp_path) as up:
+        async with Client(int(up.rest.rpartition(":")[2]), up.key) as client:
+            writers = Writers(client)
+            tasks = [asyncio.create_task(writers.write(number)) for number in range(4 * WRITERS)]
+            for replaced in (1, 2):
+                await writers.some_more()
+                os.kill(min(up.workers()), signal.SIGTERM)
+
+                async def is_replaced(count: int = replaced) -> bool:
+                    return up.log.read_text().count("worker_replaced") == count
+
+                await until(is_replaced)
+            await writers.some_more()
+            writers.stop()
+            await asyncio.gather(*tasks)
+        assert up.end(signal.SIGTERM) == 0
+    assert writers.failures == 0
+
+
 def test_sigterm_finishes_what_all_are_at(postgres_url: str, tmp_path: Path) -> None:
     """Batches that wait for their ledger's lock, in both of the workers, are stored and answered; then all are gone."""
     with (
