@@ -4,9 +4,11 @@ import asyncio
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 
 from headgate.v1.ledger_service_pb2 import GetHeadRequest
@@ -78,29 +80,33 @@ def test_what_is_stored_while_it_stops_is_answered(tmp_path: Path, seed: str) ->
     assert stored == answered
 
 
+def _head(connection: HTTPConnection, key: str) -> httpx.Response:
+    """Ask for the ledger's head on a connection that may be there already."""
+    connection.request("GET", "/v1/ledger/head", headers={"x-api-key": key})
+    answer = connection.getresponse()
+    return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
+
+
 def test_what_comes_last_is_refused_in_the_usual_shape(postgres_url: str, tmp_path: Path) -> None:
     """Half of its grace after SIGTERM, Envoy refuses new requests while it waits for those in progress."""
     with (
-        Up("--store", postgres_url, "--shutdown-grace", "8", folder=tmp_path) as up,
+        Up("--store", postgres_url, "--shutdown-grace", "12", folder=tmp_path) as up,
+        closing(Edge(up, postgres_url, up.key)) as slow,
         ExitStack() as stack,
         ThreadPoolExecutor() as pool,
     ):
-        slow, grpc_client, *others = [
-            stack.enter_context(closing(Edge(up, postgres_url, up.key))) for _ in range(CONNECTIONS // 4)
-        ]
-        for each in (slow, *others):
-            each.stored()
-        grpc_client.ledger.GetHead(GetHeadRequest(), metadata=grpc_client.metadata)
+        others = [stack.enter_context(closing(HTTPConnection(up.rest, timeout=30))) for _ in range(CONNECTIONS)]
+        assert {_head(each, up.key).status_code for each in others} == {200}
+        slow.ledger.GetHead(GetHeadRequest(), metadata=slow.metadata)
         ((workspace,),) = asyncio.run(database.execute(postgres_url, "SELECT id FROM workspaces"))
         with held(database.locked(postgres_url, workspace)):
             batch = pool.submit(slow.batch, {"type": "t"})
             until_true(lambda: database.lock_waiters(postgres_url))
             up.signal(signal.SIGTERM)
-            answers = (each.http.get("/v1/ledger/head") for each in others)
-            refused = until_true(lambda: (answer := next(answers)).status_code != 200 and answer)
+            refused = until_true(lambda: (answer := _head(others.pop(), up.key)).status_code != 200 and answer)
             assert failure(refused) == (503, 14, "UPSTREAM_UNAVAILABLE")
             with pytest.raises(grpc.RpcError) as caught:
-                grpc_client.ledger.GetHead(GetHeadRequest(), metadata=grpc_client.metadata)
+                slow.ledger.GetHead(GetHeadRequest(), metadata=slow.metadata)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert statuses(batch.result(30)) == ["accepted"]
         assert up.wait() == 0
