@@ -17,6 +17,8 @@ from headgate_server.core.errors import SetupError, Unavailable
 from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.compat import Compat
 from headgate_server.ingest.ingest import Ingest
+from headgate_server.ingest.readiness import Readiness
+from headgate_server.process.causes import Causes
 from headgate_server.process.clock import system_clock
 from headgate_server.process.metrics import Metrics
 from headgate_server.receivers.registry import RECEIVERS
@@ -38,9 +40,12 @@ log = structlog.get_logger(__name__)
 _PURGE_SECONDS = 3600
 """Answers live for 24 hours; an hour more or less of disk does not matter."""
 _PROBE_SECONDS = 2.0
+"""A probe is a commit: so rare it costs nothing, and a store that is lost is known before most balancers ask twice."""
 
 
-def methods(store: Store, committer: Committer, config: IngestConfig, metrics: Metrics) -> Sequence[AnyMethod]:
+def methods(
+    store: Store, committer: Committer, readiness: Readiness, config: IngestConfig, metrics: Metrics
+) -> Sequence[AnyMethod]:
     """Return every RPC that Headgate serves."""
     ingest = Ingest(store, committer)
     compat = Compat(store, ingest)
@@ -49,8 +54,8 @@ def methods(store: Store, committer: Committer, config: IngestConfig, metrics: M
         *EventServicer(store).methods(),
         *LedgerServicer(store).methods(),
         *CompatServicer(compat, RECEIVERS, RateLimiter(store), metrics, system_clock).methods(),
-        *WorkspaceServicer(store, system_clock).methods(),
-        *ProbeServicer(store).methods(),
+        *WorkspaceServicer(store).methods(),
+        *ProbeServicer(readiness).methods(),
     )
 
 
@@ -65,16 +70,18 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         stack.push_async_callback(store.close)
         metrics = Metrics()
         _serve_metrics(settings, metrics, stack)
-        committer = Committer(store, settings.committer)
+        readiness = Readiness(store)
+        stack.push_async_callback(readiness.close)
+        committer = Committer(store, settings.committer, readiness)
         stack.push_async_callback(committer.close)
         server = GrpcServer(
             settings.server,
-            methods(store, committer, settings.ingest, metrics),
+            methods(store, committer, readiness, settings.ingest, metrics),
             standard(Authenticator(store), metrics, Load(settings.server), settings.server.body_limit),
         )
         await server.start()
         stack.push_async_callback(server.stop, settings.shutdown_grace)
-        for work in (_purge_answers(store), _watch_store(store, server)):
+        for work in (_purge_answers(store), _watch_store(readiness, server)):
             task = asyncio.create_task(work)
             stack.push_async_callback(_cancel, task)
         yield server
@@ -125,20 +132,22 @@ async def _purge_answers(store: Store) -> None:
         await asyncio.sleep(_PURGE_SECONDS)
 
 
-async def _watch_store(store: Store, server: GrpcServer) -> None:
-    """Tell grpc.health.v1.Health whether the store answers."""
+async def _watch_store(readiness: Readiness, server: GrpcServer) -> None:
+    """Tell grpc.health.v1.Health, and the log, whether an event can be stored. Survives whatever goes wrong."""
     serving = True
+    causes = Causes()
     while True:
-        await asyncio.sleep(_PROBE_SECONDS)
         try:
-            await store.ping()
+            await readiness.check()
             now = True
-        except Unavailable:
+        except Exception as error:
             now = False
+            causes.tell("not_ready", error)
         if now != serving:
-            log.warning("store_lost" if not now else "store_found")
-            await server.set_serving(now)
+            log.warning("store_found" if now else "store_lost")
+            server.set_serving(now)
             serving = now
+        await asyncio.sleep(_PROBE_SECONDS)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

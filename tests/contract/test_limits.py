@@ -147,6 +147,24 @@ async def test_a_new_month_begins_at_nothing(store: Store, store_url: str, works
     assert outcome.status is Status.ACCEPTED
 
 
+async def test_usage_says_what_the_next_append_would_decide(store: Store, store_url: str, workspace: int) -> None:
+    """Also after a clock that leapt into another month and back: events stay there, and so does their count."""
+    await store.set_quota(workspace, 2)
+    await append(store, workspace, draft(), draft())
+    leap = 400 * 24 * 3600 * 1_000_000
+    ahead = timestamps.month(system_clock() + leap)[0]
+    await execute(store_url, f"UPDATE heads SET created_at = created_at + {leap}, month = {ahead}")
+    assert await store.usage(workspace) == (2, ahead, 2)
+    (outcome,) = await append(store, workspace, draft())
+    assert _statuses([outcome]) == ["QUOTA_EXCEEDED"]
+    # What was counted last lies behind the next event: a new month, in which nothing is counted yet.
+    await execute(store_url, "UPDATE heads SET month = 200001")
+    assert await store.usage(workspace) == (2, ahead, 0)
+    (outcome,) = await append(store, workspace, draft())
+    assert outcome.status is Status.ACCEPTED
+    assert await store.usage(workspace) == (2, ahead, 1)
+
+
 async def test_a_quota_is_exact_under_concurrency(store: Store, store_url: str, workspace: int) -> None:
     await store.set_quota(workspace, 50)
     other = await open_store(store_url)

@@ -164,14 +164,14 @@ def workspaces() -> None:
 @workspaces.command("list")
 @given.store_options
 def workspaces_list(**options: Any) -> None:
-    """List workspaces: name, events stored in the month that was last counted, quota, own rate limits."""
+    """List workspaces: name, events stored this month (UTC), quota, own rate limits."""
 
     async def find() -> Sequence[tuple[Workspace, Usage]]:
         async with admin.opened(given.store_url(options)) as store:
             return await admin.list_workspaces(store)
 
     for workspace, usage in _run(find()):
-        month = f" in {usage.month // 100}-{usage.month % 100:02}" if usage.month else ""
+        month = f" in {usage.month // 100}-{usage.month % 100:02}"
         quota = "no quota" if usage.quota is None else f"quota {usage.quota} a month"
         rates = "".join(f"  {receiver}={_shown_rate(rate)}" for receiver, rate in sorted(workspace.rates.items()))
         click.echo(f"{workspace.name}  {usage.events} events{month}  {quota}{rates}")

@@ -17,6 +17,8 @@ class HeadgateError(Exception):
 
     reason = "INTERNAL"
     retry_after: float | None = None
+    cause_told = False
+    """Whether the log has its cause: many calls may share one error."""
 
     def __init__(
         self,

@@ -32,6 +32,19 @@ from headgate_server.core.model import (
 )
 
 
+def next_created_at(last: int, now: int) -> int:
+    """Return the created_at of an event that is linked at `now` behind one of `last`: they never go back, whatever the
+    clock does.
+    """
+    return max(now, last + 1)
+
+
+def current_usage(created_at: int, counted: Usage) -> Usage:
+    """Return the usage of the month of `created_at` (UTC); `counted` is that of the month that was last counted."""
+    month, _ = timestamps.month(created_at)
+    return Usage(counted.quota, month, counted.events if counted.month == month else 0)
+
+
 class AnswerFailed(Exception):
     """A submission's `encode` failed, which is a bug. Stores settle before they commit, so nothing was stored."""
 
@@ -62,10 +75,9 @@ class Settlement:
         self._known = dict(known)
         self._answers = dict(answers)
         self._sequence, self._hash, self._created_at = head
-        self._clock = max(now, head.created_at + 1)
-        self._quota = usage.quota
-        self._month, self._month_end = timestamps.month(self._clock)
-        self._used = usage.events if usage.month == self._month else 0
+        self._clock = next_created_at(head.created_at, now)
+        self._quota, self._month, self._used = current_usage(self._clock, usage)
+        self._month_end = timestamps.month(self._clock)[1]
 
     @property
     def head(self) -> Head:

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 import structlog
 
 from headgate_server.core.errors import InvalidRequest, Overloaded, Unavailable
-from headgate_server.core.model import Decision, Draft, Submission
+from headgate_server.core.model import Decision, Draft, Settled, Status, Submission
 from headgate_server.core.settle import AnswerFailed
 from headgate_server.ingest.pace import Pace
+from headgate_server.ingest.readiness import Readiness
+from headgate_server.process.causes import Causes
 from headgate_server.store import DataRefused, Store
 
 log = structlog.get_logger(__name__)
@@ -85,15 +87,25 @@ class _Lane:
     """Whether the lane waits for its head's lock on its own, away from the common groups."""
 
 
+WRITTEN = frozenset((Status.ACCEPTED, Status.REPLACED))
+"""Outcomes that a commit has put on disk."""
+
 _NOBODY = _Lane()
 """The lane of a workspace that has nothing waiting."""
+
+
+def _has_written(decision: Decision) -> bool:
+    return isinstance(decision, Settled) and any(outcome.status in WRITTEN for outcome in decision.outcomes)
 
 
 class Committer:
     """Stores submissions in groups. One per process and store; lives on one event loop."""
 
-    def __init__(self, store: Store, config: CommitterConfig | None = None):
+    def __init__(self, store: Store, config: CommitterConfig | None = None, readiness: Readiness | None = None):
+        """`readiness` is told of every commit."""
         self._store = store
+        self._readiness = readiness or Readiness(store)
+        self._causes = Causes()
         self._config = config or CommitterConfig()
         self._lanes: dict[int, _Lane] = {}
         self._ready: deque[int] = deque()
@@ -279,20 +291,30 @@ class Committer:
                 error = InvalidRequest("The database refused a value of this request.", reason="DATA_REFUSED")
             elif not isinstance(error, Unavailable):
                 log.exception("append_failed")
+            else:
+                self._causes.tell("append_failed", error)
+                self._readiness.failed()
             self._fail(group, error)
             return []
-        skipped = []
-        stored = 0
-        for waiting, decision in zip(group, decisions, strict=True):
-            if decision is None:
-                skipped.append(waiting)
-                continue
-            stored += waiting.events
-            self._release(waiting)
-            waiting.settle(decision)
-        if stored:
-            self._pace.stored(stored, time.monotonic() - started)
+        # Committed: every caller is told before anything else can go wrong.
+        for waiting, decision in zip(group, decisions, strict=False):
+            if decision is not None:
+                waiting.settle(decision)
+        skipped = [waiting for waiting, decision in zip(group, decisions, strict=False) if decision is None]
+        self._note(group, decisions, time.monotonic() - started)
         return skipped
+
+    def _note(self, group: Sequence[_Waiting], decisions: Sequence[Decision | None], seconds: float) -> None:
+        """Count what was stored, and how fast."""
+        stored = 0
+        for waiting, decision in zip(group, decisions, strict=False):
+            if decision is not None:
+                stored += waiting.events
+                self._release(waiting)
+        if stored:
+            self._pace.stored(stored, seconds)
+        if any(decision is not None and _has_written(decision) for decision in decisions):
+            self._readiness.stored()
 
     async def _append_each(self, group: Sequence[_Waiting], *, wait: bool) -> list[_Waiting]:
         """Store each submission of a group alone, in order: where one is skipped, so are its workspace's later ones."""

@@ -21,7 +21,6 @@ from headgate_server.core.model import (
 )
 from headgate_server.core.settle import Settlement
 from headgate_server.ingest.committer import Committer
-from headgate_server.process.clock import Clock, system_clock
 from headgate_server.store import Store
 
 
@@ -53,10 +52,9 @@ class Ingested(NamedTuple):
 class Ingest:
     """Takes slots, each a draft or the problem that makes it none, to outcomes."""
 
-    def __init__(self, store: Store, committer: Committer, clock: Clock = system_clock):
+    def __init__(self, store: Store, committer: Committer):
         self._store = store
         self._committer = committer
-        self._clock = clock
 
     def check_room(self, workspace_id: int, events: int, size: int) -> None:
         """Raise `Overloaded` if so many events, of so many bytes, could not wait to be stored now.
@@ -124,7 +122,7 @@ class Ingest:
         # What was stored between these reads is older than anything that would be linked now.
         newest = max((link.sequence for link in known.values()), default=0)
         settlement = Settlement(
-            workspace, head._replace(sequence=max(head.sequence, newest)), known, {}, self._clock(), usage
+            workspace, head._replace(sequence=max(head.sequence, newest)), known, {}, await self._store.now(), usage
         )
         decision = settlement.decide(submission)
         assert isinstance(decision, Settled)  # noqa: S101 - there is no request key, so nothing to replay

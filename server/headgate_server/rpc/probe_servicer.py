@@ -8,9 +8,9 @@ from headgate.v1.bridge_view_pb2 import (
     GetReadinessRequest,
     GetReadinessResponse,
 )
+from headgate_server.ingest.readiness import Readiness
 from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Public, Unary
-from headgate_server.store import Store
 
 SERVICE = "headgate.v1.ProbeService"
 
@@ -18,8 +18,8 @@ SERVICE = "headgate.v1.ProbeService"
 class ProbeServicer:
     """Says whether the process runs, and whether it can store events."""
 
-    def __init__(self, store: Store):
-        self._store = store
+    def __init__(self, readiness: Readiness):
+        self._readiness = readiness
 
     def methods(self) -> Sequence[AnyMethod]:
         """Return the service's methods; they alone need no key."""
@@ -47,6 +47,6 @@ class ProbeServicer:
         return GetHealthResponse(status="ok")
 
     async def get_readiness(self, call: Call, request: GetReadinessRequest) -> GetReadinessResponse:
-        """Answer once the store answers; its `Unavailable` is the call's."""
-        await self._store.ping()
+        """Answer if an event can be stored; what the store says otherwise is the call's error."""
+        await self._readiness.check()
         return GetReadinessResponse(status="ready")

@@ -3,15 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, assert_never
+from typing import TypeAlias, assert_never
 
 import grpc
 import grpc.aio
-from google.protobuf import descriptor_pool
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from headgate_server.core.errors import SetupError
+from headgate_server.process.aside import aside
+from headgate_server.rpc import health, reflection
 from headgate_server.rpc.pipeline.call import Call, Handler
 from headgate_server.rpc.pipeline.interceptors import Chain
 from headgate_server.rpc.pipeline.load import LoadConfig
@@ -40,20 +39,17 @@ class GrpcServer:
         self._config = config
         self._server = grpc.aio.server(options=server_options(config.body_limit))
         self._farewell = Farewell()
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._health = health.Health()
         services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
         for method in methods:
             handler = self._farewell.keeping_back(chain(method))
             services.setdefault(method.service, {})[method.name] = _bind(method, handler)
+        self.services = tuple(services)
+        self._health.add(*services)
+        services[health.SERVICE] = self._health.handlers()
+        services[reflection.SERVICE] = reflection.Reflection((*services, reflection.SERVICE)).handlers()
         for name, handlers in services.items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
-        self.services = tuple(services)
-        reflection.enable_server_reflection(
-            (*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
-            self._server,
-            pool=_MethodsToo(),
-        )
         self.port = 0
 
     async def start(self) -> None:
@@ -67,42 +63,16 @@ class GrpcServer:
                 f"cannot listen on {address} for gRPC: the port is in use, or the address is not this machine's"
             ) from None
         await self._server.start()
-        await self.set_serving(True)
+        self.set_serving(True)
 
-    async def set_serving(self, serving: bool) -> None:
+    def set_serving(self, serving: bool) -> None:
         """Tell those who watch grpc.health.v1.Health, of the server and of each service."""
-        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", *self.services):
-            await self._health.set(name, state)
+        self._health.set_serving(serving)
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, give those in progress `grace` seconds, and return when all have ended."""
-        await self._health.enter_graceful_shutdown()
+        self._health.end()
         await self._farewell.stop(self._server, grace)
-
-
-class _MethodsToo:
-    """The descriptor pool, which also finds the file of a method: ghz asks for that, and protobuf's own pool knows
-    no methods.
-    """
-
-    def __init__(self) -> None:
-        self._pool = descriptor_pool.Default()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._pool, name)
-
-    def FindFileContainingSymbol(self, symbol: str) -> Any:
-        """Return the file that defines the symbol, or whose service has the method. Raises `KeyError` if there is
-        none.
-        """
-        try:
-            return self._pool.FindFileContainingSymbol(symbol)
-        except KeyError:
-            service, _, method = symbol.rpartition(".")
-            if method not in self._pool.FindServiceByName(service).methods_by_name:
-                raise
-            return self._pool.FindFileContainingSymbol(service)
 
 
 def _bind(method: AnyMethod, handler: Handler) -> grpc.RpcMethodHandler:
@@ -170,8 +140,9 @@ async def _end(call: Call, context: _Context) -> None:
     """End a call that failed with its code; else say what there is to say beside the answer."""
     if call.failure is not None:
         await context.abort(call.failure.code, call.failure.message, tuple(call.reply_metadata))
-    if call.reply_metadata and call.bridged:
-        # Of an answer that is no error Envoy makes headers of the initial metadata alone.
-        await context.send_initial_metadata(tuple(call.reply_metadata))
-    elif call.reply_metadata:
-        context.set_trailing_metadata(tuple(call.reply_metadata))
+    with aside("reply_metadata"):
+        if call.reply_metadata and call.bridged:
+            # Of an answer that is no error Envoy makes headers of the initial metadata alone.
+            await context.send_initial_metadata(tuple(call.reply_metadata))
+        elif call.reply_metadata:
+            context.set_trailing_metadata(tuple(call.reply_metadata))

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from headgate.v1.workspace_service_pb2 import GetUsageRequest, GetUsageResponse
 from headgate_server.core import timestamps
 from headgate_server.core.model import Scope
-from headgate_server.process.clock import Clock
 from headgate_server.rpc import wire
 from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
@@ -17,9 +16,8 @@ SERVICE = "headgate.v1.WorkspaceService"
 class WorkspaceServicer:
     """Shows what a workspace has used."""
 
-    def __init__(self, store: Store, clock: Clock):
+    def __init__(self, store: Store):
         self._store = store
-        self._clock = clock
 
     def methods(self) -> Sequence[AnyMethod]:
         """Return the service's methods."""
@@ -37,9 +35,9 @@ class WorkspaceServicer:
     async def get_usage(self, call: Call, request: GetUsageRequest) -> GetUsageResponse:
         """Return what the caller's workspace has stored this month, and may."""
         usage = await self._store.usage(call.caller.workspace.id)
-        month, end = timestamps.month(self._clock())
-        used = usage.events if usage.month == month else 0
-        response = GetUsageResponse(used=used, quota=usage.quota)
-        wire.set_timestamp(response.period_start, timestamps.month_start(month))
-        wire.set_timestamp(response.period_end, end)
+        # By the store's clock, as the quota is: the next event is counted in this month.
+        start = timestamps.month_start(usage.month)
+        response = GetUsageResponse(used=usage.events, quota=usage.quota)
+        wire.set_timestamp(response.period_start, start)
+        wire.set_timestamp(response.period_end, timestamps.month(start)[1])
         return response

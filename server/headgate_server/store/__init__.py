@@ -83,7 +83,9 @@ class Store(ABC):
 
     @abstractmethod
     async def usage(self, workspace_id: int) -> Usage:
-        """Return what the workspace may store a month, and what it has stored in the month that was last counted."""
+        """Return what the workspace may store a month, and what it has stored in the current one: the month in which
+        an event that is appended now would be counted.
+        """
 
     @abstractmethod
     async def set_quota(self, workspace_id: int, quota: int | None) -> None:
@@ -135,13 +137,26 @@ class Store(ABC):
         """Delete the stored answers whose time is over (`ANSWER_LIFETIME`); return how many."""
 
     @abstractmethod
-    async def ping(self) -> None:
-        """Return if the store can be written to, raise `errors.Unavailable` if not."""
+    async def now(self) -> int:
+        """Return the clock that `created_at` comes from: the database's, in microseconds since the epoch."""
+
+    @abstractmethod
+    async def ping(self, *, thorough: bool = False) -> None:
+        """Return if an event can be stored durably now, raise `errors.Unavailable` if not.
+
+        It writes what an append writes, takes that back, and commits a small row of its own, which costs an fsync:
+        call it every few seconds at most. `thorough` writes and commits some tens of kilobytes: for a store that just
+        failed, since the last pages of a full disk may still take a small row. Also raises if the database would not
+        keep, in a power cut, what it acknowledges (`STORE_NOT_DURABLE`).
+        """
 
     @abstractmethod
     async def close(self) -> None:
         """Finish what is under way and let go of every connection."""
 
+
+NOT_DURABLE = "STORE_NOT_DURABLE"
+"""The reason of `errors.Unavailable` where the database is set to lose, in a power cut, what it acknowledges."""
 
 SCAN_LIMIT = 10_000
 """Rows that one page of `events` looks at: some milliseconds of work, whatever the filter."""

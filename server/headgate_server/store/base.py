@@ -1,5 +1,6 @@
 """What both stores do alike: everything but the append, the clock and the connections."""
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from types import EllipsisType
@@ -7,15 +8,27 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from headgate_server.core.errors import NotFound
+from headgate_server.core.errors import NotFound, Unavailable
 from headgate_server.core.model import ApiKey, EventPage, EventQuery, Head, RateLimit, StoredEvent, Usage, Workspace
-from headgate_server.store import Store, sql
+from headgate_server.store import NOT_DURABLE, Store, sql
 
 T = TypeVar("T")
+
+_THOROUGH_BYTES = 64 * 1024
+"""Of a thorough probe: more than the room that small commits leave at the end of a log or a file."""
+
+
+def not_durable(message: str) -> Unavailable:
+    """Return what to raise where the database would not keep what it acknowledges."""
+    return Unavailable(f"{message}: it would lose acknowledged events.", reason=NOT_DURABLE)
 
 
 class SqlStore(Store):
     """A store whose reads and small writes are functions of an open SQLAlchemy connection."""
+
+    def __init__(self) -> None:
+        # One row for each store that is open: processes that probe at the same time wait for no row of each other's.
+        self._probe_key = os.urandom(16)
 
     @abstractmethod
     async def _read(self, work: Callable[[Connection], T]) -> T:
@@ -28,6 +41,10 @@ class SqlStore(Store):
     @abstractmethod
     def _now(self, connection: Connection) -> int:
         """Return the database's clock."""
+
+    @abstractmethod
+    def _check_durability(self, connection: Connection) -> None:
+        """Raise `errors.Unavailable` if the database would not keep what it acknowledges."""
 
     @abstractmethod
     def _insert_workspace(self, connection: Connection, name: str) -> int | None:
@@ -58,8 +75,8 @@ class SqlStore(Store):
         return await self._read(lambda connection: sql.hashes_before(connection, workspace, ids))
 
     async def usage(self, workspace_id: int) -> Usage:
-        """Return what the workspace may store a month, and has stored."""
-        found = await self._read(lambda connection: sql.usage(connection, workspace_id))
+        """Return what the workspace may store a month, and has stored in the current one."""
+        found = await self._read(lambda connection: sql.usage(connection, workspace_id, self._now(connection)))
         if found is None:
             raise NotFound("There is no such workspace.")
         return found
@@ -107,6 +124,20 @@ class SqlStore(Store):
     async def revoke_key(self, key_id: str, at: int) -> bool:
         """Revoke a key."""
         return await self._write(lambda connection: sql.revoke_key(connection, key_id, at))
+
+    async def now(self) -> int:
+        """Return the clock that `created_at` comes from."""
+        return await self._read(self._now)
+
+    async def ping(self, *, thorough: bool = False) -> None:
+        """Return if an event can be stored durably now."""
+
+        await self._write(lambda connection: self._try_out(connection, thorough))
+
+    def _try_out(self, connection: Connection, thorough: bool) -> None:
+        self._check_durability(connection)
+        size = _THOROUGH_BYTES if thorough else 0
+        sql.try_out(connection, self._probe_key, self._now(connection), os.urandom(size))
 
     async def purge_answers(self) -> int:
         """Delete the stored answers whose time is over, a chunk at a time."""

@@ -40,6 +40,7 @@ from headgate_server.core.model import (
     Usage,
     Workspace,
 )
+from headgate_server.core.settle import current_usage, next_created_at
 from headgate_server.store import ANSWER_LIFETIME, PAGE_BYTES, SCAN_LIMIT
 from headgate_server.store.schema import answers, api_keys, events, heads, workspaces
 from headgate_server.store.schema import rates as rates_table
@@ -181,11 +182,42 @@ def hashes_before(connection: Connection, workspace: Workspace, ids: Sequence[by
     return found
 
 
-def usage(connection: Connection, workspace_id: int) -> Usage | None:
-    """Return what the workspace may store a month, and has stored; None if there is no such workspace."""
-    statement = select(heads.c.quota, heads.c.month, heads.c.month_events).where(heads.c.workspace_id == workspace_id)
-    row = connection.execute(statement).first()
-    return None if row is None else Usage(*row)
+def usage(connection: Connection, workspace_id: int, now: int) -> Usage | None:
+    """Return what the workspace may store a month, and has stored in that of an event that is appended at `now`; None
+    if there is no such workspace.
+    """
+    statement = select(heads.c.created_at, heads.c.quota, heads.c.month, heads.c.month_events)
+    row = connection.execute(statement.where(heads.c.workspace_id == workspace_id)).first()
+    if row is None:
+        return None
+    created_at, *counted = row
+    return current_usage(next_created_at(created_at, now), Usage(*counted))
+
+
+def try_out(connection: Connection, key: bytes, now: int, filling: bytes) -> None:
+    """Write what an append writes and take it back, then leave one row, of `key`, to be committed.
+
+    The row is an answer of no workspace: what is no longer written is deleted like other answers, a day later.
+    """
+    trial = connection.begin_nested()
+    texts = {"receiver": "probe", "type": "probe", "source": "", "subject": ""}
+    digests = {"salt": key, "commitment": bytes(32), "event_hash": bytes(32)}
+    row = {"workspace_id": _NO_WORKSPACE, "id": key, "sequence": 0, "created_at": now, "data": filling}
+    connection.execute(insert(events).values({**row, **texts, **digests}))
+    # No row, but the right to write them is checked all the same.
+    here = heads.c.workspace_id == _NO_WORKSPACE
+    connection.execute(update(heads).where(here).values(sequence=heads.c.sequence))
+    trial.rollback()
+    new = _INSERTS[connection.dialect.name](answers).values(
+        workspace_id=_NO_WORKSPACE, scope="probe", key=key, fingerprint=bytes(32), answer=filling, created_at=now
+    )
+    columns = [answers.c.workspace_id, answers.c.scope, answers.c.key]
+    changed = {"answer": new.excluded.answer, "created_at": new.excluded.created_at}
+    connection.execute(new.on_conflict_do_update(index_elements=columns, set_=changed))
+
+
+_NO_WORKSPACE = 0
+"""Ids of workspaces begin with 1."""
 
 
 def set_quota(connection: Connection, workspace_id: int, quota: int | None) -> None:

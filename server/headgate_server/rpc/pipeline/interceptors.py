@@ -15,7 +15,9 @@ from google.api.httpbody_pb2 import HttpBody
 
 from headgate_server.access import auth
 from headgate_server.access.auth import Authenticator
-from headgate_server.core.errors import HeadgateError
+from headgate_server.core.errors import HeadgateError, Unavailable
+from headgate_server.process.aside import aside
+from headgate_server.process.causes import Causes
 from headgate_server.process.metrics import Metrics
 from headgate_server.rpc import status
 from headgate_server.rpc.pipeline.call import Call, Failure, Handler
@@ -106,6 +108,9 @@ def request_id(method: AnyMethod, handler: Handler) -> Handler:
 def watch(metrics: Metrics) -> Interceptor:
     """Count every call, time it, and write one log line of it: never a key, never content."""
 
+    line = log.bind()  # once: the proxy would make a new logger for each line
+    causes = Causes()
+
     def interceptor(method: AnyMethod, handler: Handler) -> Handler:
         async def watched(call: Call) -> bytes:
             started = time.perf_counter()
@@ -117,17 +122,20 @@ def watch(metrics: Metrics) -> Interceptor:
             except HeadgateError as error:
                 code = status.code_of(error).grpc.name
                 call.log["reason"] = error.reason
+                if isinstance(error, Unavailable):
+                    causes.tell("store_failed", error)
                 raise
             except asyncio.CancelledError:
                 code = "CANCELLED"
                 raise
             finally:
+                # The event may be stored by now: what only counts and tells must not take its answer away.
                 seconds = time.perf_counter() - started
-                metrics.call(method.full_name, code, seconds)
-                milliseconds = round(seconds * 1000, 2)
-                log.info(
-                    "call", method=method.full_name, code=code, ms=milliseconds, request_id=call.request_id, **call.log
-                )
+                with aside("call"):
+                    usual = {"method": method.full_name, "code": code, "ms": round(seconds * 1000, 2)}
+                    line.info("call", **{**call.log, **usual, "request_id": call.request_id})
+                with aside("metrics"):
+                    metrics.call(method.full_name, code, seconds)
 
         return watched
 

@@ -35,8 +35,9 @@ SET LOCAL jit = off
 
 # One simple query. READ COMMITTED, because the probe must see what the lock waited for. The settings are local to the
 # transaction, so they work behind a pooler that shares connections. The keepalives free the heads of a client that
-# vanished during COPY, which no timeout of the server's covers. No statement_timeout: it would cut short a commit's
-# wait for a synchronous replica, and the commit would succeed without it.
+# vanished during COPY, which no timeout of the server's covers. synchronous_commit is set to what the store last found
+# it to be, and never to off, whatever becomes of the database's setting meanwhile. No statement_timeout: it would cut
+# short a commit's wait for a synchronous replica, and the commit would succeed without it.
 _BEGIN = f"""
 BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s';
@@ -44,6 +45,7 @@ SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}s';
 SET LOCAL tcp_keepalives_idle = 5;
 SET LOCAL tcp_keepalives_interval = 2;
 SET LOCAL tcp_keepalives_count = 3;
+SET LOCAL synchronous_commit = {{level}};
 {_PLANNER}
 """
 
@@ -119,12 +121,13 @@ class Decided(NamedTuple):
     landmark: Landmark | None
 
 
-async def decide_and_write(connection: Any, submissions: Sequence[Submission], wait: bool) -> Decided:
-    """Begin a transaction, decide the submissions under their heads' locks, and write all but the COMMIT.
+async def decide_and_write(connection: Any, submissions: Sequence[Submission], wait: bool, level: str) -> Decided:
+    """Begin a transaction, decide the submissions under their heads' locks, and write all but the COMMIT, whose
+    durability is `level`.
 
     Raises `DataRefused` and what asyncpg raises; the caller rolls back.
     """
-    await connection.execute(_BEGIN)
+    await connection.execute(_BEGIN.format(level=level))
     heads = await _lock(connection, sorted({submission.workspace_id for submission in submissions}), wait)
     groups: dict[int, list[int]] = {}
     for index, submission in enumerate(submissions):

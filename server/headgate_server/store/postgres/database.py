@@ -23,6 +23,7 @@ from headgate_server.store.postgres.append import (
     look_up,
     was_committed,
 )
+from headgate_server.store.postgres.durability import commit_level
 from headgate_server.store.postgres.errors import DRIVER_ERRORS, Transient, describe, is_disconnect, translate
 from headgate_server.store.schema import workspaces
 
@@ -63,6 +64,9 @@ class PostgresStore(SqlStore):
     """The `Store` promise on a PostgreSQL database. `PostgresStore.open` makes one."""
 
     def __init__(self, url: str):
+        super().__init__()
+        self._commit_level = "on"
+        """What our transactions set synchronous_commit to: what the database is set to, unless that is off."""
         self._url = url
         self._closed = False
         self._appending = _engine(self._connect, "READ COMMITTED")
@@ -79,7 +83,7 @@ class PostgresStore(SqlStore):
         try:
             async with store._appending.connect() as connection:
                 async with asyncio.timeout(DEADLINE):
-                    await connection.run_sync(_check)
+                    store._commit_level = await connection.run_sync(_check)
                 async with asyncio.timeout(MIGRATION_DEADLINE):
                     await connection.run_sync(migrate.upgrade)
                     await connection.commit()
@@ -113,7 +117,7 @@ class PostgresStore(SqlStore):
         async with _plain_connection(self._appending) as connection:
             try:
                 async with asyncio.timeout(DEADLINE):
-                    decided = await decide_and_write(connection, submissions, wait)
+                    decided = await decide_and_write(connection, submissions, wait, self._commit_level)
                     if decided.landmark is None:
                         await connection.execute("ROLLBACK")
                         return decided.decisions
@@ -183,11 +187,13 @@ class PostgresStore(SqlStore):
 
         return await self._write(count)
 
-    async def ping(self) -> None:
-        """Return if the store can be written to."""
-        statement = text("SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean")
-        if await self._read(lambda connection: connection.execute(statement).scalar_one()):
-            raise Unavailable("The store's database is read-only at the moment.")
+    async def ping(self, *, thorough: bool = False) -> None:
+        """Return if an event can be stored durably now."""
+        try:
+            await super().ping(thorough=thorough)
+        except Transient:
+            # The connection was stale: nothing tells before it is used.
+            await super().ping(thorough=thorough)
 
     async def close(self) -> None:
         """Finish what is under way and let go of every connection."""
@@ -216,7 +222,10 @@ class PostgresStore(SqlStore):
         committing = False
         try:
             async with asyncio.timeout(DEADLINE), self._appending.connect() as connection:
-                await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
+                await connection.exec_driver_sql(
+                    f"SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}s', true),"
+                    f" set_config('synchronous_commit', '{self._commit_level}', true)"
+                )
                 result = await connection.run_sync(work)
                 committing = True
                 await connection.commit()
@@ -230,6 +239,9 @@ class PostgresStore(SqlStore):
         return int(
             connection.execute(text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")).scalar_one()
         )
+
+    def _check_durability(self, connection: Connection) -> None:
+        self._commit_level = commit_level(connection)
 
     def _insert_workspace(self, connection: Connection, name: str) -> int | None:
         # Waits for another process that is making the same one.
@@ -309,8 +321,10 @@ async def _roll_back(connection: Any) -> None:
         connection.terminate()
 
 
-def _check(connection: Connection) -> None:
-    """Raise `SetupError` for a server that is too old, stores no Unicode, or acknowledges what is not on disk."""
+def _check(connection: Connection) -> str:
+    """Return the level of synchronous_commit. Raises `SetupError` for a server that is too old, stores no Unicode, or
+    acknowledges what is not on disk.
+    """
     names = ("server_version_num", "server_encoding", "fsync", "synchronous_commit")
     settings = connection.execute(text(f"SELECT {', '.join(f'current_setting({name!r})' for name in names)}")).one()
     version, encoding, fsync, synchronous_commit = settings
@@ -327,3 +341,4 @@ def _check(connection: Connection) -> None:
             "The store's database runs with synchronous_commit=off: it would lose acknowledged events. "
             "Set synchronous_commit=on."
         )
+    return str(synchronous_commit)

@@ -24,7 +24,7 @@ from headgate_server.core.errors import OutcomeUnknown, SetupError, Unavailable
 from headgate_server.core.model import Admission, Decision, Head, Link, RateLimit, StoredAnswer, Submission, Usage
 from headgate_server.core.settle import Settlement
 from headgate_server.store import ANSWER_LIFETIME, DataRefused, migrate, sql
-from headgate_server.store.base import SqlStore
+from headgate_server.store.base import SqlStore, not_durable
 from headgate_server.store.schema import events, workspaces
 from headgate_server.store.sqlite.target import prepare_file, take_lock
 
@@ -35,6 +35,9 @@ READERS = 4
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process (`headgate keys`, a backup) that writes."""
+
+_BUSY_PAUSE = 0.1
+"""Seconds after which a probe that found the lock taken tries again."""
 
 _PRAGMAS = (
     # Acknowledged means on disk: in WAL mode only FULL syncs the log at every commit.
@@ -88,6 +91,7 @@ class SqliteStore(SqlStore):
     """The `Store` promise on one SQLite file. `SqliteStore.open` makes one."""
 
     def __init__(self, path: Path, clock: Callable[[], int], lock: int | None):
+        super().__init__()
         self._writer = _engine(path, "BEGIN IMMEDIATE", pool_size=1)
         self._reader = _engine(path, "BEGIN", pool_size=READERS)
         self._write_thread = ThreadPoolExecutor(1, "headgate-sqlite-write")
@@ -154,9 +158,23 @@ class SqliteStore(SqlStore):
         """Count one request against a rate limit."""
         return await self._write(lambda connection: sql.admit(connection, workspace_id, receiver, rate, self._clock()))
 
-    async def ping(self) -> None:
-        """Return if the store can be written to."""
-        await self._write(lambda connection: None)
+    async def ping(self, *, thorough: bool = False) -> None:
+        """Return if an event can be stored durably now."""
+        # Not `_write`: while somebody else holds the lock it would keep the thread that writes from appends.
+        deadline = time.monotonic() + BUSY_TIMEOUT
+        while not await self._in(self._write_thread, lambda: self._pinged(thorough)):
+            if time.monotonic() > deadline:
+                raise Unavailable("Another process holds the store's lock.")
+            await asyncio.sleep(_BUSY_PAUSE)
+
+    def _pinged(self, thorough: bool) -> bool:
+        """Write a probe; False if another process holds the lock."""
+        try:
+            with _translated(), _transaction(self._writer, wait=False) as connection:
+                self._try_out(connection, thorough)
+        except _LockedError:
+            return False
+        return True
 
     async def close(self) -> None:
         """Finish what is under way and let go of the file."""
@@ -192,6 +210,13 @@ class SqliteStore(SqlStore):
 
     def _now(self, connection: Connection) -> int:
         return self._clock()
+
+    def _check_durability(self, connection: Connection) -> None:
+        cursor = _cursor(connection)
+        for pragma, wanted in (("synchronous", 2), ("journal_mode", "wal")):
+            found = cursor.execute(f"PRAGMA {pragma}").fetchone()[0]
+            if found != wanted:
+                raise not_durable(f"The store's database runs with {pragma}={found}")
 
     def _insert_workspace(self, connection: Connection, name: str) -> int | None:
         # The transaction has the write lock: nobody can come in between.

@@ -1,0 +1,87 @@
+"""Why a store failed, in the log: by class and code, never by the driver's words, which may quote a value."""
+
+import errno
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import structlog
+
+from headgate_server.core.errors import HeadgateError
+
+log = structlog.get_logger(__name__)
+
+_QUIET_SECONDS = 10.0
+"""A cause that was told is only counted for so long: a database that is away fails every call."""
+_KINDS = 100
+"""Causes that are remembered; there are fewer."""
+_LAST_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+class Causes:
+    """Tells causes to the log: each at once, then how often it came again, every `_QUIET_SECONDS`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._told: dict[tuple[str, ...], tuple[float, int]] = {}
+
+    def tell(self, event: str, error: BaseException) -> None:
+        """Log `event` with what is known of the cause of an error. An error that many calls share is told once."""
+        if getattr(error, "cause_told", False):
+            return
+        if isinstance(error, HeadgateError):
+            error.cause_told = True
+        fields = cause_of(error)
+        kind = (event, *fields.values())
+        now = self._clock()
+        since, repeats = self._told.get(kind, (None, 0))
+        if since is not None and now - since < _QUIET_SECONDS:
+            self._told[kind] = (since, repeats + 1)
+            return
+        if len(self._told) >= _KINDS:
+            self._told.clear()
+        self._told[kind] = (now, 0)
+        log.error(event, **fields, **({"repeats": repeats} if repeats else {}))
+
+
+def cause_of(error: BaseException) -> dict[str, str]:
+    """Return `error` (its class), and of its innermost cause: `cause` (its class), and one of `sqlite`, `sqlstate`
+    with `condition`, `errno`, where it has one; of an error of ours also `reason`.
+    """
+    chain = list(_chain(error))
+    fields = {"error": type(error).__name__}
+    if isinstance(error, HeadgateError):
+        fields["reason"] = error.reason
+    if len(chain) > 1:
+        fields["cause"] = type(chain[-1]).__name__
+    for one in reversed(chain):
+        if codes := _codes(one):
+            return {**fields, "cause": type(one).__name__, **codes}
+    return fields
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that it came from; SQLAlchemy has the driver's in `orig`."""
+    seen: set[int] = set()
+    current: Any = error
+    while isinstance(current, BaseException) and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = getattr(current, "orig", None) or current.__cause__
+
+
+def _codes(error: BaseException) -> dict[str, str]:
+    """Return the code of an error of SQLite's, PostgreSQL's, or the operating system's."""
+    if name := getattr(error, "sqlite_errorname", None):
+        return {"sqlite": str(name)}
+    if state := getattr(error, "sqlstate", None):
+        return {"sqlstate": str(state), "condition": _condition(type(error).__name__)}
+    if isinstance(error, OSError) and error.errno is not None:
+        return {"errno": errno.errorcode.get(error.errno, str(error.errno))}
+    return {}
+
+
+def _condition(name: str) -> str:
+    """Return PostgreSQL's name of a condition, after which asyncpg names its classes: DiskFullError is disk_full."""
+    return _LAST_WORD.sub("_", name.removesuffix("Error")).lower()

@@ -1,0 +1,72 @@
+"""grpc.health.v1.Health (https://github.com/grpc/grpc/blob/master/doc/health-checking.md), without a key.
+
+grpcio's own servicer holds a lock while it writes to a watcher: one that does not read keeps the state from being set,
+and the server from ending. It also answers a malformed request with Python's words.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from headgate_server.core.errors import NotFound
+from headgate_server.rpc.plain import Context, abort, read
+
+SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+class Health:
+    """The state of the server and of each service, which is one and the same."""
+
+    def __init__(self) -> None:
+        self._services: frozenset[str] = frozenset(("",))
+        self._serving = False
+        self._ended = False
+        self._changed = asyncio.Event()
+
+    def add(self, *services: str) -> None:
+        """Add services by their full names."""
+        self._services |= frozenset(services)
+
+    def set_serving(self, serving: bool) -> None:
+        """Set the state, and wake those who watch it: whether they read is their own affair."""
+        self._serving = serving and not self._ended
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def end(self) -> None:
+        """Set the state for good: not serving."""
+        self._ended = True
+        self.set_serving(False)
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+        """Return the service's methods."""
+        return {
+            "Check": grpc.unary_unary_rpc_method_handler(self.check),
+            "Watch": grpc.unary_stream_rpc_method_handler(self.watch),
+        }
+
+    async def check(self, body: bytes, context: Context) -> bytes:
+        """Return the state of a service; NOT_FOUND of one that is not served."""
+        name = (await read(body, health_pb2.HealthCheckRequest, context)).service
+        if name not in self._services:
+            raise await abort(context, NotFound("There is no such service here.", reason="NO_SUCH_SERVICE"))
+        return self._answer(name)
+
+    async def watch(self, body: bytes, context: Context) -> AsyncIterator[bytes]:
+        """Yield the state of a service now and whenever it changes."""
+        name = (await read(body, health_pb2.HealthCheckRequest, context)).service
+        while True:
+            changed = self._changed
+            yield self._answer(name)
+            await changed.wait()
+
+    def _answer(self, name: str) -> bytes:
+        state = _SERVING if self._serving else _NOT_SERVING
+        answer = health_pb2.HealthCheckResponse(status=state if name in self._services else _UNKNOWN)
+        return bytes(answer.SerializeToString())

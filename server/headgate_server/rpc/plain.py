@@ -1,0 +1,29 @@
+"""Reading and refusing in the services of others' making, health and reflection, which stand beside our own methods."""
+
+from typing import TypeAlias, TypeVar
+
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+
+from headgate_server.core.errors import HeadgateError, InvalidRequest
+from headgate_server.rpc import status
+
+Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
+
+_Request = TypeVar("_Request", bound=Message)
+
+
+async def read(body: bytes, kind: type[_Request], context: Context) -> _Request:
+    """Parse a request, or end the call with INVALID_ARGUMENT."""
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        words = f"The request is not a serialized {kind.DESCRIPTOR.full_name}."
+        raise await abort(context, InvalidRequest(words, reason="MALFORMED_REQUEST")) from None
+
+
+async def abort(context: Context, error: HeadgateError) -> HeadgateError:
+    """End a call with an error's code, words and details. Raises what grpc ends calls with; never returns."""
+    code = status.code_of(error).grpc
+    await context.abort(code, status.printable(error.message), ((status.DETAILS_KEY, status.encode(error)),))
+    return error

@@ -1,0 +1,57 @@
+"""grpc.reflection.v1alpha.ServerReflection, by grpcio's own servicer: what is malformed is refused in our words."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from headgate_server.rpc.plain import Context, read
+
+SERVICE = reflection.SERVICE_NAME
+
+
+class Reflection:
+    """Describes the services of these names."""
+
+    def __init__(self, services: Sequence[str]):
+        self._servicer = reflection.aio.ReflectionServicer(services, pool=_MethodsToo())
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+        """Return the service's methods."""
+        return {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(self.info)}
+
+    async def info(self, bodies: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        """Answer each request of a stream."""
+
+        async def requests() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
+            async for body in bodies:
+                yield await read(body, reflection_pb2.ServerReflectionRequest, context)
+
+        async for answer in self._servicer.ServerReflectionInfo(requests(), context):
+            yield answer.SerializeToString()
+
+
+class _MethodsToo:
+    """The descriptor pool, which also finds the file of a method: ghz asks for that, and protobuf's own pool knows
+    no methods.
+    """
+
+    def __init__(self) -> None:
+        self._pool = descriptor_pool.Default()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:
+        """Return the file that defines the symbol, or whose service has the method. Raises `KeyError` if there is
+        none.
+        """
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            service, _, method = symbol.rpartition(".")
+            if method not in self._pool.FindServiceByName(service).methods_by_name:
+                raise
+            return self._pool.FindFileContainingSymbol(service)
