@@ -11,6 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from headgate_server.core.errors import SetupError
+from headgate_server.reading.verify import verify
 from headgate_server.store import Store, migrate
 from headgate_server.store.base import SqlStore
 from headgate_server.store.opening import open_store
@@ -108,3 +109,23 @@ async def test_an_identity_that_is_there_twice_stops_the_migration(unguarded_url
     assert await database.execute(unguarded_url, "SELECT version_num FROM alembic_version") == [("0002",)]
     index = "SELECT count(*) FROM pg_indexes WHERE indexname = 'events_dedupe_key' AND indexdef LIKE '%btree%'"
     assert await database.execute(unguarded_url, index) == [(1,)]
+
+
+async def test_a_month_is_counted_anew(store_url: str) -> None:
+    """Events may have been stored before there was a count."""
+    store = await open_store(store_url)
+    workspace = await store.create_workspace("acme")
+    other = await store.create_workspace("empty")
+    await append(store, workspace.id, draft("a"), draft("b"), draft())
+    await store.close()
+    counts = "SELECT month, month_events FROM heads ORDER BY sequence"
+    counted = await database.execute(store_url, counts)
+    assert [events for _, events in counted] == [0, 3]
+    for change in ("heads SET month = 0, month_events = 0", "alembic_version SET version_num = '0003'"):
+        await database.execute(store_url, f"UPDATE {change}")
+    store = await open_store(store_url)
+    try:
+        assert await database.execute(store_url, counts) == counted
+        assert [(await verify(store, one, limit=10)).breaks for one in (workspace, other)] == [[], []]
+    finally:
+        await store.close()

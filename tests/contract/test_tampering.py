@@ -1,67 +1,549 @@
-"""What is changed behind the store's back is found by recomputing the ledger."""
+"""What is changed behind the store's back is found: every column, change, insertion and removal, on both stores.
+
+docs/design/ledger.md says in a table what each of them shows; the cases below are its rows.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import pytest
 
+from headgate_server.access import admin
 from headgate_server.core import ledger
-from headgate_server.core.ledger import Checker
-from headgate_server.core.model import EventQuery
+from headgate_server.core.ledger import BreakType
+from headgate_server.core.model import EventQuery, Head, Mismatch, StoredEvent, Workspace
+from headgate_server.reading.verify import verify
 from headgate_server.store import Store
+from headgate_server.store.opening import open_store
+from headgate_server.store.schema import events as events_table
+from headgate_server.store.schema import heads as heads_table
 from tests.support import database
 from tests.support.drafts import append, draft
 
+CONTENT, HASH, CHAIN, HEAD = (
+    BreakType.CONTENT_MISMATCH,
+    BreakType.HASH_MISMATCH,
+    BreakType.CHAIN_BREAK,
+    BreakType.HEAD_MISMATCH,
+)
+COUNT = 6
+YEAR = 365 * 86_400 * 1_000_000
 
-async def _check(store: Store, workspace: int) -> list[tuple[int, str]]:
-    checker = Checker(ledger.genesis("acme"))
-    checker.add((await store.events(EventQuery(workspace_id=workspace, limit=100))).events)
-    checker.expect_head(await store.head(workspace))
-    return [(found.sequence, found.type) for found in checker.breaks]
+Found = set[tuple[int, str]]
+
+
+class Tampered(NamedTuple):
+    """A ledger of six sound events, its tables' copies, and a connection that changes them."""
+
+    store: Store
+    url: str
+    workspace: Workspace
+    events: Sequence[StoredEvent]
+    head: Head
+    run: Callable[[str], Awaitable[None]]
+
+    async def change(self, *statements: str) -> None:
+        for statement in statements:
+            await self.run(statement)
+
+    async def restore(self) -> None:
+        for table in ("events", "heads", "workspaces"):
+            await self.change(f"DELETE FROM {table}", f"INSERT INTO {table} SELECT * FROM saved_{table}")
+
+    async def found(self, limit: int = 100, **options: object) -> Found:
+        """Return (sequence, type) of each break, page after page."""
+        breaks: Found = set()
+        after = None
+        while True:
+            page = await verify(self.store, self.workspace, limit=limit, after=after, **options)  # type: ignore[arg-type]
+            breaks |= {(one.sequence, one.type) for one in page.breaks}
+            after = page.resume
+            if after is None:
+                return breaks
+
+    def sql(self, value: bytes) -> str:
+        return database.literal(self.url, value)
+
+    def sql_id(self, value: bytes) -> str:
+        return database.id_literal(self.url, value)
+
+    def insertion(self, like: StoredEvent, event_id: bytes, sequence: int) -> str:
+        """Return the statement that inserts a copy of an event under another id and sequence."""
+        copied = ", ".join(
+            {"id": self.sql_id(event_id), "sequence": str(sequence), "dedupe": "NULL"}.get(column.name, column.name)
+            for column in events_table.columns
+        )
+        return f"INSERT INTO events SELECT {copied} FROM events WHERE id = {self.sql_id(like.id)}"
 
 
 @pytest.fixture
-async def filled(store: Store, workspace: int) -> int:
-    """Return a workspace with five events."""
-    await append(store, workspace, *(draft(f"k{n}", {"n": n}, occurred_at=n) for n in range(1, 6)))
-    assert await _check(store, workspace) == []
-    return workspace
+async def tampered(store: Store, store_url: str, workspace: int) -> AsyncIterator[Tampered]:
+    """Return a workspace with six events, every other one with a key, and copies of its tables."""
+    drafts = [draft(f"k{n}" if n % 2 else None, {"n": n}, subject=f"s{n}", occurred_at=n) for n in range(1, COUNT + 1)]
+    for one in drafts:
+        await append(store, workspace, one)
+    events = (await store.events(EventQuery(workspace_id=workspace, limit=100))).events
+    async with database.connected(store_url) as run:
+        for table in ("events", "heads", "workspaces"):
+            await run(f"CREATE TABLE saved_{table} AS SELECT * FROM {table}")
+        yield Tampered(store, store_url, Workspace(workspace, "acme"), events, await store.head(workspace), run)
 
 
-@pytest.mark.parametrize(
-    ("change", "breaks"),
-    [
-        ("type = 'other'", [(3, "content_mismatch")]),
-        ("source = 'other'", [(3, "content_mismatch")]),
-        ("subject = 'other'", [(3, "content_mismatch")]),
-        ("occurred_at = 4", [(3, "content_mismatch")]),
-        ("data = NULL", [(3, "content_mismatch")]),
-        ("receiver = 'vendor'", [(3, "hash_mismatch")]),
-        ("key = 'other'", [(3, "hash_mismatch")]),
-        ("scope = 'other'", [(3, "hash_mismatch")]),
-        ("created_at = created_at + 1", [(3, "hash_mismatch")]),
-    ],
-)
-async def test_changed_content_and_metadata(
-    store: Store, store_url: str, filled: int, change: str, breaks: list[tuple[int, str]]
-) -> None:
-    await database.execute(store_url, f"UPDATE events SET {change} WHERE sequence = 3")
-    assert await _check(store, filled) == breaks
+async def check(tampered: Tampered, what: str, wanted: Found, *, in_a_range: bool = True) -> None:
+    """Check that a verification says what a whole one says, `wanted`, with an expected head, in pages, and (if it shows
+    there) bounded to a range with all of the events.
+    """
+    first, last = tampered.events[0].created_at, tampered.events[-1].created_at
+    with_head = await tampered.found(expected=tampered.head)
+    assert with_head - {(COUNT, HEAD)} == wanted - {(COUNT, HEAD)}, what
+    assert await tampered.found(limit=4) == wanted, what
+    bounded = await tampered.found(created_from=first - 10 * YEAR, created_to=last + 2 * YEAR)
+    assert bounded == ({each for each in wanted if each[1] != HEAD} if in_a_range else set()), what
 
 
-async def test_a_removed_event(store: Store, store_url: str, filled: int) -> None:
-    await database.execute(store_url, "DELETE FROM events WHERE sequence = 3")
-    assert await _check(store, filled) == [(4, "chain_break"), (4, "hash_mismatch")]
+def _changes(tampered: Tampered) -> dict[str, list[tuple[str, str]]]:
+    """Return for each column of `events` what it is changed to, and the break at its event."""
+
+    def each(kind: str, *values: str) -> list[tuple[str, str]]:
+        return [(value, kind) for value in values]
+
+    some = tampered.sql
+    return {
+        "created_at": each(HASH, "created_at + 1", "created_at - 1", f"created_at + {YEAR}", "0", "-1"),
+        "receiver": each(HASH, "'vendor'", "''", "receiver || ' '"),
+        "type": each(CONTENT, "'other'", "''", "type || ' '"),
+        "source": each(CONTENT, "'other'", "''"),
+        "subject": each(CONTENT, "'other'", "''"),
+        "occurred_at": each(CONTENT, "occurred_at + 1", "0", "NULL"),
+        "data": each(CONTENT, "NULL", some(b"{}"), some(b'{"n":99}'), some(b'{"n": 3}'), some(b""), some(b"\xff")),
+        "scope": each(HASH, "'other'", "''"),
+        "key": each(HASH, "'other'", "''"),
+        "dedupe": each(HASH, some(bytes(16)), some(b""), some(bytes(15)), some(bytes(17))),
+        "salt": each(CONTENT, some(bytes(16)), some(b""), some(bytes(15)), some(bytes(17))),
+        "commitment": each(CONTENT, some(bytes(32)), some(b""), some(bytes(31)), some(bytes(33))),
+        "event_hash": each(HASH, some(bytes(32)), some(b""), some(bytes(31)), some(bytes(33))),
+    }
 
 
-async def test_a_truncated_ledger(store: Store, store_url: str, filled: int) -> None:
-    await database.execute(store_url, "DELETE FROM events WHERE sequence > 3")
-    assert await _check(store, filled) == [(5, "head_mismatch")]
+@pytest.mark.parametrize("place", [3, COUNT])
+async def test_every_changed_column(tampered: Tampered, place: int) -> None:
+    changes = _changes(tampered)
+    assert changes.keys() | {"workspace_id", "id", "sequence"} == {column.name for column in events_table.columns}
+    for column, values in changes.items():
+        for number, (value, kind) in enumerate(values):
+            what = f"UPDATE events SET {column} = {value} WHERE sequence = {place}"
+            await tampered.change(what)
+            found = await tampered.found()
+            assert (place, kind) in found, what
+            # The one changed cell breaks its own event, what is sealed of it, and what hangs on it: nothing else.
+            assert found <= {(place, CONTENT), (place, HASH), (place + 1, HASH), (COUNT, HEAD)}, what
+            if number == 0:
+                await check(tampered, what, found)
+            await tampered.restore()
+    assert await tampered.found() == set()
 
 
-async def test_reordered_events(store: Store, store_url: str, filled: int) -> None:
-    events = (await store.events(EventQuery(workspace_id=filled, limit=100))).events
-    second, fourth = (database.id_literal(store_url, events[index].id) for index in (1, 3))
-    spare = database.id_literal(store_url, bytes(16))
+async def test_an_empty_column_of_an_identity(tampered: Tampered) -> None:
+    """A keyed event that lets go of its identity, or of a part of its name, without another that takes it over."""
+    for column in ("scope", "key", "dedupe"):
+        await tampered.change(f"UPDATE events SET {column} = NULL WHERE sequence = 3")
+        await check(tampered, column, {(3, HASH)})
+        await tampered.restore()
+    await tampered.change("UPDATE events SET scope = 'test' WHERE sequence = 2")
+    await check(tampered, "a scope without a key", {(2, HASH)})
+
+
+async def test_a_replaced_event_lets_go_of_its_identity(store: Store, tampered: Tampered) -> None:
+    workspace = tampered.workspace.id
+    for n in (1, 2, 3):
+        await append(store, workspace, draft("k3", {"n": n * 100}, subject="s3", on_mismatch=Mismatch.REPLACE))
+    assert await tampered.found() == await tampered.found(limit=1) == set()
+    # The last of them lets go too: nobody holds the identity.
+    await tampered.change("UPDATE events SET dedupe = NULL WHERE sequence = 9")
+    assert await tampered.found() == {(9, HASH)}
+
+
+async def test_another_sequence(tampered: Tampered) -> None:
+    for place in (1, 3, COUNT):
+        for value in ("0", "-1", "sequence + 1", "sequence - 1", "500", str(2**63 - 1)):
+            what = f"UPDATE events SET sequence = {value} WHERE sequence = {place}"
+            await tampered.change(what)
+            found = await tampered.found()
+            assert {kind for _, kind in found} >= {CHAIN, HASH}, what
+            await check(tampered, what, found)
+            await tampered.restore()
+
+
+async def test_another_id(tampered: Tampered) -> None:
+    """An id that sorts as before, one at another place of the ledger, and one of another time at the same place."""
+    old = tampered.events[2]
+    for name, new in (
+        ("other random bits", old.id[:9] + bytes(7)),
+        ("before all", ledger.event_id(old.created_at - YEAR, bytes(8))),
+        ("zeros", bytes(16)),
+        ("behind all", ledger.event_id(old.created_at + YEAR, bytes(8))),
+        ("ones", b"\xff" * 16),
+    ):
+        await tampered.change(f"UPDATE events SET id = {tampered.sql_id(new)} WHERE sequence = 3")
+        found = await tampered.found()
+        assert (3, HASH) in found, name
+        assert await tampered.found(expected=tampered.head) >= found, name
+        assert await tampered.found(limit=1) == await tampered.found(limit=4) == found, name
+        await tampered.restore()
+
+
+async def test_an_id_whose_time_is_not_created_at(tampered: Tampered) -> None:
+    """All hashes are computed anew, so only the id's own time tells: what comes next would sort before it."""
+    last = tampered.events[-1]
+    event_id = ledger.event_id(last.created_at + YEAR, bytes(8))
+    identity = b"" if last.key is None else ledger.identity(last.receiver, last.scope or "", last.key)
+    sealed = ledger.event_hash(
+        tampered.events[-2].event_hash, COUNT, last.created_at, event_id, identity, last.commitment, last.receiver
+    )
+    await tampered.change(
+        f"UPDATE events SET id = {tampered.sql_id(event_id)}, event_hash = {tampered.sql(sealed)}"
+        f" WHERE sequence = {COUNT}",
+        f"UPDATE heads SET hash = {tampered.sql(sealed)}",
+    )
+    assert await tampered.found() == {(COUNT, HASH)}
+
+
+async def test_an_event_of_another_workspace(store: Store, tampered: Tampered) -> None:
+    other = await store.create_workspace("other")
+    for place in (1, 3, COUNT):
+        await tampered.change(f"UPDATE events SET workspace_id = {other.id} WHERE sequence = {place}")
+        found = await tampered.found()
+        assert found, place
+        # In a range that it is not the last of, its absence shows at the next one; at the end the head tells.
+        await check(tampered, str(place), found, in_a_range=place != COUNT)
+        page = await verify(store, other, limit=100)
+        assert {one.type for one in page.breaks} >= {HASH, HEAD}
+        await tampered.change(f"UPDATE events SET workspace_id = {tampered.workspace.id} WHERE sequence = {place}")
+        assert await tampered.found() == set()
+
+
+_SEQUENCES = (-1, 0, 1, 3, 5, COUNT, COUNT + 1, 30, 500)
+
+
+@pytest.mark.parametrize("where", ["before", "within", "behind", "far behind", "at the end of time"])
+async def test_an_inserted_event(tampered: Tampered, where: str) -> None:
+    """A copy of an event, with an id before, between and behind the others: whatever its sequence claims to be."""
+    first, last = tampered.events[0].created_at, tampered.events[-1].created_at
+    event_id = {
+        "before": ledger.event_id(first - 1, bytes(8)),
+        "within": tampered.events[2].id[:9] + b"\xff" * 7,
+        "behind": ledger.event_id(last + 1, bytes(8)),
+        "far behind": ledger.event_id(last + YEAR, bytes(8)),
+        "at the end of time": b"\xff" * 16,
+    }[where]
+    for number, sequence in enumerate(_SEQUENCES):
+        for like in (tampered.events[0], tampered.events[-1]):
+            what = f"{where}, {sequence}, as {like.sequence}"
+            await tampered.change(tampered.insertion(like, event_id, sequence))
+            found = await tampered.found()
+            assert (sequence, HASH) in found, what
+            if where.endswith(("behind", "time")) and not sequence == like.sequence == COUNT:
+                assert any(kind == HEAD for _, kind in found), what
+            if number % 4 == 0:
+                await check(tampered, what, found, in_a_range=where != "at the end of time")
+            await tampered.restore()
+
+
+async def test_five_hundred_inserted_events(tampered: Tampered) -> None:
+    last = tampered.events[-1]
+    await tampered.change(
+        *(
+            tampered.insertion(last, ledger.event_id(last.created_at + n + 1, bytes(8)), n % (COUNT + 1))
+            for n in range(500)
+        )
+    )
+    page = await verify(tampered.store, tampered.workspace, limit=10_000, expected=tampered.head)
+    assert page.events_checked == COUNT + 500
+    assert len({one.event_id for one in page.breaks}) >= 400
+    assert {one.type for one in page.breaks} >= {CHAIN, HASH}
+
+
+async def test_removed_events(tampered: Tampered) -> None:
+    for which, wanted in (
+        ("= 1", {(2, CHAIN), (2, HASH)}),
+        ("= 3", {(4, CHAIN), (4, HASH)}),
+        ("IN (3, 4)", {(5, CHAIN), (5, HASH)}),
+        (f"= {COUNT}", {(COUNT, HEAD)}),
+        ("> 3", {(COUNT, HEAD)}),
+        ("> 0", {(COUNT, HEAD)}),
+    ):
+        await tampered.change(f"DELETE FROM events WHERE sequence {which}")
+        assert await tampered.found() == wanted, which
+        assert await tampered.found(limit=1) == wanted, which
+        assert await tampered.found(expected=tampered.head) == wanted, which
+        await tampered.restore()
+
+
+async def test_a_removed_event_that_the_expected_head_names(tampered: Tampered) -> None:
+    third = Head(3, tampered.events[2].event_hash, 0)
+    await tampered.change("DELETE FROM events WHERE sequence = 3")
+    # The run passes its place without it; the break is named at the event that stands where it should.
+    assert await tampered.found(expected=third) >= {(4, CHAIN), (4, HASH), (COUNT, HEAD)}
+
+
+async def test_a_truncated_ledger_whose_head_was_moved(tampered: Tampered) -> None:
+    """Nothing within the ledger tells, once the head is that of the last event left; a head from before does."""
+    fourth = tampered.events[3]
+    await tampered.change(
+        "DELETE FROM events WHERE sequence > 4",
+        f"UPDATE heads SET sequence = 4, hash = {tampered.sql(fourth.event_hash)},"
+        f" created_at = {fourth.created_at}, month_events = 4",
+    )
+    assert await tampered.found() == set()
+    assert await tampered.found(expected=tampered.head) == await tampered.found(limit=1, expected=tampered.head)
+    assert await tampered.found(expected=tampered.head) == {(COUNT, HEAD)}
+
+
+async def test_reordered_events(tampered: Tampered) -> None:
+    second, fourth = (tampered.sql_id(tampered.events[index].id) for index in (1, 3))
+    spare = tampered.sql_id(bytes(16))
     for old, new in ((second, spare), (fourth, second), (spare, fourth)):
-        await database.execute(store_url, f"UPDATE events SET id = {new} WHERE id = {old}")
-    found = await _check(store, filled)
-    assert {sequence for sequence, kind in found if kind == "chain_break"} >= {4, 2}
-    assert {sequence for sequence, kind in found if kind == "hash_mismatch"} >= {4, 2}
+        await tampered.change(f"UPDATE events SET id = {new} WHERE id = {old}")
+    found = await tampered.found()
+    assert found >= {(2, CHAIN), (2, HASH), (4, CHAIN), (4, HASH)}
+    await check(tampered, "reordered", found)
+
+
+def _head_changes(tampered: Tampered) -> dict[str, Iterable[str]]:
+    some = tampered.sql
+    return {
+        "workspace_id": (str(tampered.workspace.id + 77),),
+        "sequence": ("0", "-1", "5", "7", "500"),
+        "hash": (some(bytes(32)), some(b""), some(bytes(31)), some(tampered.events[2].event_hash)),
+        "created_at": ("0", "-1", "created_at + 1", "created_at - 1", f"created_at + {YEAR}"),
+        "month": ("0", "month + 1", "month - 1", "month + 100", "-1"),
+        "month_events": ("0", "month_events + 1", "month_events - 1", "-1", "1000000"),
+    }
+
+
+async def test_every_column_of_the_head(tampered: Tampered) -> None:
+    changes = _head_changes(tampered)
+    # The quota is a setting: whoever may set it may set it so.
+    assert changes.keys() | {"quota"} == {column.name for column in heads_table.columns}
+    for column, values in changes.items():
+        for value in values:
+            what = f"UPDATE heads SET {column} = {value}"
+            await tampered.change(what)
+            found = await tampered.found()
+            assert {kind for _, kind in found} == {HEAD}, what
+            assert await tampered.found(limit=4) == found, what
+            await tampered.restore()
+    await tampered.change("UPDATE heads SET quota = 1")
+    await check(tampered, "the quota", set())
+
+
+async def test_a_head_of_an_empty_ledger(store: Store, store_url: str) -> None:
+    empty = await store.create_workspace("empty")
+    assert (await verify(store, empty, limit=10)).breaks == []
+    for column in ("created_at", "month", "month_events", "sequence"):
+        await database.execute(store_url, f"UPDATE heads SET {column} = 5")
+        (found,) = (await verify(store, empty, limit=10)).breaks
+        assert found.type == HEAD
+        assert column == "sequence" or (found.expected, found.actual) == (f"{column}: 0", f"{column}: 5")
+        await database.execute(store_url, f"UPDATE heads SET {column} = 0")
+
+
+async def test_a_head_removed(tampered: Tampered) -> None:
+    await tampered.change("DELETE FROM heads")
+    await check(tampered, "no head", {(COUNT, HEAD)})
+
+
+async def _reports(store: Store) -> dict[str, Found]:
+    return {
+        report.workspace.name: {(one.sequence, one.type) for one in report.breaks}
+        async for report in admin.verify_ledgers(store, None)
+    }
+
+
+async def test_the_workspaces_row(tampered: Tampered) -> None:
+    """The name is what the genesis binds; the id leads to the rows. A ledger that no workspace names is checked too."""
+    store, workspace = tampered.store, tampered.workspace
+    assert await _reports(store) == {"acme": set()}
+    await tampered.change("UPDATE workspaces SET name = 'other'")
+    assert await _reports(store) == {"other": {(1, HASH)}}
+    await tampered.change(f"UPDATE workspaces SET name = 'acme', id = {workspace.id + 1}")
+    reports = await _reports(store)
+    assert reports.pop("acme") == {(0, HEAD)}
+    ((name, breaks),) = reports.items()
+    assert str(workspace.id) in name
+    assert breaks >= {(0, HEAD), (1, HASH)}
+    await tampered.change("DELETE FROM workspaces", "DELETE FROM heads")
+    assert [breaks >= {(0, HEAD), (1, HASH), (COUNT, HEAD)} for breaks in (await _reports(store)).values()] == [True]
+    await tampered.change("DELETE FROM events")
+    assert await _reports(store) == {}
+
+
+async def test_a_workspace_without_a_ledger(tampered: Tampered) -> None:
+    await tampered.change(
+        f"INSERT INTO workspaces (id, name, created_at) VALUES ({tampered.workspace.id + 1}, 'forged', 0)"
+    )
+    assert await _reports(tampered.store) == {"acme": set(), "forged": {(0, HEAD)}}
+
+
+async def test_columns_that_no_proof_rests_on(tampered: Tampered) -> None:
+    await tampered.change("UPDATE workspaces SET created_at = 0, rates = '{\"scrip\": null}'")
+    assert await _reports(tampered.store) == {"acme": set()}
+    await check(tampered, "settings", set())
+
+
+async def test_null_where_there_is_none(tampered: Tampered) -> None:
+    """Whoever can change rows can mostly change the tables too."""
+    columns = [column.name for column in events_table.columns if not column.nullable and not column.primary_key]
+    await _allow_null(tampered, "events", columns)
+    wanted = {"sequence": CHAIN, "created_at": HASH, "receiver": HASH, "event_hash": HASH}
+    for column in columns:
+        for place in (1, 3, COUNT):
+            await tampered.change(f"UPDATE events SET {column} = NULL WHERE sequence = {place}")
+            found = await tampered.found()
+            assert (place, wanted.get(column, CONTENT)) in found, column
+            await tampered.restore()
+    columns = ["sequence", "hash", "created_at", "month", "month_events"]
+    await _allow_null(tampered, "heads", columns)
+    for column in columns:
+        await tampered.change(f"UPDATE heads SET {column} = NULL")
+        await check(tampered, column, {(COUNT, HEAD)})
+        await tampered.restore()
+
+
+async def _allow_null(tampered: Tampered, table: str, columns: Sequence[str]) -> None:
+    if tampered.url.startswith("sqlite"):
+        await tampered.change(
+            "PRAGMA writable_schema = ON",
+            f"UPDATE sqlite_schema SET sql = replace(sql, ' NOT NULL', '') WHERE name = '{table}'",
+            "PRAGMA writable_schema = RESET",
+        )
+        return
+    for column in columns:
+        await tampered.change(f"ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL")
+
+
+_CELLS = ("'abc'", "x'ff'", "x''", "7", "1.5", "CAST(x'ff' AS TEXT)", "x'0001020304050607'")
+"""Values of every type that SQLite keeps in a column, whatever the column's: a text that is no UTF-8 among them."""
+
+
+@pytest.mark.parametrize("place", [1, COUNT])
+async def test_a_cell_of_another_type(sqlite_store: Tampered, place: int) -> None:
+    kinds = {"sequence": CHAIN} | dict.fromkeys(
+        ("type", "source", "subject", "occurred_at", "data", "salt", "commitment"), CONTENT
+    )
+    columns = [column.name for column in events_table.columns if not column.primary_key]
+    for column in columns:
+        for value in _CELLS:
+            what = f"UPDATE events SET {column} = {value} WHERE sequence = {place}"
+            await sqlite_store.change(what, "UPDATE events SET type = 'changed' WHERE sequence = 2")
+            found = await sqlite_store.found()
+            assert (place, kinds.get(column, HASH)) in found or column == "sequence", what
+            assert {kind for sequence, kind in found if sequence != 2}, what
+            # The other break, of an event that was changed as well, shows beside it.
+            assert (2, CONTENT) in found, what
+            await sqlite_store.restore()
+
+
+async def test_an_id_of_another_type_or_length(sqlite_store: Tampered) -> None:
+    for value in (*_CELLS, "NULL", "id || x'00'", "substr(id, 1, 15)", "CAST(id AS TEXT)"):
+        if value == "NULL":
+            await _allow_null(sqlite_store, "events", ["id"])
+        for place in (1, 3, COUNT):
+            what = f"UPDATE events SET id = {value} WHERE sequence = {place}"
+            await sqlite_store.change(what)
+            found = await sqlite_store.found()
+            assert (place, HASH) in found, what
+            assert await sqlite_store.found(limit=1) == await sqlite_store.found(limit=4) == found, what
+            assert await sqlite_store.found(expected=sqlite_store.head) >= found, what
+            await sqlite_store.restore()
+
+
+async def test_many_ids_of_another_type(sqlite_store: Tampered) -> None:
+    """A page ends only at an id that a token can hold: rows with another are checked with the page they stand in."""
+    await sqlite_store.change(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000)"
+        " INSERT INTO events SELECT workspace_id, 'forged' || i, 7000 + i, created_at, receiver, type, source, subject,"
+        " occurred_at, data, NULL, NULL, NULL, salt, commitment, event_hash FROM events JOIN n WHERE sequence = 2"
+    )
+    page = await verify(sqlite_store.store, sqlite_store.workspace, limit=2)
+    assert page.events_checked > 3000
+    assert page.resume is not None
+    assert len(page.breaks) == ledger.MAX_BREAKS
+
+
+async def test_a_head_and_a_workspace_of_another_type(sqlite_store: Tampered) -> None:
+    for column in ("sequence", "hash", "created_at", "month", "month_events"):
+        for value in _CELLS:
+            await sqlite_store.change(f"UPDATE heads SET {column} = {value}")
+            assert {kind for _, kind in await sqlite_store.found()} == {HEAD}, (column, value)
+            await sqlite_store.restore()
+    for value in ("x'ff'", "CAST(x'ff' AS TEXT)", "'other'"):
+        await sqlite_store.change(f"UPDATE workspaces SET name = {value}, rates = 'no JSON'")
+        ((_, breaks),) = (await _reports(sqlite_store.store)).items()
+        assert breaks >= {(1, HASH)}, value
+        await sqlite_store.restore()
+
+
+@pytest.fixture
+async def sqlite_store(tampered: Tampered) -> Tampered:
+    """Return the tampered store on SQLite, whose columns take values of every type."""
+    if not tampered.url.startswith("sqlite"):
+        pytest.skip("PostgreSQL's columns take values of their own type alone")
+    return tampered
+
+
+async def test_a_range_sees_what_is_in_it(tampered: Tampered) -> None:
+    events = tampered.events
+    await tampered.change(
+        tampered.insertion(events[0], ledger.event_id(events[0].created_at - YEAR, bytes(8)), 0),
+        tampered.insertion(events[-1], ledger.event_id(events[-1].created_at + YEAR, bytes(8)), 1),
+    )
+    inner = {"created_from": events[1].created_at, "created_to": events[-1].created_at}
+    assert await tampered.found(**inner) == set()
+    assert await tampered.found(created_to=events[-1].created_at) >= {(0, CHAIN), (0, HASH)}
+    # Without an end a range goes on to where the ids end, behind the head.
+    assert await tampered.found(created_from=events[1].created_at) >= {(1, CHAIN), (1, HASH), (COUNT, HEAD)}
+
+
+async def test_random_changes_are_found(tampered: Tampered) -> None:
+    """Several cells at once, of several rows."""
+    changes = _changes(tampered)
+    chance = random.Random(1)
+    for _ in range(8):
+        places = chance.sample(range(1, COUNT + 1), 3)
+        for place in places:
+            column = chance.choice(list(changes))
+            value, _ = chance.choice(changes[column])
+            await tampered.change(f"UPDATE events SET {column} = {value} WHERE sequence = {place}")
+        found = await tampered.found()
+        assert {place for place, _ in found} >= set(places), places
+        await tampered.restore()
+
+
+async def test_beside_writers_nothing_breaks(store: Store, store_url: str, tampered: Tampered) -> None:
+    """A check reads where the ledger ends once, with its head: what is appended meanwhile is no break."""
+    workspace = tampered.workspace.id
+    others = [store] if store_url.startswith("sqlite") else [store, await open_store(store_url)]
+    checked = 0
+
+    async def write(number: int, to: Store) -> None:
+        for n in range(25):
+            one = draft(f"w{number}" if n % 2 else None, {"n": n}, subject=str(n), on_mismatch=Mismatch.REPLACE)
+            await append(to, workspace, one, draft())
+
+    writers = [asyncio.ensure_future(write(number, others[number % len(others)])) for number in range(4)]
+    try:
+        while not all(writer.done() for writer in writers):
+            kept = await store.head(workspace)
+            assert await tampered.found(limit=30) == set()
+            assert await tampered.found(expected=kept) == set()
+            assert await tampered.found(created_from=tampered.events[3].created_at) == set()
+            checked += 1
+    finally:
+        await asyncio.gather(*writers)
+        for other in others[1:]:
+            await other.close()
+    assert checked
+    assert await tampered.found(expected=await store.head(workspace)) == set()

@@ -11,7 +11,9 @@ from click.testing import CliRunner
 
 from headgate_server.cli import commands as cli
 from headgate_server.core.model import Scope
+from headgate_server.store.opening import open_store
 from tests.support import database
+from tests.support.drafts import append, draft
 from tests.support.edge import Edge, failure, statuses
 from tests.support.service import ServerProcess, make_key
 from tests.support.up import headgate
@@ -91,6 +93,25 @@ def test_a_ledger_that_was_tampered_with(any_edge: Edge) -> None:
     assert "content_mismatch at sequence 2" in said
     asyncio.run(database.execute(any_edge.url, f"UPDATE events SET type = 't' WHERE id = {second}"))
     assert _run(*command) == f"{workspace}: 3 events, sound\n"
+
+
+async def test_a_ledger_with_cells_of_other_types(sqlite_url: str) -> None:
+    """Each is a break and none ends the check: not of its own ledger, and not of those after it."""
+    store = await open_store(sqlite_url)
+    for name in ("acme", "beta"):
+        workspace = (await store.create_workspace(name)).id
+        await append(store, workspace, draft("a"), draft("b"), draft("c"))
+    await store.close()
+    await database.execute(sqlite_url, "UPDATE events SET salt = 'abc', receiver = x'ff' WHERE sequence = 2")
+    await database.execute(sqlite_url, "UPDATE workspaces SET rates = 'no JSON'")
+    said = await asyncio.to_thread(headgate, "ledger", "verify", "--store", sqlite_url)
+    assert said.returncode == 1
+    assert said.stderr == ""
+    assert re.findall(r"^\S+: 3 events, 2 breaks$", said.stdout, re.MULTILINE) == [
+        "acme: 3 events, 2 breaks",
+        "beta: 3 events, 2 breaks",
+    ]
+    assert said.stdout.count("expected salt: 16 bytes, found salt: text of 3 characters") == 2
 
 
 def test_a_ledger_that_is_not_there(tmp_path: Path) -> None:

@@ -169,7 +169,8 @@ async def test_a_rewritten_ledger_needs_a_head_kept_elsewhere(
     fourth = database.literal(store_url, bytes.fromhex(stored[3].event_hash))
     await database.execute(store_url, "DELETE FROM events WHERE sequence > 4")
     moved = stored[3].created_at.ToMicroseconds()
-    await database.execute(store_url, f"UPDATE heads SET sequence = 4, hash = {fourth}, created_at = {moved}")
+    back = f"UPDATE heads SET sequence = 4, hash = {fourth}, created_at = {moved}, month_events = 4"
+    await database.execute(store_url, back)
     assert (await _verify(filled)).valid
     kept = await _verify(filled, expected_sequence=6, expected_hash=stored[5].event_hash)
     assert _breaks(kept) == [(6, "head_mismatch")]
@@ -230,9 +231,52 @@ async def test_events_beyond_the_head(filled: Caller, store_url: str, stored: Se
     moved = stored[3].created_at.ToMicroseconds()
     await database.execute(store_url, f"UPDATE heads SET sequence = 4, hash = {fourth}, created_at = {moved}")
     found = await _verify(filled)
-    assert (found.events_checked, _breaks(found)) == (4, [(6, "head_mismatch")])
+    assert (found.events_checked, _breaks(found)) == (6, [(6, "head_mismatch")])
     (beyond,) = found.breaks
     assert (beyond.expected_hash, beyond.actual_hash) == (stored[3].event_hash, stored[5].event_hash)
+
+
+@pytest.mark.parametrize("sequence", [0, 1, 5, 6, 30])
+async def test_a_forged_event_behind_the_newest(
+    filled: Caller, store_url: str, stored: Sequence[StoredEvent], sequence: int
+) -> None:
+    """The end is where the ids end, whatever the other columns claim; `expected_head` and lists change nothing."""
+    forged = database.id_literal(store_url, b"\xff" * 16)
+    copied = f"workspace_id, {forged}, {sequence}, created_at, receiver, type, source, subject, occurred_at, data"
+    await database.execute(
+        store_url,
+        f"INSERT INTO events SELECT {copied}, scope, key, NULL, salt, commitment, event_hash"
+        " FROM events WHERE sequence = 2",
+    )
+    assert len(await filled.all_events()) == 7
+    kept = {"expected_sequence": 6, "expected_hash": stored[5].event_hash}
+    for found in (await _verify(filled), await _verify(filled, **kept)):
+        assert found.events_checked == 7
+        assert set(_breaks(found)) == {
+            (sequence, "chain_break"),
+            (sequence, "hash_mismatch"),
+            (max(sequence, 6), "head_mismatch"),
+        }
+
+
+@on_sqlite
+async def test_a_cell_of_another_type_is_a_break(filled: Caller, store_url: str) -> None:
+    """It is named, with what it is and not its value, and does not hide the others."""
+    await database.execute(store_url, "UPDATE events SET salt = 'abc' WHERE sequence = 2")
+    await database.execute(store_url, "UPDATE events SET receiver = x'ff', sequence = 'x' WHERE sequence = 3")
+    await database.execute(store_url, "UPDATE events SET type = 'x' WHERE sequence = 5")
+    found = await _verify(filled)
+    assert _breaks(found) == [
+        (2, "content_mismatch"),
+        (3, "chain_break"),
+        (3, "hash_mismatch"),
+        (5, "content_mismatch"),
+    ]
+    assert [(one.expected_hash, one.actual_hash) for one in found.breaks[:3]] == [
+        ("salt: 16 bytes", "salt: text of 3 characters"),
+        ("sequence: integer", "sequence: text of 1 characters"),
+        ("receiver: text", "receiver: 1 bytes"),
+    ]
 
 
 @on_sqlite

@@ -1,7 +1,7 @@
 """Reaches into a store's database behind the store's back: to tamper with it, and to hold its locks."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,6 +12,27 @@ from pysqlite3 import dbapi2 as sqlite
 def sqlite_path(url: str) -> str:
     """Return the path of an SQLite store's URL."""
     return url.removeprefix("sqlite:///")
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Callable[[str], Awaitable[None]]]:
+    """Yield what executes one statement of plain SQL, on one connection for all of them."""
+    if url.startswith("sqlite"):
+        connection = sqlite.connect(sqlite_path(url), isolation_level=None)
+
+        async def run(statement: str) -> None:
+            connection.execute(statement)
+
+        try:
+            yield run
+        finally:
+            connection.close()
+        return
+    postgres = await asyncpg.connect(url)
+    try:
+        yield postgres.execute
+    finally:
+        await postgres.close()
 
 
 async def execute(url: str, statement: str) -> list[tuple[Any, ...]]:

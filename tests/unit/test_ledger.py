@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from headgate_server.core import canonical, ledger, timestamps
 from headgate_server.core.ledger import MAX_BREAKS, Checker
-from headgate_server.core.model import Head, StoredEvent
+from headgate_server.core.model import Head, StoredEvent, StoredHead
+from headgate_server.store.schema import metadata
 from tests.support.drafts import draft
 from tests.unit.linking import linked
 
@@ -284,3 +285,74 @@ def test_a_break_says_what_was_computed_and_what_stands_there(chain: tuple[list[
     checker.add([rows[0]._replace(event_hash=bytes(32))])
     (found,) = checker.breaks
     assert (found.event_id, found.expected, found.actual) == (rows[0].id, sealed.hex(), bytes(32).hex())
+
+
+def test_every_column_is_in_the_specification() -> None:
+    """docs/design/ledger.md says of every column what a change of it shows, and of every other table that none does."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "design" / "ledger.md").read_text()
+    section = page.partition("## Every column")[2].partition("\n## ")[0]
+    proven = {name: metadata.tables[name] for name in ("events", "heads", "workspaces")}
+    columns = {f"{name}.{column.name}" for name, table in proven.items() for column in table.columns}
+    assert {row.partition("`")[0] for row in section.split("\n| `")[1:]} == columns
+    for name in metadata.tables.keys() - proven.keys():
+        assert f"`{name}`" in section
+
+
+def test_a_cell_of_another_shape_is_named_without_its_value(chain: tuple[list[StoredEvent], Head]) -> None:
+    rows, head = chain
+    rows[2] = rows[2]._replace(salt="secret", sequence=None, dedupe=b"secret")
+    checker = Checker(ledger.genesis("acme"))
+    checker.add(rows)
+    checker.expect_head(head)
+    assert [found[1:] for found in checker.breaks] == [
+        (3, "chain_break", "sequence: integer", "sequence: NULL"),
+        (3, "hash_mismatch", "dedupe: 16 bytes", "dedupe: 6 bytes"),
+        (3, "content_mismatch", "salt: 16 bytes", "salt: text of 6 characters"),
+    ]
+    assert {found.event_id for found in checker.breaks} == {rows[2].id}
+
+
+def test_what_follows_a_hash_that_is_none_does_not_verify(chain: tuple[list[StoredEvent], Head]) -> None:
+    """Padded with zeros it would be 32 bytes again: the link to it must not be taken for one."""
+    rows, _ = chain
+    identity = b"" if rows[3].key is None else ledger.identity(rows[3].receiver, rows[3].scope or "", rows[3].key)
+    sealed = rows[3]
+    forged = ledger.event_hash(b"", 4, sealed.created_at, sealed.id, identity, sealed.commitment, sealed.receiver)
+    assert check([*rows[:2], rows[2]._replace(event_hash=b""), sealed._replace(event_hash=forged)]) == [
+        (3, "hash_mismatch"),
+        (4, "hash_mismatch"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("head", "wanted"),
+    [
+        ({}, None),
+        ({"sequence": 5}, "hash"),
+        ({"hash": bytes(32)}, "hash"),
+        ({"hash": "x"}, "hash"),
+        ({"created_at": 1}, "created_at"),
+        ({"created_at": 10**17}, "created_at"),
+        ({"month": 202402}, "month"),
+        ({"month": None}, "month"),
+        ({"month_events": 5}, "month_events"),
+        ({"month_events": 7.5}, "month_events"),
+    ],
+)
+def test_the_heads_row(chain: tuple[list[StoredEvent], Head], head: dict[str, Any], wanted: str | None) -> None:
+    rows, last = chain
+    checker = Checker(ledger.genesis("acme"))
+    checker.add(rows)
+    checker.expect_stored_head(StoredHead(*last, 202401, 6)._replace(**head), 0)
+    assert [found.type for found in checker.breaks] == ["head_mismatch"] * (wanted is not None)
+    if wanted is not None:
+        column = checker.breaks[0].expected.partition(":")[0]
+        assert column == (wanted if wanted != "hash" or head == {"hash": "x"} else column)
+
+
+def test_at_the_end_of_a_month_the_head_counts_the_next(chain: tuple[list[StoredEvent], Head]) -> None:
+    """As settle leaves it: the next event lies in the next month, which has none so far."""
+    end = timestamps.parse("2024-01-31T23:59:59.999999Z")[0]
+    assert ledger.counted_month(StoredHead(5, bytes(32), end, 0, 0)) == 202402
+    assert ledger.counted_month(StoredHead(5, bytes(32), end - 1, 0, 0)) == 202401
+    assert ledger.counted_month(StoredHead(0, bytes(32), 0, 0, 0)) == 0

@@ -158,6 +158,8 @@ def test_the_chain_from_its_genesis_to_its_head() -> None:
         assert event["frame"] == framed.hex()
         previous = sha256(framed).digest()
         assert event["event_hash"] == previous.hex()
+        event_id = bytes.fromhex(event["id"])
+        assert uuid7(event["created_at"], event_id[8:]) == event_id
     assert chain["head"] == {
         "sequence": len(chain["events"]),
         "hash": previous.hex(),

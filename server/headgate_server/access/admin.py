@@ -6,12 +6,13 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import EllipsisType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from headgate_server.access import auth
+from headgate_server.core import shapes
 from headgate_server.core.errors import SetupError
-from headgate_server.core.ledger import Break
-from headgate_server.core.model import ApiKey, RateLimit, Scope, Usage, Workspace
+from headgate_server.core.ledger import Break, BreakType
+from headgate_server.core.model import ApiKey, RateLimit, Scope, StoredLedger, Usage, Workspace
 from headgate_server.process.clock import Clock, system_clock
 from headgate_server.reading.verify import verify
 from headgate_server.receivers.registry import RECEIVERS
@@ -105,20 +106,37 @@ async def list_workspaces(store: Store) -> Sequence[tuple[Workspace, Usage]]:
 
 
 async def verify_ledgers(store: Store, workspace: str | None) -> AsyncIterator[LedgerReport]:
-    """Check whole ledgers, of one workspace or of all. Raises `SetupError` for a workspace that there is not."""
-    workspaces = await store.workspaces() if workspace is None else [await _workspace(store, workspace)]
-    for one in workspaces:
-        checked = 0
-        breaks: list[Break] = []
-        resume: bytes | None = None
-        while True:
-            found = await verify(store, one, limit=_VERIFY_EVENTS, after=resume)
-            checked += found.events_checked
-            breaks += found.breaks
-            resume = found.resume
-            if resume is None:
-                break
-        yield LedgerReport(one, checked, breaks)
+    """Check whole ledgers, of one workspace or of all, and then also those that have no workspace any more.
+
+    Raises `SetupError` for a workspace that there is not.
+    """
+    found = [one for one in await store.ledgers() if workspace is None or one.name == workspace]
+    if workspace is not None and not found:
+        raise SetupError(f"there is no workspace {workspace!r}")
+    for one in sorted(found, key=lambda each: (str(each.name), str(each.workspace_id))):
+        yield await _verify_ledger(store, one)
+
+
+async def _verify_ledger(store: Store, one: StoredLedger) -> LedgerReport:
+    named = _is_name(one.name)
+    workspace = Workspace(one.workspace_id, one.name if named else f"(workspace {one.workspace_id!r} without a name)")
+    checked = 0
+    breaks: list[Break] = []
+    if not named:
+        breaks.append(Break(None, 0, BreakType.HEAD_MISMATCH, "name: text", f"name: {shapes.name_of(one.name)}"))
+    resume: bytes | None = None
+    while True:
+        found = await verify(store, workspace, limit=_VERIFY_EVENTS, after=resume)
+        checked += found.events_checked
+        breaks += found.breaks
+        resume = found.resume
+        if resume is None:
+            return LedgerReport(workspace, checked, breaks)
+
+
+def _is_name(name: Any) -> bool:
+    """Whether a stored name is a text that can be shown, and not what SQLite may keep in its place."""
+    return type(name) is str and name.isprintable()
 
 
 async def _workspace(store: Store, name: str) -> Workspace:

@@ -154,6 +154,32 @@ class StoredEvent(NamedTuple):
     event_hash: bytes
 
 
+class StoredHead(NamedTuple):
+    """A row of `heads`, as stored: what a check of the ledger reads, and takes nothing of for granted."""
+
+    sequence: Any
+    hash: Any
+    created_at: Any
+    month: Any
+    """The month (UTC) in which the next microsecond after `created_at` lies, such as 202611; 0 in an empty ledger."""
+    month_events: Any
+    """The events of that month."""
+
+
+class LedgerEnd(NamedTuple):
+    """Where a ledger ends, read at one moment: its head, and the event with the highest id; None: there is none."""
+
+    head: StoredHead | None
+    newest: StoredEvent | None
+
+
+class StoredLedger(NamedTuple):
+    """A ledger as the tables name it. One without a `name` has rows, and no row in `workspaces`."""
+
+    workspace_id: Any
+    name: Any
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestKey:
     """A request's `Idempotency-Key`, within `scope` (the method, or a receiver's path) of its workspace."""
@@ -280,6 +306,18 @@ class EventQuery:
     newest_first: bool = False
     after: bytes | None = None
     """The id at which the page before ended; exclusive in the direction of the order."""
+
+
+class LedgerRange(NamedTuple):
+    """Which events of one ledger to check, in the order of their ids. None: no bound."""
+
+    workspace_id: int
+    first: bytes | None = None
+    """Inclusive."""
+    before: bytes | None = None
+    """Exclusive."""
+    last: Any = None
+    """Inclusive: the id of a stored event, whatever it is."""
 
 
 class EventPage(NamedTuple):

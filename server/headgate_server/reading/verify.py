@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from headgate_server.core import ledger
+from headgate_server.core import ledger, shapes, timestamps
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.ledger import Break, Checker
-from headgate_server.core.model import EventQuery, Head, StoredEvent, Workspace
+from headgate_server.core.model import Head, LedgerEnd, LedgerRange, StoredEvent, StoredHead, Workspace
 from headgate_server.store import Store
 
 _PAGE_EVENTS = 1_000
@@ -32,77 +32,71 @@ async def verify(
     after: bytes | None = None,
     expected: Head | None = None,
 ) -> Verification:
-    """Check at most `limit` events of the range [created_from, created_to), going on after the event `after`.
+    """Check about `limit` events of the range [created_from, created_to), going on after the event `after`.
 
-    Without `created_to` the range ends at the head as it is now, and the head is checked too. Raises
-    `InvalidRequest` if `expected` lies outside of the range, and what the store raises.
+    Without `created_to` the range ends where the ids end, and the head has to be there. What is appended meanwhile is
+    not looked at: the end is read once, with its head, as of one moment. A page may end only at an event with a whole
+    id, so rows with another id are checked beyond the limit.
+
+    Raises `InvalidRequest` if `expected` lies outside of the range, and what the store raises.
     """
-    # The newest event first and the head after it: a head that was read later holds at least that event.
-    newest = await _newest(store, workspace)
-    head = await store.head(workspace.id)
-    until = head.created_at + 1 if created_to is None else created_to
-    previous = await _link_before(store, workspace, created_from, after)
+    end = await store.ledger_end(workspace.id)
+    wanted = _range(workspace, created_from, created_to, end)
+    previous = await _link_before(store, workspace, wanted, after)
     checker = Checker(previous, expected)
     if expected is not None:
         _check_start(checker, previous, expected, resumed=after is not None)
-    while checker.checked < limit:
-        page = await store.events(
-            EventQuery(
-                workspace_id=workspace.id,
-                limit=min(_PAGE_EVENTS, limit - checker.checked),
-                created_from=created_from,
-                created_to=until,
-                after=after,
-            )
-        )
+    resume = None
+    if wanted is not None:
+        resume = await _run(store, wanted, checker, limit, after)
+    if expected is not None and expected.sequence > previous.sequence and not checker.passed_expected:
+        _check_unpassed(checker, expected, ended=resume is None, bounded=created_to is not None)
+    if resume is None and created_to is None:
+        await _check_end(store, workspace, checker, end.head)
+    return Verification(checker.checked, checker.breaks, resume)
+
+
+def _range(
+    workspace: Workspace, created_from: int | None, created_to: int | None, end: LedgerEnd
+) -> LedgerRange | None:
+    """Return the range of ids to read; None if there is nothing in it."""
+    wanted = LedgerRange(workspace.id, None if created_from is None else ledger.first_id(created_from))
+    if created_to is not None:
+        return wanted._replace(before=ledger.first_id(created_to))
+    return None if end.newest is None else wanted._replace(last=end.newest.id)
+
+
+async def _run(store: Store, wanted: LedgerRange, checker: Checker, limit: int, after: Any) -> bytes | None:
+    """Check events up to the limit or the end of the range; return the id from which to go on."""
+    while True:
+        left = limit - checker.checked
+        page = await store.ledger_page(wanted, min(_PAGE_EVENTS, left) if left > 0 else _PAGE_EVENTS, after)
         await asyncio.to_thread(checker.add, page.events)
+        if checker.released:
+            checker.holds(await store.lookup(wanted.workspace_id, sorted(checker.released)))
         after = page.resume
-        if after is None:
-            break
-    if after is None:
-        _check_end(checker, head, newest, expected, bounded=created_to is not None)
-    return Verification(checker.checked, checker.breaks, after)
+        if after is None or (checker.checked >= limit and type(after) is bytes and len(after) == 16):
+            return after
 
 
-async def _newest(store: Store, workspace: Workspace) -> Head | None:
-    """Return the link of the event with the highest id, be the head behind it or not."""
-    events = (await store.events(EventQuery(workspace_id=workspace.id, limit=1, newest_first=True))).events
-    return Head(events[0].sequence, events[0].event_hash, events[0].created_at) if events else None
-
-
-async def _link_before(store: Store, workspace: Workspace, created_from: int | None, after: bytes | None) -> Head:
+async def _link_before(store: Store, workspace: Workspace, wanted: LedgerRange | None, after: bytes | None) -> Head:
     """Return the link that the first event of the range hangs on."""
-    events: Sequence[StoredEvent] = ()
+    before: StoredEvent | None = None
     if after is not None:
-        events = await store.fetch(workspace.id, [after])
-        if not events:
+        before = await store.ledger_event(workspace.id, after)
+        if before is None:
             raise InvalidRequest(
                 "The page_token names an event that is not there.", reason="INVALID_PAGE_TOKEN", field="page_token"
             )
-    elif created_from is not None:
-        query = EventQuery(workspace_id=workspace.id, limit=1, created_to=created_from, newest_first=True)
-        events = (await store.events(query)).events
-    return (
-        Head(events[0].sequence, events[0].event_hash, events[0].created_at)
-        if events
-        else ledger.genesis(workspace.name)
+    elif wanted is not None and wanted.first is not None:
+        before = await store.ledger_event_before(workspace.id, wanted.first)
+    if before is None:
+        return ledger.genesis(workspace.name)
+    return Head(
+        before.sequence if type(before.sequence) is int else 0,
+        before.event_hash if type(before.event_hash) is bytes else b"",
+        before.created_at if type(before.created_at) is int else 0,
     )
-
-
-def _check_end(checker: Checker, head: Head, newest: Head | None, expected: Head | None, *, bounded: bool) -> None:
-    """Check what the run ended at: the head, with nothing beyond it, and the expected head if it was not passed."""
-    if expected is not None and expected.sequence > checker.last.sequence:
-        if bounded:
-            raise InvalidRequest(
-                f"The expected head {expected.sequence} lies beyond the range, which ends at {checker.last.sequence}.",
-                reason="EXPECTED_HEAD_OUT_OF_RANGE",
-                field="expected_sequence",
-            )
-        checker.expect_head(expected)
-    if not bounded:
-        checker.expect_head(head)
-        if newest is not None and newest.sequence > head.sequence:
-            checker.break_at_head(newest, head)
 
 
 def _check_start(checker: Checker, previous: Head, expected: Head, *, resumed: bool) -> None:
@@ -114,3 +108,28 @@ def _check_start(checker: Checker, previous: Head, expected: Head, *, resumed: b
             reason="EXPECTED_HEAD_OUT_OF_RANGE",
             field="expected_sequence",
         )
+
+
+def _check_unpassed(checker: Checker, expected: Head, *, ended: bool, bounded: bool) -> None:
+    """Judge an expected head that the run did not come to: it may lie further on, or stand nowhere."""
+    if ended and bounded and expected.sequence > checker.last.sequence:
+        raise InvalidRequest(
+            f"The expected head {expected.sequence} lies beyond the range, which ends at {checker.last.sequence}.",
+            reason="EXPECTED_HEAD_OUT_OF_RANGE",
+            field="expected_sequence",
+        )
+    if ended or expected.sequence < checker.last.sequence:
+        checker.expect_head(expected)
+
+
+async def _check_end(store: Store, workspace: Workspace, checker: Checker, head: StoredHead | None) -> None:
+    """Check the head's row against where the run ended, and its count against the sequences of its month."""
+    month_start = None
+    if head is not None and not shapes.misshapen_head(head) and head.sequence == checker.last.sequence:
+        month = ledger.counted_month(head)
+        before = None
+        if month:
+            first = ledger.first_id(timestamps.month_start(month))
+            before = await store.ledger_event_before(workspace.id, first)
+        month_start = 0 if before is None else before.sequence
+    checker.expect_stored_head(head, month_start if type(month_start) is int else None)

@@ -241,10 +241,10 @@ def _reply_checked(checked: Checked) -> Reply:
 
 def _break(found: Sequence[Break]) -> Json:
     """Return what was found at one event as one of the vendor's two types: a chain's break says more."""
-    hashes = next((each for each in found if each.type != "chain_break"), None)  # ours holds sequences, not hashes
+    hashes = next((each for each in found if each.names_hashes), None)
     return {
         "event_id": None if found[0].event_id is None else common.shown_id(found[0].event_id),
-        "type": "chain_break" if {each.type for each in found} & {"chain_break", "head_mismatch"} else "hash_mismatch",
+        "type": "chain_break" if any(each.type.is_of_the_chain for each in found) else "hash_mismatch",
         "expected_hash": None if hashes is None else hashes.expected,
         "actual_hash": None if hashes is None else hashes.actual,
     }

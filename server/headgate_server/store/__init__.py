@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import EllipsisType
+from typing import Any
 
 from headgate_server.core.model import (
     Admission,
@@ -11,9 +12,12 @@ from headgate_server.core.model import (
     EventPage,
     EventQuery,
     Head,
+    LedgerEnd,
+    LedgerRange,
     Link,
     RateLimit,
     StoredEvent,
+    StoredLedger,
     Submission,
     Usage,
     Workspace,
@@ -80,6 +84,30 @@ class Store(ABC):
         """Return, for each of these events, the event_hash of the one before it; for the first event the genesis
         hash.
         """
+
+    @abstractmethod
+    async def ledgers(self) -> list[StoredLedger]:
+        """Return every ledger that the tables name, those without a workspace too, with its name as stored."""
+
+    @abstractmethod
+    async def ledger_end(self, workspace_id: int) -> LedgerEnd:
+        """Return the head and the newest event as they were at one moment, every cell as it is stored."""
+
+    @abstractmethod
+    async def ledger_page(self, wanted: LedgerRange, limit: int, after: Any = None) -> EventPage:
+        """Return the events of a range that follow the id `after`, in the order of their ids, every cell as it is
+        stored.
+
+        At most `limit`, and no more than about `PAGE_BYTES` of content; `resume` is what `after` is next.
+        """
+
+    @abstractmethod
+    async def ledger_event(self, workspace_id: int, event_id: Any) -> StoredEvent | None:
+        """Return the event of this id, every cell as it is stored."""
+
+    @abstractmethod
+    async def ledger_event_before(self, workspace_id: int, first: bytes) -> StoredEvent | None:
+        """Return the last event whose id is below `first`, every cell as it is stored."""
 
     @abstractmethod
     async def usage(self, workspace_id: int) -> Usage:

@@ -4,13 +4,25 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from types import EllipsisType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
 from headgate_server.core.errors import NotFound, Unavailable
-from headgate_server.core.model import ApiKey, EventPage, EventQuery, Head, RateLimit, StoredEvent, Usage, Workspace
-from headgate_server.store import NOT_DURABLE, Store, sql
+from headgate_server.core.model import (
+    ApiKey,
+    EventPage,
+    EventQuery,
+    Head,
+    LedgerEnd,
+    LedgerRange,
+    RateLimit,
+    StoredEvent,
+    StoredLedger,
+    Usage,
+    Workspace,
+)
+from headgate_server.store import NOT_DURABLE, Store, proof, sql
 
 T = TypeVar("T")
 
@@ -73,6 +85,26 @@ class SqlStore(Store):
     async def hashes_before(self, workspace: Workspace, ids: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return, for each of these events, the event_hash of the one before it."""
         return await self._read(lambda connection: sql.hashes_before(connection, workspace, ids))
+
+    async def ledgers(self) -> list[StoredLedger]:
+        """Return every ledger that the tables name."""
+        return await self._read(proof.ledgers)
+
+    async def ledger_end(self, workspace_id: int) -> LedgerEnd:
+        """Return the head and the newest event as they were at one moment."""
+        return await self._read(lambda connection: proof.end(connection, workspace_id))
+
+    async def ledger_page(self, wanted: LedgerRange, limit: int, after: Any = None) -> EventPage:
+        """Return the events of a range that follow the id `after`."""
+        return await self._read(lambda connection: proof.page(connection, wanted, limit, after))
+
+    async def ledger_event(self, workspace_id: int, event_id: Any) -> StoredEvent | None:
+        """Return the event of this id."""
+        return await self._read(lambda connection: proof.event(connection, workspace_id, event_id))
+
+    async def ledger_event_before(self, workspace_id: int, first: bytes) -> StoredEvent | None:
+        """Return the last event whose id is below `first`."""
+        return await self._read(lambda connection: proof.before(connection, workspace_id, first))
 
     async def usage(self, workspace_id: int) -> Usage:
         """Return what the workspace may store a month, and has stored in the current one."""

@@ -7,7 +7,7 @@ import pytest
 
 from headgate_server.core import ledger
 from headgate_server.core.errors import InvalidRequest, NotFound
-from headgate_server.core.ledger import Break, Checker
+from headgate_server.core.ledger import Break, BreakType, Checker
 from headgate_server.core.model import StoredEvent
 from headgate_server.receivers import Checked, Get, HttpRequest, Verify
 from headgate_server.receivers.immutable import Immutable
@@ -209,15 +209,20 @@ def test_a_removed_event_is_one_chain_break_with_hashes(workspace: Workspace) ->
 
 
 def test_a_ledger_that_was_cut_off_is_a_chain_break() -> None:
-    cut_off = Break(None, 3, "head_mismatch", "a" * 64, "b" * 64)
+    cut_off = Break(None, 3, BreakType.HEAD_MISMATCH, "a" * 64, "b" * 64)
     assert answered(2, [cut_off])["breaks"] == [
         {"event_id": None, "type": "chain_break", "expected_hash": "a" * 64, "actual_hash": "b" * 64}
     ]
 
 
 def test_a_chain_break_whose_hashes_are_not_known_has_none() -> None:
-    [found] = answered(2, [Break(bytes(16), 3, "chain_break", "2", "3")])["breaks"]
+    [found] = answered(2, [Break(bytes(16), 3, BreakType.CHAIN_BREAK, "2", "3")])["breaks"]
     assert (found["expected_hash"], found["actual_hash"]) == (None, None)
+
+
+def test_a_cell_of_another_type_has_no_hashes_either() -> None:
+    [found] = answered(2, [Break(bytes(16), 3, BreakType.CONTENT_MISMATCH, "salt: 16 bytes", "salt: NULL")])["breaks"]
+    assert (found["type"], found["expected_hash"], found["actual_hash"]) == ("hash_mismatch", None, None)
 
 
 def test_what_a_verification_checks() -> None:

@@ -1,0 +1,155 @@
+"""What a check of a ledger reads: every cell as it is stored, whether or not it has its column's type.
+
+SQLite keeps a text in a column of bytes, and text that is no UTF-8. Other reads fail on such a cell; a check must not,
+since it would hide everything else.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Text, cast, func, literal, select, true, type_coerce, union
+from sqlalchemy.types import TypeEngine
+
+from headgate_server.core.model import EventPage, LedgerEnd, LedgerRange, StoredEvent, StoredHead, StoredLedger
+from headgate_server.store import PAGE_BYTES
+from headgate_server.store.schema import events, heads, workspaces
+
+
+class _AsStored(TypeEngine[Any]):
+    """A value as the driver gives and takes it."""
+
+    cache_ok = True
+
+
+_AS_STORED = _AsStored()
+_EVENT = [type_coerce(column, _AS_STORED).label(column.name) for column in events.columns]
+_HEAD = [type_coerce(heads.columns[name], _AS_STORED).label(f"head_{name}") for name in StoredHead._fields]
+_ID = _EVENT[1]
+
+_BEFORE_ALL_BUT_NULL = float("-inf")
+"""Where the ids begin that are not NULL, in SQLite's order: NULL, numbers, texts, bytes."""
+
+
+def end(connection: Connection, workspace_id: int) -> LedgerEnd:
+    """Return the ledger's head and its newest event, by one statement: no append comes between the two."""
+    here = select(*_HEAD, literal(1).label("head_found")).where(heads.c.workspace_id == workspace_id).subquery()
+    newest = (
+        select(*_EVENT, literal(1).label("event_found"))
+        .where(events.c.workspace_id == workspace_id)
+        .order_by(events.c.id.desc())
+        .limit(1)
+        .subquery()
+    )
+    one = select(literal(1)).subquery()
+    both = select(here, newest).select_from(one.outerjoin(here, true()).outerjoin(newest, true()))
+    with _texts_as_stored(connection):
+        row = tuple(connection.execute(both).one())
+    split = len(_HEAD)
+    head, event = row[: split + 1], row[split + 1 :]
+    return LedgerEnd(
+        StoredHead._make(head[:-1]) if head[-1] is not None else None,
+        _event(event[:-1]) if event[-1] is not None else None,
+    )
+
+
+def page(connection: Connection, wanted: LedgerRange, limit: int, after: Any = None) -> EventPage:
+    """Return the next events of a range, at most `limit` and no more than about `PAGE_BYTES`, but at least one."""
+    bounds = _bounds(connection, wanted)
+    if after is not None:
+        bounds.append(events.c.id > _id(connection, after))
+    size = func.coalesce(func.octet_length(events.c.data), 0).label("size")
+    with _texts_as_stored(connection):
+        hits = connection.execute(select(_ID, size).where(*bounds).order_by(events.c.id).limit(limit + 1)).all()
+        count = _fitting([hit.size for hit in hits[:limit]])
+        rows = connection.execute(select(*_EVENT).where(*bounds).order_by(events.c.id).limit(count))
+        found = [_event(tuple(row)) for row in rows]
+    more = count < len(hits)
+    return EventPage(found, _cursor(found[-1].id) if more and found else None)
+
+
+def before(connection: Connection, workspace_id: int, first: bytes) -> StoredEvent | None:
+    """Return the last event whose id is below `first`."""
+    return _one(connection, [events.c.workspace_id == workspace_id, events.c.id < _id(connection, first)])
+
+
+def event(connection: Connection, workspace_id: int, event_id: Any) -> StoredEvent | None:
+    """Return the event of this id."""
+    return _one(connection, [events.c.workspace_id == workspace_id, events.c.id == _id(connection, event_id)])
+
+
+def ledgers(connection: Connection) -> list[StoredLedger]:
+    """Return every ledger: of each workspace, and of each id that stands in `heads` or `events` and is no workspace's.
+
+    Reads one row of `events` for each ledger, whatever they hold.
+    """
+    # A recursive query, because DISTINCT would read every event.
+    lowest = select(func.min(events.c.workspace_id).label("id")).cte("ids", recursive=True)
+    above = select(func.min(events.c.workspace_id)).where(events.c.workspace_id > lowest.c.id).scalar_subquery()
+    ids = lowest.union_all(select(above).where(lowest.c.id.is_not(None)))
+    with_rows = union(select(heads.c.workspace_id.label("id")), select(ids.c.id)).subquery()
+    orphans = select(with_rows.c.id).where(with_rows.c.id.is_not(None), with_rows.c.id.not_in(select(workspaces.c.id)))
+    with _texts_as_stored(connection):
+        named = connection.execute(select(workspaces.c.id, workspaces.c.name)).all()
+        nameless = connection.execute(orphans).all()
+    return [StoredLedger(*row) for row in named] + [StoredLedger(row.id, None) for row in nameless]
+
+
+def _one(connection: Connection, bounds: Sequence[ColumnElement[bool]]) -> StoredEvent | None:
+    with _texts_as_stored(connection):
+        row = connection.execute(select(*_EVENT).where(*bounds).order_by(events.c.id.desc()).limit(1)).first()
+    return None if row is None else _event(tuple(row))
+
+
+def _bounds(connection: Connection, wanted: LedgerRange) -> list[ColumnElement[bool]]:
+    bounds = [events.c.workspace_id == wanted.workspace_id]
+    if wanted.first is not None:
+        bounds.append(events.c.id >= _id(connection, wanted.first))
+    if wanted.before is not None:
+        bounds.append(events.c.id < _id(connection, wanted.before))
+    if wanted.last is not None:
+        bounds.append(events.c.id <= _id(connection, wanted.last))
+    return bounds
+
+
+def _id(connection: Connection, value: Any) -> ColumnElement[Any]:
+    if connection.dialect.name == "postgresql":
+        return literal(UUID(bytes=value), _AS_STORED)
+    if isinstance(value, str):  # perhaps no UTF-8, which the driver would refuse
+        return cast(literal(value.encode(errors="surrogateescape"), _AS_STORED), Text)
+    return literal(value, _AS_STORED)
+
+
+def _event(row: Sequence[Any]) -> StoredEvent:
+    workspace_id, event_id, *rest = row
+    return StoredEvent(workspace_id, event_id.bytes if isinstance(event_id, UUID) else event_id, *rest)
+
+
+def _cursor(event_id: Any) -> Any:
+    return _BEFORE_ALL_BUT_NULL if event_id is None else event_id
+
+
+def _fitting(sizes: Sequence[int]) -> int:
+    """Return how many events of these sizes fit into one page; the first always does."""
+    content = 0
+    for count, size in enumerate(sizes):
+        content += size
+        if content > PAGE_BYTES and count:
+            return count
+    return len(sizes)
+
+
+@contextmanager
+def _texts_as_stored(connection: Connection) -> Iterator[None]:
+    """Let SQLite's driver hand out texts that are no UTF-8, with a lone surrogate for each byte that is none."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    usual = driver.text_factory
+    driver.text_factory = lambda text: text.decode(errors="surrogateescape")
+    try:
+        yield
+    finally:
+        driver.text_factory = usual
