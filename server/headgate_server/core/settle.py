@@ -92,8 +92,11 @@ class Settlement:
             if earlier is not None:
                 return Replayed(earlier.answer) if earlier.fingerprint == request.fingerprint else KeyReused()
         outcomes = self._decide_slots(submission)
-        if request is not None and submission.encode is not None and not _is_refused(outcomes):
-            answer = _encoded(submission.encode, outcomes)
+        if submission.encode is None:
+            return Settled(outcomes)
+        # Also without a request key: an answer that cannot be made shows before the commit, and nothing is stored.
+        answer = _encoded(submission.encode, outcomes)
+        if request is not None and not _is_refused(outcomes):
             self._answers[request.scope, request.key] = StoredAnswer(request.fingerprint, answer)
             self.new_answers.append((request, answer))
         return Settled(outcomes)

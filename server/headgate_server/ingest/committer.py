@@ -18,6 +18,7 @@ from headgate_server.core.model import Decision, Draft, Settled, Status, Submiss
 from headgate_server.core.settle import AnswerFailed
 from headgate_server.ingest.pace import Pace
 from headgate_server.ingest.readiness import Readiness
+from headgate_server.process.aside import aside
 from headgate_server.process.causes import Causes
 from headgate_server.store import DataRefused, Store
 
@@ -301,17 +302,17 @@ class Committer:
             if decision is not None:
                 waiting.settle(decision)
         skipped = [waiting for waiting, decision in zip(group, decisions, strict=False) if decision is None]
-        self._note(group, decisions, time.monotonic() - started)
+        for waiting, decision in zip(group, decisions, strict=False):
+            if decision is not None:
+                self._release(waiting)
+        with aside("pace"):
+            self._note(group, decisions, time.monotonic() - started)
         return skipped
 
     def _note(self, group: Sequence[_Waiting], decisions: Sequence[Decision | None], seconds: float) -> None:
         """Count what was stored, and how fast."""
-        stored = 0
-        for waiting, decision in zip(group, decisions, strict=False):
-            if decision is not None:
-                stored += waiting.events
-                self._release(waiting)
-        if stored:
+        written = zip(group, decisions, strict=False)
+        if stored := sum(waiting.events for waiting, decision in written if decision is not None):
             self._pace.stored(stored, seconds)
         if any(decision is not None and _has_written(decision) for decision in decisions):
             self._readiness.stored()

@@ -86,17 +86,21 @@ class Compat:
         if endpoint.request_key and idempotency_key is not None:
             scope = f"{receiver.name} {request.method} {request.path}"
             key = request_key(scope, idempotency_key, request.body)
+        replies: list[Reply] = []
+
+        def encode(outcomes: Sequence[Outcome]) -> bytes:
+            # Before the commit, which may be tried several times: the last attempt's is what was stored.
+            replies[:] = [endpoint.reply(intake, outcomes)]
+            return _encode(replies[0])
+
         decision = await self._ingest.store(
             Submission(
-                workspace_id=workspace.id,
-                slots=intake.slots,
-                atomic=intake.atomic,
-                request_key=key,
-                encode=lambda outcomes: _encode(endpoint.reply(intake, outcomes)),
+                workspace_id=workspace.id, slots=intake.slots, atomic=intake.atomic, request_key=key, encode=encode
             )
         )
         if isinstance(decision, Settled):
-            return Exchange(endpoint.reply(intake, decision.outcomes), decision.outcomes)
+            reply = replies[0] if replies else endpoint.reply(intake, decision.outcomes)
+            return Exchange(reply, decision.outcomes)
         return Exchange(_decode(decision.answer), replayed=True)
 
     async def _find(self, receiver: Receiver, workspace: Workspace, search: Search) -> Page:

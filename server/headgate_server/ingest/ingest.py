@@ -1,13 +1,13 @@
 """The use case everything serves: take a caller's events, and say of each what became of it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
 from headgate_server.core.differ import differing_paths
-from headgate_server.core.errors import InvalidRequest, RequestKeyReused, Unavailable
+from headgate_server.core.errors import InvalidRequest, RequestKeyReused
 from headgate_server.core.model import (
     Draft,
     KeyReused,
@@ -21,6 +21,7 @@ from headgate_server.core.model import (
 )
 from headgate_server.core.settle import Settlement
 from headgate_server.ingest.committer import Committer
+from headgate_server.process.aside import aside
 from headgate_server.store import Store
 
 
@@ -85,7 +86,7 @@ class Ingest:
             slots=slots,
             atomic=atomic,
             request_key=None if validate_only else request_key,
-            encode=None if codec is None else codec.encode,
+            encode=None if codec is None or request_key is None else codec.encode,
         )
         if validate_only:
             ingested = Ingested(await self._predict(submission))
@@ -143,10 +144,18 @@ class Ingest:
         }
         if not conflicts:
             return outcomes
-        try:
-            stored = {event.id: event for event in await self._store.fetch(workspace_id, list(set(conflicts.values())))}
-        except Unavailable:
-            return outcomes  # what is stored is stored: that must be said, if not all that could be
+        with aside("explain"):  # what is stored is stored: that must be said, if not all that could be
+            return await self._explained(workspace_id, slots, outcomes, conflicts)
+        return outcomes
+
+    async def _explained(
+        self,
+        workspace_id: int,
+        slots: Sequence[Draft | Problem],
+        outcomes: Sequence[Outcome],
+        conflicts: Mapping[int, bytes],
+    ) -> Sequence[Outcome]:
+        stored = {event.id: event for event in await self._store.fetch(workspace_id, list(set(conflicts.values())))}
 
         def explain() -> list[Outcome]:
             explained = list(outcomes)

@@ -13,6 +13,7 @@ from headgate_server.access.limits import RateLimiter
 from headgate_server.core.errors import HeadgateError, NotFound, RateLimited
 from headgate_server.core.model import Admission, RateLimit
 from headgate_server.ingest.compat import Compat
+from headgate_server.process.aside import aside
 from headgate_server.process.clock import Clock
 from headgate_server.process.metrics import Metrics
 from headgate_server.receivers import Endpoint, HttpRequest, Receiver, Reply, Take
@@ -88,13 +89,14 @@ class CompatServicer:
         asked = dict(parse_qsl(query, keep_blank_values=True))
         request = HttpRequest(method, path, asked, body.data, self._clock())
         exchange = await self._compat(receiver, endpoint, call.caller.workspace, request, call.text(REQUEST_KEY))
-        statuses = Counter(outcome.status.value for outcome in exchange.outcomes)
-        call.log.update(statuses)
-        self._metrics.events(statuses)
+        with aside("events"):
+            statuses = Counter(outcome.status.value for outcome in exchange.outcomes)
+            call.log.update(statuses)
+            call.code = status.counted_as(exchange.reply.status)
+            self._metrics.events(statuses)
         if exchange.replayed:
             call.log["replayed"] = True
             call.reply_metadata.append((REPLAYED_KEY, "true"))
-        call.code = status.counted_as(exchange.reply.status)
         return _answer(call, exchange.reply)
 
     def refuse(self, call: Call, error: HeadgateError) -> HttpBody | None:

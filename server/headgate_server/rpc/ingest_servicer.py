@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from google.api.httpbody_pb2 import HttpBody
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.event_pb2 import Event
@@ -16,6 +16,7 @@ from headgate_server.core.errors import EventConflict, InvalidRequest
 from headgate_server.core.jsonbody import INLINE_BYTES
 from headgate_server.core.model import Draft, Outcome, Problem, RequestKey, Scope, Status
 from headgate_server.ingest.ingest import Ingest, Ingested, request_key
+from headgate_server.process.aside import aside
 from headgate_server.process.metrics import Metrics
 from headgate_server.rpc import decode, wire
 from headgate_server.rpc.pipeline.call import Call
@@ -26,6 +27,7 @@ REQUEST_KEY = "idempotency-key"
 REPLAYED_KEY = "idempotency-replayed"
 
 _Decoded = TypeVar("_Decoded")
+_Said = TypeVar("_Said", bound=Message)
 _Request = RawBatchIngestRequest | RawIngestRequest
 
 
@@ -80,7 +82,7 @@ class IngestServicer:
         """Store each event on its own and answer with one result per event."""
         batch = await _decoded(call, request, lambda: decode.batch(request, self._config.max_events))
         outcomes = await self._store(call, request, batch.slots, atomic=batch.atomic, validate_only=batch.validate_only)
-        return wire.batch_answer(outcomes) if call.bridged else wire.batch_message(outcomes)
+        return _said(wire.batch_answer if call.bridged else wire.batch_message, outcomes)
 
     async def ingest(self, call: Call, request: RawIngestRequest) -> IngestResponse:
         """Store one event; what keeps it from being stored is the call's error."""
@@ -88,7 +90,7 @@ class IngestServicer:
         (outcome,) = await self._store(call, request, [slot], atomic=False, validate_only=request.validate_only)
         if outcome.problem is not None:
             raise _error(outcome, outcome.problem)
-        return IngestResponse(result=wire.result_message(0, outcome))
+        return _said(lambda outcomes: IngestResponse(result=wire.result_message(0, *outcomes)), [outcome])
 
     async def _store(
         self, call: Call, request: _Request, slots: Sequence[Draft | Problem], *, atomic: bool, validate_only: bool
@@ -103,14 +105,33 @@ class IngestServicer:
             codec=wire.ANSWERS,
             explain=call.caller.may(Scope.EVENTS_READ),
         )
-        statuses = Counter(outcome.status.value for outcome in ingested.outcomes)
-        call.log.update(statuses)
         if ingested.replayed:
-            call.log["replayed"] = True
             call.reply_metadata.append((REPLAYED_KEY, "true"))
-        elif not validate_only:
-            self._metrics.events(statuses)
+        with aside("events"):
+            statuses = Counter(outcome.status.value for outcome in ingested.outcomes)
+            call.log.update(statuses)
+            if ingested.replayed:
+                call.log["replayed"] = True
+            elif not validate_only:
+                self._metrics.events(statuses)
         return ingested.outcomes
+
+
+def _said(write: Callable[[Sequence[Outcome]], _Said], outcomes: Sequence[Outcome]) -> _Said:
+    """Return the answer. What is stored must be said: one that cannot be written in full is written without what
+    explains it.
+    """
+    with aside("answer"):
+        return write(outcomes)
+    return write([_bare(outcome) for outcome in outcomes])
+
+
+def _bare(outcome: Outcome) -> Outcome:
+    problem = outcome.problem
+    if problem is not None:
+        message = problem.message.encode("ascii", "backslashreplace").decode()
+        problem = Problem(problem.reason, "", message, problem.retryable)
+    return Outcome(outcome.status, outcome.link, problem)
 
 
 async def _decoded(call: Call, request: _Request, read: Callable[[], _Decoded]) -> _Decoded:

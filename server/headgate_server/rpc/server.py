@@ -1,6 +1,7 @@
 """The gRPC server: methods of every kind onto a port."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
@@ -141,8 +142,20 @@ async def _end(call: Call, context: _Context) -> None:
     if call.failure is not None:
         await context.abort(call.failure.code, call.failure.message, tuple(call.reply_metadata))
     with aside("reply_metadata"):
-        if call.reply_metadata and call.bridged:
+        metadata = tuple(filter(_is_sendable, call.reply_metadata))
+        if metadata and call.bridged:
             # Of an answer that is no error Envoy makes headers of the initial metadata alone.
-            await context.send_initial_metadata(tuple(call.reply_metadata))
-        elif call.reply_metadata:
-            context.set_trailing_metadata(tuple(call.reply_metadata))
+            await context.send_initial_metadata(metadata)
+        elif metadata:
+            context.set_trailing_metadata(metadata)
+
+
+def _is_sendable(entry: tuple[str, str | bytes]) -> bool:
+    """Whether grpc takes it: one entry that it does not take would cost the caller the whole answer."""
+    name, value = entry
+    if not _NAME.fullmatch(name):
+        return False
+    return name.endswith("-bin") if isinstance(value, bytes) else value.isascii() and value.isprintable()
+
+
+_NAME = re.compile(r"[0-9a-z_.-]+")
