@@ -13,6 +13,7 @@ import pytest
 
 from headgate_server.core import timestamps
 from headgate_server.core.model import Scope
+from headgate_server.receivers.roboflow import Roboflow
 from tests.edge.conftest import MakeEdge
 from tests.support.edge import Edge
 from tests.support.vendors import PROGRAM, VENDORS
@@ -110,8 +111,8 @@ def test_roboflows_errors(make_edge: MakeEdge) -> None:
     _assert_answer(refused, 403, {"error": "Insufficient permissions for this resource."})
 
 
-@pytest.mark.parametrize("scope", [Scope.VISION_EVENTS_WRITE, Scope.DEVICE_UPDATE])
-def test_roboflows_scopes(make_edge: MakeEdge, scope: Scope) -> None:
+@pytest.mark.parametrize("scope", Roboflow.scopes)
+def test_roboflows_scopes(make_edge: MakeEdge, scope: str) -> None:
     """The vendor's scopes open the vendor's door, and no other."""
     edge = make_edge(scope)
     example = EXAMPLES["roboflow"]

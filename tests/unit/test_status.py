@@ -23,6 +23,7 @@ TABLE = [
     (errors.RequestKeyReused, "FAILED_PRECONDITION", 422),
     (errors.Overloaded, "RESOURCE_EXHAUSTED", 429),
     (errors.RateLimited, "RESOURCE_EXHAUSTED", 429),
+    (errors.QuotaExceeded, "RESOURCE_EXHAUSTED", 429),
     (errors.Unavailable, "UNAVAILABLE", 503),
     (errors.OutcomeUnknown, "UNAVAILABLE", 503),
     (errors.HeadgateError, "INTERNAL", 500),

@@ -43,7 +43,7 @@ async def opened(url: str) -> AsyncIterator[Store]:
 
 
 async def create_key(
-    store: Store, workspace: str, scopes: frozenset[Scope], lifetime: int | None = None, clock: Clock = system_clock
+    store: Store, workspace: str, scopes: frozenset[str], lifetime: int | None = None, clock: Clock = system_clock
 ) -> str:
     """Make a key, and the workspace if there is none of that name, and return the key, which is stored nowhere.
 

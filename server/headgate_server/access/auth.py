@@ -39,7 +39,7 @@ class Principal(NamedTuple):
 
     key_id: str
     workspace: Workspace
-    scopes: frozenset[Scope]
+    scopes: frozenset[str]
 
     def may(self, scope: str) -> bool:
         """Whether the key has the scope; `admin` has every scope of its workspace."""
@@ -47,7 +47,7 @@ class Principal(NamedTuple):
 
 
 def make_key(
-    workspace: Workspace, scopes: frozenset[Scope], now: int, expires_at: int | None = None
+    workspace: Workspace, scopes: frozenset[str], now: int, expires_at: int | None = None
 ) -> tuple[str, ApiKey]:
     """Return a new key, to be shown once, and what is stored of it. Raises `SetupError` for no scope, or an expiry
     that is past.

@@ -26,10 +26,11 @@ from headgate_server.process import logs
 from headgate_server.process.child import RestartPolicy, keep
 from headgate_server.process.ports import reserved, shown, url_of
 from headgate_server.process.workers import Workers
+from headgate_server.receivers.registry import VENDOR_SCOPES
 
 _Result = TypeVar("_Result")
 
-_SCOPES = click.Choice([scope.value for scope in Scope])
+_SCOPES = click.Choice([*Scope, *VENDOR_SCOPES])
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
@@ -119,9 +120,7 @@ def keys_create(workspace: str, scopes: Sequence[str], expires_in: str | None, *
 
     async def create() -> str:
         async with admin.opened(given.store_url(options)) as store:
-            return await admin.create_key(
-                store, workspace, frozenset(map(Scope, scopes)), given.lifetime_of(expires_in)
-            )
+            return await admin.create_key(store, workspace, frozenset(scopes), given.lifetime_of(expires_in))
 
     click.echo(_run(create()))
 

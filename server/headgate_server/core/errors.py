@@ -99,6 +99,14 @@ class RateLimited(Overloaded):
         self.admission = admission
 
 
+class QuotaExceeded(HeadgateError):
+    """The workspace has stored what it may this month, and nothing of this request was: come back after `retry_after`,
+    when the next month has begun.
+    """
+
+    reason = "QUOTA_EXCEEDED"
+
+
 class Unavailable(HeadgateError):
     """The store cannot be reached: nothing was stored, come back after `retry_after`."""
 

@@ -52,6 +52,18 @@ def read_batch(body: bytes, list_name: str = "events") -> Body:
     return Body(items, value)
 
 
+def read_list(body: bytes) -> Sequence[Any]:
+    """Read a list of elements that are read on their own, as those of `read_batch` are. Raises `InvalidRequest`: no
+    JSON, or no list.
+    """
+    value = _read_fast(body)
+    if value is None:
+        value = _Reader(body, None).read_list()
+    if type(value) is not list:
+        raise InvalidRequest("The body must be a JSON list.", reason="WRONG_TYPE")
+    return value
+
+
 def read_one(body: bytes) -> Any:
     """Read one value: the value, or the `Problem` that makes it none. Raises `InvalidRequest` if the body is no
     JSON.
@@ -197,9 +209,16 @@ class _Reader:
         """Return the body's value; with `list_name` an object whose list holds a value or `Problem` per element."""
         at = self._skip_space(0)
         if self._list_name is not None and self._text[at : at + 1] == "{":
-            value, end = self._members(at)
-        else:
-            value, end = self._element(at)
+            return self._whole(*self._members(at))
+        return self._whole(*self._element(at))
+
+    def read_list(self) -> Any:
+        """Return the body's value; of a list a value or `Problem` per element."""
+        at = self._skip_space(0)
+        return self._whole(*(self._elements(at) if self._text[at : at + 1] == "[" else self._element(at)))
+
+    def _whole(self, value: Any, end: int) -> Any:
+        """Return the body's value, if nothing follows it."""
         end = self._skip_space(end)
         if end != len(self._text):
             raise self._malformed(end)

@@ -232,15 +232,12 @@ class StoredAnswer(NamedTuple):
 
 
 class Scope(StrEnum):
-    """What an API key may do."""
+    """What an API key may do. A receiver may have scopes of its own beside these: `Receiver.scopes`."""
 
     EVENTS_WRITE = "events:write"
     EVENTS_READ = "events:read"
     LEDGER_READ = "ledger:read"
     ADMIN = "admin"
-    # Roboflow's own, which its clients' keys are asked for; they open its endpoints and nothing else.
-    VISION_EVENTS_WRITE = "vision-events:write"
-    DEVICE_UPDATE = "device:update"
 
 
 class RateLimit(NamedTuple):
@@ -278,7 +275,7 @@ class ApiKey(NamedTuple):
     prefix: str
     """The first characters, to tell keys apart in a list."""
     workspace: Workspace
-    scopes: frozenset[Scope]
+    scopes: frozenset[str]
     created_at: int
     expires_at: int | None
     revoked_at: int | None

@@ -1,19 +1,34 @@
 """The use case of a vendor's request: through the core and back, between the two ends that its receiver knows."""
 
 import asyncio
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import orjson
 
-from headgate_server.core.errors import InvalidRequest, NotFound
+from headgate_server.core.errors import InvalidRequest, NotFound, QuotaExceeded
 from headgate_server.core.jsonbody import INLINE_BYTES
-from headgate_server.core.model import EventQuery, Outcome, Settled, StoredEvent, Submission, Workspace
+from headgate_server.core.model import EventQuery, Outcome, Replayed, StoredEvent, Submission, Workspace
 from headgate_server.ingest.ingest import Ingest, request_key
 from headgate_server.reading.verify import verify
-from headgate_server.receivers import Checked, Endpoint, Find, Get, HttpRequest, Page, Receiver, Reply, Search, Take
+from headgate_server.receivers import (
+    STATUSES,
+    Checked,
+    Endpoint,
+    Find,
+    Get,
+    HttpRequest,
+    Intake,
+    Page,
+    Receiver,
+    Reply,
+    Search,
+    Take,
+)
 from headgate_server.store import PAGE_BYTES, Store
 
+_BASE64 = "base64"
 _MATCH_PAGE = 200
 _MATCH_PAGES = 10
 """Where a filter needs the events' content, one page looks through at most so many of the store's, of at most so
@@ -23,9 +38,11 @@ own on the rows that it scans, though it may return none.
 
 
 class Exchange(NamedTuple):
-    """A reply, and whether it is that of an earlier request under the same request key."""
+    """A reply, or why there is none though all was decided, and whether it is that of an earlier request under the same
+    request key.
+    """
 
-    reply: Reply
+    reply: Reply | QuotaExceeded
     outcomes: Sequence[Outcome] = ()
     replayed: bool = False
 
@@ -57,10 +74,10 @@ class Compat:
                 return await self._take(receiver, endpoint, workspace, request, idempotency_key)
             case Find():
                 page = await self._find(receiver, workspace, endpoint.read(request))
-                return Exchange(await asyncio.to_thread(endpoint.reply, page))
+                return Exchange(await asyncio.to_thread(endpoint.reply, request, page))
             case Get():
                 page = await self._get(receiver, endpoint, workspace, request)
-                return Exchange(await asyncio.to_thread(endpoint.reply, page))
+                return Exchange(await asyncio.to_thread(endpoint.reply, request, page))
             case _:
                 check = endpoint.read(request)
                 found = await verify(
@@ -70,7 +87,7 @@ class Compat:
                     created_to=check.created_to,
                     limit=check.limit,
                 )
-                return Exchange(endpoint.reply(Checked(found.events_checked, found.breaks)))
+                return Exchange(endpoint.reply(request, Checked(found.events_checked, found.breaks)))
 
     async def _take(
         self,
@@ -86,11 +103,11 @@ class Compat:
         if endpoint.request_key and idempotency_key is not None:
             scope = f"{receiver.name} {request.method} {request.path}"
             key = request_key(scope, idempotency_key, request.body)
-        replies: list[Reply] = []
+        replies: list[Reply | QuotaExceeded] = []
 
         def encode(outcomes: Sequence[Outcome]) -> bytes:
             # Before the commit, which may be tried several times: the last attempt's is what was stored.
-            replies[:] = [endpoint.reply(intake, outcomes)]
+            replies[:] = [_reply(endpoint, request, intake, outcomes)]
             return _encode(replies[0])
 
         decision = await self._ingest.store(
@@ -98,10 +115,10 @@ class Compat:
                 workspace_id=workspace.id, slots=intake.slots, atomic=intake.atomic, request_key=key, encode=encode
             )
         )
-        if isinstance(decision, Settled):
-            reply = replies[0] if replies else endpoint.reply(intake, decision.outcomes)
-            return Exchange(reply, decision.outcomes)
-        return Exchange(_decode(decision.answer), replayed=True)
+        if isinstance(decision, Replayed):
+            return Exchange(_decode(decision.answer), replayed=True)
+        reply = replies[0] if replies else _reply(endpoint, request, intake, decision.outcomes)
+        return Exchange(reply, decision.outcomes)
 
     async def _find(self, receiver: Receiver, workspace: Workspace, search: Search) -> Page:
         events: list[StoredEvent] = []
@@ -149,13 +166,33 @@ class Compat:
         return [hashes[event.id] for event in events]
 
 
-def _encode(reply: Reply) -> bytes:
-    return orjson.dumps(tuple(reply))  # orjson takes no subclass of a tuple
+def _reply(endpoint: Take, request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply | QuotaExceeded:
+    try:
+        reply = endpoint.reply(request, intake, outcomes)
+    except QuotaExceeded as refusal:
+        return refusal
+    if reply.status not in STATUSES:
+        raise ValueError(f"{reply.status} is no status of an answer")
+    return reply
+
+
+def _encode(reply: Reply | QuotaExceeded) -> bytes:
+    """Return a reply as it is stored. A refusal by the quota is not: the request may be sent again next month."""
+    if isinstance(reply, QuotaExceeded):
+        return b""
+    status, body, headers, content_type = reply
+    if isinstance(body, bytes):
+        return orjson.dumps((status, b64encode(body).decode(), headers, content_type, _BASE64))
+    return orjson.dumps((status, body, headers, content_type))
 
 
 def _decode(answer: bytes) -> Reply:
-    status, body, headers = orjson.loads(answer)
-    return Reply(status, body, tuple((name, value) for name, value in headers))
+    """Return a reply that `_encode` wrote, be it a version of it that knew JSON alone."""
+    status, body, headers, content_type, coding, *_ = (*orjson.loads(answer), None, None)[:5]
+    if coding == _BASE64:
+        body = b64decode(body)
+    pairs = tuple((name, value) for name, value in headers)
+    return Reply(status, body, pairs) if content_type is None else Reply(status, body, pairs, content_type)
 
 
 def _from_cursor(cursor: str | None) -> bytes | None:

@@ -13,6 +13,11 @@ from headgate_server.core.errors import HeadgateError
 from headgate_server.core.ledger import Break
 from headgate_server.core.model import Draft, Outcome, Problem, RateLimit, Scope, StoredEvent
 
+STATUSES = range(200, 600)
+"""What may be the status of an answer; envoy.yaml passes these on."""
+
+_NO_HEADERS: Mapping[str, str] = {}
+
 
 class HttpRequest(NamedTuple):
     """One request under a vendor's prefix."""
@@ -26,22 +31,32 @@ class HttpRequest(NamedTuple):
     """Inflated."""
     now: int
     """When it came, in microseconds: a receiver reads no clock of its own."""
+    headers: Mapping[str, str] = _NO_HEADERS
+    """By name in lower case, without the key that the request came with."""
+    content_type: str = ""
+    """As it was sent, parameters and all; empty where none was."""
 
 
 class Reply(NamedTuple):
-    """An answer: status, a JSON value, and headers beside it."""
+    """An answer: a status of `STATUSES`, a body, and headers beside it.
+
+    A body of bytes is sent as it is, with `content_type`; `b""` is no body. Any other value is written as JSON.
+    """
 
     status: int
     body: Any
     headers: tuple[tuple[str, str], ...] = ()
+    """Names in lower case."""
+    content_type: str = "application/json"
 
 
 class Intake(NamedTuple):
-    """What a request brings: a slot per event, whether all or nothing, and what the answer needs to remember of it."""
+    """What a request brings: a slot per event, and whether all or nothing."""
 
     slots: Sequence[Draft | Problem]
     atomic: bool = False
-    notes: Any = None
+    items: Sequence[Any] = ()
+    """The events as they were read, by position, where the answer shows some of that."""
 
 
 class Page(NamedTuple):
@@ -90,13 +105,15 @@ class Checked(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Take:
-    """An endpoint that takes events. `read` raises `InvalidRequest` where the request as a whole is not to be taken."""
+    """An endpoint that takes events. `read` raises `InvalidRequest` where the request as a whole is not to be taken.
+    `reply` raises `QuotaExceeded` where nothing was stored because of the quota: `common.check_quota`.
+    """
 
     read: Callable[[HttpRequest], Intake]
-    reply: Callable[[Intake, Sequence[Outcome]], Reply]
+    reply: Callable[[HttpRequest, Intake, Sequence[Outcome]], Reply]
     request_key: bool = False
     """Whether the vendor's `Idempotency-Key` is heard."""
-    scopes: tuple[Scope, ...] = (Scope.EVENTS_WRITE,)
+    scopes: tuple[str, ...] = (Scope.EVENTS_WRITE,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +121,8 @@ class Find:
     """An endpoint that lists the receiver's events."""
 
     read: Callable[[HttpRequest], Search]
-    reply: Callable[[Page], Reply]
-    scopes: tuple[Scope, ...] = (Scope.EVENTS_READ,)
+    reply: Callable[[HttpRequest, Page], Reply]
+    scopes: tuple[str, ...] = (Scope.EVENTS_READ,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +132,8 @@ class Get:
     """
 
     read: Callable[[HttpRequest], bytes]
-    reply: Callable[[Page], Reply]
-    scopes: tuple[Scope, ...] = (Scope.EVENTS_READ,)
+    reply: Callable[[HttpRequest, Page], Reply]
+    scopes: tuple[str, ...] = (Scope.EVENTS_READ,)
     with_previous: bool = False
 
 
@@ -125,8 +142,8 @@ class Verify:
     """An endpoint that verifies the workspace's ledger."""
 
     read: Callable[[HttpRequest], Check]
-    reply: Callable[[Checked], Reply]
-    scopes: tuple[Scope, ...] = (Scope.LEDGER_READ,)
+    reply: Callable[[HttpRequest, Checked], Reply]
+    scopes: tuple[str, ...] = (Scope.LEDGER_READ,)
 
 
 Endpoint = Take | Find | Get | Verify
@@ -141,6 +158,8 @@ class Receiver(ABC):
     """Requests that a workspace may make to it, unless its own setting says otherwise."""
     rate_headers: bool = False
     """Whether answers carry `X-RateLimit-Limit`, `-Remaining` and `-Reset`."""
+    scopes: tuple[str, ...] = ()
+    """The vendor's own scopes, which its clients' keys are made with. They open its endpoints and nothing else."""
 
     @abstractmethod
     def routes(self) -> Mapping[tuple[str, str], Endpoint]:

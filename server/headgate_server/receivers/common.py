@@ -1,4 +1,4 @@
-"""What receivers share: reading requests and fields, showing stored events. Pure.
+"""What receivers share in reading requests and their fields; `answers.py` is the other direction. Pure.
 
 A field that is not as the vendor asks raises `Invalid`, which `judged` turns into the slot's problem; so a receiver
 reads an event from top to bottom and says nothing twice.
@@ -6,20 +6,15 @@ reads an event from top to bottom and says nothing twice.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 from uuid import UUID
 
-import orjson
-
 from headgate_server.core import canonical, jsonbody, timestamps, validate
-from headgate_server.core.errors import HeadgateError, InvalidRequest, NotFound
-from headgate_server.core.model import Draft, Outcome, Problem, StoredEvent
+from headgate_server.core.errors import InvalidRequest, NotFound
+from headgate_server.core.model import Draft, Problem
 from headgate_server.receivers import HttpRequest
 
 Json = dict[str, Any]
-
-MAX_MESSAGE = 1_000
-"""Characters of an error's message: more than any sentence of ours, less than what it might quote."""
 
 _WITHOUT_OFFSET = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt][0-9:.]+)?")
 
@@ -32,17 +27,17 @@ class Invalid(Exception):
         self.problem = Problem(reason, field, message)
 
 
-def read_list(request: HttpRequest, most: int) -> Sequence[Any]:
-    """Return the elements of `events`, each a JSON value or the `Problem` found in reading it. Other members are
-    ignored.
+def read_list(request: HttpRequest, most: int, name: str = "events") -> Sequence[Any]:
+    """Return the elements of a list, each a JSON value or the `Problem` found in reading it. The list is the member
+    `name` of the body, whose other members are ignored; with the empty name it is the body itself.
 
     Raises `InvalidRequest`: MALFORMED_JSON, NOT_AN_OBJECT, MISSING_FIELD, WRONG_TYPE, EMPTY_BATCH, TOO_MANY_EVENTS.
     """
-    items = jsonbody.read_batch(request.body).items
+    items = jsonbody.read_batch(request.body, name).items if name else jsonbody.read_list(request.body)
     if not items:
-        raise InvalidRequest("A batch needs at least one event.", reason="EMPTY_BATCH", field="events")
+        raise InvalidRequest("A batch needs at least one event.", reason="EMPTY_BATCH", field=name)
     if len(items) > most:
-        raise InvalidRequest(f"Batch size exceeds maximum of {most} events", reason="TOO_MANY_EVENTS", field="events")
+        raise InvalidRequest(f"Batch size exceeds maximum of {most} events", reason="TOO_MANY_EVENTS", field=name)
     return items
 
 
@@ -58,6 +53,10 @@ def judged(event: Any, draft: Callable[[Json], Draft | Problem]) -> Draft | Prob
         return error.problem
 
 
+@overload
+def text(event: Json, name: str, *, required: Literal[True], most: int = validate.MAX_TEXT) -> str: ...
+@overload
+def text(event: Json, name: str, *, required: bool = False, most: int = validate.MAX_TEXT) -> str | None: ...
 def text(event: Json, name: str, *, required: bool = False, most: int = validate.MAX_TEXT) -> str | None:
     """Return a member that is a string of 1 to `most` characters; None where it is absent, null or empty and not
     required.
@@ -91,6 +90,10 @@ def moment(event: Json, name: str, *, required: bool = False) -> tuple[int | Non
     return instant, (f"{name} is finer than a microsecond and was truncated.",) if truncated else ()
 
 
+@overload
+def an_object(event: Json, name: str, *, required: Literal[True]) -> Json: ...
+@overload
+def an_object(event: Json, name: str, *, required: bool = False) -> Json | None: ...
 def an_object(event: Json, name: str, *, required: bool = False) -> Json | None:
     """Return a member that is a JSON object."""
     value = event.get(name)
@@ -140,24 +143,6 @@ def instant(query: Mapping[str, Any], name: str) -> int | None:
         raise InvalidRequest(f"{name}: {error}.", reason="INVALID_TIMESTAMP", field=name) from None
 
 
-def members(event: StoredEvent) -> dict[str, orjson.Fragment]:
-    """Return the vendor's own object as it was sent, member by member, each exact and ready to stand in a reply."""
-    value = jsonbody.read_exact(event.data or b"{}")
-    return {name: orjson.Fragment(canonical.encode(member)) for name, member in value.items()}
-
-
-def problem_of(outcome: Outcome) -> Problem:
-    """Return why an outcome's event is not stored; only of an outcome that has a problem."""
-    if outcome.problem is None:
-        raise ValueError(f"an event that is {outcome.status} has no problem")
-    return outcome.problem
-
-
-def shown_id(event_id: bytes) -> str:
-    """Return an event's id as a UUID's text."""
-    return str(UUID(bytes=event_id))
-
-
 def asked_id(request: HttpRequest) -> bytes:
     """Return the event id that the path ends in. Raises `NotFound` for what is no UUID: no event is called that."""
     try:
@@ -177,11 +162,6 @@ def iso_moment(event: Json, name: str, *, required: bool = True) -> tuple[int | 
     return moment(event, name, required=required)
 
 
-def message_of(error: HeadgateError) -> str:
-    """Return what an error says, fit for an answer: bounded, though it may quote a client's megabyte."""
-    return error.message if len(error.message) <= MAX_MESSAGE else error.message[: MAX_MESSAGE - 1] + "…"
-
-
 def asked_text(query: Mapping[str, Any], name: str) -> str | None:
     """Return a text to look for, None where it is absent or empty. Raises `InvalidRequest` if no store can look for
     it.
@@ -195,31 +175,10 @@ def asked_text(query: Mapping[str, Any], name: str) -> str | None:
     return str(asked)
 
 
-def is_unprocessable(error: HeadgateError) -> bool:
-    """Whether a refused body is JSON and only not the right one, for which some vendors have a status of its own,
-    422.
-    """
-    return error.reason in _UNPROCESSABLE
-
-
-_UNPROCESSABLE = frozenset({"NOT_AN_OBJECT", "MISSING_FIELD", "WRONG_TYPE", "EMPTY_BATCH", "TOO_MANY_EVENTS"})
-
-
-def quota_problem(outcome: Outcome) -> Problem | None:
-    """Return the problem of an event that the monthly quota keeps out; None of every other event."""
-    return outcome.problem if outcome.problem is not None and outcome.problem.reason == "QUOTA_EXCEEDED" else None
-
-
 def is_larger(draft: Draft, event: Json, name: str, most: int) -> bool:
     """Whether a member of an event is more than `most` bytes of canonical JSON; `draft` is the event's, sealed."""
     # The member is part of the data, so it is measured by itself only where the whole is too large for it.
     return len(draft.data or b"") > most and len(canonical.encode(event.get(name))) > most
-
-
-def quota_headers(now: int) -> tuple[tuple[str, str], ...]:
-    """Return the `Retry-After` of what the monthly quota refuses: whole seconds to the first of next month, UTC."""
-    _, next_month = timestamps.month(now)
-    return (("retry-after", str(-(-(next_month - now) // 1_000_000))),)
 
 
 def instant_after(query: Mapping[str, Any], name: str) -> int | None:

@@ -1,24 +1,14 @@
 """FloKit's events API: batches of up to 1,000, what is rejected stands in `errors` by index; docs/compat/flokit.md."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from headgate_server.core import jsonbody, validate
 from headgate_server.core.errors import HeadgateError
 from headgate_server.core.model import STORED, Draft, Link, Outcome, Problem, RateLimit
 from headgate_server.receivers import Endpoint, HttpRequest, Intake, Receiver, Reply, Take, schema
-from headgate_server.receivers.common import (
-    Invalid,
-    Json,
-    an_object,
-    iso_moment,
-    judged,
-    message_of,
-    problem_of,
-    quota_headers,
-    read_list,
-    text,
-)
+from headgate_server.receivers.answers import check_quota, code_of, message_of, problem_of
+from headgate_server.receivers.common import Invalid, Json, an_object, iso_moment, judged, read_list, text
 
 NAME = "flokit"
 
@@ -41,13 +31,6 @@ _CODES = {
 _MESSAGES = {401: "Invalid or missing API key", 403: "This operation requires a read-write key"}
 
 
-class _Notes(NamedTuple):
-    """What an answer needs beside the outcomes: each event's name where it has one, and when the request came."""
-
-    names: Sequence[str | None]
-    now: int
-
-
 class FloKit(Receiver):
     """FloKit's events API."""
 
@@ -64,7 +47,7 @@ class FloKit(Receiver):
     def refusal(self, status: int, error: HeadgateError) -> Reply:
         """Return an error as `{"error": code, "message": text}`."""
         message = _MESSAGES.get(status) or _reason(error.reason, error.field, message_of(error))
-        return _error(status, _CODES.get(status, "internal_error"), message)
+        return _error(status, code_of(error, _CODES, status, "internal_error"), message)
 
 
 def event_id(link: Link) -> str:
@@ -74,15 +57,15 @@ def event_id(link: Link) -> str:
 
 
 def _read_batch(request: HttpRequest) -> Intake:
-    return _intake(read_list(request, MOST_EVENTS), request)
+    return _intake(read_list(request, MOST_EVENTS))
 
 
 def _read_single(request: HttpRequest) -> Intake:
-    return _intake([jsonbody.read_one(request.body)], request)
+    return _intake([jsonbody.read_one(request.body)])
 
 
-def _intake(items: Sequence[Any], request: HttpRequest) -> Intake:
-    return Intake([judged(item, _draft) for item in items], notes=_Notes([_name(item) for item in items], request.now))
+def _intake(items: Sequence[Any]) -> Intake:
+    return Intake([judged(item, _draft) for item in items], items=items)
 
 
 def _name(item: Any) -> str | None:
@@ -92,7 +75,7 @@ def _name(item: Any) -> str | None:
 
 
 def _draft(event: Json) -> Draft | Problem:
-    name = str(text(event, "event", required=True))
+    name = text(event, "event", required=True)
     user = text(event, "user_id") or text(event, "anonymous_id")
     if user is None:
         field = "user_id or anonymous_id"
@@ -131,29 +114,28 @@ def _reason(reason: str, field: str, message: str) -> str:
     return f"Missing required field: {field}" if reason == "MISSING_FIELD" else message
 
 
-def _reply_batch(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+def _reply_batch(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
     event_ids: list[str] = []
     errors: list[Json] = []
     for index, outcome in enumerate(outcomes):
         if outcome.link is not None and outcome.status in STORED:
             event_ids.append(event_id(outcome.link))
         else:
-            problem, name = problem_of(outcome), intake.notes.names[index]
+            problem, name = problem_of(outcome), _name(intake.items[index])
             reason = _reason(problem.reason, problem.field, problem.message)
             errors.append({"index": index, "event": name, "reason": reason})
     counts = {"status": "ok", "accepted": len(event_ids), "rejected": len(errors)}
     return Reply(200, counts | {"event_ids": event_ids, "errors": errors})
 
 
-def _reply_single(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+def _reply_single(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
     outcome = outcomes[0]
     if outcome.link is not None and outcome.status in STORED:
         return Reply(200, {"status": "ok", "event_id": event_id(outcome.link)})
+    check_quota(request, outcomes)
     problem = problem_of(outcome)
-    if problem.reason == "QUOTA_EXCEEDED":
-        return _error(429, "quota_exceeded", problem.message, quota_headers(intake.notes.now))
     return _error(400, _CODES[400], _reason(problem.reason, problem.field, problem.message))
 
 
-def _error(status: int, code: str, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
-    return Reply(status, {"error": code, "message": message}, headers)
+def _error(status: int, code: str, message: str) -> Reply:
+    return Reply(status, {"error": code, "message": message})

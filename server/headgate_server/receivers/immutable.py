@@ -22,6 +22,7 @@ from headgate_server.receivers import (
     Search,
     Take,
     Verify,
+    answers,
     common,
     schema,
 )
@@ -78,18 +79,18 @@ class Immutable(Receiver):
 
     def refusal(self, status: int, error: HeadgateError) -> Reply:
         """Return an error in the vendor's own body."""
-        if common.is_unprocessable(error):
+        if answers.is_unprocessable(error):
             status = 422
-        return Reply(status, {"error": _ERRORS.get(status, "server_error"), "message": common.message_of(error)})
+        code = answers.code_of(error, _ERRORS, status, "server_error")
+        return Reply(status, {"error": code, "message": answers.message_of(error)})
 
 
 def _read_batch(request: HttpRequest) -> Intake:
-    slots = [common.judged(event, _draft) for event in common.read_list(request, MOST_EVENTS)]
-    return Intake(slots, notes=request.now)
+    return Intake([common.judged(event, _draft) for event in common.read_list(request, MOST_EVENTS)])
 
 
 def _read_single(request: HttpRequest) -> Intake:
-    return Intake([common.judged(jsonbody.read_one(request.body), _draft)], notes=request.now)
+    return Intake([common.judged(jsonbody.read_one(request.body), _draft)])
 
 
 def _draft(event: Json) -> Draft | Problem:
@@ -100,9 +101,9 @@ def _draft(event: Json) -> Draft | Problem:
     occurred_at, warnings = common.iso_moment(event, "occurred_at", required=False)
     draft = validate.seal(
         receiver=NAME,
-        type_=action or "",
+        type_=action,
         source=resource or "",
-        subject=actor_id or "",
+        subject=actor_id,
         occurred_at=occurred_at,
         data=event,
         identity=None if key is None else ("", key),
@@ -128,31 +129,25 @@ def _problem(broken: schema.Violation) -> Problem:
     return Problem("INVALID_FIELD", field, _SENTENCES[broken.keyword].format(field=field, wanted=wanted))
 
 
-def _reply_batch(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
-    return _over_quota(intake, outcomes) or Reply(202, {"events": [_result(outcome) for outcome in outcomes]})
+def _reply_batch(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+    answers.check_quota(request, outcomes)
+    return Reply(202, {"events": [_result(outcome) for outcome in outcomes]})
 
 
-def _reply_single(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+def _reply_single(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+    answers.check_quota(request, outcomes)
     result = _result(outcomes[0])
     if result["id"] is None:
-        return _over_quota(intake, outcomes) or Reply(422, {name: result[name] for name in ("error", "message")})
+        return Reply(422, {name: result[name] for name in ("error", "message")})
     return Reply(202, result)
-
-
-def _over_quota(intake: Intake, outcomes: Sequence[Outcome]) -> Reply | None:
-    """Return the refusal of a request of which nothing was taken and something would have been, but for the quota."""
-    beyond = [problem for problem in map(common.quota_problem, outcomes) if problem is not None]
-    if not beyond or any(outcome.status in STORED for outcome in outcomes):
-        return None
-    return Reply(429, {"error": "quota_exceeded", "message": beyond[0].message}, common.quota_headers(intake.notes))
 
 
 def _result(outcome: Outcome) -> Json:
     if outcome.link is not None and outcome.status in STORED:
         status = "duplicate" if outcome.status is Status.DUPLICATE else "queued"
-        return {"id": common.shown_id(outcome.link.id), "status": status}
-    error = _INVALID if common.quota_problem(outcome) is None else "quota_exceeded"
-    return {"id": None, "status": "invalid", "error": error, "message": common.problem_of(outcome).message}
+        return {"id": answers.shown_id(outcome.link.id), "status": status}
+    error = _INVALID if answers.quota_problem(outcome) is None else answers.QUOTA_CODE
+    return {"id": None, "status": "invalid", "error": error, "message": answers.problem_of(outcome).message}
 
 
 def _read_search(request: HttpRequest) -> Search:
@@ -196,22 +191,22 @@ def _holds(sent: Json, sought: Mapping[str, str]) -> bool:
     return all(sent.get(name) == value for name, value in sought.items())
 
 
-def _reply_page(page: Page) -> Reply:
+def _reply_page(request: HttpRequest, page: Page) -> Reply:
     pagination = {"has_more": page.cursor is not None, "next_cursor": page.cursor}
     shown = [_shown(event, previous) for event, previous in zip(page.events, page.previous, strict=True)]
     return Reply(200, {"data": shown, "pagination": pagination})
 
 
-def _reply_event(page: Page) -> Reply:
+def _reply_event(request: HttpRequest, page: Page) -> Reply:
     return Reply(200, {"data": _shown(page.events[0], page.previous[0])})
 
 
 def _shown(event: StoredEvent, previous: bytes) -> Json:
     """Return a stored event as the vendor shows it, and after that whatever else was sent, under the name it had."""
-    sent = common.members(event)
+    sent = answers.members(event)
     created_at = timestamps.format(event.created_at)
     known: Json = {
-        "id": common.shown_id(event.id),
+        "id": answers.shown_id(event.id),
         "actor": {name: sent.get(f"actor_{name}") for name in ("id", "name", "type")},
         "action": event.type,
         "resource": {"type": sent.get("resource"), "id": sent.get("resource_id"), "name": sent.get("resource_name")},
@@ -234,7 +229,7 @@ def _read_check(request: HttpRequest) -> Check:
     return Check(limit, common.instant(query, "from"), common.instant_after(query, "to"))
 
 
-def _reply_checked(checked: Checked) -> Reply:
+def _reply_checked(request: HttpRequest, checked: Checked) -> Reply:
     breaks = [_break(list(found)) for _, found in groupby(checked.breaks, attrgetter("event_id", "sequence"))]
     return Reply(200, {"data": {"valid": not breaks, "events_checked": checked.events_checked, "breaks": breaks}})
 
@@ -243,7 +238,7 @@ def _break(found: Sequence[Break]) -> Json:
     """Return what was found at one event as one of the vendor's two types: a chain's break says more."""
     hashes = next((each for each in found if each.names_hashes), None)
     return {
-        "event_id": None if found[0].event_id is None else common.shown_id(found[0].event_id),
+        "event_id": None if found[0].event_id is None else answers.shown_id(found[0].event_id),
         "type": "chain_break" if any(each.type.is_of_the_chain for each in found) else "hash_mismatch",
         "expected_hash": None if hashes is None else hashes.expected,
         "actual_hash": None if hashes is None else hashes.actual,

@@ -7,6 +7,7 @@ from headgate_server.core import jsonbody, validate
 from headgate_server.core.errors import HeadgateError, InvalidRequest
 from headgate_server.core.model import STORED, Draft, Mismatch, Outcome, Problem, Scope, StoredEvent
 from headgate_server.receivers import Endpoint, Find, HttpRequest, Intake, Page, Receiver, Reply, Search, Take, schema
+from headgate_server.receivers.answers import check_quota, members, message_of, problem_of
 from headgate_server.receivers.common import (
     Invalid,
     Json,
@@ -15,11 +16,7 @@ from headgate_server.receivers.common import (
     instant,
     iso_moment,
     judged,
-    members,
-    message_of,
     page_limit,
-    problem_of,
-    quota_headers,
     read_list,
     read_object,
     text,
@@ -31,7 +28,8 @@ MOST_EVENTS = 100
 MOST_TYPES = 20
 """Event types that one query may ask for."""
 
-_WRITERS = (Scope.EVENTS_WRITE, Scope.VISION_EVENTS_WRITE, Scope.DEVICE_UPDATE)
+_OWN_SCOPES = ("vision-events:write", "device:update")
+_WRITERS = (Scope.EVENTS_WRITE, *_OWN_SCOPES)
 """Our scope and the vendor's; any one of them is enough."""
 
 _FORBIDDEN = "Insufficient permissions for this resource."
@@ -62,6 +60,7 @@ class Roboflow(Receiver):
     """Roboflow's Vision Events API."""
 
     name = NAME
+    scopes = _OWN_SCOPES
 
     def routes(self) -> Mapping[tuple[str, str], Endpoint]:
         """Return the endpoints by method and path."""
@@ -85,18 +84,15 @@ def _read_single(request: HttpRequest) -> Intake:
 
 
 def _intake(items: Sequence[Any], now: int) -> Intake:
-    """Judge the events, and note for the answer which deprecated names they use, and when they came."""
-    slots = [judged(item, lambda event: _draft(event, now)) for item in items]
-    used = {name for item in items if type(item) is dict for name in _DEPRECATED.keys() & item.keys()}
-    return Intake(slots, notes=([name for name in _DEPRECATED if name in used], now))
+    return Intake([judged(item, lambda event: _draft(event, now)) for item in items], items=items)
 
 
 def _draft(sent: Json, now: int) -> Draft | Problem:
     """Judge one event: what it cannot be stored without refuses it, all else is a warning."""
     event = _renamed(sent)
-    event_id = str(text(event, "eventId", required=True))
-    event_type = str(text(event, "eventType", required=True))
-    use_case = str(text(event, "useCaseId", required=True, most=256))
+    event_id = text(event, "eventId", required=True)
+    event_type = text(event, "eventType", required=True)
+    use_case = text(event, "useCaseId", required=True, most=256)
     timestamp, warnings = iso_moment(event, "timestamp")
     an_object(event, "eventData", required=True)
     draft = validate.seal(
@@ -154,7 +150,7 @@ def _sentence(violation: schema.Violation, above: str = "") -> str:
             return _AS_A_WHOLE[name]
 
 
-def _reply_batch(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+def _reply_batch(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
     event_ids: list[str] = []
     warnings: dict[str, list[str]] = {}
     for index, (slot, outcome) in enumerate(zip(intake.slots, outcomes, strict=True)):
@@ -166,17 +162,17 @@ def _reply_batch(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
         if said:
             warnings[str(index)] = said
     if not event_ids:
-        return _nothing_stored(intake, outcomes)
+        return _nothing_stored(request, outcomes)
     body: Json = {"created": len(event_ids), "eventIds": event_ids}
     if warnings:
         body["warnings"] = warnings
     return Reply(201, body | _deprecations(intake))
 
 
-def _reply_single(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+def _reply_single(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
     slot, outcome = intake.slots[0], outcomes[0]
     if not isinstance(slot, Draft) or outcome.status not in STORED:
-        return _nothing_stored(intake, outcomes)
+        return _nothing_stored(request, outcomes)
     body: Json = {"eventId": slot.key, "created": True}
     if outcome.warnings:
         body["warnings"] = list(outcome.warnings)
@@ -184,18 +180,16 @@ def _reply_single(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
 
 
 def _deprecations(intake: Intake) -> Json:
-    used, _ = intake.notes
-    return {"deprecations": [f"{name} is deprecated; use {_DEPRECATED[name]}." for name in used]} if used else {}
+    """Say which deprecated names the events use."""
+    used = {name for item in intake.items if type(item) is dict for name in _DEPRECATED.keys() & item.keys()}
+    told = [f"{name} is deprecated; use {today}." for name, today in _DEPRECATED.items() if name in used]
+    return {"deprecations": told} if told else {}
 
 
-def _nothing_stored(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+def _nothing_stored(request: HttpRequest, outcomes: Sequence[Outcome]) -> Reply:
     """Return the first reason; where the quota is one of the reasons, that one, since time will lift it."""
-    _, now = intake.notes
-    problems = [problem_of(outcome) for outcome in outcomes]
-    for problem in problems:
-        if problem.reason == "QUOTA_EXCEEDED":
-            return Reply(429, {"error": problem.message}, quota_headers(now))
-    return Reply(400, {"error": problems[0].message})
+    check_quota(request, outcomes)
+    return Reply(400, {"error": problem_of(outcomes[0]).message})
 
 
 def _read_query(request: HttpRequest) -> Search:
@@ -242,6 +236,6 @@ def _match(types: Sequence[str], start: int | None, end: int | None) -> Callable
     return match
 
 
-def _reply_query(page: Page) -> Reply:
+def _reply_query(request: HttpRequest, page: Page) -> Reply:
     events = [members(event) for event in page.events]
     return Reply(200, {"events": events, "nextCursor": page.cursor, "hasMore": page.cursor is not None})

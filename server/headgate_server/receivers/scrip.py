@@ -8,6 +8,16 @@ from headgate_server.core import jsonbody, timestamps, validate
 from headgate_server.core.errors import HeadgateError, InvalidRequest
 from headgate_server.core.model import STORED, Draft, Link, Outcome, Problem, RateLimit, Status, StoredEvent
 from headgate_server.receivers import Endpoint, Find, Get, HttpRequest, Intake, Page, Receiver, Reply, Search, Take
+from headgate_server.receivers.answers import (
+    QUOTA_CODE,
+    check_quota,
+    code_of,
+    members,
+    message_of,
+    problem_of,
+    quota_problem,
+    shown_id,
+)
 from headgate_server.receivers.common import (
     Invalid,
     Json,
@@ -16,15 +26,9 @@ from headgate_server.receivers.common import (
     asked_text,
     instant,
     judged,
-    members,
-    message_of,
     moment,
     page_limit,
-    problem_of,
-    quota_headers,
-    quota_problem,
     read_list,
-    shown_id,
     text,
 )
 
@@ -32,7 +36,6 @@ NAME = "scrip"
 
 MOST_EVENTS = 100
 _CONFLICT = "idempotency_conflict"
-_QUOTA = "quota_exceeded"
 _CODES = {
     400: "bad_request",
     401: "unauthorized",
@@ -51,8 +54,7 @@ _REQUIRED = ("program_id", "idempotency_key", "event_timestamp", "event_data")
 _OPTIONAL = ("external_id", "participant_id", "recipient_id", "recipient_external_id")
 _FIELDS = frozenset(_REQUIRED + _OPTIONAL)
 
-_PENDING = "PENDING"
-_DONE = "COMPLETED"
+_PENDING, _DONE = "PENDING", "COMPLETED"
 """No consumer is waited for, so an event is done as soon as it can be read."""
 _CHOICES = {
     "status": (_DONE, _PENDING, "PROCESSING", "RECEIVED", "FAILED"),
@@ -84,25 +86,25 @@ class Scrip(Receiver):
 
     def refusal(self, status: int, error: HeadgateError) -> Reply:
         """Return an error in the vendor's own body."""
-        return _refused(status, message_of(error))
+        return _refused(status, code_of(error, _CODES, status, "internal_error"), message_of(error))
 
 
-def _refused(status: int, message: str) -> Reply:
-    return Reply(status, {"code": _CODES.get(status, "internal_error"), "message": message})
+def _refused(status: int, code: str, message: str) -> Reply:
+    return Reply(status, {"code": code, "message": message})
 
 
 def _read_batch(request: HttpRequest) -> Intake:
     events = read_list(request, MOST_EVENTS)
-    return Intake([judged(event, _draft) for event in events], notes=events)
+    return Intake([judged(event, _draft) for event in events], items=events)
 
 
 def _read_single(request: HttpRequest) -> Intake:
     event = jsonbody.read_one(request.body)
-    return Intake([judged(event, _draft)], notes=(event, request.now))
+    return Intake([judged(event, _draft)], items=[event])
 
 
 def _draft(event: Json) -> Draft | Problem:
-    program_id = _uuid(event, "program_id", required=True)
+    program_id = _checked_uuid("program_id", text(event, "program_id", required=True))
     key = text(event, "idempotency_key", required=True)
     occurred_at, warnings = moment(event, "event_timestamp", required=True)
     payload = an_object(event, "event_data", required=True)
@@ -114,22 +116,26 @@ def _draft(event: Json) -> Draft | Problem:
         raise Invalid("MISSING_FIELD", "", "external_id or participant_id is required")
     return validate.seal(
         receiver=NAME,
-        type_=_type(payload or {}),
-        source=program_id or "",
+        type_=_type(payload),
+        source=program_id,
         subject=external_id or participant_id or "",
         occurred_at=occurred_at,
         data=event,
-        identity=(program_id or "", key or ""),
+        identity=(program_id, key),
         warnings=warnings,
     )
 
 
-def _uuid(event: Json, name: str, *, required: bool = False) -> str | None:
-    """Return a member that is a UUID, in lower case: letters of either case name the same program."""
-    value = text(event, name, required=required)
-    if value is not None and not _UUID.fullmatch(value.lower()):
+def _uuid(event: Json, name: str) -> str | None:
+    value = text(event, name)
+    return None if value is None else _checked_uuid(name, value)
+
+
+def _checked_uuid(name: str, value: str) -> str:
+    """Return a UUID in lower case: letters of either case name the same program."""
+    if not _UUID.fullmatch(value.lower()):
         raise Invalid("INVALID_UUID", name, f"The {name} field must be a UUID.")
-    return None if value is None else value.lower()
+    return value.lower()
 
 
 def _type(payload: Json) -> str:
@@ -138,8 +144,8 @@ def _type(payload: Json) -> str:
     return str(value) if value and validate.text_problem("type", value) is None else "event"
 
 
-def _reply_batch(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
-    results = [_result(*numbered) for numbered in enumerate(zip(intake.notes, outcomes, strict=True))]
+def _reply_batch(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+    results = [_result(*numbered) for numbered in enumerate(zip(intake.items, outcomes, strict=True))]
     stored = sum(outcome.status in STORED for outcome in outcomes)
     return Reply(
         200,
@@ -154,16 +160,14 @@ def _result(index: int, settled: tuple[Any, Outcome]) -> Json:
     return {"index": index, "status": "error", "error": _said(outcome), "event": None}
 
 
-def _reply_single(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
-    (outcome,), (event, now) = outcomes, intake.notes
+def _reply_single(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+    (outcome,), (event,) = outcomes, intake.items
     if outcome.link is not None and outcome.status in STORED:
         return Reply(200, _receipt(event, outcome.link))
-    said = _said(outcome)
-    if said == _CONFLICT:
-        return _refused(409, problem_of(outcome).message)
-    if said == _QUOTA:
-        return Reply(429, {"code": _QUOTA, "message": problem_of(outcome).message}, quota_headers(now))
-    return _refused(400, said)
+    check_quota(request, outcomes)
+    if outcome.status is Status.CONFLICT:
+        return _refused(409, _CONFLICT, problem_of(outcome).message)
+    return _refused(400, _CODES[400], _said(outcome))
 
 
 def _receipt(event: Json, link: Link) -> Json:
@@ -177,7 +181,7 @@ def _said(outcome: Outcome) -> str:
         return _CONFLICT
     problem = problem_of(outcome)
     if quota_problem(outcome):
-        return _QUOTA
+        return QUOTA_CODE
     return f"invalid {problem.field}" if problem.field in _FIELDS else problem.message
 
 
@@ -229,12 +233,12 @@ def _matcher(query: Mapping[str, str]) -> Callable[[StoredEvent], bool] | None:
     return matches
 
 
-def _reply_page(page: Page) -> Reply:
+def _reply_page(request: HttpRequest, page: Page) -> Reply:
     pagination = {"has_more": page.cursor is not None, "next_cursor": page.cursor}
     return Reply(200, {"data": [_shown(event) for event in page.events], "pagination": pagination})
 
 
-def _reply_event(page: Page) -> Reply:
+def _reply_event(request: HttpRequest, page: Page) -> Reply:
     return Reply(200, _shown(page.events[0]))
 
 

@@ -6,19 +6,8 @@ from headgate_server.core import jsonbody, validate
 from headgate_server.core.errors import BodyTooLarge, HeadgateError, RequestKeyReused
 from headgate_server.core.model import STORED, Draft, Outcome, Problem, Status
 from headgate_server.receivers import Endpoint, HttpRequest, Intake, Receiver, Reply, Take
-from headgate_server.receivers.common import (
-    Invalid,
-    Json,
-    an_object,
-    is_larger,
-    is_unprocessable,
-    judged,
-    message_of,
-    quota_headers,
-    quota_problem,
-    read_list,
-    text,
-)
+from headgate_server.receivers.answers import check_quota, code_of, is_unprocessable, message_of, quota_problem
+from headgate_server.receivers.common import Invalid, Json, an_object, is_larger, judged, read_list, text
 
 NAME = "vibefollow"
 
@@ -63,7 +52,7 @@ class VibeFollow(Receiver):
             return _refused(422, _error("idempotency_key_reuse", message_of(error)))
         if is_unprocessable(error):
             return _refused(422, _error(_INVALID, _words(error.reason, message_of(error)), error.field))
-        return _refused(status, _error(_CODES.get(status, "server_error"), message_of(error)))
+        return _refused(status, _error(code_of(error, _CODES, status, "server_error"), message_of(error)))
 
 
 def _refused(status: int, *errors: Json) -> Reply:
@@ -81,12 +70,12 @@ def _words(reason: str, message: str) -> str:
 def _read_batch(request: HttpRequest) -> Intake:
     _check_size(request)
     slots = [judged(event, _draft) for event in read_list(request, MOST_EVENTS)]
-    return Intake(slots, atomic=True, notes=request.now)
+    return Intake(slots, atomic=True)
 
 
 def _read_single(request: HttpRequest) -> Intake:
     _check_size(request)
-    return Intake([judged(jsonbody.read_one(request.body), _draft)], atomic=True, notes=request.now)
+    return Intake([judged(jsonbody.read_one(request.body), _draft)], atomic=True)
 
 
 def _check_size(request: HttpRequest) -> None:
@@ -102,9 +91,9 @@ def _draft(event: Json) -> Draft | Problem:
         raise Invalid("TOO_MANY_PROPERTIES", "properties", f"The properties field has over {MOST_PROPERTIES} keys.")
     draft = validate.seal(
         receiver=NAME,
-        type_=name or "",
+        type_=name,
         source="",
-        subject=user_id or "",
+        subject=user_id,
         occurred_at=None,
         data=event,
         identity=None,
@@ -114,26 +103,25 @@ def _draft(event: Json) -> Draft | Problem:
     return draft
 
 
-def _reply_batch(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
-    return _reply(intake, outcomes, [f"events[{index}]" for index in range(len(outcomes))])
+def _reply_batch(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+    return _reply(request, outcomes, [f"events[{index}]" for index in range(len(outcomes))])
 
 
-def _reply_single(intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
-    return _reply(intake, outcomes, [""])
+def _reply_single(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
+    return _reply(request, outcomes, [""])
 
 
-def _reply(intake: Intake, outcomes: Sequence[Outcome], places: Sequence[str]) -> Reply:
+def _reply(request: HttpRequest, outcomes: Sequence[Outcome], places: Sequence[str]) -> Reply:
     """Accept the request as a whole, or say of every offender what is wrong with it, the first one first."""
     if all(outcome.status in STORED for outcome in outcomes):
         return Reply(202, {"data": {"accepted": True}})
-    beyond = [problem for problem in map(quota_problem, outcomes) if problem is not None]
     invalid = [
         _offender(place, outcome.problem)
         for place, outcome in zip(places, outcomes, strict=True)
         if outcome.problem is not None and outcome.status is Status.REJECTED and quota_problem(outcome) is None
     ]
-    if beyond and not invalid:
-        return Reply(429, {"errors": [_error("quota_exceeded", beyond[0].message)]}, quota_headers(intake.notes))
+    if not invalid:
+        check_quota(request, outcomes)
     return _refused(422, *invalid)
 
 

@@ -16,7 +16,7 @@ from headgate_server.ingest.compat import Compat
 from headgate_server.process.aside import aside
 from headgate_server.process.clock import Clock
 from headgate_server.process.metrics import Metrics
-from headgate_server.receivers import Endpoint, HttpRequest, Receiver, Reply, Take
+from headgate_server.receivers import STATUSES, Endpoint, HttpRequest, Receiver, Reply, Take
 from headgate_server.rpc import status
 from headgate_server.rpc.ingest_servicer import REPLAYED_KEY, REQUEST_KEY
 from headgate_server.rpc.pipeline.call import Call
@@ -27,6 +27,11 @@ PREFIX = "/compat/"
 PATH_KEY = "x-headgate-path"
 METHOD_KEY = "x-headgate-method"
 """Where the bridge says method and path: it calls every RPC of this service alike."""
+
+
+_WITHHELD = frozenset({"authorization", "x-api-key", "te", "content-type"})
+"""What is not for receivers: keys, and headers of the bridge's own request to the server."""
+_BRIDGES = ("x-headgate-", "x-envoy-", "grpc-", ":")
 
 
 class Route(NamedTuple):
@@ -87,16 +92,18 @@ class CompatServicer:
         """Answer one request."""
         receiver, endpoint, method, path, query = self._route(call)
         asked = dict(parse_qsl(query, keep_blank_values=True))
-        request = HttpRequest(method, path, asked, body.data, self._clock())
+        request = HttpRequest(method, path, asked, body.data, self._clock(), _headers(call), body.content_type)
         exchange = await self._compat(receiver, endpoint, call.caller.workspace, request, call.text(REQUEST_KEY))
         with aside("events"):
             statuses = Counter(outcome.status.value for outcome in exchange.outcomes)
             call.log.update(statuses)
-            call.code = status.counted_as(exchange.reply.status)
             self._metrics.events(statuses)
         if exchange.replayed:
             call.log["replayed"] = True
             call.reply_metadata.append((REPLAYED_KEY, "true"))
+        if not isinstance(exchange.reply, Reply):
+            raise exchange.reply
+        call.code = status.counted_as(exchange.reply.status)
         return _answer(call, exchange.reply)
 
     def refuse(self, call: Call, error: HeadgateError) -> HttpBody | None:
@@ -137,9 +144,23 @@ class CompatServicer:
         return Route(receiver, one, method, f"{folder}/{unquote(last)}", query)
 
 
+def _headers(call: Call) -> Mapping[str, str]:
+    """Return the request's headers, without the key and what only the bridge says."""
+    return {
+        name: value
+        for name, value in call.metadata.items()
+        if isinstance(value, str) and name not in _WITHHELD and not name.startswith(_BRIDGES)
+    }
+
+
 def _answer(call: Call, reply: Reply) -> HttpBody:
-    """Return a reply as HTTP's body, its status and headers beside it."""
-    answer = HttpBody(content_type="application/json", data=orjson.dumps(reply.body))
+    """Return a reply as HTTP's body, its status and headers beside it. Raises `ValueError` if HTTP has no such status:
+    the bridge would answer with another.
+    """
+    if reply.status not in STATUSES:
+        raise ValueError(f"{reply.status} is no status of an answer")
+    data = reply.body if isinstance(reply.body, bytes) else orjson.dumps(reply.body)
+    answer = HttpBody(content_type=reply.content_type if data else "", data=data)
     call.log["status"] = reply.status
     call.reply_metadata.append((status.HTTP_STATUS_KEY, str(reply.status)))
     call.reply_metadata += reply.headers

@@ -41,6 +41,7 @@ CODES: dict[type[errors.HeadgateError], Code] = {
     errors.EventConflict: Code(grpc.StatusCode.ALREADY_EXISTS),
     errors.RequestKeyReused: Code(grpc.StatusCode.FAILED_PRECONDITION, 422),
     errors.Overloaded: Code(grpc.StatusCode.RESOURCE_EXHAUSTED),
+    errors.QuotaExceeded: Code(grpc.StatusCode.RESOURCE_EXHAUSTED),
     errors.Unavailable: Code(grpc.StatusCode.UNAVAILABLE),
     errors.OutcomeUnknown: Code(grpc.StatusCode.UNAVAILABLE),
     errors.HeadgateError: Code(grpc.StatusCode.INTERNAL),

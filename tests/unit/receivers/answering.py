@@ -8,9 +8,11 @@ import orjson
 from hypothesis import strategies as st
 
 from headgate_server.core import ledger
+from headgate_server.core.errors import HeadgateError, QuotaExceeded
 from headgate_server.core.model import Draft, Outcome, Problem, Settled, Status, StoredEvent, Submission
 from headgate_server.core.settle import Settlement
-from headgate_server.receivers import Find, HttpRequest, Intake, Page, Receiver, Search, Take
+from headgate_server.receivers import Find, HttpRequest, Intake, Page, Receiver, Reply, Search, Take
+from headgate_server.rpc import status
 
 NOW = 1_705_314_600_000_000
 """2024-01-15T10:30:00Z."""
@@ -54,6 +56,7 @@ class Served:
     """A receiver over a ledger of its own, which remembers from request to request."""
 
     def __init__(self, receiver: Receiver):
+        self._receiver = receiver
         self._routes = receiver.routes()
         self._settlement = Settlement(1, ledger.genesis("acme"), {}, {}, NOW)
 
@@ -79,7 +82,10 @@ class Served:
         """Return the answer to given outcomes."""
         endpoint = self._routes["POST", path]
         assert isinstance(endpoint, Take)
-        reply = endpoint.reply(intake, outcomes)
+        try:
+            reply = endpoint.reply(request(path, b""), intake, outcomes)
+        except QuotaExceeded as error:
+            reply = refused(self._receiver, error)
         return Answer(reply.status, json.loads(orjson.dumps(reply.body)), reply.headers)
 
     def search(self, path: str, body: Any) -> Search:
@@ -101,8 +107,15 @@ class Served:
         ]
         endpoint = self._routes["POST", path]
         assert isinstance(endpoint, Find)
-        reply = endpoint.reply(Page(rows[: search.limit], cursor))
+        reply = endpoint.reply(request(path, body), Page(rows[: search.limit], cursor))
         return Answer(reply.status, json.loads(orjson.dumps(reply.body)), reply.headers)
+
+
+def refused(receiver: Receiver, error: HeadgateError) -> Reply:
+    """Return a refusal in the receiver's words, and when to come again, which is said of all receivers alike."""
+    reply = receiver.refusal(status.http_of(error), error)
+    seconds = status.retry_after(error)
+    return reply if seconds is None else reply._replace(headers=(*reply.headers, ("retry-after", seconds)))
 
 
 def request(path: str, body: Any) -> HttpRequest:

@@ -20,7 +20,7 @@ from headgate_server.core.errors import (
     Unavailable,
 )
 from headgate_server.core.model import Link, Outcome, RateLimit, Scope, Status
-from headgate_server.receivers import Take
+from headgate_server.receivers import Reply, Take
 from headgate_server.receivers.flokit import FloKit, event_id
 
 from .answering import NOW, OVER_QUOTA, POISON, Served, batch_of, drafts, events_like
@@ -216,7 +216,7 @@ def test_a_thousand_events_are_taken(flokit: Served) -> None:
     ],
 )
 def test_errors_are_a_code_and_a_message(status: int, error: HeadgateError, body: Any) -> None:
-    assert FloKit().refusal(status, error) == (status, body, ())
+    assert FloKit().refusal(status, error) == Reply(status, body)
 
 
 def test_what_the_flow_needs_to_know() -> None:

@@ -178,7 +178,7 @@ def verified(rows: list[StoredEvent]) -> dict[str, Any]:
 def answered(checked: int, breaks: list[Break]) -> dict[str, Any]:
     endpoint = ROUTES["GET", CHECK]
     assert isinstance(endpoint, Verify)
-    reply = endpoint.reply(Checked(checked, breaks))
+    reply = endpoint.reply(HttpRequest("GET", CHECK, {}, b"", NOW), Checked(checked, breaks))
     assert reply.status == 200
     data: dict[str, Any] = reply.body["data"]
     return data

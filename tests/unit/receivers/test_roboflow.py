@@ -16,7 +16,7 @@ from headgate_server.core.errors import (
     Unavailable,
 )
 from headgate_server.core.model import Outcome, Problem, Scope, Status
-from headgate_server.receivers import Take
+from headgate_server.receivers import Reply, Take
 from headgate_server.receivers.roboflow import Roboflow
 
 from .answering import NOW, OVER_QUOTA, POISON, Served, batch_of, drafts, events_like
@@ -246,7 +246,8 @@ def test_one_over_the_limit_is_refused_in_the_words_of_the_page(roboflow: Served
     assert roboflow.post(BATCH, {"events": [PASSED] * 100}).status == 201
     with pytest.raises(InvalidRequest) as refused:
         roboflow.read(BATCH, {"events": [PASSED] * 101})
-    assert Roboflow().refusal(400, refused.value) == (400, {"error": "Batch size exceeds maximum of 100 events"}, ())
+    body = {"error": "Batch size exceeds maximum of 100 events"}
+    assert Roboflow().refusal(400, refused.value) == Reply(400, body)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +262,7 @@ def test_one_over_the_limit_is_refused_in_the_words_of_the_page(roboflow: Served
     ],
 )
 def test_errors_are_one_text(status: int, error: Any, text: str) -> None:
-    assert Roboflow().refusal(status, error) == (status, {"error": text}, ())
+    assert Roboflow().refusal(status, error) == Reply(status, {"error": text})
 
 
 def test_any_one_of_the_vendors_scopes_or_ours_is_enough() -> None:

@@ -13,12 +13,14 @@ from headgate_server.core.errors import (
     InvalidRequest,
     NotFound,
     PermissionDenied,
+    QuotaExceeded,
     Unauthenticated,
 )
 from headgate_server.core.model import Draft, Mismatch, Outcome, Problem, RateLimit, Scope, Status
 from headgate_server.receivers import Intake, Reply, Take
 from headgate_server.receivers.scrip import Scrip
 from tests.support import poison
+from tests.unit.receivers.answering import refused
 from tests.unit.receivers.scrip_requests import BATCH, EXAMPLE, ID, LINK, MOMENT, PROGRAM, ROUTES, SINGLE, request, take
 
 ACCEPTED = Outcome(Status.ACCEPTED, LINK)
@@ -37,7 +39,10 @@ def draft(**changes: Any) -> Draft:
 
 def answer(intake: Intake, outcomes: Sequence[Outcome], endpoint: Any = BATCH) -> Reply:
     """Return the reply with its body as a client reads it."""
-    reply: Reply = endpoint.reply(intake, outcomes)
+    try:
+        reply: Reply = endpoint.reply(request(), intake, outcomes)
+    except QuotaExceeded as error:
+        reply = refused(Scrip(), error)
     return reply._replace(body=orjson.loads(orjson.dumps(reply.body)))
 
 
@@ -191,10 +196,10 @@ def test_a_single_conflict_is_409() -> None:
 
 
 def test_past_the_quota_an_event_of_a_batch_is_an_error_and_a_single_one_is_429() -> None:
-    refused = Outcome(Status.REJECTED, problem=settle.QUOTA_EXCEEDED)
-    body = answer(take(EXAMPLE, EXAMPLE), [ACCEPTED, refused]).body
+    beyond = Outcome(Status.REJECTED, problem=settle.QUOTA_EXCEEDED)
+    body = answer(take(EXAMPLE, EXAMPLE), [ACCEPTED, beyond]).body
     assert [result.get("error") for result in body["results"]] == [None, "quota_exceeded"]
-    single = answer(take_one(EXAMPLE), [refused], SINGLE)
+    single = answer(take_one(EXAMPLE), [beyond], SINGLE)
     assert (single.status, single.body["code"]) == (429, "quota_exceeded")
     # From 10:30 on 15 January to 1 February.
     assert single.headers == (("retry-after", str(16 * 86_400 + 13 * 3_600 + 1_800)),)

@@ -102,7 +102,7 @@ def test_an_event_is_read_back_as_it_was_sent() -> None:
     [slot] = BATCH.read(request(body + b"]}")).slots
     assert isinstance(slot, Draft)
     assert isinstance(GET, Get)
-    reply = GET.reply(Page([stored(EXAMPLE)._replace(data=slot.data)], None))
+    reply = GET.reply(request(), Page([stored(EXAMPLE)._replace(data=slot.data)], None))
     assert reply.status == 200
     raw = orjson.dumps(reply.body)
     assert b'"event_data":{"amount":12345678901234567890123,"id":1}' in raw
@@ -117,10 +117,11 @@ def test_an_event_is_read_back_as_it_was_sent() -> None:
 def test_a_page_says_whether_there_is_more() -> None:
     assert isinstance(LIST, Find)
     sent = {name: value for name, value in EXAMPLE.items() if name not in ("participant_id", "recipient_id")}
-    body = orjson.loads(orjson.dumps(LIST.reply(Page([stored(sent)], "00ff")).body))
+    body = orjson.loads(orjson.dumps(LIST.reply(request(), Page([stored(sent)], "00ff")).body))
     assert body["pagination"] == {"has_more": True, "next_cursor": "00ff"}
     assert (body["data"][0]["participant_id"], body["data"][0]["recipient_id"]) == (None, None)
-    assert LIST.reply(Page([], None)).body == {"data": [], "pagination": {"has_more": False, "next_cursor": None}}
+    empty = LIST.reply(request(), Page([], None))
+    assert empty.body == {"data": [], "pagination": {"has_more": False, "next_cursor": None}}
 
 
 def test_an_event_is_asked_for_by_its_id() -> None:

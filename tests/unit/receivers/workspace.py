@@ -9,7 +9,7 @@ from headgate_server.core.errors import HeadgateError
 from headgate_server.core.model import UNLIMITED, Link, Settled, StoredEvent, Submission, Usage
 from headgate_server.core.settle import Settlement
 from headgate_server.receivers import Endpoint, Find, Get, HttpRequest, Page, Receiver, Reply, Search, Take
-from headgate_server.rpc import status
+from tests.unit.receivers.answering import refused
 
 NOW = 1_771_200_000_000_000  # 2026-02-16T00:00:00Z
 UNTIL_MARCH = str(13 * 86_400)
@@ -31,10 +31,11 @@ class Workspace:
         sent = body if isinstance(body, bytes) else orjson.dumps(body)
         endpoint = self.receiver.routes()["POST", path]
         assert isinstance(endpoint, Take)
+        request = HttpRequest("POST", path, {}, sent, NOW)
         try:
-            intake = endpoint.read(HttpRequest("POST", path, {}, sent, NOW))
+            intake = endpoint.read(request)
         except HeadgateError as error:
-            return _as_read(self.receiver.refusal(status.http_of(error), error))
+            return _as_read(refused(self.receiver, error))
         known = {
             row.dedupe: Link(row.id, row.sequence, row.created_at, row.event_hash, row.salt, row.commitment)
             for row in self.rows
@@ -47,7 +48,10 @@ class Workspace:
         assert len(decision.outcomes) == len(intake.slots)
         self._head = settlement.head
         self.rows += settlement.rows
-        return _as_read(endpoint.reply(intake, decision.outcomes))
+        try:
+            return _as_read(endpoint.reply(request, intake, decision.outcomes))
+        except HeadgateError as error:
+            return _as_read(refused(self.receiver, error))
 
     def search(self, path: str, /, **query: str) -> Search:
         """Return what a list asks the store for."""
@@ -60,7 +64,9 @@ class Workspace:
         endpoint: Endpoint = self.receiver.routes()["GET", path]
         assert isinstance(endpoint, Find | Get)
         previous = [ledger.genesis("test").hash, *(row.event_hash for row in self.rows)]
-        return _as_read(endpoint.reply(Page(self.rows[::-1], cursor, previous[-2::-1])))
+        return _as_read(
+            endpoint.reply(HttpRequest("GET", path, {}, b"", NOW), Page(self.rows[::-1], cursor, previous[-2::-1]))
+        )
 
 
 def _as_read(reply: Reply) -> Reply:
