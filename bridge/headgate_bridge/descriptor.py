@@ -20,6 +20,9 @@ HTTP_BODY = "google.api.HttpBody"
 # Request message: the message of bridge_view.proto whose fields it gets in Envoy's copy.
 RAW_REQUESTS = {"BatchIngestRequest": "RawBatchIngestRequest", "IngestRequest": "RawIngestRequest"}
 
+# The same for requests that come as a query alone, whose times Envoy would parse by rules of its own.
+RAW_QUERIES = {"ListEventsRequest": "RawListEventsRequest", "VerifyLedgerRequest": "RawVerifyLedgerRequest"}
+
 # The field of a raw request that takes the HTTP body, whole.
 BODY = "json"
 
@@ -38,8 +41,8 @@ def envoy_view(image: FileDescriptorSet) -> FileDescriptorSet:
 
     Each RPC with an HTTP binding answers ``google.api.HttpBody``, whose bytes Envoy hands on as they are: the server
     writes the JSON. The requests in `RAW_REQUESTS` have the fields of their raw twins, so that Envoy does not parse
-    their bodies either; they keep their public names, which Envoy says when it refuses a query parameter. The RPC of
-    `COMPAT_SERVICE` is bound to one path.
+    their bodies either, and those in `RAW_QUERIES` likewise, so that it does not parse times. They keep their public
+    names, which Envoy says when it refuses a query parameter. The RPC of `COMPAT_SERVICE` is bound to one path.
 
     :param image: our files and everything they import.
     :raises ValueError: a file that our services now need is not in `image`.
@@ -52,6 +55,8 @@ def envoy_view(image: FileDescriptorSet) -> FileDescriptorSet:
             if file.package == PACKAGE and message.name in RAW_REQUESTS:
                 _take_fields(message, raw[RAW_REQUESTS[message.name]])
                 _need_http_body(file)
+            elif file.package == PACKAGE and message.name in RAW_QUERIES:
+                _take_fields(message, raw[RAW_QUERIES[message.name]])
         for service in file.service:
             for method in service.method:
                 _pass_bodies_through(file, method)
@@ -66,6 +71,8 @@ def _take_fields(message: DescriptorProto, raw: DescriptorProto) -> None:
     fields = [field for field in raw.field if field.name not in HIDDEN_FIELDS]
     del message.field[:]
     message.field.extend(fields)
+    del message.oneof_decl[:]
+    message.oneof_decl.extend(raw.oneof_decl)  # an optional field stands in one of its own
 
 
 def _pass_bodies_through(file: FileDescriptorProto, method: MethodDescriptorProto) -> None:

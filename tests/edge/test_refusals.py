@@ -98,7 +98,7 @@ def test_a_query_on_a_path_that_names_the_event(edge: Edge, query: str) -> None:
     ("query", "reason"),
     [
         ("page_size=many", "INVALID_REQUEST"),
-        ("from=yesterday", "INVALID_REQUEST"),
+        ("from=yesterday", "INVALID_TIMESTAMP"),
         ("colour=red", "INVALID_REQUEST"),
         ("page_size=-1", "NEGATIVE"),
         ("page_token=x", "INVALID_PAGE_TOKEN"),

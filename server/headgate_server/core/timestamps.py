@@ -10,31 +10,54 @@ MAX = 253_402_300_799_999_999
 
 _RFC3339 = re.compile(
     # Hours and minutes as the RFC bounds them: Python reads an offset of 10:75, and newer versions read 24:00.
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(?:\.([0-9]+))?"
-    r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-9]{2}:([0-9]{2})(?:\.([0-9]+))?"
+    r"([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def parse(text: str) -> tuple[int, bool]:
-    """Return the instant in microseconds, and whether something finer was cut off.
+FINER = "is finer than a microsecond and was truncated"
+LEAP_SECOND = "is a leap second and was taken as the first microsecond after it"
+
+
+def parse(text: str) -> tuple[int, str | None]:
+    """Return the instant in microseconds, and what was changed of it: `FINER`, `LEAP_SECOND` or nothing.
+
+    A second :60 may stand at the end of a month in UTC, where leap seconds are put (RFC 3339, 5.7; ITU-R TF.460-6,
+    2.1). Microseconds since the epoch have no place for it, so it becomes the first of the next month. Which months had
+    one is not looked up: a list of them would be out of date within months.
 
     Raises `ValueError` for what is not RFC 3339 (a time without an offset is not) or lies outside the years 1 to 9999.
     """
     match = _RFC3339.fullmatch(text)
     if match is None:
         raise ValueError(f"{text[:40]!r} is not an RFC 3339 timestamp such as 2024-01-15T10:30:00Z")
-    fraction = match[1]
-    truncated = fraction is not None and fraction[6:].strip("0") != ""
+    second, fraction, offset = match.groups()
+    if second == "60":
+        return _leap_second(text, offset), LEAP_SECOND
+    return _microseconds(text, text), FINER if fraction is not None and fraction[6:].strip("0") else None
+
+
+def _leap_second(text: str, offset: str) -> int:
+    following = _microseconds(f"{text[:17]}59{offset}", text) + 1_000_000
+    if following > MAX:
+        raise ValueError(f"{text[:40]!r} is outside the years 1 to 9999")
+    moment = _EPOCH + timedelta(microseconds=following)
+    if (moment.day, moment.hour, moment.minute) != (1, 0, 0):
+        raise ValueError(f"{text[:40]!r} is not a time that exists: a leap second ends a month in UTC")
+    return following
+
+
+def _microseconds(text: str, quoted: str) -> int:
     try:
         moment = datetime.fromisoformat(text.upper())
     except ValueError:
-        raise ValueError(f"{text[:40]!r} is not a time that exists") from None
+        raise ValueError(f"{quoted[:40]!r} is not a time that exists") from None
     microseconds = (moment - _EPOCH) // _MICROSECOND
     if not MIN <= microseconds <= MAX:
-        raise ValueError(f"{text[:40]!r} is outside the years 1 to 9999")
-    return microseconds, truncated
+        raise ValueError(f"{quoted[:40]!r} is outside the years 1 to 9999")
+    return microseconds
 
 
 def format(microseconds: int) -> str:  # noqa: A001 - timestamps.format is what a reader expects

@@ -20,7 +20,7 @@ _FIELDS_OF_PROTO = {"data_json", "dataJson"}
 _WARNED_FIELDS = 10
 """Unknown fields that get a warning each; a thousand of them would make an answer larger than the request."""
 
-FINER_THAN_MICROSECONDS = "occurred_at is finer than a microsecond and was truncated."
+FINER_THAN_MICROSECONDS = f"occurred_at {timestamps.FINER}."
 
 
 def native_json(event: Any, salt: bytes = b"") -> Draft | Problem:
@@ -42,11 +42,11 @@ def native_json(event: Any, salt: bytes = b"") -> Draft | Problem:
         if type(moment) is not str:
             return _wrong_type("occurred_at", "an RFC 3339 string", moment)
         try:
-            occurred_at, truncated = timestamps.parse(moment)
+            occurred_at, change = timestamps.parse(moment)
         except ValueError as error:
             return Problem("INVALID_TIMESTAMP", "occurred_at", f"{error}.")
-        if truncated:
-            warnings += (FINER_THAN_MICROSECONDS,)
+        if change is not None:
+            warnings += (f"occurred_at {change}.",)
     data = event.get("data")
     if data is not None and type(data) is not dict:
         return _texts_problem(event) or _wrong_type("data", "a JSON object", data)

@@ -73,7 +73,7 @@ def text(event: Json, name: str, *, required: bool = False, most: int = validate
 
 
 def moment(event: Json, name: str, *, required: bool = False) -> tuple[int | None, tuple[str, ...]]:
-    """Return a member that is an RFC 3339 timestamp in microseconds, and a warning if it was finer than that."""
+    """Return a member that is an RFC 3339 timestamp in microseconds, and a warning if it was changed for that."""
     value = event.get(name)
     if value is None:
         if required:
@@ -84,10 +84,10 @@ def moment(event: Json, name: str, *, required: bool = False) -> tuple[int | Non
             "WRONG_TYPE", name, f"The {name} field must be an RFC 3339 string, not {validate.json_type(value)}."
         )
     try:
-        instant, truncated = timestamps.parse(value)
+        instant, change = timestamps.parse(value)
     except ValueError as error:
         raise Invalid("INVALID_TIMESTAMP", name, f"{error}.") from None
-    return instant, (f"{name} is finer than a microsecond and was truncated.",) if truncated else ()
+    return instant, () if change is None else (f"{name} {change}.",)
 
 
 @overload

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.inflate import check_size, gunzip
-from headgate_server.rpc.pipeline import printer
+from headgate_server.rpc.pipeline import printer, query
 from headgate_server.rpc.pipeline.call import CODING_KEY, Call, Handler
 from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, ServerStream, Unary
 
@@ -84,7 +84,7 @@ def _reader(method: AnyMethod, body_limit: int) -> _Read:
 
     async def read(call: Call, serialized: bytes) -> Any:
         try:
-            request = kind.FromString(serialized)
+            request = query.read(kind, serialized) if call.bridged else kind.FromString(serialized)
         except DecodeError:
             raise InvalidRequest(
                 f"The request is not a serialized {kind.DESCRIPTOR.full_name}.", reason="MALFORMED_REQUEST"
