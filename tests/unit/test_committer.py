@@ -456,3 +456,39 @@ async def test_closing_an_idle_committer_returns_at_once() -> None:
     bench = Bench()
     await bench.committer.close()
     await bench.committer.close()
+
+
+async def test_who_waits_behind_a_store_that_hangs_hears_of_it_with_the_others() -> None:
+    bench = Bench(config=CommitterConfig(waiting_seconds=0.05))
+    first = bench.call(events(1, 1))
+    hanging = await bench.store.next()
+    behind = await bench.calls(events(1, 1), events(2, 1))
+    await asyncio.sleep(0.06)  # no wait for a state: it is the waiting itself that counts
+    late = bench.call(events(3, 1))
+    await asyncio.sleep(0)
+    hanging.fail(OutcomeUnknown("lost"))
+    for call in behind:
+        with pytest.raises(Unavailable, match="nothing of it was stored") as raised:
+            await ends(call)
+        assert not isinstance(raised.value, OutcomeUnknown)
+    append = await bench.store.next()
+    assert append.workspaces == [3]
+    append.finish()
+    await ends(late)
+    with pytest.raises(OutcomeUnknown):
+        await ends(first)
+    await bench.drain()
+
+
+async def test_a_lane_that_finds_no_place_to_wait_for_its_lock_is_told() -> None:
+    bench = Bench(config=CommitterConfig(waiting_seconds=0.05, parked_lanes=1))
+    calls = await bench.calls(events(1, 1), events(2, 1))
+    (await bench.store.next()).finish(skipping={1, 2})
+    group = await bench.store.next()
+    (locked,) = group.workspaces
+    other = calls[0] if locked == 2 else calls[1]
+    with pytest.raises(Unavailable, match="nothing of it was stored"):
+        await ends(other)
+    group.finish()
+    await ends(calls[locked - 1])
+    await bench.drain()

@@ -48,6 +48,10 @@ class CommitterConfig:
     """
     waiting_bytes: int = 64 * 1024 * 1024
     """Content that may wait in all; what is still being read does not count here, but in `rpc/server.py`."""
+    waiting_seconds: float = 5.0
+    """How long a submission may wait for what is stored before it: several times as long as it takes to store all that
+    may wait. Where the store hangs, who waits hears of it together with those whose turn it was.
+    """
     parked_lanes: int = 4
     """Workspaces that wait for their locks at once: each takes a connection, and most must be left for the others.
     """
@@ -58,11 +62,12 @@ class CommitterConfig:
 class _Waiting:
     """One caller's submission, in the queue."""
 
-    __slots__ = ("bytes", "decision", "events", "submission")
+    __slots__ = ("arrived", "bytes", "decision", "events", "submission")
 
     def __init__(self, submission: Submission, decision: asyncio.Future[Decision]):
         self.submission = submission
         self.decision = decision
+        self.arrived = time.monotonic()
         self.events = max(1, len(submission.slots))
         # Twice: the payload alone, and within the content.
         self.bytes = 2 * sum(len(slot.canonical) for slot in submission.slots if isinstance(slot, Draft))
@@ -221,8 +226,7 @@ class Committer:
             quota = share
             while lane.waiting and quota > 0 and ((events > 0 and size > 0) or not group):
                 waiting = lane.waiting.popleft()
-                if waiting.decision.done():  # its caller gave up before anything was done
-                    self._count(lane, waiting, -1)
+                if self._is_dropped(lane, waiting):
                     continue
                 group.append(waiting)
                 quota -= waiting.events
@@ -260,21 +264,41 @@ class Committer:
         lane = self._lanes[workspace]
         while lane.waiting:
             await self._gather(lambda: lane.events)
-            group: list[_Waiting] = []
-            events, size = self._config.group_events, self._config.group_bytes
-            while lane.waiting and ((events > 0 and size > 0) or not group):
-                waiting = lane.waiting.popleft()
-                if waiting.decision.done():
-                    self._count(lane, waiting, -1)
-                    continue
-                group.append(waiting)
-                events -= waiting.events
-                size -= waiting.bytes
-            if group:
-                async with self._parking:
+            try:
+                async with asyncio.timeout(self._config.waiting_seconds):
+                    await self._parking.acquire()
+            except TimeoutError:
+                while lane.waiting and self._is_dropped(lane, lane.waiting[0]):
+                    lane.waiting.popleft()
+                continue
+            try:
+                if group := self._take_alone(lane):
                     await self._append(group, wait=True)
+            finally:
+                self._parking.release()
         lane.parked = False
         self._drop_if_idle(workspace, lane)
+
+    def _take_alone(self, lane: _Lane) -> list[_Waiting]:
+        group: list[_Waiting] = []
+        events, size = self._config.group_events, self._config.group_bytes
+        while lane.waiting and ((events > 0 and size > 0) or not group):
+            waiting = lane.waiting.popleft()
+            if self._is_dropped(lane, waiting):
+                continue
+            group.append(waiting)
+            events -= waiting.events
+            size -= waiting.bytes
+        return group
+
+    def _is_dropped(self, lane: _Lane, waiting: _Waiting) -> bool:
+        """Whether a submission is not stored any more: its caller gave up, or has waited too long."""
+        if not waiting.decision.done():
+            if time.monotonic() - waiting.arrived < self._config.waiting_seconds:
+                return False
+            waiting.fail(Unavailable("The store did not get to this request in time; nothing of it was stored."))
+        self._count(lane, waiting, -1)
+        return True
 
     async def _append(self, group: Sequence[_Waiting], *, wait: bool) -> list[_Waiting]:
         """Store a group, tell its callers, and return what the store skipped. Raises nothing."""
