@@ -1,5 +1,6 @@
 """What every kind of test uses: stores on real parts. Helpers live in `tests/support`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def postgres_server() -> None:
 async def postgres_url(postgres_server: None) -> AsyncIterator[str]:
     """Return the URL of a fresh, migrated PostgreSQL database."""
     async with postgres.fresh_database() as url:
+        yield url
+
+
+@pytest.fixture
+async def oldest_postgres_url() -> AsyncIterator[str]:
+    """Return the URL of a fresh, migrated database of the oldest PostgreSQL that is supported."""
+    if postgres.system_programs() is None:
+        pytest.skip("there is no older PostgreSQL on this machine: apt-get install postgresql")
+    await asyncio.to_thread(postgres.ensure_started, postgres.OLDEST)
+    async with postgres.fresh_database(server=postgres.OLDEST) as url:
         yield url
 
 

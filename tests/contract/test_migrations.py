@@ -16,6 +16,7 @@ from headgate_server.store import Store, migrate
 from headgate_server.store.base import SqlStore
 from headgate_server.store.opening import open_store
 from headgate_server.store.postgres.database import PostgresStore
+from headgate_server.store.postgres.target import parse
 from headgate_server.store.schema import metadata
 from tests.support import database, postgres
 from tests.support.drafts import append, draft
@@ -73,7 +74,7 @@ def _upgrade_to(connection: Connection, revision: str) -> None:
 async def unguarded_url(postgres_server: None) -> AsyncIterator[str]:
     """Return the URL of a store as it was before 0003, with three events under keys and two without."""
     async with postgres.fresh_database("template1") as url:
-        store = PostgresStore(url)
+        store = PostgresStore(parse(url), pooler=False)
         try:
             await store._write(lambda connection: _upgrade_to(connection, "0002"))
             workspace = (await store.create_workspace("acme")).id

@@ -14,10 +14,11 @@ _STATEMENTS = {
 }
 
 
+@pytest.mark.parametrize("store_url", ["postgres", "oldest_postgres"], indirect=True)
 @pytest.mark.parametrize("analysed", [False, True])
 @pytest.mark.parametrize("events", [0, 1, 1_000])
-async def test_no_plan_reads_a_ledger(postgres_url: str, events: int, analysed: bool) -> None:
-    store = await open_store(postgres_url)
+async def test_no_plan_reads_a_ledger(store_url: str, events: int, analysed: bool) -> None:
+    store = await open_store(store_url)
     try:
         # Of many workspaces with few events each, the planner expects the same of every other.
         spaces = [(await store.create_workspace(f"w{n}")).id for n in range(4)]
@@ -26,11 +27,11 @@ async def test_no_plan_reads_a_ledger(postgres_url: str, events: int, analysed: 
         await append(store, spaces[0], *(draft(str(n)) for n in range(events)))
     finally:
         await store.close()
-    connection = await asyncpg.connect(postgres_url)
+    connection = await asyncpg.connect(store_url)
     try:
         if analysed:
             await connection.execute("ANALYZE")
-        await connection.execute(postgres_append._BEGIN)
+        await connection.execute(postgres_append._BEGIN.format(level="on"))
         for name, (statement, types) in _STATEMENTS.items():
             await connection.execute(f"PREPARE {name} ({types}) AS {statement}")
             arguments = ", ".join("'{}'" for _ in types.split(","))

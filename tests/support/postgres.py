@@ -1,7 +1,8 @@
-"""One real PostgreSQL for a run of the tests, shared by all its workers, and a fresh database for each test.
+"""Real PostgreSQLs for a run of the tests, shared by all its workers, and a fresh database for each test.
 
-The run's controller (pytest itself, or xdist's) makes a folder and names it in the environment; the first worker that
-needs the server starts its keeper; the controller stops it at the end, and without a controller it stops itself.
+There are two servers: the newest, from a wheel, and the oldest that is supported, from the system's packages. The run's
+controller (pytest itself, or xdist's) makes a folder and names it in the environment; the first worker that needs a
+server starts its keeper; the controller stops it at the end, and without a controller it stops itself.
 """
 
 import asyncio
@@ -21,10 +22,17 @@ from pathlib import Path
 import asyncpg
 
 from headgate_server.store.opening import open_store
+from headgate_server.store.postgres.database import OLDEST_SERVER
 
 _FOLDER = "HEADGATE_TEST_POSTGRES"
 _CONTROLLER = "HEADGATE_TEST_CONTROLLER"
 _TEMPLATE = "template_headgate"
+
+NEWEST = "newest"
+OLDEST = "oldest"
+
+_SYSTEM = Path("/usr/lib/postgresql")
+"""Where Debian's packages put PostgreSQL, a folder for each version."""
 
 
 def prepare_run() -> None:
@@ -36,9 +44,17 @@ def prepare_run() -> None:
 def finish_run() -> None:
     """In the controller, after the workers ended: stop the server if it was started, and leave nothing behind."""
     folder = Path(os.environ.pop(_FOLDER))
-    with suppress(FileNotFoundError, ProcessLookupError):
-        _stop(os.pidfd_open(int((folder / "keeper.pid").read_text())))
+    for keeper in folder.glob("*/keeper.pid"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            _stop(os.pidfd_open(int(keeper.read_text())))
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def system_programs() -> Path | None:
+    """Return the folder of the oldest supported PostgreSQL that the system's packages brought, None without one."""
+    found = {int(path.name): path for path in _SYSTEM.glob("*") if path.name.isdecimal()}
+    supported = sorted(version for version in found if version >= OLDEST_SERVER)
+    return found[supported[0]] / "bin" if supported else None
 
 
 def _stop(keeper: int) -> None:
@@ -52,10 +68,11 @@ def _stop(keeper: int) -> None:
 
 
 @contextmanager
-def own_server(*settings: str) -> Iterator[str]:
-    """Yield the URL of a database of a server of one's own, which runs with these settings (`fsync=off`)."""
+def own_server(*settings: str, programs: Path | None = None) -> Iterator[str]:
+    """Yield the URL of a database of a server of one's own, which runs with these settings (`fsync=off`), from the
+    wheel's programs or from these."""
     folder = Path(tempfile.mkdtemp(prefix="headgate-pg-"))
-    keeper = os.pidfd_open(_start_keeper(folder, *settings))
+    keeper = os.pidfd_open(_start_keeper(folder, programs, *settings))
     try:
         yield f"postgresql://postgres@/postgres?host={folder}"
     finally:
@@ -63,11 +80,11 @@ def own_server(*settings: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start_keeper(folder: Path, *settings: str) -> int:
+def _start_keeper(folder: Path, programs: Path | None, *settings: str) -> int:
     """Start a server's keeper; return its process id once the server takes connections."""
     program = str(Path(__file__).with_name("postgres_keeper.py"))
     keeper = subprocess.Popen(
-        [sys.executable, program, str(folder), os.environ[_CONTROLLER], *settings],
+        [sys.executable, program, str(folder), os.environ[_CONTROLLER], str(programs or ""), *settings],
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
@@ -81,43 +98,48 @@ def _start_keeper(folder: Path, *settings: str) -> int:
     return keeper.pid
 
 
-def url(database: str) -> str:
-    """Return the store URL of a database of the run's server, over its socket: no port that others could have taken."""
-    return f"postgresql://postgres@/{database}?host={os.environ[_FOLDER]}"
+def url(database: str, server: str = NEWEST) -> str:
+    """Return the store URL of a database of one of the run's servers, over its socket: no port that others could have
+    taken."""
+    return f"postgresql://postgres@/{database}?host={os.environ[_FOLDER]}/{server}"
 
 
-def ensure_started() -> None:
-    """Start the server and make the migrated template, unless another worker did. Blocks for about two seconds."""
-    folder = Path(os.environ[_FOLDER])
-    with (folder / "start.lock").open("w") as lock:
+def ensure_started(server: str = NEWEST) -> None:
+    """Start a server and make its migrated template, unless another worker did. Blocks for about two seconds."""
+    run = Path(os.environ[_FOLDER])
+    # A server that runs as another user must reach its own folder.
+    run.chmod(0o711)
+    folder = run / server
+    with (run / f"{server}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (folder / "ready").exists():
             return
-        if (folder / "keeper.pid").exists():
+        if folder.exists():
             raise RuntimeError("another worker tried to start PostgreSQL and failed")
-        _start_keeper(folder)
-        asyncio.run(_make_template())
+        folder.mkdir(mode=0o700)
+        _start_keeper(folder, None if server == NEWEST else system_programs())
+        asyncio.run(_make_template(server))
         (folder / "ready").touch()
 
 
-async def _make_template() -> None:
-    await _execute(f"CREATE DATABASE {_TEMPLATE}")
-    await (await open_store(url(_TEMPLATE))).close()
+async def _make_template(server: str) -> None:
+    await _execute(f"CREATE DATABASE {_TEMPLATE}", server)
+    await (await open_store(url(_TEMPLATE, server))).close()
 
 
 @asynccontextmanager
-async def fresh_database(template: str = _TEMPLATE) -> AsyncIterator[str]:
+async def fresh_database(template: str = _TEMPLATE, server: str = NEWEST) -> AsyncIterator[str]:
     """Yield the URL of a new database: migrated, or empty with the template `template1`. It is dropped afterwards."""
     name = f"test_{uuid.uuid4().hex}"
-    await _execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    await _execute(f"CREATE DATABASE {name} TEMPLATE {template}", server)
     try:
-        yield url(name)
+        yield url(name, server)
     finally:
-        await _execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await _execute(f"DROP DATABASE {name} WITH (FORCE)", server)
 
 
-async def _execute(statement: str) -> None:
-    connection = await asyncpg.connect(url("postgres"))
+async def _execute(statement: str, server: str) -> None:
+    connection = await asyncpg.connect(url("postgres", server))
     try:
         await connection.execute(statement)
     finally:

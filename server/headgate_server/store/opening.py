@@ -11,11 +11,11 @@ _FORMS = "use sqlite:///path, or postgresql://user:password@host:port/database"
 async def open_store(url: str, *, serving: bool = False) -> Store:
     """Open the store that `url` names, made if there is none, and bring its schema up to date.
 
-    `sqlite:///path` (relative), `sqlite:////path` (absolute) or `postgresql://user:password@host:port/database`,
-    which takes the parameters of libpq. `serving` is for the server: only one process at a time serves an SQLite
-    store, while commands may open it beside. Raises `errors.SetupError` for a URL that names no store, a database
-    that cannot be reached, a schema newer than this program, or a database that does not write to disk what it
-    acknowledges. Its message never holds a password.
+    `sqlite:///path` (relative), `sqlite:////path` (absolute) or `postgresql://user:password@host:port/database`, whose
+    parameters are those of libpq (`postgres/target.py`). `serving` is for the server: only one process at a time serves
+    an SQLite store, while commands may open it beside. Raises `errors.SetupError` for a URL that names no store, a
+    database that cannot be reached, a schema newer than this program, or a database that does not write to disk what
+    it acknowledges. Its message never holds a password.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:

@@ -4,6 +4,7 @@ Seven round trips, whatever the size of the group: BEGIN with its settings, the 
 and answers, COMMIT; one more if events are superseded.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ from headgate_server.core.model import Decision, Head, Link, StoredAnswer, Submi
 from headgate_server.core.settle import Settlement
 from headgate_server.store import ANSWER_LIFETIME, DataRefused, sql
 from headgate_server.store.schema import events
+
+SILENCE = 2.0
+"""Seconds in which a server answers a statement that waits for nothing. One that does not is gone, or the way to it."""
 
 LOCK_TIMEOUT = 5
 """Seconds to wait for a head. Whoever holds one commits within milliseconds, or is stuck."""
@@ -127,7 +131,9 @@ async def decide_and_write(connection: Any, submissions: Sequence[Submission], w
 
     Raises `DataRefused` and what asyncpg raises; the caller rolls back.
     """
-    await connection.execute(_BEGIN.format(level=level))
+    # It waits for nothing, so whoever does not answer it is gone.
+    async with asyncio.timeout(SILENCE):
+        await connection.execute(_BEGIN.format(level=level))
     heads = await _lock(connection, sorted({submission.workspace_id for submission in submissions}), wait)
     groups: dict[int, list[int]] = {}
     for index, submission in enumerate(submissions):

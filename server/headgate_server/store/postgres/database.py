@@ -1,54 +1,59 @@
 """The `Store` promise on PostgreSQL, for several server processes on one database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
-import asyncpg
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.exc import DBAPIError
 
 from headgate_server.core.errors import OutcomeUnknown, SetupError, Unavailable
 from headgate_server.core.model import Admission, Decision, Link, RateLimit, Submission
-from headgate_server.store import DataRefused, migrate, sql
+from headgate_server.store import migrate, sql
 from headgate_server.store.base import SqlStore
 from headgate_server.store.postgres.append import (
     LOCK_TIMEOUT,
+    SILENCE,
     Decided,
     Landmark,
     decide_and_write,
     look_up,
     was_committed,
 )
+from headgate_server.store.postgres.connection import Connector, engine, plain_connection, stands_behind_pooler
 from headgate_server.store.postgres.durability import commit_level
-from headgate_server.store.postgres.errors import DRIVER_ERRORS, Transient, describe, is_disconnect, translate
+from headgate_server.store.postgres.errors import (
+    DRIVER_ERRORS,
+    Transient,
+    describe,
+    is_disconnect,
+    is_read_only,
+    translate,
+)
+from headgate_server.store.postgres.target import Target, parse
 from headgate_server.store.schema import workspaces
 
 T = TypeVar("T")
 
-POOL = 4
-"""Connections that are kept, for appends and for reads each: few large transactions are faster than many small ones.
-"""
+DEADLINE = 8.0
+"""Seconds for a read, and for all of a write before its COMMIT, every attempt included: longer than a locked head is
+waited for, and short enough that a caller hears of a database that hangs before it gives up itself."""
 
-OVERFLOW = 4
-"""Connections beyond these while heads of stuck workspaces are waited for."""
+COMMIT_DEADLINE = 4.0
+"""Seconds for the COMMIT, which waits for a disk or for a synchronous replica."""
 
-CONNECT_TIMEOUT = 10.0
-"""Seconds for a connection to be made, and for one to become free."""
+RESOLVE_DEADLINE = 6.0
+"""Seconds to find out whether a COMMIT happened. By then the server has ended a transaction that was left idle. With
+the two above, an append is answered within eighteen seconds whatever the database does."""
 
-DEADLINE = 20.0
-"""Seconds for all of an append before its COMMIT, for the COMMIT, and for a read: well above every timeout of the
-server's, so that it passes only if the server or the way to it is gone."""
+SETUP_DEADLINE = 20.0
+"""Seconds for the settings to be read when the store is opened, before anybody waits for an answer."""
 
 MIGRATION_DEADLINE = 3600.0
 """Seconds for the schema to be brought up to date, by this process or by another that it waits for: an index over ten
 million events alone takes 45 seconds."""
-
-RESOLVE_DEADLINE = 10.0
-"""Seconds to find out whether a COMMIT happened. By then the server has ended a transaction that was left idle."""
 
 CLOSE_DEADLINE = 5.0
 """Seconds for all connections to be closed; nothing is in flight on them any more."""
@@ -56,22 +61,21 @@ CLOSE_DEADLINE = 5.0
 ATTEMPTS = 3
 """How often an append is tried if another transaction or a lost connection gets in its way before COMMIT is sent."""
 
-OLDEST_SERVER = 17
-"""Older ones are not tried: the append's plans are checked by tests, on newer ones alone."""
+OLDEST_SERVER = 15
+"""The oldest that the tests run on, and that most distributions and hosters have."""
 
 
 class PostgresStore(SqlStore):
     """The `Store` promise on a PostgreSQL database. `PostgresStore.open` makes one."""
 
-    def __init__(self, url: str):
+    def __init__(self, target: Target, *, pooler: bool):
         super().__init__()
         self._commit_level = "on"
         """What our transactions set synchronous_commit to: what the database is set to, unless that is off."""
-        self._url = url
-        self._closed = False
-        self._appending = _engine(self._connect, "READ COMMITTED")
+        self._connector = Connector(target, pooler=pooler)
+        self._appending = engine(self._connector, "READ COMMITTED")
         # A read is one statement, or several on rows that never change: no transaction, no round trips for one.
-        self._reading = _engine(self._connect, "AUTOCOMMIT")
+        self._reading = engine(self._connector, "AUTOCOMMIT")
 
     @classmethod
     async def open(cls, url: str) -> "PostgresStore":
@@ -79,24 +83,21 @@ class PostgresStore(SqlStore):
 
         Raises `errors.SetupError`.
         """
-        store = cls(url)
+        target = parse(url)
+        try:
+            store = cls(target, pooler=await _is_pooled(target))
+        except DRIVER_ERRORS as error:
+            raise _unusable(error) from error
         try:
             async with store._appending.connect() as connection:
-                async with asyncio.timeout(DEADLINE):
+                async with asyncio.timeout(SETUP_DEADLINE):
                     store._commit_level = await connection.run_sync(_check)
                 async with asyncio.timeout(MIGRATION_DEADLINE):
                     await connection.run_sync(migrate.upgrade)
                     await connection.commit()
         except DRIVER_ERRORS as error:
             await store.close()
-            raise SetupError(f"The store's database cannot be used: {describe(error)}.") from error
-        except ValueError as error:
-            # Said of a URL that asyncpg cannot read; its own words may quote a part of the password.
-            await store.close()
-            raise SetupError(
-                "The store URL cannot be read: check its port, its parameters, and that %, @, / and : "
-                "in its password are percent-encoded."
-            ) from error
+            raise _unusable(error) from error
         except BaseException:
             await store.close()
             raise
@@ -106,17 +107,18 @@ class PostgresStore(SqlStore):
         """Decide and store submissions in one transaction."""
         if not submissions:
             return []
+        deadline = _in(DEADLINE)
         for _ in range(ATTEMPTS - 1):
             try:
-                return await self._append(submissions, wait)
+                return await self._append(submissions, wait, deadline)
             except Transient:
                 continue
-        return await self._append(submissions, wait)
+        return await self._append(submissions, wait, deadline)
 
-    async def _append(self, submissions: Sequence[Submission], wait: bool) -> list[Decision | None]:
-        async with _plain_connection(self._appending) as connection:
+    async def _append(self, submissions: Sequence[Submission], wait: bool, deadline: float) -> list[Decision | None]:
+        async with plain_connection(self._appending, deadline) as connection:
             try:
-                async with asyncio.timeout(DEADLINE):
+                async with asyncio.timeout_at(deadline):
                     decided = await decide_and_write(connection, submissions, wait, self._commit_level)
                     if decided.landmark is None:
                         await connection.execute("ROLLBACK")
@@ -127,7 +129,7 @@ class PostgresStore(SqlStore):
 
     async def _commit(self, connection: Any, decided: Decided, landmark: Landmark) -> list[Decision | None]:
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(COMMIT_DEADLINE):
                 await connection.execute("COMMIT")
         except DRIVER_ERRORS as error:
             if not is_disconnect(error):
@@ -153,7 +155,7 @@ class PostgresStore(SqlStore):
     async def _look_up(self, landmark: Landmark) -> bool:
         # Not from the pool, whose connections most likely were lost as well; and also while the store is being
         # closed.
-        connection = await _connect(self._url)
+        connection = await Connector(self._connector.target, pooler=self._connector.pooler).connect()
         try:
             return await was_committed(connection, landmark)
         finally:
@@ -163,15 +165,16 @@ class PostgresStore(SqlStore):
         """Return the links of the events that hold these identities now."""
         if not dedupes:
             return {}
+        deadline = _in(DEADLINE)
         try:
-            return await self._lookup(workspace_id, dedupes)
+            return await self._lookup(workspace_id, dedupes, deadline)
         except Transient:
-            return await self._lookup(workspace_id, dedupes)
+            return await self._lookup(workspace_id, dedupes, deadline)
 
-    async def _lookup(self, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
-        async with _plain_connection(self._reading) as connection:
+    async def _lookup(self, workspace_id: int, dedupes: Sequence[bytes], deadline: float) -> dict[bytes, Link]:
+        async with plain_connection(self._reading, deadline) as connection:
             try:
-                async with asyncio.timeout(DEADLINE):
+                async with asyncio.timeout_at(deadline):
                     return await look_up(connection, workspace_id, dedupes)
             except DRIVER_ERRORS as error:
                 raise translate(error) from error
@@ -185,19 +188,26 @@ class PostgresStore(SqlStore):
             connection.execute(text("SET LOCAL synchronous_commit = off"))
             return sql.admit(connection, workspace_id, receiver, rate, self._now(connection))
 
-        return await self._write(count)
+        try:
+            return await self._write(count)
+        except OutcomeUnknown as error:
+            # Of the request itself nothing was stored, and that is what a caller asks about.
+            raise Unavailable(error.message) from error
 
     async def ping(self, *, thorough: bool = False) -> None:
         """Return if an event can be stored durably now."""
+        soon = _in(SILENCE)
         try:
             await super().ping(thorough=thorough)
         except Transient:
-            # The connection was stale: nothing tells before it is used.
+            # The connection was lost while it was used; a database that hangs has taken its time already.
+            if _in(0) > soon:
+                raise
             await super().ping(thorough=thorough)
 
     async def close(self) -> None:
         """Finish what is under way and let go of every connection."""
-        self._closed = True
+        self._connector.closed = True
         # Each connection says goodbye and hears the server hang up; one that is dead would be waited for without end.
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_DEADLINE):
@@ -205,15 +215,16 @@ class PostgresStore(SqlStore):
                 await self._reading.dispose()
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
+        deadline = _in(DEADLINE)
         try:
-            return await self._read_once(work)
+            return await self._read_once(work, deadline)
         except Transient:
-            # The connection was stale: nothing tells before it is used.
-            return await self._read_once(work)
+            # The connection was lost while it was used.
+            return await self._read_once(work, deadline)
 
-    async def _read_once(self, work: Callable[[Connection], T]) -> T:
+    async def _read_once(self, work: Callable[[Connection], T], deadline: float) -> T:
         try:
-            async with asyncio.timeout(DEADLINE), self._reading.connect() as connection:
+            async with asyncio.timeout_at(deadline), self._reading.connect() as connection:
                 return await connection.run_sync(work)
         except DRIVER_ERRORS as error:
             raise translate(error) from error
@@ -221,13 +232,20 @@ class PostgresStore(SqlStore):
     async def _write(self, work: Callable[[Connection], T]) -> T:
         committing = False
         try:
-            async with asyncio.timeout(DEADLINE), self._appending.connect() as connection:
+            async with asyncio.timeout(DEADLINE) as limit, self._appending.connect() as connection:
                 await connection.exec_driver_sql(
                     f"SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}s', true),"
                     f" set_config('synchronous_commit', '{self._commit_level}', true)"
                 )
-                result = await connection.run_sync(work)
+                try:
+                    result = await connection.run_sync(work)
+                except DBAPIError as error:
+                    if is_read_only(error):
+                        # Not used again: another of the hosts may be the primary by now.
+                        await connection.invalidate()
+                    raise
                 committing = True
+                limit.reschedule(_in(COMMIT_DEADLINE))
                 await connection.commit()
                 return result
         except DRIVER_ERRORS as error:
@@ -248,77 +266,25 @@ class PostgresStore(SqlStore):
         made = insert(workspaces).values(name=name, created_at=self._now(connection))
         return connection.execute(made.on_conflict_do_nothing().returning(workspaces.c.id)).scalar_one_or_none()
 
-    async def _connect(self) -> Any:
-        if self._closed:
-            raise Unavailable("The store is closed.")
-        return await _connect(self._url)
+
+def _in(seconds: float) -> float:
+    """Return the event loop's time in so many seconds."""
+    return asyncio.get_running_loop().time() + seconds
 
 
-async def _connect(url: str) -> Any:
-    # asyncpg reads the URL itself, so that it means what it means to libpq: sslmode, several hosts, sockets.
-    return await asyncpg.connect(url, timeout=CONNECT_TIMEOUT, server_settings={"application_name": "headgate"})
-
-
-def _engine(connect: Callable[[], Any], isolation_level: str) -> AsyncEngine:
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=connect,
-        isolation_level=isolation_level,
-        hide_parameters=True,  # an error's text may end in a log, and must hold no content
-        pool_size=POOL,
-        max_overflow=OVERFLOW,
-        pool_timeout=CONNECT_TIMEOUT,
-    )
-
-    @event.listens_for(engine.sync_engine, "checkout")
-    def checked_out(connection: Any, record: Any, proxy: Any) -> None:
-        # What asyncpg noticed costs no round trip to find out. If one connection was closed, most likely all were.
-        if connection.driver_connection.is_closed():
-            raise InvalidatePoolError
-
-    return engine
-
-
-@asynccontextmanager
-async def _plain_connection(engine: AsyncEngine) -> AsyncIterator[Any]:
-    """Yield asyncpg's own connection; it goes back to the pool only if it is in no transaction any more."""
-    try:
-        pooled = await engine.connect()
-    except DRIVER_ERRORS as error:
-        raise _unreachable(error) from error
-    try:
-        plain: Any = (await pooled.get_raw_connection()).driver_connection
+async def _is_pooled(target: Target) -> bool:
+    """Return whether a pooler stands before the database. Raises what asyncpg raises."""
+    async with asyncio.timeout(SETUP_DEADLINE):
+        # As behind a pooler, until it is known that there is none.
+        connection = await Connector(target, pooler=True).connect()
         try:
-            yield plain
-        except DataRefused:
-            await _roll_back(plain)
-            raise
-        except BaseException:
-            # A lost or hanging connection, or a cancelled call. Closing it rolls back and frees the heads at once.
-            plain.terminate()
-            raise
+            return await stands_behind_pooler(connection)
         finally:
-            if plain.is_closed():
-                await pooled.invalidate()
-    finally:
-        await pooled.close()
+            connection.terminate()
 
 
-def _unreachable(error: BaseException) -> Unavailable:
-    # Never transient: an attempt to connect has just taken its time.
-    refused = translate(error)
-    if isinstance(refused, (Transient, DataRefused)):
-        return Unavailable("The store's database cannot be reached.")
-    return Unavailable(str(refused))
-
-
-async def _roll_back(connection: Any) -> None:
-    """Make the connection fit for the next transaction, or close it."""
-    try:
-        async with asyncio.timeout(DEADLINE):
-            await connection.execute("ROLLBACK")
-    except DRIVER_ERRORS:
-        connection.terminate()
+def _unusable(error: BaseException) -> SetupError:
+    return SetupError(f"The store's database cannot be used: {describe(error)}.")
 
 
 def _check(connection: Connection) -> str:

@@ -52,6 +52,8 @@ def translate(error: BaseException) -> Exception:
         return Unavailable("The ledger is locked by another process that does not let go of it.")
     if state == _READ_ONLY:
         return Unavailable("The store's database is read-only at the moment.")
+    if isinstance(error, TimeoutError):
+        return Transient("The store's database did not answer in time.")
     if is_disconnect(error):
         return Transient("The store's database cannot be reached.")
     return Unavailable("The store's database failed.")
@@ -66,6 +68,11 @@ def is_disconnect(error: BaseException) -> bool:
     return state[:2] in ("08", "57") or (
         not state and isinstance(error, (OSError, InterfaceError, InternalClientError))
     )
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether the server refuses to write: it is no primary, or not any more."""
+    return _state(_driver_error(error)) == _READ_ONLY
 
 
 def describe(error: BaseException) -> str:

@@ -1,0 +1,227 @@
+"""Connections to PostgreSQL: made to what a URL names, kept in pools, and given up as soon as they are silent."""
+
+import asyncio
+import random
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from sqlalchemy import event
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from headgate_server.core.errors import Unavailable
+from headgate_server.store import DataRefused
+from headgate_server.store.postgres.append import SILENCE
+from headgate_server.store.postgres.errors import DRIVER_ERRORS, Transient, translate
+from headgate_server.store.postgres.target import Target
+
+POOL = 4
+"""Connections that are kept, for appends and for reads each: few large transactions are faster than many small ones.
+"""
+
+OVERFLOW = 4
+"""Connections beyond these while heads of stuck workspaces are waited for."""
+
+POOL_TIMEOUT = 5.0
+"""Seconds for a connection to become free."""
+
+QUIET = 0.5
+"""Seconds after which a connection in the pool is asked whether it is still there before it is used: a firewall drops
+idle connections without a word to either end. Under load no connection is quiet for so long, and none is asked."""
+
+
+class Connection(asyncpg.Connection):  # type: ignore[misc] # the driver brings no types
+    """A connection whose death is noticed, and whose end is not waited for."""
+
+    def __init__(self, protocol: Any, transport: asyncio.Transport, *rest: Any):
+        super().__init__(protocol, transport, *rest)
+        self.socket = transport.get_extra_info("socket")
+
+    async def close(self, **_: Any) -> None:
+        """Say good-bye and hang up. Nothing is in flight, and who is gone would be waited for in vain."""
+        self.terminate()
+
+
+class Connector:
+    """Makes connections to a target, whichever of its hosts answers. `pooler` says that one of its kind stands before
+    the server: prepared statements have no names then, since the next one may go to another server process.
+    """
+
+    def __init__(self, target: Target, *, pooler: bool = False):
+        self.target = target
+        self._hosts = target.hosts
+        self.pooler = pooler
+        self.closed = False
+
+    async def connect(self, **_: Any) -> Any:
+        """Return a connection to the first host that answers and is of the wanted kind: the one that did so last is
+        asked first. Raises what asyncpg raises, of the last host, and `Unavailable` once closed.
+        """
+        if self.closed:
+            raise Unavailable("The store is closed.")
+        hosts = random.sample(self._hosts, len(self._hosts)) if self.target.balanced else self._hosts
+        for host in hosts[:-1]:
+            try:
+                connection = await self._connect_to(host)
+            except _NEXT_HOST:
+                continue
+            self._prefer(host)
+            return connection
+        connection = await self._connect_to(hosts[-1])
+        self._prefer(hosts[-1])
+        return connection
+
+    def _prefer(self, host: tuple[str, int]) -> None:
+        self._hosts = (host, *(other for other in self._hosts if other != host))
+
+    async def _connect_to(self, host: tuple[str, int]) -> Any:
+        cache = {"statement_cache_size": 0} if self.pooler else {}
+        connection = await asyncpg.connect(
+            host=host[0],
+            port=host[1],
+            timeout=self.target.connect_timeout,
+            connection_class=Connection,
+            **self.target.arguments,
+            **cache,
+        )
+        _watch(connection.socket, self.target)
+        return connection
+
+
+_NEXT_HOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.TargetServerAttributeNotMatched,
+)
+"""What lets the next host be tried, as libpq does; a refused password is the same everywhere."""
+
+
+def _watch(connected: Any, target: Target) -> None:
+    """Let the system look after a connection, as libpq does: find it dead, and keep a quiet one known on its way."""
+    if connected.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    options = target.sockets
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, options["keepalives"])
+    for name, option in _SOCKET_OPTIONS.items():
+        if options[name] > 0:
+            connected.setsockopt(socket.IPPROTO_TCP, option, options[name])
+
+
+_SOCKET_OPTIONS = {
+    "keepalives_idle": socket.TCP_KEEPIDLE,
+    "keepalives_interval": socket.TCP_KEEPINTVL,
+    "keepalives_count": socket.TCP_KEEPCNT,
+    "tcp_user_timeout": socket.TCP_USER_TIMEOUT,
+}
+
+
+async def _learn_types(connection: Any) -> None:
+    """Let the driver look up the array types that the append uses. It switches `jit` off meanwhile, for the session: in
+    a transaction of ours it would stay off, on a server process that the pooler gives to others next.
+    """
+    looking = connection.transaction()
+    await looking.start()
+    await connection.fetch("SELECT $1::bytea[], $2::bigint[], $3::text[], $4::int[]", [], [], [], [])
+    await looking.rollback()
+
+
+async def stands_behind_pooler(connection: Any) -> bool:
+    """Return whether a pooler such as PgBouncer answers for the server: the process it names is not the server's."""
+    async with connection.transaction():
+        return bool(await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid())
+
+
+def engine(connector: Connector, isolation_level: str) -> AsyncEngine:
+    """Return a pool of connections."""
+    made = create_async_engine(
+        "postgresql+asyncpg://",
+        connect_args={"async_creator_fn": connector.connect} | (_UNNAMED if connector.pooler else {}),
+        isolation_level=isolation_level,
+        hide_parameters=True,  # an error's text may end in a log, and must hold no content
+        pool_size=POOL,
+        max_overflow=OVERFLOW,
+        pool_timeout=POOL_TIMEOUT,
+    )
+
+    if connector.pooler:
+        # After SQLAlchemy's own listener, which makes the driver forget what it knows of types.
+        event.listen(made.sync_engine, "connect", lambda connection, _: connection.run_async(_learn_types))
+
+    @event.listens_for(made.sync_engine, "checkout")
+    def checked_out(connection: Any, record: Any, proxy: Any) -> None:
+        # If one connection was closed, or is dead, most likely all are.
+        driver = connection.driver_connection
+        if driver.is_closed():
+            raise InvalidatePoolError
+        if time.monotonic() - record.info.get("used", time.monotonic()) > QUIET:
+            try:
+                connection.run_async(_ask)
+            except DRIVER_ERRORS as error:
+                driver.terminate()
+                raise InvalidatePoolError from error
+
+    @event.listens_for(made.sync_engine, "checkin")
+    def checked_in(connection: Any, record: Any) -> None:
+        record.info["used"] = time.monotonic()
+
+    return made
+
+
+_UNNAMED: dict[str, Any] = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
+
+
+async def _ask(connection: Any) -> None:
+    async with asyncio.timeout(SILENCE):
+        await connection.execute("SELECT 1")
+
+
+@asynccontextmanager
+async def plain_connection(pool: AsyncEngine, deadline: float) -> AsyncIterator[Any]:
+    """Yield asyncpg's own connection; it goes back to the pool only if it is in no transaction any more.
+
+    `deadline` is the event loop's time by which one must be had.
+    """
+    try:
+        async with asyncio.timeout_at(deadline):
+            pooled = await pool.connect()
+    except DRIVER_ERRORS as error:
+        raise _unreachable(error) from error
+    try:
+        plain: Any = (await pooled.get_raw_connection()).driver_connection
+        try:
+            yield plain
+        except DataRefused:
+            await _roll_back(plain)
+            raise
+        except BaseException:
+            # A lost or hanging connection, or a cancelled call. Closing it rolls back and frees the heads at once.
+            plain.terminate()
+            raise
+        finally:
+            if plain.is_closed():
+                await pooled.invalidate()
+    finally:
+        await pooled.close()
+
+
+def _unreachable(error: BaseException) -> Unavailable:
+    # Never transient: an attempt to connect has just taken its time.
+    refused = translate(error)
+    if isinstance(refused, (Transient, DataRefused)):
+        return Unavailable("The store's database cannot be reached.")
+    return Unavailable(str(refused))
+
+
+async def _roll_back(connection: Any) -> None:
+    """Make the connection fit for the next transaction, or close it."""
+    try:
+        async with asyncio.timeout(SILENCE):
+            await connection.execute("ROLLBACK")
+    except DRIVER_ERRORS:
+        connection.terminate()

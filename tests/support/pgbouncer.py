@@ -1,0 +1,57 @@
+"""A real PgBouncer before one of the run's servers, in transaction mode: a statement may meet another server process
+than the one before it, and only a transaction holds one.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from tests.support.waiting import until_true
+
+_CONFIG = """
+[databases]
+* = host={upstream} user=postgres
+[pgbouncer]
+unix_socket_dir = {folder}
+listen_addr =
+listen_port = 5432
+auth_type = any
+pool_mode = {mode}
+default_pool_size = 3
+logfile = {folder}/log
+pidfile = {folder}/pid
+"""
+
+
+def program() -> str | None:
+    """Return PgBouncer's program, None where it is not installed."""
+    return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+@contextmanager
+def before(url: str, mode: str = "transaction") -> Iterator[str]:
+    """Yield the URL of a PgBouncer that stands before this one's server."""
+    wanted = program()
+    assert wanted is not None
+    parts = urlsplit(url)
+    folder = Path(tempfile.mkdtemp(prefix="headgate-pgb-"))
+    user = None if os.geteuid() else "nobody"  # it refuses to run as root
+    config = folder / "pgbouncer.ini"
+    config.write_text(_CONFIG.format(upstream=parse_qs(parts.query)["host"][0], folder=folder, mode=mode))
+    if user is not None:
+        shutil.chown(folder, user)
+        config.chmod(0o644)
+    process = subprocess.Popen([wanted, "-q", config], user=user, cwd=folder, start_new_session=True)
+    try:
+        until_true(lambda: (folder / ".s.PGSQL.5432").exists() or process.poll() is not None)
+        assert process.poll() is None, (folder / "log").read_text()
+        yield f"postgresql://postgres@{parts.path}?host={folder}"
+    finally:
+        process.terminate()
+        process.wait(20)
+        shutil.rmtree(folder, ignore_errors=True)
