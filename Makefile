@@ -33,13 +33,18 @@ $(BENCH_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	touch $@
 
+.PHONY: bench-tools
+bench-tools: $(BENCH_STAMP) ## install the load tools that are missing: wrk from Debian, ghz from its Go module
+	command -v wrk >/dev/null || apt-get install --yes --quiet wrk
+	command -v ghz >/dev/null || [ -x $(BIN)/ghz ] || GOBIN=$(CURDIR)/$(BIN) go install github.com/bojand/ghz/cmd/ghz@v0.120.0
+
 .PHONY: bench
-bench: $(BENCH_STAMP) ## measure everything, against what the database allows; an hour, and 15 GB of temporary files
-	$(BIN)/python -m bench.run --all
+bench: bench-tools ## measure everything, against what the database allows; an hour, and 15 GB of temporary files
+	$(BIN)/python -m bench.run all
 
 .PHONY: bench-quick
-bench-quick: $(BENCH_STAMP) ## measure, within two minutes, what the ratios in bench/results/results.md need
-	$(BIN)/python -m bench.run --quick
+bench-quick: bench-tools ## measure, within two minutes, what the ratios in bench/results/results.md need
+	$(BIN)/python -m bench.run quick
 
 .PHONY: faults
 faults: install ## kill -9 the server 200 times on each store, under concurrent writers
@@ -49,7 +54,7 @@ faults: install ## kill -9 the server 200 times on each store, under concurrent 
 check: lint proto-check envoy-check ## all that is checked beside the tests
 
 .PHONY: lint
-lint: install ## lint and type-check
+lint: $(BENCH_STAMP) ## lint and type-check, the benchmark with its own packages included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -1,14 +1,8 @@
-"""How fast Headgate is, as ratios to what its database and gRPC allow and to what one would otherwise write: figures
-that hold beyond the machine they were taken on.
+"""How fast Headgate is, as ratios to what its database and gRPC allow and to what one would otherwise write.
 
-`run` is what is run. `suite` says what is measured: scenarios of loads. For each `stage` starts the real parts
-(`parts`) and gives every load its sender; `play` lets the loads take turns and takes down what each costs (`measured`);
-`report` writes `results/` (`table`, `picture`).
-
-A sender is a load tool (`ghz`, `http` with wrk) or a contender: a process of its own that works when told to
-(`lockstep`). `limit` and `sqlite_limit` are raw loops on the database; `driver` and `http_driver` are callers of the
-product, and of what it is compared with: `empty`, an RPC with nothing behind it, and `peer`, a service as one would
-otherwise write it. All store the same events (`workload`).
-
-`growth` is another matter: ways to keep the cost of an event flat while the table grows.
+`run` is what is run. `suite` says what is measured: scenarios of loads. For each scenario `stage` starts the real
+`parts` and gives every load its sender; the loads take turns, and `report` writes `results/`. A sender is one of the
+`tools`, ghz and wrk, or a contender: a process of its own that works when it is told to (`contender`). Contenders are
+`limit`, a raw loop on the database, and `driver`, which calls the product or `empty`, an RPC with nothing behind it.
+`peer` is a service as one would otherwise write it. All store the events of `workload`.
 """

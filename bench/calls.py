@@ -1,73 +1,77 @@
 """An assignment as calls that are ready to be sent, and what their answers must say."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from bench import workload
-from bench.lockstep import Assignment
-from bench.wires import Wire
+import orjson
 
-ORIGINALS_PER_CALL = 100
-"""Events of one call that stores what later calls send again."""
+from bench import workload
+from bench.contender import Assignment
+from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
+from headgate.v1.ingest_service_pb2 import BatchIngestResponse, IngestResponse
 
 
 class Call(NamedTuple):
-    """One call."""
+    """One call: which of the keys it is made with, and what its answer must say of each event."""
 
     body: bytes
     workspace: int
-    """Which of the keys it is made with."""
     statuses: Sequence[str]
-    """What its answer must say of each event."""
+
+
+class Encoding(NamedTuple):
+    """How events and the calls that carry them are written, and what an answer says of each event is read."""
+
+    event: Callable[[workload.Order], bytes]
+    request: Callable[[Sequence[bytes]], bytes]
+    statuses: Callable[[bytes], list[str]]
+
+    def check(self, call: Call, answer: bytes) -> int:
+        """Return how many events were newly stored. Raises `RuntimeError` if the answer is not what it must be."""
+        statuses = self.statuses(answer)
+        if statuses != call.statuses:
+            raise RuntimeError(
+                f"a call was answered with {Counter(statuses)}, and not {Counter(call.statuses)} in order"
+            )
+        return statuses.count("accepted")
+
+
+# The bridge's views of the requests take events that are serialized already.
+SINGLE = Encoding(
+    workload.protobuf,
+    lambda events: RawIngestRequest(event=events[0]).SerializeToString(),
+    lambda answer: [IngestResponse.FromString(answer).result.status],
+)
+BATCH = Encoding(
+    workload.protobuf,
+    lambda events: RawBatchIngestRequest(events=events).SerializeToString(),
+    lambda answer: [result.status for result in BatchIngestResponse.FromString(answer).results],
+)
+JSON_BATCH = Encoding(
+    orjson.dumps,
+    lambda events: b'{"events":[%b]}' % b",".join(events),
+    lambda answer: [result["status"] for result in orjson.loads(answer)["results"]],
+)
 
 
 class Plan(NamedTuple):
-    """All calls of an assignment."""
+    """All calls of an assignment, and what is stored before the clock starts, so that it is a duplicate afterwards."""
 
-    originals: Sequence[Call]
-    """What is stored before the clock starts, so that it is a duplicate afterwards."""
-    calls: Sequence[Call]
-
-
-def plan(assignment: Assignment, wire: Wire, original_wire: Wire) -> Plan:
-    """Encode an assignment. `original_wire` is the one for batches: originals are not sent one by one."""
-    group, share, workspaces = assignment.group, assignment.duplicates, assignment.workspaces
-    if assignment.events % group:
-        raise ValueError(f"{assignment.events} events are no whole number of calls of {group}")
-    events = list(map(wire.event, workload.orders(assignment.events)))
-    # Spread evenly: the n-th event is a duplicate where the count of them grows by one.
-    statuses = [
-        "duplicate" if int((number + 1) * share) > int(number * share) else "accepted" for number in range(len(events))
-    ]
-    calls = []
-    stored: dict[int, list[bytes]] = defaultdict(list)
-    for index, first in enumerate(range(0, len(events), group)):
-        workspace = index % workspaces
-        batch, wanted = events[first : first + group], statuses[first : first + group]
-        calls.append(Call(wire.request(batch), workspace, wanted))
-        stored[workspace] += [event for event, status in zip(batch, wanted, strict=True) if status == "duplicate"]
-    return Plan(_originals(stored, original_wire), calls)
+    encoding: Encoding
+    originals: list[Call]
+    calls: list[Call]
 
 
-def _originals(stored: dict[int, list[bytes]], wire: Wire) -> list[Call]:
-    calls = []
-    for workspace, events in stored.items():
-        for first in range(0, len(events), ORIGINALS_PER_CALL):
-            batch = events[first : first + ORIGINALS_PER_CALL]
-            calls.append(Call(wire.request(batch), workspace, ["accepted"] * len(batch)))
-    return calls
-
-
-def check(call: Call, answer: bytes, wire: Wire) -> int:
-    """Return how many events this answer says were newly stored.
-
-    Raises `RuntimeError` if it says anything but what it must.
-    """
-    statuses = wire.statuses(answer)
-    if list(statuses) != list(call.statuses):
-        raise RuntimeError(
-            f"a call of {len(call.statuses)} events, {set(call.statuses)} as they had to be, was answered by "
-            f"{len(statuses)} of {set(statuses)}"
-        )
-    return statuses.count("accepted")
+def plan(assignment: Assignment, encoding: Encoding) -> Plan:
+    """Encode an assignment; the duplicates of each call are its first events."""
+    made, (load, events, _) = Plan(encoding, [], []), assignment
+    repeated = round(load.duplicates * load.batch)
+    statuses = ["duplicate"] * repeated + ["accepted"] * (load.batch - repeated)
+    encoded = [encoding.event(order) for order in workload.orders(events)]
+    for number, start in enumerate(range(0, events, load.batch)):
+        batch, workspace = encoded[start : start + load.batch], number % load.workspaces
+        made.calls.append(Call(encoding.request(batch), workspace, statuses))
+        if repeated:
+            made.originals.append(Call(encoding.request(batch[:repeated]), workspace, ["accepted"] * repeated))
+    return made

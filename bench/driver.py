@@ -1,110 +1,157 @@
-"""Callers over gRPC, as lean as Python allows, so that their work is not taken for the server's.
+"""Callers as lean as Python allows, so that their work is not taken for the server's. A contender.
 
-`HEADGATE_KEYS=hg_...,hg_... python -m bench.driver PORT[,PORT...] [empty]`, a contender: requests are encoded
-beforehand and sent as bytes, over one connection to each port; answers are kept as bytes and read when the clock has
-stopped. Single events go through Ingest, others through BatchIngest; with `empty` to `bench.empty`, in the same bytes.
+`HEADGATE_KEYS=hg_...,hg_... python -m bench.driver grpc PORT,PORT`, or `empty PORT,PORT` for `bench.empty`, or
+`http ADDRESS`. Requests are encoded beforehand and sent as bytes, gRPC's over one connection to each port; answers are
+kept as bytes and read when the clock has stopped.
 """
 
+import asyncio
+import os
+import random
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
 import grpc.aio
+import httpx
 from google.rpc import error_details_pb2, status_pb2
 
-from bench import driving, empty
-from bench.calls import Call
-from bench.lockstep import Assignment, Work, contend
-from bench.loops import Refused, Send
-from bench.wires import ProtoBatch, ProtoSingle, Wire
+from bench import calls, empty
+from bench.calls import Call, Plan
+from bench.contender import Assignment, Timing, contend
 
-_SERVICE = "/headgate.v1.IngestService"
-_STATUS = "grpc-status-details-bin"
+Send = Callable[[Call], Awaitable[bytes]]
+"""Makes a call and returns its answer. Raises `Refused` if the call may be made again later."""
 
 
-class _GrpcClient:
-    """One channel to each port, without serializers: bytes go in and come out."""
+class Refused(Exception):
+    """The server takes no more at the moment; the one argument is how many seconds it asks to wait."""
 
-    def __init__(self, ports: Sequence[int], keys: Sequence[str]):
-        self._metadata = [(("x-api-key", key),) for key in keys]
-        self._channels = [grpc.aio.insecure_channel(f"127.0.0.1:{port}") for port in ports]
 
-    async def ready(self) -> None:
-        """Return once every port takes calls."""
-        for channel in self._channels:
-            await channel.channel_ready()
+class Loop:
+    """Callers that make their next call as soon as the last one is answered, or, at a rate, one caller for each call
+    that makes it when it is due. The senders take turns.
 
-    def wire(self, single: bool) -> Wire:
-        """Return the encoding of calls of one event, or of batches."""
-        return ProtoSingle() if single else ProtoBatch()
+    A call's latency counts from when it was due, so a server that stalls is charged for all that it kept waiting, also
+    for what could not even be sent. A caller that is refused waits as long as it is asked to, and up to as long again
+    by chance, so that not all come back at once. With `overload` they stop when the first of them finds nothing left to
+    send; what was answered by then counts.
+    """
 
-    def senders(self, single: bool) -> Sequence[Send]:
-        """Return what makes such calls, one for each port."""
-        return self._senders(f"{_SERVICE}/{'Ingest' if single else 'BatchIngest'}")
+    def __init__(self, plan: Plan, senders: Sequence[Send], assignment: Assignment):
+        self._plan, self._senders, (self._load, _, self._rate) = plan, senders, assignment
+        self._answers: list[tuple[Call, bytes]] = []
+        self._latencies: list[float] = []
+        self._refused = self._in_time = 0
+        self._over = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
 
-    def _senders(self, method: str) -> Sequence[Send]:
-        return [self._sender(channel.unary_unary(method)) for channel in self._channels]
+    async def run(self) -> None:
+        started, interval, waiting = time.perf_counter(), 0.0, iter(self._plan.calls)
+        callers: list[Iterable[Call]] = [waiting] * self._load.callers
+        if self._rate:
+            interval, callers = self._load.batch / self._rate, [[call] for call in waiting]
+        for number, its in enumerate(callers):
+            send = self._senders[number % len(self._senders)]
+            self._tasks.append(asyncio.create_task(self._call(its, send, started + number * interval)))
+        until = asyncio.FIRST_COMPLETED if self._load.overload else asyncio.ALL_COMPLETED
+        await asyncio.wait(self._tasks, return_when=until)
+        self._in_time = len(self._answers)
+        self._over.set()
 
-    def _sender(self, method: Any) -> Send:
-        metadata = self._metadata
+    async def check(self) -> Timing:
+        await asyncio.gather(*self._tasks)
+        if not self._load.overload and len(self._answers) != len(self._plan.calls):
+            raise RuntimeError(f"{len(self._answers)} answers to {len(self._plan.calls)} calls")
+        stored = sum(self._plan.encoding.check(call, answer) for call, answer in self._answers)
+        stored += sum(len(call.statuses) for call in self._plan.originals)
+        ordered = sorted(self._latencies)
+        p50, p99 = (ordered[int(share * (len(ordered) - 1))] * 1000 for share in (0.50, 0.99))
+        return Timing(self._in_time * self._load.batch, stored, self._refused, p50, p99)
 
-        async def send(call: Call) -> bytes:
+    async def _call(self, calls: Iterable[Call], send: Send, due: float) -> None:
+        # The event loop wakes up once a millisecond, so a call may be sent up to a millisecond late.
+        await asyncio.sleep(due - time.perf_counter())
+        for call in calls:
+            await self._insist(call, send, due)
+            if self._over.is_set():
+                return
+            due = time.perf_counter()
+
+    async def _insist(self, call: Call, send: Send, due: float) -> None:
+        while not self._over.is_set():
             try:
-                answer: bytes = await method(call.body, metadata=metadata[call.workspace])
-            except grpc.aio.AioRpcError as error:
-                if (delay := _retry_delay(error)) is None:
-                    raise
-                raise Refused(delay) from error
-            return answer
-
-        return send
-
-
-class _EmptyClient(_GrpcClient):
-    """Calls of `bench.empty`, which has a method for every size of an answer."""
-
-    def __init__(self, ports: Sequence[int], keys: Sequence[str], group: int):
-        super().__init__(ports, keys)
-        self._group = group
-
-    def senders(self, single: bool) -> Sequence[Send]:
-        """Return what makes such calls, one for each port."""
-        return self._senders(empty.method(self._group))
+                answer = await send(call)
+            except Refused as refusal:
+                self._refused += 1
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(refusal.args[0] * (1 + random.random())):
+                        await self._over.wait()
+            else:
+                self._latencies.append(time.perf_counter() - due)
+                self._answers.append((call, answer))
+                return
 
 
-def _retry_delay(error: grpc.aio.AioRpcError) -> float | None:
-    """Return the seconds after which the refused call may be made again; None if it is no such refusal."""
-    if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return None
-    for name, value in error.trailing_metadata() or ():
-        if name == _STATUS:
-            for detail in status_pb2.Status.FromString(value).details:
-                info = error_details_pb2.RetryInfo()
-                if detail.Unpack(info):
-                    delay: float = info.retry_delay.ToTimedelta().total_seconds()
-                    return delay
-    return None
+def _by_grpc(method: Any, keys: Sequence[str]) -> Send:
+    metadata = [(("x-api-key", key),) for key in keys]
+
+    async def send(call: Call) -> bytes:
+        try:
+            return bytes(await method(call.body, metadata=metadata[call.workspace]))
+        except grpc.aio.AioRpcError as error:
+            raise _refusal(error) from error
+
+    return send
 
 
-def main() -> None:
-    """Be the contender."""
-    ports = [int(port) for port in sys.argv[1].split(",")]
-    is_empty = sys.argv[2:] == ["empty"]
-    keys = driving.keys()
-    # By the size of a call; made by the first assignment of that size, which brings the event loop.
-    clients: dict[int, _GrpcClient] = {}
+def _refusal(error: grpc.aio.AioRpcError) -> Exception:
+    """Return when the refused call may be made again; the error itself if it is no such refusal."""
+    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and isinstance(details, bytes):
+        info = error_details_pb2.RetryInfo()
+        if any(detail.Unpack(info) for detail in status_pb2.Status.FromString(details).details):
+            return Refused(info.retry_delay.ToTimedelta().total_seconds())
+    return RuntimeError(f"a call failed: {error}")
 
-    async def prepare(assignment: Assignment) -> Work:
-        size = assignment.group if is_empty else 0
-        client = clients.get(size)
-        if client is None:
-            client = clients[size] = _EmptyClient(ports, keys, size) if is_empty else _GrpcClient(ports, keys)
-        await client.ready()
-        return await driving.prepare(assignment, client)
 
-    contend(prepare)
+def _by_http(client: httpx.AsyncClient, address: str, keys: Sequence[str]) -> Send:
+    headers = [{"X-Api-Key": key, "Content-Type": "application/json"} for key in keys]
+
+    async def send(call: Call) -> bytes:
+        response = await client.post(address, content=call.body, headers=headers[call.workspace])
+        if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            raise Refused(float(response.headers["Retry-After"]))
+        return response.raise_for_status().content
+
+    return send
 
 
 if __name__ == "__main__":
-    main()
+    way, target = sys.argv[1:]
+    keys = os.environ["HEADGATE_KEYS"].split(",")
+    http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=60)
+    # Made by the first assignment, which brings the event loop.
+    channels: list[grpc.aio.Channel] = []
+
+    async def prepare(assignment: Assignment) -> Loop:
+        single = assignment.load.batch == 1
+        if way == "http":
+            encoding, senders = calls.JSON_BATCH, [_by_http(http, target, keys)]
+        else:
+            channels[:] = channels or [grpc.aio.insecure_channel(f"127.0.0.1:{port}") for port in target.split(",")]
+            for channel in channels:
+                await channel.channel_ready()
+            encoding = calls.SINGLE if single else calls.BATCH
+            method = f"/headgate.v1.IngestService/{'Ingest' if single else 'BatchIngest'}"
+            method = empty.METHOD if way == "empty" else method
+            senders = [_by_grpc(channel.unary_unary(method), keys) for channel in channels]
+        plan = calls.plan(assignment, encoding)
+        for call in plan.originals:
+            plan.encoding.check(call, await senders[0](call))
+        return Loop(plan, senders, assignment)
+
+    contend(prepare)

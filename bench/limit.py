@@ -1,132 +1,182 @@
-"""The limit: what one connection to the same PostgreSQL can store, with nothing around it.
+"""The limit: what one connection to the store's database can store, with nothing around it. A contender.
 
-`python -m bench.limit URL WORKSPACE_ID`, a contender. The same rows in the same table under the same promises as the
-product's: lock the head, look for the identities, COPY, move the head, commit. The rows are built beforehand, ids
-and hashes included, and nobody is answered.
-
-The workspace is the product's own, so that both write to the same part of the same indexes, however large it is. That
-is right as long as nobody else writes between `prepare`, which builds on the ledger's head, and the end of the work.
+`python -m bench.limit URL WORKSPACE_ID`. The same rows in the same table under the same promises as the product's: lock
+the head, look for the identities, insert (PostgreSQL: COPY; SQLite: 64 rows a statement), move the head, commit. The
+rows are built beforehand, ids and hashes included, and nobody is answered. Nobody else may write to the workspace from
+`prepare`, which builds on the ledger's head, to the end of the work.
 """
 
 import sys
+import time
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, ClassVar, NamedTuple
 
 import asyncpg
 from asyncpg.pgproto.pgproto import UUID
+from pysqlite3 import dbapi2 as sqlite
 
-from bench import ledgers
-from bench.ledgers import Group
-from bench.lockstep import Assignment, Findings, Work, contend
-from headgate_server.core.model import Head
+from bench import workload
+from bench.contender import Assignment, Timing, contend
+from headgate_server.core.model import Head, Submission, Usage
+from headgate_server.core.settle import Settlement
 from headgate_server.store.schema import events
 
-# The planner, left to itself, may read the whole ledger to find identities (store/postgres/append.py says why). The
-# product says so anew in every transaction; here once is enough.
-_PLANNER = """
-SET enable_sort = off;
-SET enable_seqscan = off;
-SET enable_bitmapscan = off;
-SET plan_cache_mode = force_generic_plan;
-SET jit = off
-"""
-
-_HEAD = "SELECT sequence, hash, created_at FROM heads WHERE workspace_id = $1"
-
-_LOCK = f"{_HEAD} FOR NO KEY UPDATE"
-
-_PROBE = """
-SELECT e.* FROM unnest($1::bytea[]) AS wanted (holder)
-CROSS JOIN LATERAL (
-    SELECT dedupe, id, sequence, created_at, event_hash, salt, commitment FROM events
-    WHERE int8send(workspace_id) || dedupe = wanted.holder AND dedupe IS NOT NULL
-    OFFSET 0
-) AS e
-"""
-
-_MOVE = "UPDATE heads SET sequence = $2, hash = $3, created_at = $4 WHERE workspace_id = $1"
-
 _COLUMNS = [column.name for column in events.columns]
+_HEAD = "SELECT sequence, hash, created_at, quota, month, month_events FROM heads WHERE workspace_id = $1"
+_MOVE = (
+    "UPDATE heads SET sequence = $2, hash = $3, created_at = $4, month = $5, month_events = $6 WHERE workspace_id = $1"
+)
+_COUNT = "SELECT count(*) FROM events WHERE workspace_id = $1 AND sequence > $2"
 
-_DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+
+class _Group(NamedTuple):
+    """One transaction's worth: identities in order, rows in the table's columns, and the head's row after them."""
+
+    identities: Any
+    rows: Sequence[Any]
+    head: Sequence[Any]
 
 
-class _Appends:
-    """An assignment of the limit: transaction after transaction."""
+class _Postgres:
+    """The limit on PostgreSQL. It writes to the product's workspace, and so to the same part of the same indexes."""
 
-    def __init__(self, connection: Any, workspace_id: int, groups: Sequence[Group]):
-        self._connection = connection
-        self._workspace_id = workspace_id
-        self._groups = groups
+    durable: ClassVar = {"SHOW fsync": "on", "SHOW synchronous_commit": "on", "SHOW full_page_writes": "on"}
+    # The planner, left to itself, may read the whole ledger to find identities (store/postgres/append.py says why).
+    # The product says so anew in every transaction; here once is enough.
+    PLANNER = (
+        "SET enable_sort = off; SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;"
+        " SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan; SET jit = off"
+    )
+    _PROBE = """
+    SELECT e.* FROM unnest($1::bytea[]) AS wanted (holder) CROSS JOIN LATERAL (
+        SELECT dedupe, id, sequence, created_at, event_hash, salt, commitment FROM events
+        WHERE int8send(workspace_id) || dedupe = wanted.holder AND dedupe IS NOT NULL OFFSET 0
+    ) AS e
+    """
 
-    async def run(self) -> None:
-        for group in self._groups:
-            await self._append(group)
+    def __init__(self, connection: Any, workspace_id: int):
+        self.connection, self.workspace_id = connection, workspace_id
 
-    async def check(self) -> Findings:
-        """Count what is there. Raises `RuntimeError` unless it is what was written, and durable all along."""
-        await _check_durable(self._connection)
-        stored = await self._connection.fetchval(
-            "SELECT count(*) FROM events WHERE workspace_id = $1 AND id >= $2",
-            self._workspace_id,
-            self._groups[0].rows[0][1],
-        )
-        wanted = sum(len(group.rows) for group in self._groups)
-        if stored != wanted:
-            raise RuntimeError(f"the limit stored {stored} events of {wanted}")
-        return Findings(events=wanted, stored=wanted)
+    async def row(self, statement: str, *values: Any) -> Sequence[Any]:
+        return list(await self.connection.fetchrow(statement, *values))
 
-    async def _append(self, group: Group) -> None:
-        connection = self._connection
+    def encode(self, group: _Group) -> _Group:
+        """Put identities behind their workspace, as the index has them, and ids into COPY's form."""
+        holder = self.workspace_id.to_bytes(8, "big")
+        identities = [holder + identity for identity in group.identities]
+        return _Group(identities, [(row[0], UUID(row[1]), *row[2:]) for row in group.rows], group.head)
+
+    async def append(self, group: _Group) -> None:
+        connection = self.connection
         await connection.execute("BEGIN")
-        await connection.fetch(_LOCK, self._workspace_id)
-        known = await connection.fetch(_PROBE, group.identities)
-        if known:
+        await connection.fetch(f"{_HEAD} FOR NO KEY UPDATE", self.workspace_id)
+        if await connection.fetch(self._PROBE, group.identities):
             raise RuntimeError("an event of the limit was stored before")
         await connection.copy_records_to_table("events", columns=_COLUMNS, records=group.rows)
-        await connection.execute(_MOVE, self._workspace_id, *group.head)
+        await connection.execute(_MOVE, self.workspace_id, *group.head)
         await connection.execute("COMMIT")
 
 
-def _in_form(workspace_id: int, group: Group) -> Group:
-    """Put the ids into the form that COPY takes, and the identities behind their workspace, as the index has them."""
-    holder = workspace_id.to_bytes(8, "big")
-    return group._replace(
-        identities=[holder + identity for identity in group.identities],
-        rows=[(row[0], UUID(row[1]), *row[2:]) for row in group.rows],
+class _Sqlite:
+    """The limit on SQLite. It has a file of its own: beside a second writer the product would read its pages anew."""
+
+    durable: ClassVar = {"PRAGMA synchronous": 2, "PRAGMA journal_mode": "wal"}
+    # As the product's (store/sqlite/).
+    _PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "wal_autocheckpoint = 4000", "cache_size = -65536")
+    _AT_ONCE = 64
+    _PROBE = (
+        "WITH RECURSIVE slices (start) AS (SELECT 1 UNION ALL SELECT start + 16 FROM slices LIMIT length(?2) / 16)"
+        " SELECT dedupe, id, sequence, created_at, event_hash, salt, commitment FROM events INDEXED BY"
+        " events_dedupe_key WHERE workspace_id = ?1 AND dedupe IN (SELECT substr(?2, start, 16) FROM slices)"
     )
 
+    def __init__(self, path: str, workspace_id: int):
+        sqlite.register_adapter(bytes, bytes)
+        self.connection, self.workspace_id = sqlite.connect(path, isolation_level=None), workspace_id
+        for pragma in self._PRAGMAS:
+            self.connection.execute(f"PRAGMA {pragma}")
 
-async def _check_durable(connection: Any) -> None:
-    """Raise `RuntimeError` if the server would acknowledge what is not on disk, or might tear a page."""
-    for setting, wanted in _DURABLE.items():
-        value = await connection.fetchval(f"SHOW {setting}")
-        if value != wanted:
-            raise RuntimeError(f"{setting} is {value}: a limit without durability is no limit of ours")
+    async def row(self, statement: str, *values: Any) -> Sequence[Any]:
+        return list(self.connection.execute(statement.replace("$", "?"), values).fetchone())
+
+    def encode(self, group: _Group) -> _Group:
+        """Lay identities end to end, and make statements of the rows, each with its values."""
+        parts = (group.rows[start : start + self._AT_ONCE] for start in range(0, len(group.rows), self._AT_ONCE))
+        insert, row = "INSERT OR FAIL INTO events VALUES", f"({', '.join('?' * len(_COLUMNS))})"
+        statements = [(f"{insert} {', '.join([row] * len(rows))}", list(chain(*rows))) for rows in parts]
+        return _Group(b"".join(group.identities), statements, group.head)
+
+    async def append(self, group: _Group) -> None:
+        # Nothing else is to be done meanwhile, so no thread is needed.
+        execute = self.connection.cursor().execute
+        execute("BEGIN IMMEDIATE")
+        await self.row(_HEAD, self.workspace_id)
+        if execute(self._PROBE, (self.workspace_id, group.identities)).fetchone():
+            raise RuntimeError("an event of the limit was stored before")
+        for statement, values in group.rows:
+            execute(statement, values)
+        execute(_MOVE.replace("$", "?"), (self.workspace_id, *group.head))
+        execute("COMMIT")
 
 
-async def _durable_connection(url: str) -> Any:
+@dataclass(frozen=True, slots=True)
+class Appends:
+    """An assignment of the limit: transaction after transaction, after this head of the ledger."""
+
+    limit: _Postgres | _Sqlite
+    groups: Sequence[_Group]
+    after: Head
+
+    async def run(self) -> None:
+        for group in self.groups:
+            await self.limit.append(group)
+
+    async def check(self) -> Timing:
+        (stored,) = await self.limit.row(_COUNT, self.limit.workspace_id, self.after.sequence)
+        if stored != self.groups[-1].head[0] - self.after.sequence:
+            raise RuntimeError(f"the limit stored {stored} events, and not what was assigned")
+        return Timing(stored, stored)
+
+
+async def prepare(limit: _Postgres | _Sqlite, assignment: Assignment) -> Appends:
+    """Build the assignment's rows as the product would, an unbroken ledger after the head.
+
+    Raises `RuntimeError` if a commit would return before it is on disk, or might tear a page.
+    """
+    for setting, wanted in limit.durable.items():
+        if await limit.row(setting) != [wanted]:
+            raise RuntimeError(f"{setting} is not {wanted}: a limit without durability is no limit of ours")
+    row = await limit.row(_HEAD, limit.workspace_id)
+    usage, after = Usage(*row[3:]), Head(*row[:3])
+    head = after
+    orders, groups = workload.orders(assignment.events), []
+    for start in range(0, assignment.events, assignment.load.batch):
+        settlement = Settlement(limit.workspace_id, head, {}, {}, time.time_ns() // 1000, usage)
+        drafts = workload.drafts(orders[start : start + assignment.load.batch])
+        settlement.decide(Submission(workspace_id=limit.workspace_id, slots=drafts))
+        head, usage = settlement.head, settlement.usage
+        identities = sorted(draft.identity[:16] for draft in drafts)
+        groups.append(limit.encode(_Group(identities, settlement.rows, (*head, *usage[1:]))))
+    return Appends(limit, groups, after)
+
+
+async def opened(url: str, workspace_id: int) -> _Postgres | _Sqlite:
+    """Connect to a store's database."""
+    if url.startswith("sqlite"):
+        return _Sqlite(url.removeprefix("sqlite:///"), workspace_id)
     connection = await asyncpg.connect(url)
-    await _check_durable(connection)
-    await connection.execute(_PLANNER)
-    return connection
-
-
-def main() -> None:
-    """Be the contender."""
-    url, workspace_id = sys.argv[1], int(sys.argv[2])
-    # Made by the first assignment, which brings the event loop, and ended with the process.
-    connection: Any = None
-
-    async def prepare(assignment: Assignment) -> Work:
-        nonlocal connection
-        connection = connection or await _durable_connection(url)
-        head = Head(*await connection.fetchrow(_HEAD, workspace_id))
-        groups = ledgers.groups(workspace_id, head, assignment)
-        return _Appends(connection, workspace_id, [_in_form(workspace_id, group) for group in groups])
-
-    contend(prepare)
+    await connection.execute(_Postgres.PLANNER)
+    return _Postgres(connection, workspace_id)
 
 
 if __name__ == "__main__":
-    main()
+    # Made by the first assignment, which brings the event loop, and ended with the process.
+    found: list[_Postgres | _Sqlite] = []
+
+    async def _prepare(assignment: Assignment) -> Appends:
+        found[:] = found or [await opened(sys.argv[1], int(sys.argv[2]))]
+        return await prepare(found[0], assignment)
+
+    contend(_prepare)

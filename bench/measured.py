@@ -1,92 +1,56 @@
-"""What was measured: the rounds of each load, and the ratios between them."""
+"""What was measured: the turns of each load, round by round, and the ratios between loads."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 
-from bench.lockstep import Timing
-from bench.suite import Load, Ratio
+from bench.contender import Timing
+from bench.suite import Load, Ratio, Scenario
+
+Rounds = dict[Load, list[Timing]]
 
 
-@dataclass(slots=True)
-class Series:
-    """All rounds of one load; entries of the lists belong to one round each."""
+def rates(turns: Sequence[Timing]) -> list[float]:
+    """Return events per second, by round."""
+    return [turn.events / turn.seconds for turn in turns]
 
-    load: Load
-    timings: list[Timing] = field(default_factory=list)
-    spent: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """CPU seconds of all rounds, by part: generator, Envoy, server, database; none of a part that is not there."""
-    memory: list[float] = field(default_factory=list)
-    """MiB that the largest of the server's processes had resident at most."""
 
-    def add(self, timing: Timing, spent: Mapping[str, float], memory: float | None) -> None:
-        """Add a round."""
-        self.timings.append(timing)
-        for part, seconds in spent.items():
-            self.spent[part] += seconds
-        if memory is not None:
-            self.memory.append(memory)
+def rate(turns: Sequence[Timing]) -> float:
+    """Return the median of the rates; 0 of no turns."""
+    return median(rates(turns) or [0.0])
 
-    @property
-    def rates(self) -> list[float]:
-        """Events per second, by round."""
-        return [timing.rate for timing in self.timings]
 
-    @property
-    def p50s(self) -> list[float]:
-        """Milliseconds, by round."""
-        return [timing.p50 for timing in self.timings]
+@dataclass(frozen=True, slots=True)
+class Played:
+    """A scenario, and what was measured."""
 
-    @property
-    def p99s(self) -> list[float]:
-        """Milliseconds, by round."""
-        return [timing.p99 for timing in self.timings]
+    scenario: Scenario
+    rounds: Rounds
+    database: str
+    seconds: float
+
+    def compared(self) -> list["Compared"]:
+        """Return what the scenario's ratios came to, each between the fastest loads on either side."""
+        found = []
+        for ratio in self.scenario.ratios:
+            over, under = (max(side, key=lambda load: rate(self.rounds[load])) for side in (ratio.over, ratio.under))
+            both = zip(rates(self.rounds[over]), rates(self.rounds[under]), strict=True)
+            found.append(Compared(ratio, over, under, [one / other for one, other in both]))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A ratio, and what it came to."""
+    """A ratio, and what it came to in each round; the median counts."""
 
     ratio: Ratio
-    over: Series
-    """The fastest of those that the ratio names, and likewise `under`."""
-    under: Series
-
-    @property
-    def by_round(self) -> list[float]:
-        """The ratio in each round."""
-        return [over / under for over, under in zip(self.over.rates, self.under.rates, strict=True)]
-
-    @property
-    def value(self) -> float:
-        """The median over the rounds."""
-        return median(self.by_round)
+    over: Load
+    under: Load
+    by_round: list[float]
 
     @property
     def verdict(self) -> str:
         """Whether it is enough; empty where nothing is asked."""
         if self.ratio.target is None:
             return ""
-        return "reached" if self.value >= self.ratio.target else "short"
-
-
-def compare(ratio: Ratio, all_series: Mapping[Load, Series]) -> Compared:
-    """Pick the fastest loads on either side of a ratio."""
-    return Compared(ratio, _fastest(ratio.over, all_series), _fastest(ratio.under, all_series))
-
-
-def _fastest(loads: Sequence[Load], all_series: Mapping[Load, Series]) -> Series:
-    return max((all_series[load] for load in loads), key=lambda series: median(series.rates))
-
-
-def highest_rate(load: Load, all_series: Iterable[Series]) -> float:
-    """Return the highest rate that was seen so far of this sender with this batch, sent without a pause.
-
-    Raises `ValueError` if there is none.
-    """
-    return max(
-        median(series.rates)
-        for series in all_series
-        if series.timings and (series.load.by, series.load.batch, series.load.pace) == (load.by, load.batch, 0.0)
-    )
+        return "reached" if median(self.by_round) >= self.ratio.target else "short"

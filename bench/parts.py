@@ -1,21 +1,17 @@
 """The real parts of a run: a PostgreSQL of its own, the product on a store, and what it is compared with."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from secrets import token_urlsafe
-from typing import NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, NamedTuple
 
 import asyncpg
-import httpx
+from pysqlite3 import dbapi2 as sqlite
+from sqlalchemy import make_url
 
-from bench.peer import check
+from bench.contender import child
 from headgate_server.access import admin
 from headgate_server.core.model import Scope
 from tests.support import postgres
@@ -23,160 +19,98 @@ from tests.support.processes import children
 from tests.support.up import Up
 from tests.support.waiting import until
 
-_ROOT = Path(__file__).parents[1]
-_PEER_DATABASE = "peer"
-
-
-class Database(NamedTuple):
-    """A PostgreSQL server with an empty database."""
-
-    url: str
-    pid: int
-    version: str
-
-
-class Product(NamedTuple):
-    """The service as `headgate up` runs it, and workspaces to write to."""
-
-    rest: str
-    """Host and port of Envoy."""
-    ports: Sequence[int]
-    """The gRPC port of each worker."""
-    workers: Sequence[int]
-    """The process ids of the workers."""
-    envoy: int
-    """The process id of Envoy."""
-    keys: Sequence[str]
-    """For each workspace an API key that may write."""
-    workspaces: Sequence[int]
-    """The ids of the workspaces, the first one's first."""
-
 
 class Servers(NamedTuple):
-    """Processes that answer, and where."""
+    """Processes that answer, and where. Of each all below it belong to it."""
 
     ports: Sequence[int]
     pids: Sequence[int]
-    """Each with all below it."""
-    key: str = "none"
+    keys: Sequence[str] = ("none",)
+    """API keys that may write, each another workspace's."""
 
-
-def workspace_name(number: int) -> str:
-    """Return what the product's workspaces are called, from 0 on."""
-    return f"workspace-{number}"
+    def listed(self) -> str:
+        """Return the ports as the lean driver takes them."""
+        return ",".join(map(str, self.ports))
 
 
 @contextmanager
-def database(*settings: str) -> Iterator[Database]:
-    """Run a PostgreSQL with its own defaults, and these settings (`max_wal_size=8GB`), for as long as the block
-    lasts.
-    """
+def database() -> Iterator[tuple[str, int, str]]:
+    """Run a PostgreSQL with its own defaults for as long as the block lasts; yield URL, process id and version."""
     postgres.prepare_run()
     try:
-        with postgres.own_server("shared_buffers=128MB", "max_connections=100", *settings) as url:
-            yield asyncio.run(_described(url))
+        with postgres.own_server("shared_buffers=128MB", "max_connections=100") as url:
+            file = asyncio.run(execute(url, "SELECT pg_read_file('postmaster.pid')"))
+            yield url, int(file.split()[0]), asyncio.run(execute(url, "SHOW server_version"))
     finally:
         postgres.finish_run()
 
 
-async def _described(url: str) -> Database:
+async def execute(url: str, statement: str) -> Any:
+    """Execute a statement on a connection of its own; return the first value of its first row."""
+    if url.startswith("sqlite"):
+        with closing(sqlite.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as file:
+            return file.execute(statement).fetchone()[0]
     connection = await asyncpg.connect(url)
     try:
-        postmaster = await connection.fetchval("SELECT pg_read_file('postmaster.pid')")
-        version = await connection.fetchval("SHOW server_version")
+        return await connection.fetchval(statement)
     finally:
         await connection.close()
-    return Database(url, int(postmaster.split()[0]), version)
+
+
+async def workspaces(url: str, count: int) -> tuple[int, list[str]]:
+    """Make workspaces in a new store; return the first one's id, and for each an API key that may write."""
+    async with admin.opened(url) as store:
+        scopes = frozenset({Scope.EVENTS_WRITE})
+        keys = [await admin.create_key(store, f"workspace-{number}", scopes) for number in range(count)]
+        return min(workspace.id for workspace in await store.workspaces()), keys
 
 
 @asynccontextmanager
-async def product(url: str, folder: Path, *, workers: int = 1, workspaces: int = 1) -> AsyncIterator[Product]:
-    """Run `headgate up`, as it is unless told otherwise, for as long as the block lasts; its log goes to `folder`."""
-    async with admin.opened(url) as store:
-        names = list(map(workspace_name, range(workspaces)))
-        keys = [await admin.create_key(store, name, frozenset({Scope.EVENTS_WRITE})) for name in names]
-        ids = {workspace.name: workspace.id for workspace in await store.workspaces()}
+async def product(url: str, keys: Sequence[str], folder: Path, workers: int) -> AsyncIterator[tuple[Servers, int, int]]:
+    """Run `headgate up` for as long as the block lasts; yield its servers, Envoy's port and Envoy's process id."""
     up = Up(f"--workers={workers}", folder=folder, HEADGATE_STORE=url)
     await asyncio.to_thread(up.__enter__)
     try:
         envoy = next(pid for pid, name in children(up.pid).items() if "envoy" in name)
-        yield Product(up.rest, up.ports, sorted(up.workers()), envoy, keys, [ids[name] for name in names])
+        yield Servers(up.ports, sorted(up.workers()), keys), int(up.rest.rpartition(":")[2]), envoy
     finally:
         await asyncio.to_thread(up.__exit__)
 
 
-@contextmanager
-def empty(processes: int) -> Iterator[Servers]:
+@asynccontextmanager
+async def empty(processes: int) -> AsyncIterator[Servers]:
     """Run the empty RPC in so many processes for as long as the block lasts."""
-    with ExitStack() as stack:
-        started = [stack.enter_context(_serving("bench.empty")) for _ in range(processes)]
-        yield Servers([port for port, _ in started], [pid for _, pid in started])
+    async with AsyncExitStack() as stack:
+        started = [await stack.enter_async_context(child("bench.empty")) for _ in range(processes)]
+        yield Servers([int(await one.line()) for one in started], [one.pid for one in started])
 
 
 @asynccontextmanager
 async def peer(url: str, workers: int) -> AsyncIterator[Servers]:
-    """Run the peer in a database of its own beside the one of this URL, for as long as the block lasts.
-
-    Raises `RuntimeError` if it does not do what it is compared for.
-    """
+    """Run the peer in a database of its own beside the one of this URL, for as long as the block lasts."""
+    await execute(url, "CREATE DATABASE peer")
+    address = make_url(url).set(drivername="postgresql+asyncpg", database="peer").render_as_string(False)
     key = token_urlsafe(32)
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(f"CREATE DATABASE {_PEER_DATABASE}")
-    finally:
-        await connection.close()
-    parts = urlsplit(url)
-    address = urlunsplit(parts._replace(scheme="postgresql+asyncpg", path=f"/{_PEER_DATABASE}"))
-    with _serving("bench.peer", str(workers), PEER_DATABASE=address, PEER_KEY=key) as (port, pid):
+    async with child("bench.peer", str(workers), PEER_DATABASE=address, PEER_KEY=key) as server:
+        port = int(await server.line())
         await until(lambda: _is_up(port))
-        await check.check(port, key)
-        yield Servers([port], [pid], key)
+        yield Servers([port], [server.pid], [key])
 
 
 async def _is_up(port: int) -> bool:
-    async with httpx.AsyncClient() as client:
-        try:
-            return (await client.get(f"http://127.0.0.1:{port}/healthz")).status_code == httpx.codes.OK
-        except httpx.TransportError:
-            return False
+    with suppress(OSError):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+        return True
+    return False
 
 
-@contextmanager
-def _serving(module: str, *arguments: str, **environment: str) -> Iterator[tuple[int, int]]:
-    """Run a server that prints its port first; yield the port and its process id. It is gone afterwards."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-        cwd=_ROOT,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{module} did not start; it has said why on standard error")
-        yield int(line), process.pid
-    finally:
-        # One way to end it is as good as the other: SIGTERM, or the end of its input.
-        process.send_signal(signal.SIGTERM)
-        process.stdin.close()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
-
-
-async def heads(url: str) -> dict[str, int]:
-    """Return the sequence of each workspace's head."""
-    async with admin.opened(url) as store:
-        return {workspace.name: (await store.head(workspace.id)).sequence for workspace in await store.workspaces()}
-
-
-def driver_environment(keys: Sequence[str]) -> Mapping[str, str]:
-    """Return the environment of a process that calls the product: a key is no argument, where others could read it."""
-    return {**os.environ, "HEADGATE_KEYS": ",".join(keys)}
+async def stored(url: str) -> int:
+    """Return how many events all workspaces of a store hold, once that number stands still: a tool that stops at a
+    time leaves calls behind.
+    """
+    last, count = -1, 0
+    while count != last:
+        await asyncio.sleep(0.05)
+        last, count = count, int(await execute(url, "SELECT coalesce(sum(sequence), 0) FROM heads"))
+    return count

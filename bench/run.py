@@ -1,75 +1,118 @@
-"""Runs the benchmark: `python -m bench.run --quick`, or `--all`; `--only NAME` for some of its scenarios.
+"""Runs the benchmark: `python -m bench.run quick`, or `all`; `--only NAME` for some of its scenarios.
 
-All parts are started here and share this machine; their stores lie in the folder for temporary files (TMPDIR),
-several GB of them with `--all`. The table and the picture go to `bench/results/`, unless only some scenarios are run:
-their table is printed.
+All parts are started here and share this machine; their stores lie in the folder for temporary files (TMPDIR), several
+GB of them with `all`. Table and picture go to `bench/results/`; with `--only` the table is printed instead.
 """
 
-import argparse
 import asyncio
+import math
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
-from bench import parts, suite, tool
-from bench.play import play
-from bench.report import Played, Report
-from bench.suite import By, Scenario, Store
+import click
+from pysqlite3 import dbapi2 as sqlite
+
+from bench import cost, parts, report, suite
+from bench.contender import Assignment, Child, Timing
+from bench.measured import Played, Rounds, rate
+from bench.stage import Role, set_up
+from bench.suite import By, Load, Scenario, Store
 
 _RESULTS = Path(__file__).with_name("results")
+_WARM_UP_EVENTS = 2_000
+"""What is sent before anything counts: enough to say about how fast it is."""
+_CALLS_EACH = 3
+"""Calls that each caller makes at least, so that beginning and end of a turn weigh little."""
 
 
-def main() -> None:
+@click.command(help=__doc__)
+@click.argument("extent", type=click.Choice(["quick", "all"]))
+@click.option("--only", multiple=True, metavar="NAME", help="A scenario of these; can be given several times.")
+def main(extent: str, only: tuple[str, ...]) -> None:
     """Run it. What falls short of its target is said; only what is wrong makes it fail."""
-    options = _options()
-    scenarios = suite.quick() if options.quick else suite.everything()
-    names = [scenario.name for scenario in scenarios]
-    if unknown := set(options.only or names) - set(names):
-        sys.exit(f"there is no scenario {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    report = Report("quick" if options.quick else "all")
-    missing = _missing_tools(report)
+    scenarios = {one.name: one for one in (suite.quick() if extent == "quick" else suite.everything())}
+    if not set(only) <= set(scenarios):
+        raise click.UsageError(f"The scenarios are {', '.join(scenarios)}.")
     # So that a run which is told to end takes its parts along and leaves nothing in the temporary folder.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    for scenario in scenarios:
-        if not options.only or scenario.name in options.only:
-            report.add(_play(scenario.without(missing)))
-            if not options.only:
-                # After each, so that a long run that is broken off has something to show.
-                report.write(_RESULTS)
-    print(report.markdown() if options.only else report.ratios())
+    command, played = "make bench-quick" if extent == "quick" else "make bench", []
+    for name in only or scenarios:
+        played.append(_played(scenarios[name]))
+        if not only:
+            # After each, so that a long run that is broken off has something to show.
+            report.write(command, played, _RESULTS)
+    print(report.markdown(command, played) if only else report.ratios(played))
 
 
-def _missing_tools(report: Report) -> set[By]:
-    """Install the load tools that are not there; return whose loads have to be left out, and say so."""
-    missing = set()
-    for by, find in ((By.REST, tool.wrk), (By.GHZ, tool.ghz)):
-        try:
-            report.add_tool(find())
-        except tool.ToolMissing as error:
-            print(f"bench: {error}; its rows are left out", file=sys.stderr)
-            missing.add(by)
-    return missing
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__.partition("\n")[0])
-    extent = parser.add_mutually_exclusive_group(required=True)
-    extent.add_argument("--quick", action="store_true", help="what the ratios need, in less than two minutes")
-    extent.add_argument("--all", action="store_true", help="everything; an hour or more")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="some scenarios of these; their table is printed")
-    return parser.parse_args()
-
-
-def _play(scenario: Scenario) -> Played:
+def _played(scenario: Scenario) -> Played:
     started = time.monotonic()
     database = parts.database() if scenario.store is Store.POSTGRESQL else nullcontext()
-    with tempfile.TemporaryDirectory(prefix="headgate-bench-") as own, database as opened:
-        series = asyncio.run(play(scenario, opened, Path(own)))
-        version = opened.version if opened else ""
-    return Played(scenario, series, version, time.monotonic() - started)
+    with tempfile.TemporaryDirectory(prefix="headgate-bench-") as folder, database as opened:
+        url, pid, version = opened or (f"sqlite:///{folder}/headgate.db", None, sqlite.sqlite_version)
+        rounds = asyncio.run(_play(scenario, url, [pid] if pid else [], Path(folder)))
+        return Played(scenario, rounds, f"{scenario.store} {version}", time.monotonic() - started)
+
+
+async def _play(scenario: Scenario, url: str, database: Sequence[int], folder: Path) -> Rounds:
+    """Return what each of the scenario's loads came to. Raises `RuntimeError` if the store does not hold exactly what
+    was answered.
+    """
+    rounds: Rounds = {load: [] for load in scenario.loads}
+    async with set_up(scenario, url, database, folder) as roles:
+        warm = {}
+        for load in scenario.loads:
+            if isinstance(roles[load.by].sender, Child):
+                warm[load] = rate([await _turn(url, roles[load.by], _assignment(load, _WARM_UP_EVENTS), 0)])
+        latest = time.monotonic() + scenario.patience
+        for number in range(scenario.rounds):
+            if time.monotonic() > latest:
+                break
+            for load in scenario.loads[::-1] if number % 2 else scenario.loads:
+                pace = load.pace * highest_rate(load, rounds, by=load.by)
+                assignment = _assignment(load, (pace or warm.get(load, 0.0)) * scenario.seconds, pace)
+                # A tool that cannot count has to send for as long as its callers' calls will take.
+                least = _CALLS_EACH * load.callers * load.batch / (highest_rate(load, rounds) or math.inf)
+                turn = await _turn(url, roles[load.by], assignment, max(scenario.seconds, least))
+                rounds[load].append(turn)
+                said = f"{load.by}, {load.batch:,} x {load.callers}: {rate([turn]):,.0f} events/s"
+                print(f"{scenario.name}, round {number + 1}: {said}", file=sys.stderr, flush=True)
+    return rounds
+
+
+def highest_rate(load: Load, rounds: Rounds, *, by: By | None = None) -> float:
+    """Return the highest rate so far with this batch, sent without a pause, of one sender or of all."""
+    same = (turns for one, turns in rounds.items() if one.batch == load.batch and not one.pace and by in (one.by, None))
+    return max(map(rate, same), default=0.0)
+
+
+def _assignment(load: Load, events: float, pace: float = 0.0) -> Assignment:
+    """Return an assignment of about so many events: whole calls, and several for every caller."""
+    calls = max(math.ceil(events / load.batch), 1 if pace else _CALLS_EACH * load.callers)
+    return Assignment(load, calls * load.batch, pace)
+
+
+async def _turn(url: str, role: Role, assignment: Assignment, seconds: float) -> Timing:
+    """Let a load have its turn. Raises `RuntimeError` unless the ledgers have grown by what was answered."""
+    load, servers, before = assignment.load, role.spenders.get("server", ()), await parts.stored(url)
+    await role.sender.prepare(assignment, seconds)
+    cost.reset_peaks(servers)
+    idle = {part: cost.cpu_seconds(pids) for part, pids in role.spenders.items()}
+    timing = await role.sender.go()
+    spent = {part: cost.cpu_seconds(pids) - idle[part] for part, pids in role.spenders.items()}
+    peak = cost.peak_mib(servers) if servers else 0.0
+    grown = await parts.stored(url) - before
+    # A tool stops at a time, and leaves at most a call of each caller unanswered.
+    unanswered = 0 if isinstance(role.sender, Child) else load.callers * load.batch
+    least = (timing.stored or timing.events) if role.stores else 0
+    if not least <= grown <= least + unanswered:
+        raise RuntimeError(f"{load}: about {least:,} events were to be stored, and {grown:,} were")
+    return replace(timing, spent={"generator": timing.cpu_seconds, **spent}, peak_mib=peak)
 
 
 if __name__ == "__main__":

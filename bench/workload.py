@@ -1,9 +1,9 @@
-"""The events that the contenders store: a shop's order, each under an idempotency key that was never used before."""
+"""The events that everybody stores: a shop's orders, each under an idempotency key that was never used before."""
 
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import Any
 
 import orjson
 
@@ -12,80 +12,40 @@ from headgate.v1.event_pb2 import Event
 from headgate_server.core.model import Draft
 from headgate_server.rpc import decode
 
-_TYPE = "order.completed"
-_SOURCE = "shop/checkout"
-_OCCURRED_AT = datetime(2024, 1, 15, 10, 30, tzinfo=UTC)
-_OCCURRED_AT_TEXT = "2024-01-15T10:30:00Z"
+Order = dict[str, Any]
+"""An event, as its JSON is written."""
 
 
-class Order(NamedTuple):
-    """What differs from event to event."""
-
-    number: int
-    nonce: str
-    """Random for each run: it makes the idempotency keys fresh."""
-
-    @property
-    def key(self) -> str:
-        """The idempotency key."""
-        return f"order-{self.nonce}-{self.number}"
-
-    @property
-    def subject(self) -> str:
-        """Whom the event is about."""
-        return f"user_{self.number % 10_000:06}"
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The payload, about 150 bytes as JSON; its members are not in canonical order, as a client's are not."""
-        return {
-            "order_id": self.key,
-            "amount": 49.99,
-            "currency": "EUR",
-            "items": [{"sku": "A-1001", "quantity": 2}, {"sku": "B-2002", "quantity": 1}],
-            "coupon": None,
-            "first": self.number % 7 == 0,
-        }
+def order(number: int, nonce: str) -> Order:
+    """Return one event. `nonce` makes its key fresh. The payload has about 150 bytes, its members in no order."""
+    key, first = f"order-{nonce}-{number}", number % 7 == 0
+    items = [{"sku": "A-1001", "quantity": 2}, {"sku": "B-2002", "quantity": 1}]
+    return {
+        "type": "order.completed",
+        "source": "shop/checkout",
+        "subject": f"user_{number % 10_000:06}",
+        "occurred_at": "2024-01-15T10:30:00Z",
+        "data": {"order_id": key, "amount": 49.99, "currency": "EUR", "items": items, "coupon": None, "first": first},
+        "idempotency_key": key,
+    }
 
 
 def orders(count: int) -> list[Order]:
-    """Return so many orders that nobody has seen."""
+    """Return so many events that nobody has seen."""
     nonce = secrets.token_hex(6)
-    return [Order(number, nonce) for number in range(count)]
+    return [order(number, nonce) for number in range(count)]
+
+
+def protobuf(one: Order) -> bytes:
+    """Return one serialized Event, its payload as `data_json`."""
+    changed = {"occurred_at": datetime.fromisoformat(one["occurred_at"]), "data_json": orjson.dumps(one["data"])}
+    return Event(**{name: value for name, value in one.items() if name != "data"} | changed).SerializeToString()
 
 
 def drafts(of: Sequence[Order]) -> list[Draft]:
-    """Return the events as the server makes them of a request. Their salts are random."""
-    request = RawBatchIngestRequest(events=map(protobuf, of))
-    slots = decode.batch(request, max_events=len(of)).slots
+    """Return the events as the server makes them of a request. Raises `TypeError` if one is not valid."""
+    slots = decode.batch(RawBatchIngestRequest(events=map(protobuf, of)), max_events=len(of)).slots
     made = [slot for slot in slots if isinstance(slot, Draft)]
     if len(made) != len(of):
         raise TypeError("an event of the workload is not valid")
     return made
-
-
-def protobuf(order: Order) -> bytes:
-    """Return one serialized Event, its payload as `data_json`."""
-    event = Event(
-        type=_TYPE,
-        source=_SOURCE,
-        subject=order.subject,
-        occurred_at=_OCCURRED_AT,
-        data_json=orjson.dumps(order.data),
-        idempotency_key=order.key,
-    )
-    return event.SerializeToString()
-
-
-def json(order: Order) -> bytes:
-    """Return the same event as JSON."""
-    return orjson.dumps(
-        {
-            "type": _TYPE,
-            "source": _SOURCE,
-            "subject": order.subject,
-            "occurred_at": _OCCURRED_AT_TEXT,
-            "data": order.data,
-            "idempotency_key": order.key,
-        }
-    )

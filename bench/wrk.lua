@@ -1,40 +1,26 @@
--- What wrk sends: POST requests whose bodies are one prepared body with a fresh nonce at every mark, so that no two
--- requests share an idempotency key.
+-- wrk ... -s wrk.lua URL -- BODY_FILE MARK RUN EVENTS
 --
---   wrk ... -s wrk.lua URL -- BODY_FILE MARK RUN
---
--- RUN is a text that no other run has. The API key comes in HEADGATE_KEY, since arguments can be read by others. The last
--- line of the output is JSON.
-
-local pieces, run
-local number = 0
+-- Sends one body with a fresh nonce at every mark, so that no two requests share an idempotency key. RUN is a text that no
+-- other run has. The API key comes in HEADGATE_KEY, since arguments can be read by others. The last line is JSON.
 
 -- Global: that is how the thread that sends hands them to the one that sums up.
 refused, failed = 0, 0
 
-local sender
+local pieces, number = {}, 0
+local run, stored, sender
 
-local function split(text, mark)
-  local found, start = {}, 1
-  while true do
-    local from, to = text:find(mark, start, true)
-    found[#found + 1] = text:sub(start, from and from - 1)
-    if not from then
-      return found
-    end
-    start = to + 1
-  end
-end
-
-function setup(thread)
-  sender = thread
-end
+function setup(thread) sender = thread end
 
 function init(arguments)
   local file = assert(io.open(arguments[1], "rb"))
-  pieces = split(file:read("*a"), arguments[2])
+  local text, mark, start = file:read("*a"), arguments[2], 1
   file:close()
-  run = arguments[3]
+  for from in text:gmatch("()" .. mark) do
+    pieces[#pieces + 1] = text:sub(start, from - 1)
+    start = from + #mark
+  end
+  pieces[#pieces + 1] = text:sub(start)
+  run, stored = arguments[3], '"success_count": ?' .. arguments[4] .. "[,}]"
   wrk.method = "POST"
   wrk.headers["Content-Type"] = "application/json"
   wrk.headers["X-Api-Key"] = os.getenv("HEADGATE_KEY")
@@ -45,12 +31,9 @@ function request()
   return wrk.format(nil, nil, nil, table.concat(pieces, string.format("%s%07x", run, number)))
 end
 
-function response(status)
-  if status == 429 then
-    refused = refused + 1
-  elseif status ~= 200 then
-    failed = failed + 1
-  end
+function response(status, headers, body)
+  if status == 429 then refused = refused + 1
+  elseif status ~= 200 or not body:find(stored) then failed = failed + 1 end
 end
 
 function done(summary, latency)

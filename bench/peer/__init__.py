@@ -2,6 +2,6 @@
 events, with the same idempotency and the same result for each event. It has no ledger.
 
 It is written as such services are, with what their manuals recommend: the body's events validated one by one by a
-TypeAdapter, one look-up for all keys of a batch, one flush for all new rows (which SQLAlchemy sends as one INSERT), a
-savepoint around it, and only if a concurrent request got in between a savepoint for each event. One commit a request.
+TypeAdapter, one look-up for all keys of a batch, one flush for all new rows (which SQLAlchemy sends as one INSERT), one
+commit a request. Where a concurrent request stored one of the keys after the look-up, the batch is done again.
 """

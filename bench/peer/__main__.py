@@ -1,55 +1,74 @@
-"""Runs the peer: `PEER_DATABASE=postgresql+asyncpg://... PEER_KEY=... python -m bench.peer WORKERS`.
+"""The service: `PEER_DATABASE=postgresql+asyncpg://... PEER_KEY=... python -m bench.peer WORKERS`.
 
-Makes the tables and the key, prints the port, and serves on it with so many uvicorn workers until it is sent SIGTERM or
-its standard input is closed.
+Makes the table, prints the port, and serves on it with so many uvicorn workers until it is sent SIGTERM or its standard
+input is closed.
 """
 
 import asyncio
 import os
+import secrets
 import signal
 import sys
 import threading
-from hashlib import sha256
+from collections.abc import AsyncIterator
+from typing import Annotated
 
 import uvicorn
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from fastapi import Depends, FastAPI, Header, HTTPException
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from uvicorn.supervisors import Multiprocess
 
-from bench.peer.models import ApiKey, Base
+from bench.peer.ingest import ingest
+from bench.peer.models import Base, BatchIn, BatchOut
 
-TENANT = 1
+# A process keeps ten connections; more callers than that are answered in turn.
+engine = create_async_engine(os.environ["PEER_DATABASE"], pool_size=10, max_overflow=10)
+sessions = async_sessionmaker(engine, expire_on_commit=False)
+app = FastAPI()
 
 
-async def _set_up() -> None:
-    engine = create_async_engine(os.environ["PEER_DATABASE"])
+async def session_of() -> AsyncIterator[AsyncSession]:
+    """Yield a session for one request."""
+    async with sessions() as session:
+        yield session
+
+
+async def tenant_of(x_api_key: Annotated[str, Header()]) -> int:
+    """Return whom the key belongs to. There is one; a look-up would be cached anyway."""
+    if not secrets.compare_digest(x_api_key.encode(), os.environ["PEER_KEY"].encode()):
+        raise HTTPException(401, "The API key is not valid.")
+    return 1
+
+
+Session = Annotated[AsyncSession, Depends(session_of)]
+Tenant = Annotated[int, Depends(tenant_of)]
+
+
+@app.post("/events/batch")
+async def post_batch(batch: BatchIn, session: Session, tenant_id: Tenant) -> BatchOut:
+    """Store many events, each on its own."""
+    results = await ingest(session, tenant_id, batch.events)
+    stored = sum(result.status in ("accepted", "duplicate") for result in results)
+    return BatchOut(total=len(results), success_count=stored, error_count=len(results) - stored, results=results)
+
+
+async def _make_table() -> None:
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
-    async with AsyncSession(engine) as session:
-        digest = sha256(os.environ["PEER_KEY"].encode()).digest()
-        await session.merge(ApiKey(digest=digest, tenant_id=TENANT))
-        await session.commit()
     await engine.dispose()
 
 
 def _end_with_input() -> None:
-    """Ask this process to end when whoever started it is gone, however that went."""
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def main() -> None:
-    """Run it."""
-    workers = int(sys.argv[1])
-    asyncio.run(_set_up())
-    # What `uvicorn bench.peer.app:app --workers N --no-access-log` does, on a free port that is made known.
-    config = uvicorn.Config(
-        "bench.peer.app:app", host="127.0.0.1", port=0, workers=workers, access_log=False, log_level="warning"
-    )
+if __name__ == "__main__":
+    asyncio.run(_make_table())
+    # What `uvicorn --workers N --no-access-log` does, on a free port that is made known.
+    workers, name = int(sys.argv[1]), "bench.peer.__main__:app"
+    config = uvicorn.Config(name, host="127.0.0.1", port=0, workers=workers, access_log=False, log_level="warning")
     listener = config.bind_socket()
     print(listener.getsockname()[1], flush=True)
     threading.Thread(target=_end_with_input, daemon=True).start()
     Multiprocess(config, sockets=[listener]).run()
-
-
-if __name__ == "__main__":
-    main()

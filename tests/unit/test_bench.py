@@ -1,39 +1,40 @@
 """What of the benchmark can be wrong without its being run."""
 
+import asyncio
 import json
 
 import pytest
 
-from bench import ghz, suite, table
-from bench.lockstep import Timing
-from bench.measured import Series, compare, highest_rate
-from bench.suite import By, Load, Ratio, Scenario
+from bench import calls, report, suite
+from bench.calls import Call
+from bench.contender import Assignment, Timing
+from bench.driver import Loop, Refused
+from bench.measured import Played
+from bench.run import highest_rate
+from bench.suite import By, Load, Ratio, Scenario, Store
+from headgate.v1.ingest_service_pb2 import BatchIngestRequest, BatchIngestResponse, EventResult
+from tests.support import ghzfiles
 
-_FAST, _SLOW, _LIMIT = (
-    Load(by=By.GRPC, batch=100, callers=64),
-    Load(by=By.GRPC, batch=100, callers=8),
-    Load(by=By.LIMIT, batch=4_000),
-)
-
-
-def _series(load: Load, *rates: float) -> Series:
-    series = Series(load)
-    for rate in rates:
-        series.add(Timing(events=100, seconds=100 / rate, cpu_seconds=0.5), {"generator": 0.5}, None)
-    return series
+_FAST, _SLOW, _LIMIT = Load(By.GRPC, 100, 64), Load(By.GRPC, 100, 8), Load(By.LIMIT, 4_000)
 
 
-@pytest.mark.parametrize(
-    ("name", "batch"), [("single", 0), ("batch-1", 1), ("batch-10", 10), ("batch-100", 100), ("batch-1000", 1_000)]
-)
-def test_configurations_of_ghz_are_up_to_date(name: str, batch: int) -> None:
-    content = (ghz.FOLDER / f"{name}.json").read_text(encoding="utf-8")
-    assert json.loads(content) == ghz.configuration(batch), "run python -m bench.ghz"
+def _turns(*rates: float) -> list[Timing]:
+    return [Timing(events=100, seconds=100 / rate, spent={"generator": 0.5}, peak_mib=40.0) for rate in rates]
 
 
-@pytest.mark.parametrize("batch", [0, *ghz.BATCHES])
+def _answer(*statuses: str) -> bytes:
+    return BatchIngestResponse(results=[EventResult(status=status) for status in statuses]).SerializeToString()
+
+
+@pytest.mark.parametrize("name", ghzfiles.BATCHES)
+def test_configurations_of_ghz_are_up_to_date(name: str) -> None:
+    content = (ghzfiles.FOLDER / f"{name}.json").read_text(encoding="utf-8")
+    assert json.loads(content) == ghzfiles.configuration(ghzfiles.BATCHES[name]), "run python -m tests.support.ghzfiles"
+
+
+@pytest.mark.parametrize("batch", ghzfiles.BATCHES.values())
 def test_every_event_of_ghz_has_a_key_of_its_own_in_every_call(batch: int) -> None:
-    data = ghz.configuration(batch)["data"]
+    data = ghzfiles.configuration(batch)["data"]
     keys = [event["idempotency_key"] for event in (data["events"] if batch else [data["event"]])]
     assert len(set(keys)) == max(batch, 1)
     assert all("{{.UUID}}" in key for key in keys)
@@ -48,34 +49,106 @@ def test_scenarios_hold_what_their_ratios_are_of(scenarios: list[Scenario]) -> N
             assert {*ratio.over, *ratio.under} <= set(scenario.loads)
 
 
-def test_a_scenario_without_a_tool_keeps_what_does_not_need_it() -> None:
-    (scenario, *_) = suite.quick()
-    without = scenario.without({By.REST})
-    assert {load.by for load in scenario.loads} - {load.by for load in without.loads} == {By.REST}
-    assert len(without.ratios) == len(scenario.ratios) - 1
+def test_everything_covers_what_the_documentation_promises() -> None:
+    loads = [load for scenario in suite.everything() for load in scenario.loads]
+    assert {load.batch for load in loads if load.by is By.GRPC} >= {1, 10, 100, 1_000}
+    assert {load.duplicates for load in loads} >= {0.0, 0.1, 1.0}
+    assert {load.workspaces for load in loads} >= {1, 1_000}
+    assert {load.by for load in loads if load.pace} == {By.GRPC, By.HTTP}
+    assert {load.by for load in loads} == set(By)
+    assert {scenario.rows for scenario in suite.everything()} == {0, 200_000, 10_000_000}
 
 
 def test_a_ratio_is_of_the_fastest_loads_round_by_round() -> None:
-    all_series = {
-        one.load: one for one in (_series(_FAST, 60, 50, 70), _series(_SLOW, 90, 10, 10), _series(_LIMIT, 100, 50, 100))
-    }
-    ratio = Ratio(name="", over=(_SLOW, _FAST), under=(_LIMIT,), target=0.8)
-    compared = compare(ratio, all_series)
-    assert compared.over.load == _FAST
+    rounds = {_FAST: _turns(60, 50, 70), _SLOW: _turns(90, 10, 10), _LIMIT: _turns(100, 50, 100)}
+    ratio = Ratio("", (_SLOW, _FAST), (_LIMIT,), 0.8)
+    scenario = Scenario("", Store.SQLITE, tuple(rounds), (ratio,))
+    (compared,) = Played(scenario, rounds, "", 0.0).compared()
+    assert compared.over == _FAST
     assert compared.by_round == pytest.approx([0.6, 1.0, 0.7])
-    assert compared.value == pytest.approx(0.7)
     assert compared.verdict == "short"
 
 
 def test_half_load_is_half_of_the_fastest_of_the_same_kind() -> None:
-    paced = Load(by=By.GRPC, batch=100, callers=64, pace=0.5)
-    all_series = [_series(_FAST, 60), _series(_SLOW, 90), _series(_LIMIT, 100), _series(paced, 500), Series(_LIMIT)]
-    assert highest_rate(paced, all_series) == pytest.approx(90)
+    paced, other = Load(By.GRPC, 100, 64, pace=0.5), Load(By.GHZ, 100, 64)
+    rounds = {_FAST: _turns(60), _SLOW: _turns(90), _LIMIT: _turns(900), paced: _turns(500), other: _turns(95)}
+    assert highest_rate(paced, rounds, by=By.GRPC) == pytest.approx(90)
+    assert highest_rate(paced, rounds) == pytest.approx(95)
+    assert highest_rate(Load(By.GRPC, 10, 1), rounds) == 0
 
 
 def test_a_row_says_what_each_part_spent_on_100_000_events() -> None:
-    lines = table.figures([_series(_FAST, 60, 50)]).splitlines()
-    assert len(lines) == 3
-    cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    scenario = Scenario("", Store.SQLITE, (_FAST,))
+    lines = report.markdown("make bench", [Played(scenario, {_FAST: _turns(60, 50)}, "SQLite", 1.0)]).splitlines()
+    cells = [cell.strip() for cell in lines[-1].strip("|").split("|")]
     assert cells[:7] == ["gRPC, lean driver", "100", "64", "", "55", "50", "60"]
-    assert cells[9] == "500.00"
+    assert cells[9:] == ["500.00", "-", "-", "-", "40"]
+
+
+def test_a_plan_sends_its_duplicates_twice_and_takes_workspaces_in_turn() -> None:
+    plan = calls.plan(Assignment(Load(By.GRPC, 10, duplicates=0.2, workspaces=3), 40), calls.BATCH)
+    assert [call.workspace for call in plan.calls] == [0, 1, 2, 0]
+    for original, call in zip(plan.originals, plan.calls, strict=True):
+        first, later = (BatchIngestRequest.FromString(one.body).events for one in (original, call))
+        assert list(first) == list(later)[:2]
+        assert call.statuses == ["duplicate"] * 2 + ["accepted"] * 8
+    keys = {event.idempotency_key for call in plan.calls for event in BatchIngestRequest.FromString(call.body).events}
+    assert len(keys) == 40
+
+
+def test_an_answer_that_is_not_as_it_must_be_ends_the_run() -> None:
+    call = Call(b"", 0, ["duplicate", "accepted"])
+    assert calls.BATCH.check(call, _answer("duplicate", "accepted")) == 1
+    for wrong in (("accepted", "duplicate"), ("duplicate",), ("duplicate", "conflict")):
+        with pytest.raises(RuntimeError, match="answered with"):
+            calls.BATCH.check(call, _answer(*wrong))
+
+
+async def test_a_refused_caller_comes_again_and_is_counted() -> None:
+    assignment = Assignment(Load(By.GRPC, 1, callers=2), 4)
+    refusals = [0.0, 0.001]
+
+    async def send(call: Call) -> bytes:
+        await asyncio.sleep(0)
+        if refusals:
+            raise Refused(refusals.pop())
+        return _answer("accepted")
+
+    loop = Loop(calls.plan(assignment, calls.BATCH), [send], assignment)
+    await loop.run()
+    timing = await loop.check()
+    assert (timing.events, timing.stored, timing.refused) == (4, 4, 2)
+
+
+async def test_an_overload_ends_with_the_first_caller_who_has_nothing_to_send() -> None:
+    assignment = Assignment(Load(By.GRPC, 1, callers=2, overload=True), 3)
+    slow = asyncio.Event()
+    sent: list[Call] = []
+
+    async def send(call: Call) -> bytes:
+        sent.append(call)
+        if len(sent) == 1:
+            await slow.wait()
+        return _answer("accepted")
+
+    loop = Loop(calls.plan(assignment, calls.BATCH), [send], assignment)
+    await loop.run()
+    slow.set()
+    timing = await loop.check()
+    assert (timing.events, timing.stored) == (2, 3)
+
+
+async def test_a_latency_at_a_rate_counts_from_when_the_call_was_due() -> None:
+    assignment = Assignment(Load(By.GRPC, 1), 3, rate=1_000.0)
+    free = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.05, free.set)
+
+    async def send(call: Call) -> bytes:
+        await free.wait()
+        return _answer("accepted")
+
+    loop = Loop(calls.plan(assignment, calls.BATCH), [send], assignment)
+    await loop.run()
+    timing = await loop.check()
+    assert timing.events == 3
+    assert timing.p50 > 40

@@ -1,0 +1,132 @@
+"""Contenders: processes that prepare a turn of a load, say "ready", work when they are told to, and are timed.
+
+The run writes an `Assignment` to a contender's standard input, as one line of JSON, and then "go"; the contender
+answers with one line of JSON, a `Timing`. Other children of the run are servers, which print their port.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import uvloop
+
+from bench.suite import Load
+
+_PATIENCE = 180.0
+"""Seconds for one assignment: several times what the slowest needs. After that a part that hangs ends the run."""
+
+
+class Assignment(NamedTuple):
+    """What a contender is to store: so many events, at a rate of so many a second; 0: a caller sends when answered."""
+
+    load: Load
+    events: int
+    rate: float = 0.0
+
+
+@dataclass(slots=True)
+class Timing:
+    """What one turn came to.
+
+    `events` were answered as they had to be while the clock ran; `stored` are those that a contender added, its
+    preparation included; `refused` are calls, each time counted. Latencies are milliseconds of a call, 0 where nobody
+    is called. `cpu_seconds` are the sender's own, `spent` those of all parts (generator, Envoy, server, database);
+    `peak_mib` is the most that one of the server's processes had resident.
+    """
+
+    events: int
+    stored: int = 0
+    refused: int = 0
+    p50: float = 0.0
+    p99: float = 0.0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    spent: dict[str, float] = field(default_factory=dict)
+    peak_mib: float = 0.0
+
+
+class Work(Protocol):
+    """An assignment, prepared. `run` is what is timed; `check` says what it came to, but for seconds, and raises
+    `RuntimeError` if that is not what was assigned.
+    """
+
+    async def run(self) -> None: ...
+    async def check(self) -> Timing: ...
+
+
+def contend(prepare: Callable[[Assignment], Awaitable[Work]]) -> None:
+    """Be a contender: take assignments from standard input until it is closed."""
+    uvloop.run(_contend(prepare))
+
+
+async def _contend(prepare: Callable[[Assignment], Awaitable[Work]]) -> None:
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        load, events, rate = json.loads(line)
+        work = await prepare(Assignment(Load(**load), events, rate))
+        # The collector would otherwise walk through what was prepared again and again, on the work's time.
+        gc.collect()
+        gc.freeze()
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        cpu, started = time.process_time(), time.perf_counter()
+        await work.run()
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+        timing = await work.check()
+        gc.unfreeze()
+        print(json.dumps({**asdict(timing), "seconds": seconds, "cpu_seconds": cpu_seconds}), flush=True)
+
+
+class Child:
+    """A process, `python -m MODULE`, that answers lines with lines."""
+
+    def __init__(self, module: str, process: Process):
+        self._module, self._process, self.pid = module, process, process.pid
+
+    async def prepare(self, assignment: Assignment, seconds: float = 0) -> None:
+        """Return once a contender is ready for `go`. It counts the assignment's events, not the seconds."""
+        await self._ask(json.dumps([asdict(assignment.load), assignment.events, assignment.rate]))
+
+    async def go(self) -> Timing:
+        """Let a contender work, and return what it came to."""
+        return Timing(**json.loads(await self._ask("go")))
+
+    async def _ask(self, line: str) -> str:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+        return await self.line()
+
+    async def line(self) -> str:
+        """Return the next line of its output. Raises `RuntimeError` if it ends (it has said why), `TimeoutError`."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(_PATIENCE):
+            line = await self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._module} failed")
+        return line.decode()
+
+
+@asynccontextmanager
+async def child(module: str, *arguments: str, **environment: str) -> AsyncIterator[Child]:
+    """Run `python -m MODULE ARGUMENTS` for as long as the block lasts. The end of its input tells it to end."""
+    environment, root = {**os.environ, **environment}, Path(__file__).parents[1]
+    command = (sys.executable, "-m", module, *arguments)
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment, cwd=root)
+    assert process.stdin is not None
+    try:
+        yield Child(module, process)
+    finally:
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), 10)
+        except TimeoutError:
+            process.kill()
+            await process.wait()

@@ -1,0 +1,47 @@
+"""The benchmark's limit writes what the product would have written: otherwise its ratio says nothing."""
+
+import inspect
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from bench import limit
+from bench.contender import Assignment
+from bench.suite import By, Load
+from headgate_server.core.model import Workspace
+from headgate_server.reading.verify import verify
+from headgate_server.store import Store
+
+
+@pytest.fixture
+async def acme(store: Store) -> Workspace:
+    return await store.create_workspace("acme")
+
+
+@pytest.fixture
+async def opened(store_url: str, acme: Workspace) -> AsyncIterator[Any]:
+    """Return the limit on a fresh store."""
+    made = await limit.opened(store_url, acme.id)
+    yield made
+    if inspect.isawaitable(closing := made.connection.close()):
+        await closing
+
+
+async def test_the_limit_writes_a_ledger_that_verifies(store: Store, acme: Workspace, opened: Any) -> None:
+    assignment = Assignment(Load(By.LIMIT, 70), 140)
+    for after in (0, 140):
+        work = await limit.prepare(opened, assignment)
+        assert work.after.sequence == after
+        await work.run()
+        timing = await work.check()
+        assert (timing.events, timing.stored) == (140, 140)
+    found = await verify(store, acme, limit=1_000, expected=await store.head(acme.id))
+    assert (found.events_checked, list(found.breaks)) == (280, [])
+
+
+async def test_the_limit_fails_where_its_events_are_known(opened: Any) -> None:
+    work = await limit.prepare(opened, Assignment(Load(By.LIMIT, 10), 10))
+    await work.run()
+    with pytest.raises(RuntimeError, match="was stored before"):
+        await work.run()
