@@ -85,3 +85,11 @@ class GetReadinessResponse(_message.Message):
     STATUS_FIELD_NUMBER: _ClassVar[int]
     status: str
     def __init__(self, status: _Optional[str] = ...) -> None: ...
+
+class CheckKeyRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CheckKeyResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

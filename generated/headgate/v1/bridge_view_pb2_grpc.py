@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ProbeServiceStub:
-    """What a load balancer asks, without a key. Served through the bridge; gRPC clients use grpc.health.v1.Health.
+    """What a load balancer asks, without a key, and what the bridge asks. Served through the bridge; gRPC clients use
+    grpc.health.v1.Health.
     """
 
     def __init__(self, channel):
@@ -45,10 +46,16 @@ class ProbeServiceStub:
                 request_serializer=headgate_dot_v1_dot_bridge__view__pb2.GetReadinessRequest.SerializeToString,
                 response_deserializer=headgate_dot_v1_dot_bridge__view__pb2.GetReadinessResponse.FromString,
                 _registered_method=True)
+        self.CheckKey = channel.unary_unary(
+                '/headgate.v1.ProbeService/CheckKey',
+                request_serializer=headgate_dot_v1_dot_bridge__view__pb2.CheckKeyRequest.SerializeToString,
+                response_deserializer=headgate_dot_v1_dot_bridge__view__pb2.CheckKeyResponse.FromString,
+                _registered_method=True)
 
 
 class ProbeServiceServicer:
-    """What a load balancer asks, without a key. Served through the bridge; gRPC clients use grpc.health.v1.Health.
+    """What a load balancer asks, without a key, and what the bridge asks. Served through the bridge; gRPC clients use
+    grpc.health.v1.Health.
     """
 
     def GetHealth(self, request, context):
@@ -60,6 +67,14 @@ class ProbeServiceServicer:
 
     def GetReadiness(self, request, context):
         """Answers once the service can store events, and UNAVAILABLE (HTTP 503) while it cannot.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckKey(self, request, context):
+        """Answers if the call's key is valid, whatever its scopes, and UNAUTHENTICATED if it is not. Not served over HTTP: the bridge
+        asks before it takes in the body of a key that it does not know.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +93,11 @@ def add_ProbeServiceServicer_to_server(servicer, server):
                     request_deserializer=headgate_dot_v1_dot_bridge__view__pb2.GetReadinessRequest.FromString,
                     response_serializer=headgate_dot_v1_dot_bridge__view__pb2.GetReadinessResponse.SerializeToString,
             ),
+            'CheckKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckKey,
+                    request_deserializer=headgate_dot_v1_dot_bridge__view__pb2.CheckKeyRequest.FromString,
+                    response_serializer=headgate_dot_v1_dot_bridge__view__pb2.CheckKeyResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'headgate.v1.ProbeService', rpc_method_handlers)
@@ -87,7 +107,8 @@ def add_ProbeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ProbeService:
-    """What a load balancer asks, without a key. Served through the bridge; gRPC clients use grpc.health.v1.Health.
+    """What a load balancer asks, without a key, and what the bridge asks. Served through the bridge; gRPC clients use
+    grpc.health.v1.Health.
     """
 
     @staticmethod
@@ -134,6 +155,33 @@ class ProbeService:
             '/headgate.v1.ProbeService/GetReadiness',
             headgate_dot_v1_dot_bridge__view__pb2.GetReadinessRequest.SerializeToString,
             headgate_dot_v1_dot_bridge__view__pb2.GetReadinessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headgate.v1.ProbeService/CheckKey',
+            headgate_dot_v1_dot_bridge__view__pb2.CheckKeyRequest.SerializeToString,
+            headgate_dot_v1_dot_bridge__view__pb2.CheckKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

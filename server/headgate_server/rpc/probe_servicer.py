@@ -1,28 +1,31 @@
-"""headgate.v1.ProbeService: what a load balancer asks over HTTP."""
+"""headgate.v1.ProbeService: what a load balancer asks over HTTP, and what the bridge asks."""
 
 from collections.abc import Sequence
 
 from headgate.v1.bridge_view_pb2 import (
+    CheckKeyRequest,
+    CheckKeyResponse,
     GetHealthRequest,
     GetHealthResponse,
     GetReadinessRequest,
     GetReadinessResponse,
 )
+from headgate_server.core.model import Scope
 from headgate_server.ingest.readiness import Readiness
 from headgate_server.rpc.pipeline.call import Call
-from headgate_server.rpc.pipeline.method import AnyMethod, Method, Public, Unary
+from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Public, Unary
 
 SERVICE = "headgate.v1.ProbeService"
 
 
 class ProbeServicer:
-    """Says whether the process runs, and whether it can store events."""
+    """Says whether the process runs, whether it can store events, and whether a key is valid."""
 
     def __init__(self, readiness: Readiness):
         self._readiness = readiness
 
     def methods(self) -> Sequence[AnyMethod]:
-        """Return the service's methods; they alone need no key."""
+        """Return the service's methods; all but one need no key."""
         return (
             Method(
                 service=SERVICE,
@@ -40,6 +43,14 @@ class ProbeServicer:
                 access=Public(),
                 kind=Unary(self.get_readiness),
             ),
+            Method(
+                service=SERVICE,
+                name="CheckKey",
+                request=CheckKeyRequest,
+                response=CheckKeyResponse,
+                access=Needs(tuple(Scope)),
+                kind=Unary(self.check_key),
+            ),
         )
 
     async def get_health(self, call: Call, request: GetHealthRequest) -> GetHealthResponse:
@@ -50,3 +61,7 @@ class ProbeServicer:
         """Answer if an event can be stored; what the store says otherwise is the call's error."""
         await self._readiness.check()
         return GetReadinessResponse(status="ready")
+
+    async def check_key(self, call: Call, request: CheckKeyRequest) -> CheckKeyResponse:
+        """Answer: whose key is not valid does not get here."""
+        return CheckKeyResponse()
