@@ -1,5 +1,6 @@
 """Which processes there are. Linux only, as Headgate is."""
 
+import os
 from pathlib import Path
 
 
@@ -17,6 +18,11 @@ def is_gone(pid: int) -> bool:
     """Whether a process has ended; what its parent has not looked after yet counts as gone."""
     _, fields = _read(Path(f"/proc/{pid}/stat"))
     return not fields or fields[0] == "Z"
+
+
+def memory(pid: int) -> int:
+    """Return how many bytes of a process are in memory (its resident set)."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _read(stat: Path) -> tuple[str, list[str]]:
