@@ -16,7 +16,9 @@ def _broken(outcomes: Sequence[Outcome]) -> bytes:
 
 
 async def test_nothing_of_the_group_is_stored(store: Store, workspace: int) -> None:
-    failing = replace(request(workspace, "r", draft("b")), encode=_broken)
+    keyed = request(workspace, "r", draft("b"))
+    assert keyed.answer is not None
+    failing = replace(keyed, answer=replace(keyed.answer, encode=_broken))
     with pytest.raises(AnswerFailed):
         await store.append([submission(workspace, draft("a")), failing])
     assert (await store.head(workspace)).sequence == 0

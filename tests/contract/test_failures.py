@@ -7,14 +7,14 @@ import pytest
 from pysqlite3 import dbapi2 as sqlite
 
 from headgate_server.core.errors import Unavailable
-from headgate_server.core.model import Mismatch, StoredEvent
+from headgate_server.core.model import Mismatch, Settled, StoredEvent
 from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.ingest import Ingest
 from headgate_server.store import Store
 from headgate_server.store.opening import open_store
 from headgate_server.store.schema import events
 from tests.support import database
-from tests.support.drafts import append, draft, request
+from tests.support.drafts import append, draft, request, submission
 from tests.support.waiting import until
 
 _SQLITE = "CREATE TRIGGER boom BEFORE {event} BEGIN SELECT RAISE(ABORT, 'boom'); END"
@@ -118,12 +118,12 @@ async def test_a_conflict_that_cannot_be_explained_is_still_said(
     await append(store, workspace, draft("k", {"n": 1}))
     slots = [draft("new"), draft("k", {"n": 2})]
     monkeypatch.setattr(store, "fetch", away)
-    stored, conflict = (await ingest(workspace, slots, explain=True)).outcomes
+    decision = await ingest.take(submission(workspace, *slots))
+    assert isinstance(decision, Settled)
+    stored, conflict = decision.outcomes
     assert (stored.status, conflict.status) == ("accepted", "conflict")
-    assert conflict.problem is not None
-    assert conflict.problem.differing_fields == ()
+    assert conflict.link is not None
+    assert await ingest.differences(workspace, slots, {1: conflict.link.id}) == {}
     monkeypatch.undo()
-    _, explained = (await ingest(workspace, slots, explain=True)).outcomes
-    assert explained.problem is not None
-    assert explained.problem.differing_fields == ("/data/n",)
+    assert await ingest.differences(workspace, slots, {1: conflict.link.id}) == {1: ("/data/n",)}
     await committer.close()

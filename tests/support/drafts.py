@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from headgate_server.core import validate
-from headgate_server.core.model import NATIVE, Draft, Mismatch, Outcome, Problem, RequestKey, Settled, Submission
+from headgate_server.core.model import (
+    NATIVE,
+    Answer,
+    Draft,
+    Mismatch,
+    Outcome,
+    Problem,
+    RequestKey,
+    Settled,
+    Submission,
+)
 from headgate_server.store import Store
 
 BAD = Problem("MISSING_FIELD", "type", "The event has no type.")
@@ -40,9 +50,12 @@ def request(
     return Submission(
         workspace_id=workspace_id,
         slots=slots,
-        request_key=RequestKey(scope=scope, key=key, fingerprint=body.ljust(32, b"\0")),
-        encode=lambda outcomes: ",".join(outcome.status for outcome in outcomes).encode(),
+        answer=Answer(encode=_listed, request_key=RequestKey(scope=scope, key=key, fingerprint=body.ljust(32, b"\0"))),
     )
+
+
+def _listed(outcomes: Sequence[Outcome]) -> bytes:
+    return ",".join(outcome.status for outcome in outcomes).encode()
 
 
 async def append(store: Store, workspace_id: int, *slots: Draft | Problem, atomic: bool = False) -> Sequence[Outcome]:

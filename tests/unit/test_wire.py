@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from headgate.v1.event_pb2 import StoredEvent as StoredEventMessage
 from headgate.v1.event_service_pb2 import ListEventsResponse
+from headgate.v1.ingest_service_pb2 import BatchIngestResponse
 from headgate_server.core import canonical, jsonbody, timestamps
 from headgate_server.core.model import Link, Outcome, Problem, Status, StoredEvent
 from headgate_server.rpc import wire
@@ -96,10 +97,18 @@ def test_what_is_stored_counts_as_success_and_nothing_else() -> None:
 
 @given(st.lists(OUTCOMES, max_size=5))
 def test_a_stored_answer_is_replayed_as_it_was_given(outcomes: list[Outcome]) -> None:
-    replayed = wire.ANSWERS.decode(wire.ANSWERS.encode(outcomes))
-    assert list(replayed) == outcomes
-    assert wire.batch_json(replayed) == wire.batch_json(outcomes)
-    assert wire.batch_message(replayed) == wire.batch_message(outcomes)
+    replayed = BatchIngestResponse.FromString(wire.stored_answer(outcomes))
+    assert replayed == wire.batch_message(outcomes)
+    assert printer.print_json(replayed) == wire.batch_answer(outcomes).data
+
+
+@given(st.lists(OUTCOMES, max_size=5))
+def test_a_stored_answer_tells_what_its_conflicts_are_with(outcomes: list[Outcome]) -> None:
+    assert wire.conflicts(wire.batch_message(outcomes).results) == {
+        index: outcome.link.id
+        for index, outcome in enumerate(outcomes)
+        if outcome.status is Status.CONFLICT and outcome.link is not None
+    }
 
 
 def stored(**changes: Any) -> StoredEvent:

@@ -191,18 +191,29 @@ class RequestKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """One caller's events, decided as one: a slot per position, either a draft or why it is none.
+class Answer:
+    """A caller's answer, which is made before the commit, and the request key that it is stored under, if any."""
 
-    With `request_key` there is `encode`, which turns the outcomes into the answer to store; it runs under the
-    ledger's lock, so it must be quick and must not fail.
+    encode: Callable[[Sequence[Outcome]], bytes]
+    """Makes the answer of the outcomes. It runs under the ledger's lock, so it must be quick and must not fail: what it
+    raises stores nothing.
     """
+    request_key: RequestKey | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """One caller's events, decided as one: a slot per position, either a draft or why it is none."""
 
     workspace_id: int
     slots: Sequence[Draft | Problem]
     atomic: bool = False
-    request_key: RequestKey | None = None
-    encode: Callable[[Sequence[Outcome]], bytes] | None = None
+    answer: Answer | None = None
+
+    @property
+    def request_key(self) -> RequestKey | None:
+        """The key under which the answer is stored, and found again."""
+        return None if self.answer is None else self.answer.request_key
 
 
 class Settled(NamedTuple):

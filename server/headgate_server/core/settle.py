@@ -46,7 +46,7 @@ def current_usage(created_at: int, counted: Usage) -> Usage:
 
 
 class AnswerFailed(Exception):
-    """A submission's `encode` failed, which is a bug. Stores settle before they commit, so nothing was stored."""
+    """An answer's `encode` failed, which is a bug. Stores settle before they commit, so nothing was stored."""
 
 
 class Settlement:
@@ -92,10 +92,10 @@ class Settlement:
             if earlier is not None:
                 return Replayed(earlier.answer) if earlier.fingerprint == request.fingerprint else KeyReused()
         outcomes = self._decide_slots(submission)
-        if submission.encode is None:
+        if submission.answer is None:
             return Settled(outcomes)
         # Also without a request key: an answer that cannot be made shows before the commit, and nothing is stored.
-        answer = _encoded(submission.encode, outcomes)
+        answer = _encoded(submission.answer.encode, outcomes)
         if request is not None and not _is_refused(outcomes):
             self._answers[request.scope, request.key] = StoredAnswer(request.fingerprint, answer)
             self.new_answers.append((request, answer))

@@ -9,7 +9,7 @@ import orjson
 
 from headgate_server.core.errors import InvalidRequest, NotFound, QuotaExceeded
 from headgate_server.core.jsonbody import INLINE_BYTES
-from headgate_server.core.model import EventQuery, Outcome, Replayed, StoredEvent, Submission, Workspace
+from headgate_server.core.model import Answer, EventQuery, Outcome, Replayed, StoredEvent, Submission, Workspace
 from headgate_server.ingest.ingest import Ingest, request_key
 from headgate_server.reading.verify import verify
 from headgate_server.receivers import (
@@ -110,10 +110,9 @@ class Compat:
             replies[:] = [_reply(endpoint, request, intake, outcomes)]
             return _encode(replies[0])
 
-        decision = await self._ingest.store(
-            Submission(
-                workspace_id=workspace.id, slots=intake.slots, atomic=intake.atomic, request_key=key, encode=encode
-            )
+        answer = Answer(encode=encode, request_key=key)
+        decision = await self._ingest.take(
+            Submission(workspace_id=workspace.id, slots=intake.slots, atomic=intake.atomic, answer=answer)
         )
         if isinstance(decision, Replayed):
             return Exchange(_decode(decision.answer), replayed=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,11 +11,11 @@ from google.protobuf.message import DecodeError, Message
 
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.event_pb2 import Event
-from headgate.v1.ingest_service_pb2 import BatchIngestResponse, IngestResponse
+from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventResult, IngestResponse
 from headgate_server.core.errors import EventConflict, InvalidRequest
 from headgate_server.core.jsonbody import INLINE_BYTES
-from headgate_server.core.model import Draft, Outcome, Problem, RequestKey, Scope, Status
-from headgate_server.ingest.ingest import Ingest, Ingested, request_key
+from headgate_server.core.model import Answer, Draft, Outcome, Problem, Replayed, Scope, Status, Submission
+from headgate_server.ingest.ingest import Ingest, request_key
 from headgate_server.process.aside import aside
 from headgate_server.process.metrics import Metrics
 from headgate_server.rpc import decode, wire
@@ -81,40 +81,81 @@ class IngestServicer:
     async def batch_ingest(self, call: Call, request: RawBatchIngestRequest) -> BatchIngestResponse | HttpBody:
         """Store each event on its own and answer with one result per event."""
         batch = await _decoded(call, request, lambda: decode.batch(request, self._config.max_events))
-        outcomes = await self._store(call, request, batch.slots, atomic=batch.atomic, validate_only=batch.validate_only)
-        return _said(wire.batch_answer if call.bridged else wire.batch_message, outcomes)
+        taken = await self._take(call, request, batch.slots, atomic=batch.atomic, validate_only=batch.validate_only)
+        if isinstance(taken, BatchIngestResponse):
+            return taken
+        return _said(wire.batch_answer if call.bridged else wire.batch_message, taken)
 
     async def ingest(self, call: Call, request: RawIngestRequest) -> IngestResponse:
         """Store one event; what keeps it from being stored is the call's error."""
         slot = await _decoded(call, request, lambda: decode.single(request))
-        (outcome,) = await self._store(call, request, [slot], atomic=False, validate_only=request.validate_only)
-        if outcome.problem is not None:
-            raise _error(outcome, outcome.problem)
-        return _said(lambda outcomes: IngestResponse(result=wire.result_message(0, *outcomes)), [outcome])
+        taken = await self._take(call, request, [slot], atomic=False, validate_only=request.validate_only)
+        if isinstance(taken, BatchIngestResponse):
+            (result,) = taken.results
+        else:
+            result = _said(lambda outcomes: wire.result_message(0, *outcomes), taken)
+        if result.HasField("error"):
+            raise _error(result)
+        return IngestResponse(result=result)
 
-    async def _store(
+    async def _take(
         self, call: Call, request: _Request, slots: Sequence[Draft | Problem], *, atomic: bool, validate_only: bool
-    ) -> Sequence[Outcome]:
-        """Run the use case, and say in metadata and log what happened."""
-        ingested: Ingested = await self._ingest(
-            call.caller.workspace.id,
-            slots,
+    ) -> Sequence[Outcome] | BatchIngestResponse:
+        """Run the use case, and say in metadata and log what happened: the outcomes, or the answer that an earlier
+        request under the same key got.
+        """
+        submission = Submission(
+            workspace_id=call.caller.workspace.id,
+            slots=slots,
             atomic=atomic,
-            validate_only=validate_only,
-            request_key=_request_key(call, request),
-            codec=wire.ANSWERS,
-            explain=call.caller.may(Scope.EVENTS_READ),
+            answer=_stored_answer(call, request),
         )
-        if ingested.replayed:
-            call.reply_metadata.append((REPLAYED_KEY, "true"))
+        decision = await self._ingest.take(submission, validate_only=validate_only)
+        if isinstance(decision, Replayed):
+            return await self._replay(call, submission, BatchIngestResponse.FromString(decision.answer))
+        outcomes = decision.outcomes
         with aside("events"):
-            statuses = Counter(outcome.status.value for outcome in ingested.outcomes)
+            statuses = Counter(outcome.status.value for outcome in outcomes)
             call.log.update(statuses)
-            if ingested.replayed:
-                call.log["replayed"] = True
-            elif not validate_only:
+            if not validate_only:
                 self._metrics.events(statuses)
-        return ingested.outcomes
+        conflicts = {
+            index: outcome.link.id
+            for index, outcome in enumerate(outcomes)
+            if outcome.status is Status.CONFLICT and outcome.link is not None
+        }
+        return _explained(outcomes, await self._differences(call, submission, conflicts))
+
+    async def _replay(self, call: Call, submission: Submission, answer: BatchIngestResponse) -> BatchIngestResponse:
+        """Return the answer that was stored, with what is not stored with it: where conflicts differ."""
+        call.reply_metadata.append((REPLAYED_KEY, "true"))
+        with aside("events"):
+            call.log.update(Counter(result.status for result in answer.results))
+            call.log["replayed"] = True
+        differences = await self._differences(call, submission, wire.conflicts(answer.results))
+        for index, paths in differences.items():
+            answer.results[index].error.differing_fields.extend(paths)
+        return answer
+
+    async def _differences(
+        self, call: Call, submission: Submission, conflicts: Mapping[int, bytes]
+    ) -> Mapping[int, tuple[str, ...]]:
+        """Return where conflicts differ, to callers that may read events."""
+        if not conflicts or not call.caller.may(Scope.EVENTS_READ):
+            return {}
+        return await self._ingest.differences(submission.workspace_id, submission.slots, conflicts)
+
+
+def _explained(outcomes: Sequence[Outcome], differences: Mapping[int, tuple[str, ...]]) -> Sequence[Outcome]:
+    """Return the outcomes with what is known of where their conflicts differ."""
+    if not differences:
+        return outcomes
+    explained = list(outcomes)
+    for index, paths in differences.items():
+        problem = outcomes[index].problem
+        if problem is not None:
+            explained[index] = outcomes[index]._replace(problem=problem._replace(differing_fields=paths))
+    return explained
 
 
 def _said(write: Callable[[Sequence[Outcome]], _Said], outcomes: Sequence[Outcome]) -> _Said:
@@ -140,8 +181,11 @@ async def _decoded(call: Call, request: _Request, read: Callable[[], _Decoded]) 
     return read() if size <= INLINE_BYTES else await asyncio.to_thread(read)
 
 
-def _request_key(call: Call, request: _Request) -> RequestKey | None:
-    """Return the call's `Idempotency-Key`, scoped to the method. Raises `InvalidRequest` if it is empty or too long."""
+def _stored_answer(call: Call, request: _Request) -> Answer | None:
+    """Return how the answer is stored under the call's `Idempotency-Key`, scoped to the method; None without one.
+
+    Raises `InvalidRequest` if the key is empty or too long.
+    """
     key = call.text(REQUEST_KEY)
     if key is None:
         return None
@@ -149,7 +193,7 @@ def _request_key(call: Call, request: _Request) -> RequestKey | None:
     # retry may be compressed otherwise or not at all; and the bridge does not always write the same message in the
     # same bytes.
     sent = request.SerializeToString(deterministic=True) if request.HasField("json") else _in_one_order(request)
-    return request_key(call.method, key, sent)
+    return Answer(encode=wire.stored_answer, request_key=request_key(call.method, key, sent))
 
 
 def _in_one_order(request: _Request) -> bytes:
@@ -172,13 +216,14 @@ def _written_anew(event: bytes) -> bytes:
         return event
 
 
-def _error(outcome: Outcome, problem: Problem) -> EventConflict | InvalidRequest:
+def _error(result: EventResult) -> EventConflict | InvalidRequest:
     """Return a single event's problem as the error of the call."""
-    if outcome.status is not Status.CONFLICT:
+    problem = result.error
+    if result.status != Status.CONFLICT:
         return InvalidRequest(problem.message, reason=problem.reason, field=problem.field)
     metadata = {}
-    if outcome.link is not None:
-        metadata = {"event_id": wire.id_text(outcome.link.id), "sequence": str(outcome.link.sequence)}
+    if result.id:
+        metadata = {"event_id": result.id, "sequence": str(result.sequence)}
     if problem.differing_fields:
         metadata["differing_fields"] = ",".join(problem.differing_fields)
     return EventConflict(problem.message, reason=problem.reason, field=problem.field, metadata=metadata)

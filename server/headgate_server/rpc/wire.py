@@ -12,8 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from headgate.v1.event_pb2 import StoredEvent as StoredEventMessage
 from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventError, EventResult
 from headgate_server.core import canonical, jsonbody, timestamps
-from headgate_server.core.model import STORED, Link, Outcome, Problem, Status, StoredEvent
-from headgate_server.ingest.ingest import Codec
+from headgate_server.core.model import STORED, Outcome, Status, StoredEvent
 
 _STRUCT_DEPTH = 30
 """Levels that a Struct is written with: a protobuf parser stops at 100 messages, and a level of a Struct takes
@@ -106,28 +105,16 @@ def batch_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def _encode_answer(outcomes: Sequence[Outcome]) -> bytes:
+def stored_answer(outcomes: Sequence[Outcome]) -> bytes:
+    """Return what is stored under a request key of the native API: a BatchIngestResponse, of one result for a single
+    event.
+    """
     return batch_message(outcomes).SerializeToString()
 
 
-def _decode_answer(answer: bytes) -> Sequence[Outcome]:
-    return [_outcome(result) for result in BatchIngestResponse.FromString(answer).results]
-
-
-def _outcome(result: EventResult) -> Outcome:
-    link = problem = None
-    if result.id:
-        created_at = result.created_at.seconds * 1_000_000 + result.created_at.nanos // 1000
-        event_hash = bytes.fromhex(result.event_hash)
-        link = Link(UUID(result.id).bytes, result.sequence, created_at, event_hash, b"", b"")
-    if result.HasField("error"):
-        error = result.error
-        problem = Problem(error.reason, error.field, error.message, error.retryable, tuple(error.differing_fields))
-    return Outcome(Status(result.status), link, problem, tuple(result.warnings))
-
-
-ANSWERS = Codec(encode=_encode_answer, decode=_decode_answer)
-"""What is stored under a request key of the native API: a BatchIngestResponse, of one result for a single event."""
+def conflicts(results: Sequence[EventResult]) -> dict[int, bytes]:
+    """Return by position the ids of the stored events that the results are in conflict with."""
+    return {result.index: UUID(result.id).bytes for result in results if result.status == Status.CONFLICT and result.id}
 
 
 def event_message(event: StoredEvent, *, as_text: bool = False) -> StoredEventMessage:
