@@ -43,6 +43,27 @@ async def test_what_is_acknowledged_is_synced(tmp_path: Path) -> None:
         await store.close()
 
 
+async def test_the_log_is_cut_after_a_slow_reader_left(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "headgate.db")
+    log = tmp_path / "headgate.db-wal"
+    try:
+        workspace = (await store.create_workspace("acme")).id
+
+        async def write(events: int) -> None:
+            for number in range(events):
+                await append(store, workspace, draft(data={"text": f"{number}" * 900_000}))
+
+        with store._reader.connect() as slow, slow.begin():
+            slow.exec_driver_sql("SELECT count(*) FROM events").scalar()
+            await write(50)
+            assert log.stat().st_size > 40_000_000
+        # What lies in it is written back by the next checkpoint, and the log begins anew after that.
+        await write(25)
+        assert log.stat().st_size <= 33_554_432
+    finally:
+        await store.close()
+
+
 async def test_sqlite_is_not_one_that_corrupts() -> None:
     assert dbapi2.sqlite_version_info >= (3, 51, 3)
 
