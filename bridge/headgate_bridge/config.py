@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 from headgate_server.core.errors import SetupError
+from headgate_server.process.ports import HIGHEST_PORT, host_of
+from headgate_server.process.setting import path_of, setting
 
 # The server refuses a body over its limit in its own words, so it has to see a little more than the limit.
 BODY_MARGIN = 1024 * 1024
@@ -29,10 +31,16 @@ class BridgeConfig:
     """What one Envoy is started with. What is not here stands in envoy.yaml."""
 
     # Nobody outside this machine, unless asked for: Envoy speaks no TLS here. A name is looked up once, at the start.
-    http_host: str = "127.0.0.1"
+    http_host: str = setting("127.0.0.1", "http-host", "Address of REST (and of gRPC, passed through).", read=host_of)
 
     # The port for HTTP proxies that most people try first. 0: any free port, `Envoy.port` says which.
-    http_port: int = 8080
+    http_port: int = setting(
+        8080,
+        "http-port",
+        "Port of REST (and of gRPC, passed through); 0 takes any free one.",
+        least=0,
+        most=HIGHEST_PORT,
+    )
 
     # Hosts and ports of the gRPC servers, at least one. The default is gRPC's customary port on this machine.
     upstreams: tuple[tuple[str, int], ...] = (("127.0.0.1", 50051),)
@@ -42,10 +50,12 @@ class BridgeConfig:
     admin_port: int = 0
 
     # The server's limit of a request body, in bytes, after inflation. Envoy's own lies BODY_MARGIN above.
-    body_limit: int = 8 * 1024 * 1024
+    body_limit: int
 
     # None: the envoy.yaml that comes with Headgate.
-    config_file: Path | None = None
+    config_file: Path | None = setting(
+        None, "envoy-config", "Another envoy.yaml than the one that comes along.", read=path_of
+    )
 
     # Of Envoy's log, on standard error: trace, debug, info, warning, error, critical or off. Below warning it chats.
     log_level: str = "warning"

@@ -15,9 +15,9 @@ def main() -> None:
     try:
         from headgate_server.cli.commands import headgate
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] in ("headgate_server", "headgate_bridge", "headgate"):
+        if error.name != "click":
             raise
-        sys.exit(f"headgate: {error.name} is not installed; the service needs: pip install 'headgate[server,bridge]'")
+        sys.exit("headgate: click is not installed; the service needs: pip install 'headgate[server,bridge]'")
     headgate(prog_name="headgate")
 
 

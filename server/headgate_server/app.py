@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -21,6 +20,7 @@ from headgate_server.ingest.readiness import Readiness
 from headgate_server.process.causes import Causes
 from headgate_server.process.clock import system_clock
 from headgate_server.process.metrics import Metrics
+from headgate_server.process.signals import stop_signal
 from headgate_server.receivers.registry import RECEIVERS
 from headgate_server.rpc.compat_servicer import CompatServicer
 from headgate_server.rpc.event_servicer import EventServicer
@@ -65,7 +65,7 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
 
     Raises `SetupError` where it cannot start.
     """
-    store = await open_store(settings.store_url, serving=True)
+    store = await open_store(settings.store.location, serving=True)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         metrics = Metrics()
@@ -89,10 +89,7 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
 
 async def serve(settings: Settings, ready: Callable[[int], None]) -> None:
     """Serve until SIGINT or SIGTERM; `ready` is told the port once calls are taken."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_signal()
     async with running(settings) as server:
         # What is there now stays; and a group's many small tuples hold no cycles to look for, so look for them less
         # often: a full collection stops every call for some 50 ms.

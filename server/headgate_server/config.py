@@ -1,30 +1,64 @@
-"""What can be set, each with its reason. `cli/` fills these in from flags, `HEADGATE_*` and the defaults below."""
+"""All that `headgate serve` can be told. A field made by `setting` is an option (`process/setting.py`)."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from headgate_server.ingest.committer import CommitterConfig
+from headgate_server.process import logs
+from headgate_server.process.ports import HIGHEST_PORT
+from headgate_server.process.setting import path_of, setting
 from headgate_server.rpc.ingest_servicer import IngestConfig
 from headgate_server.rpc.server import ServerConfig
 
-DEFAULT_DATA_DIR = Path("data")
-"""Beside where the service is started: what it keeps is found, and deleted, without asking."""
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreConfig:
+    """Where the events are."""
 
-def sqlite_url(data_dir: Path) -> str:
-    """Return the URL of the embedded store that lives in `data_dir`."""
-    return f"sqlite:///{data_dir / 'headgate.db'}"
+    url: str | None = setting(
+        None,
+        "store",
+        "sqlite:///path or postgresql://user@host/database. Without it: SQLite in --data-dir.",
+        metavar="URL",
+        secret=True,
+    )
+    data_dir: Path = setting(Path("data"), "data-dir", "Where the embedded store lives.", read=path_of)
+    """Beside where the service is started: what it keeps is found, and deleted, without asking."""
+
+    @property
+    def location(self) -> str | Path:
+        """The URL of a store, or the file of the embedded one: a path may hold what a URL cannot."""
+        return self.url or self.data_dir / "headgate.db"
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether only one process can serve it."""
+        return not self.url or self.url.partition("://")[0] == "sqlite"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All of one server process."""
+    """All of one server process, and how many of them there are."""
 
-    store_url: str
+    store: StoreConfig = field(default_factory=StoreConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
+    workers: int = setting(
+        1, "workers", "Server processes, on PostgreSQL only. One that dies is replaced.", least=1, most=64
+    )
+    """One core is enough for most. Each has connections of its own to the database, and no database gains by more than
+    64 of them.
+    """
     ingest: IngestConfig = field(default_factory=IngestConfig)
     committer: CommitterConfig = field(default_factory=CommitterConfig)
-    metrics_port: int | None = None
+    metrics_port: int | None = setting(
+        None,
+        "metrics-port",
+        "Serve Prometheus metrics there; each further worker on the next port. Without it: nowhere.",
+        least=0,
+        most=HIGHEST_PORT,
+    )
     """Where Prometheus may scrape, on the server's own host; None: nowhere."""
-    shutdown_grace: float = 20.0
+    shutdown_grace: float = setting(20.0, "shutdown-grace", "Seconds that calls get to end.", least=0, most=3600)
     """Seconds that calls in progress get to end: under the 30 that orchestrators commonly wait before they kill."""
+    log_level: str = setting("info", "log-level", "What is logged to standard error.", choices=logs.LEVELS)
+    """One line a start, a stop, a call."""

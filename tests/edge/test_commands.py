@@ -134,7 +134,7 @@ async def test_two_servers_on_one_sqlite(sqlite_url: str) -> None:
 
 
 COMMANDS = [(), ("up",), ("serve",), ("bridge",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "revoke")]
-COMMANDS += [("ledger",), ("ledger", "verify")]
+COMMANDS += [("ledger",), ("ledger", "verify"), ("workspaces",), ("workspaces", "list"), ("workspaces", "set")]
 
 
 @pytest.mark.parametrize("command", [pytest.param(command, id=" ".join(command) or "headgate") for command in COMMANDS])

@@ -78,7 +78,7 @@ NEEDED = {
 @pytest.fixture
 async def served(store: Store) -> dict[str, AnyMethod]:
     """Return the methods that the server serves, by name."""
-    methods = app.methods(store, Committer(store), Settings(store_url="").ingest, Metrics())
+    methods = app.methods(store, Committer(store), Settings().ingest, Metrics())
     return {method.full_name: method for method in methods}
 
 

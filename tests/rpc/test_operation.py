@@ -16,7 +16,7 @@ from prometheus_client import start_http_server
 
 from headgate.v1.event_service_pb2 import ListEventsRequest
 from headgate_server import app
-from headgate_server.config import Settings
+from headgate_server.config import Settings, StoreConfig
 from headgate_server.core.errors import SetupError
 from headgate_server.core.model import Decision, Submission
 from headgate_server.ingest.committer import Committer, CommitterConfig
@@ -161,7 +161,7 @@ async def test_a_port_in_use(sqlite_url: str, what: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         settings = Settings(
-            store_url=sqlite_url,
+            store=StoreConfig(url=sqlite_url),
             server=ServerConfig(port=port if what == "gRPC" else 0),
             metrics_port=port if what == "metrics" else None,
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from headgate_server import app
 from headgate_server.access import admin
-from headgate_server.config import Settings
+from headgate_server.config import Settings, StoreConfig
 from headgate_server.core.model import Scope
 from headgate_server.rpc.ingest_servicer import IngestConfig
 from headgate_server.rpc.server import ServerConfig
@@ -39,7 +39,7 @@ async def serving(
 ) -> AsyncIterator[Service]:
     """Run a server on the store of this URL for the length of a block."""
     wanted = Settings(
-        store_url=url,
+        store=StoreConfig(url=url),
         server=ServerConfig(port=0, body_limit=body_limit),
         ingest=IngestConfig(max_events=max_events),
         **settings,

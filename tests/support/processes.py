@@ -14,6 +14,11 @@ def children(pid: int) -> dict[int, str]:
     return found
 
 
+def command_line(pid: int) -> list[str]:
+    """Return the arguments of a process, as everybody on the machine can read them."""
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+
+
 def is_gone(pid: int) -> bool:
     """Whether a process has ended; what its parent has not looked after yet counts as gone."""
     _, fields = _read(Path(f"/proc/{pid}/stat"))

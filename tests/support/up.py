@@ -14,7 +14,7 @@ from tests.support.waiting import until_true
 
 HEADGATE = (sys.executable, "-m", "headgate_server")
 
-_GREETING = re.compile(r"REST  http://([0-9.]+:[0-9]+)   gRPC  ([0-9.]+:[0-9]+)((?:, :[0-9]+)*)")
+_GREETING = re.compile(r"REST  http://(\S+:[0-9]+)   gRPC  (\S+:[0-9]+)((?:, :[0-9]+)*)")
 _KEY = re.compile(r"\bhg_[0-9A-Za-z]{43}\b")
 _REQUEST = re.compile(r"^curl (?:.*\n)+?.*}'\n", re.MULTILINE)
 
@@ -123,7 +123,7 @@ class Up:
                 self._said.append(line)
                 if found := _GREETING.search(line):
                     self.rest, self.grpc = found[1], found[2]
-                    self.ports = [int(port) for port in re.findall(r":([0-9]+)", found[2] + found[3])]
+                    self.ports = [int(port) for port in re.findall(r":([0-9]+)(?=,|$)", found[2] + found[3])]
                     greeted.set()
         greeted.set()
 

@@ -7,7 +7,7 @@ import pytest
 
 from headgate_server.access import auth
 from headgate_server.access.auth import CACHE_SECONDS, Authenticator, Principal
-from headgate_server.core.errors import PermissionDenied, SetupError, Unauthenticated, Unavailable
+from headgate_server.core.errors import InvalidRequest, PermissionDenied, Unauthenticated, Unavailable
 from headgate_server.core.model import Scope
 from tests.unit.keystore import ACME, KeyStore
 
@@ -201,9 +201,9 @@ def test_a_key_is_random_and_only_its_digest_is_kept() -> None:
 
 
 def test_a_key_without_scope_or_with_a_past_expiry_is_not_made() -> None:
-    with pytest.raises(SetupError, match="at least one scope"):
+    with pytest.raises(InvalidRequest, match="at least one scope"):
         auth.make_key(ACME, frozenset(), 1)
-    with pytest.raises(SetupError, match="in the future"):
+    with pytest.raises(InvalidRequest, match="in the future"):
         auth.make_key(ACME, frozenset({Scope.ADMIN}), 5, 5)
 
 

@@ -139,12 +139,14 @@ def test_stores_are_opened_where_objects_are_wired_and_nowhere_else() -> None:
     assert opening == {"app", "access.admin"}
 
 
-def test_only_the_command_line_knows_the_bridge() -> None:
-    assert reaching({"headgate_bridge"}) == {"cli"}
+def test_only_the_commands_that_run_envoy_know_the_bridge() -> None:
+    knowing = {name for name, path in SERVER.items() if "headgate_bridge" in libraries(path)}
+    assert knowing == {"cli.up"}
 
 
-# How a child process is started and ended, how ports are kept, and the error that an operator reads: once for both.
-SHARED = {"core.errors", "process.launcher", "process.ports"}
+# How a child process is started and ended, how ports are kept, how an option is declared, and the error that an
+# operator reads: once for both.
+SHARED = {"core.errors", "process.launcher", "process.ports", "process.setting"}
 
 
 def test_of_the_server_the_bridge_knows_only_how_processes_are_run() -> None:

@@ -5,12 +5,13 @@ it.
 import contextlib
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from types import EllipsisType
 from typing import Any, NamedTuple
 
 from headgate_server.access import auth
 from headgate_server.core import shapes
-from headgate_server.core.errors import SetupError
+from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.ledger import Break, BreakType
 from headgate_server.core.model import ApiKey, RateLimit, Scope, StoredLedger, Usage, Workspace
 from headgate_server.process.clock import Clock, system_clock
@@ -33,9 +34,11 @@ class LedgerReport(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Store]:
-    """Open the store for the length of a block. Raises `SetupError` where it cannot be opened."""
-    store = await open_store(url)
+async def opened(location: str | Path) -> AsyncIterator[Store]:
+    """Open the store of a URL, or the embedded one in a file, for the length of a block. Raises `SetupError` where it
+    cannot be opened.
+    """
+    store = await open_store(location)
     try:
         yield store
     finally:
@@ -47,12 +50,14 @@ async def create_key(
 ) -> str:
     """Make a key, and the workspace if there is none of that name, and return the key, which is stored nowhere.
 
-    `lifetime` is in microseconds. Raises `SetupError` for a bad name or no scope.
+    `lifetime` is in microseconds. Raises `InvalidRequest` for a bad name, no scope, or an expiry that
+    is past.
     """
     if not re.fullmatch(auth.WORKSPACE_NAME, workspace):
-        raise SetupError(
+        raise InvalidRequest(
             f"{workspace!r} is no name for a workspace: "
-            "1 to 63 of a-z, 0-9, '.', '_' and '-', with a letter or digit at both ends"
+            "1 to 63 of a-z, 0-9, '.', '_' and '-', with a letter or digit at both ends",
+            field="workspace",
         )
     now = clock()
     key, record = auth.make_key(
@@ -72,14 +77,20 @@ async def create_first_key(store: Store) -> str | None:
 
 
 async def list_keys(store: Store, workspace: str | None) -> Sequence[ApiKey]:
-    """Return the keys of one workspace or of all. Raises `SetupError` for a workspace that there is not."""
+    """Return the keys of one workspace or of all. Raises `NotFound` for a workspace that there is not."""
     return await store.list_keys(None if workspace is None else (await _workspace(store, workspace)).id)
 
 
 async def revoke_key(store: Store, key_id: str, clock: Clock = system_clock) -> None:
-    """Revoke a key by its id. Raises `SetupError` if there is none."""
+    """Revoke a key by its id. Raises `NotFound` if there is none."""
     if not await store.revoke_key(key_id, clock()):
-        raise SetupError(f"there is no key {key_id!r}; `headgate keys list` shows the ids")
+        raise NotFound(f"there is no key {key_id!r}; `headgate keys list` shows the ids")
+
+
+async def withdraw_key(store: Store, key: str) -> None:
+    """Revoke a key that was just made and that nobody has seen."""
+    if (record := await store.find_key(auth.digest_of(key))) is not None:
+        await revoke_key(store, record.id)
 
 
 async def set_limits(
@@ -88,12 +99,12 @@ async def set_limits(
     """Set a workspace's monthly quota (None: any number; ...: as it is) and its own rate limits by receiver (None:
     no limit; ...: the receiver's own again).
 
-    Raises `SetupError` for a workspace or a receiver that there is not.
+    Raises `NotFound` for a workspace or a receiver that there is not.
     """
     workspace = await _workspace(store, name)
     for receiver in rates:
         if receiver not in RECEIVERS:
-            raise SetupError(f"there is no receiver {receiver!r}; there are: {', '.join(sorted(RECEIVERS))}")
+            raise NotFound(f"there is no receiver {receiver!r}; there are: {', '.join(sorted(RECEIVERS))}")
     if quota is not ...:
         await store.set_quota(workspace.id, quota)
     for receiver, rate in rates.items():
@@ -108,11 +119,11 @@ async def list_workspaces(store: Store) -> Sequence[tuple[Workspace, Usage]]:
 async def verify_ledgers(store: Store, workspace: str | None) -> AsyncIterator[LedgerReport]:
     """Check whole ledgers, of one workspace or of all, and then also those that have no workspace any more.
 
-    Raises `SetupError` for a workspace that there is not.
+    Raises `NotFound` for a workspace that there is not.
     """
     found = [one for one in await store.ledgers() if workspace is None or one.name == workspace]
     if workspace is not None and not found:
-        raise SetupError(f"there is no workspace {workspace!r}")
+        raise NotFound(f"there is no workspace {workspace!r}")
     for one in sorted(found, key=lambda each: (str(each.name), str(each.workspace_id))):
         yield await _verify_ledger(store, one)
 
@@ -142,5 +153,5 @@ def _is_name(name: Any) -> bool:
 async def _workspace(store: Store, name: str) -> Workspace:
     workspace = await store.workspace(name)
     if workspace is None:
-        raise SetupError(f"there is no workspace {name!r}")
+        raise NotFound(f"there is no workspace {name!r}")
     return workspace

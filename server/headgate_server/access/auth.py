@@ -11,7 +11,7 @@ from typing import NamedTuple
 from cachetools import TTLCache
 
 from headgate_server.core import ledger
-from headgate_server.core.errors import PermissionDenied, SetupError, Unauthenticated
+from headgate_server.core.errors import InvalidRequest, PermissionDenied, Unauthenticated
 from headgate_server.core.model import ApiKey, Scope, Workspace
 from headgate_server.process.clock import Clock, system_clock
 from headgate_server.store import Store
@@ -49,16 +49,16 @@ class Principal(NamedTuple):
 def make_key(
     workspace: Workspace, scopes: frozenset[str], now: int, expires_at: int | None = None
 ) -> tuple[str, ApiKey]:
-    """Return a new key, to be shown once, and what is stored of it. Raises `SetupError` for no scope, or an expiry
-    that is past.
+    """Return a new key, to be shown once, and what is stored of it. Raises `InvalidRequest` for no scope, or an
+    expiry that is past.
     """
     if not scopes:
-        raise SetupError("a key needs at least one scope")
+        raise InvalidRequest("a key needs at least one scope")
     if expires_at is not None and expires_at <= now:
-        raise SetupError("the expiry of a key must lie in the future")
+        raise InvalidRequest("the expiry of a key must lie in the future")
     key = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(_SECRET_LENGTH))
     key_id = "key_" + ledger.event_id(now, secrets.token_bytes(8)).hex()
-    return key, ApiKey(key_id, _digest(key), key[: len(PREFIX) + 5], workspace, scopes, now, expires_at, None)
+    return key, ApiKey(key_id, digest_of(key), key[: len(PREFIX) + 5], workspace, scopes, now, expires_at, None)
 
 
 class Authenticator:
@@ -88,7 +88,7 @@ class Authenticator:
             )
         if not key.startswith(PREFIX) or len(key) > _MAX_LENGTH:
             raise _refusal()
-        digest = _digest(key)
+        digest = digest_of(key)
         record = self._known.get(digest)
         if record is None:
             if digest in self._refused:
@@ -129,7 +129,7 @@ def require(principal: Principal, *scopes: str) -> None:
         raise PermissionDenied(f"The API key lacks the scope {wanted}.")
 
 
-def _digest(key: str) -> bytes:
+def digest_of(key: str) -> bytes:
     return sha256(key.encode(errors="surrogatepass")).digest()
 
 

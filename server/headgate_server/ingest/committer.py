@@ -20,6 +20,7 @@ from headgate_server.ingest.pace import Pace
 from headgate_server.ingest.readiness import Readiness
 from headgate_server.process.aside import aside
 from headgate_server.process.causes import Causes
+from headgate_server.process.setting import PAST_IT, setting
 from headgate_server.store import DataRefused, Store
 
 log = structlog.get_logger(__name__)
@@ -42,11 +43,23 @@ class CommitterConfig:
     """Turns of the event loop without a submission after which no call is taken to be on its way. Measured with single
     events of 64 callers: 4 turns make groups of 6, 16 of 26, and 64 gain no more; a lone caller notices none of them.
     """
-    waiting_events: int = 40_000
+    waiting_events: int = setting(
+        40_000,
+        "waiting-events",
+        f"Events that may wait to be stored, per worker; of one workspace half as many. {PAST_IT}",
+        least=1,
+        most=1 << 30,
+    )
     """Events that may wait in all; past it calls are refused at once. About a second of work: who waits longer gives
     up anyway.
     """
-    waiting_bytes: int = 64 * 1024 * 1024
+    waiting_bytes: int = setting(
+        64 * 1024 * 1024,
+        "waiting-bytes",
+        f"Bytes of content that may wait to be stored, per worker; of one workspace half as many. {PAST_IT}",
+        least=1,
+        most=1 << 40,
+    )
     """Content that may wait in all; what is still being read does not count here, but in `rpc/server.py`."""
     waiting_seconds: float = 5.0
     """How long a submission may wait for what is stored before it: several times as long as it takes to store all that

@@ -228,6 +228,14 @@ class OutletText(io.TextIOBase):
             self._outlet.put(text, len(text))
 
 
+_missing: set[int] = set()
+
+
+def was_missing(descriptor: int) -> bool:
+    """Return whether the process was started without this one of the standard streams."""
+    return descriptor in _missing
+
+
 def restore_streams() -> None:
     """Open /dev/null wherever the process was started without one of the standard streams.
 
@@ -238,6 +246,7 @@ def restore_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+            _missing.add(descriptor)
     if sys.stdout is None:
         sys.stdout = open(STDOUT, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
     if sys.stderr is None:

@@ -7,6 +7,16 @@ from collections.abc import Iterator, Sequence
 
 from headgate_server.core.errors import SetupError
 
+HIGHEST_PORT = 65535
+
+
+def host_of(text: str) -> str:
+    """Return the host that was given: an IPv6 address may be in brackets. Raises `ValueError` for no host."""
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if not host or "[" in host or "]" in host or any(character.isspace() for character in host):
+        raise ValueError(f"{text!r} is no host: give a name or an address, such as 127.0.0.1 or ::1")
+    return host
+
 
 def shown(host: str, port: int) -> str:
     """Return HOST:PORT as a URL and gRPC take it: an IPv6 address is in brackets."""

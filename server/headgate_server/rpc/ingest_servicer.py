@@ -18,6 +18,7 @@ from headgate_server.core.model import Answer, Draft, Outcome, Problem, Replayed
 from headgate_server.ingest.ingest import Ingest, request_key
 from headgate_server.process.aside import aside
 from headgate_server.process.metrics import Metrics
+from headgate_server.process.setting import setting
 from headgate_server.rpc import decode, wire
 from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
@@ -35,7 +36,7 @@ _Request = RawBatchIngestRequest | RawIngestRequest
 class IngestConfig:
     """What one request may hold."""
 
-    max_events: int = 1_000
+    max_events: int = setting(1_000, "batch-limit", "Events of one batch.", least=1, most=100_000)
     """Events of one batch: past some hundreds a larger batch gains nothing, and its sender waits longer for the
     first result.
     """

@@ -11,6 +11,8 @@ import grpc.aio
 
 from headgate_server.core.errors import SetupError
 from headgate_server.process.aside import aside
+from headgate_server.process.ports import HIGHEST_PORT, host_of, shown
+from headgate_server.process.setting import setting
 from headgate_server.rpc import health, reflection
 from headgate_server.rpc.pipeline.call import Call, Handler
 from headgate_server.rpc.pipeline.interceptors import Chain
@@ -25,12 +27,23 @@ _Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 class ServerConfig(LoadConfig):
     """Where and how the gRPC server listens, and how much it takes at once."""
 
-    host: str = "127.0.0.1"
+    host: str = setting(
+        "127.0.0.1",
+        "grpc-host",
+        "Address of the gRPC server. There is no TLS: keep it on a trusted network.",
+        read=host_of,
+    )
     """Loopback unless told otherwise: there is no TLS, so what lies before this port must be trusted."""
-    port: int = 50051
-    """0 takes any free port."""
-    body_limit: int = 8 * 1024 * 1024
-    """Bytes of one request: a thousand events of 8 KiB."""
+    port: int = setting(
+        50051,
+        "grpc-port",
+        "Port of the gRPC server, each further worker has the next; 0 takes any free ones.",
+        least=0,
+        most=HIGHEST_PORT,
+    )
+    """gRPC's customary port."""
+    body_limit: int = setting(8 * 1024 * 1024, "body-limit", "Bytes of one request.", least=1024, most=1 << 30)
+    """Bytes of one request: a thousand events of 8 KiB. Envoy's own limit follows from this one."""
 
 
 class GrpcServer:
@@ -55,8 +68,7 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Listen. `port` is then the port. Raises `SetupError` if it is taken."""
-        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
-        address = f"{host}:{self._config.port}"
+        address = shown(self._config.host, self._config.port)
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError:

@@ -8,15 +8,21 @@ from headgate_server.store import Store
 _FORMS = "use sqlite:///path, or postgresql://user:password@host:port/database"
 
 
-async def open_store(url: str, *, serving: bool = False) -> Store:
-    """Open the store that `url` names, made if there is none, and bring its schema up to date.
+async def open_store(location: str | Path, *, serving: bool = False) -> Store:
+    """Open the store of a URL, or the SQLite file of a path, made if there is none, and bring its schema up to date.
 
-    `sqlite:///path` (relative), `sqlite:////path` (absolute) or `postgresql://user:password@host:port/database`, whose
-    parameters are those of libpq (`postgres/target.py`). `serving` is for the server: only one process at a time serves
-    an SQLite store, while commands may open it beside. Raises `errors.SetupError` for a URL that names no store, a
-    database that cannot be reached, a schema newer than this program, or a database that does not write to disk what
-    it acknowledges. Its message never holds a password.
+    A path may hold any character. A URL is `sqlite:///path` (relative), `sqlite:////path` (absolute) or
+    `postgresql://user:password@host:port/database`, whose parameters are those of libpq (`postgres/target.py`).
+    `serving` is for the server: only one process at a time serves an SQLite store, while commands may open it beside.
+    Raises `errors.SetupError` for a URL that names no store, a database that cannot be reached, a schema newer than
+    this program, or a database that does not write to disk what it acknowledges. Its message never holds a password.
     """
+    if isinstance(location, Path):
+        return await _open_file(location, serving)
+    return await _open_url(location, serving)
+
+
+async def _open_url(url: str, serving: bool) -> Store:
     scheme, separator, rest = url.partition("://")
     if not separator:
         # Not quoted: it may be anything, even a password.
@@ -31,13 +37,19 @@ async def open_store(url: str, *, serving: bool = False) -> Store:
 async def _open_sqlite(rest: str, serving: bool) -> Store:
     # sqlite:// is followed by an empty host: one more slash begins a relative path, two an absolute one.
     path = rest.removeprefix("/")
-    if not rest.startswith("/") or path in ("", "/", ":memory:") or "?" in path:
+    if not rest.startswith("/") or path in ("", "/", ":memory:"):
         raise SetupError("The store URL names no file: use sqlite:///relative/path or sqlite:////absolute/path.")
+    if "?" in path:
+        raise SetupError("An SQLite store's URL takes no parameters; give a path with a question mark as --data-dir.")
+    return await _open_file(Path(path), serving)
+
+
+async def _open_file(path: Path, serving: bool) -> Store:
     try:
         from headgate_server.store.sqlite.database import SqliteStore
     except ImportError as error:
         raise _extra_missing(error) from error
-    return await SqliteStore.open(Path(path), serving=serving)
+    return await SqliteStore.open(path, serving=serving)
 
 
 async def _open_postgres(url: str) -> Store:

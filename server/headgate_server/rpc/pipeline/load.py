@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from headgate_server.core.errors import Overloaded
+from headgate_server.process.setting import PAST_IT, setting
 from headgate_server.rpc.pipeline.call import Call, Handler
 
 
@@ -11,7 +12,9 @@ from headgate_server.rpc.pipeline.call import Call, Handler
 class LoadConfig:
     """How much may be in progress at once."""
 
-    concurrent_calls: int = 2_000
+    concurrent_calls: int = setting(
+        2_000, "concurrent-calls", f"Calls in progress, per worker. {PAST_IT}", least=1, most=1_000_000
+    )
     """Calls in progress; further ones are refused at once. Streams of health and reflection do not count: whoever
     holds them needs no key, and must not shut out those who have one.
     """

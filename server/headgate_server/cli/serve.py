@@ -1,0 +1,54 @@
+"""`headgate serve`: the gRPC server alone."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from headgate_server import app
+from headgate_server.cli.options import options
+from headgate_server.cli.running import StoppedError, run, unless
+from headgate_server.cli.workers import check_workers, workers_of
+from headgate_server.config import Settings
+from headgate_server.process import logs
+from headgate_server.process.setting import build
+from headgate_server.process.signals import stop_signal
+
+
+@click.command()
+@options(Settings)
+@click.option(
+    "--ready-fd",
+    type=int,
+    hidden=True,
+    help="Write the port of each worker to this file descriptor, a line each, once calls are taken.",
+)
+def serve(ready_fd: int | None, **values: Any) -> None:
+    """Run the gRPC server alone, as one process or as several."""
+    settings = build(Settings, values)
+    logs.configure(settings.log_level)
+    if ready_fd is not None:
+        os.set_inheritable(ready_fd, False)  # workers that held it too would keep its reader waiting for the end
+
+    def ready(*ports: int) -> None:
+        if ready_fd is not None:
+            with os.fdopen(ready_fd, "wb") as pipe:
+                pipe.writelines(b"%d\n" % port for port in ports)
+
+    run(app.serve(settings, ready) if settings.workers == 1 else _serve_workers(settings, ready))
+
+
+async def _serve_workers(settings: Settings, ready: Callable[..., None]) -> None:
+    """Do what `app.serve` does, in several processes; `ready` is told all their ports."""
+    stop = stop_signal()
+    check_workers(settings)
+    with workers_of(settings, settings.shutdown_grace) as (workers, ports):
+        try:
+            await unless(stop, workers.start())
+            ready(*ports)
+            await unless(stop, workers.keep())
+        except StoppedError:
+            pass
+        finally:
+            await workers.stop()

@@ -1,0 +1,61 @@
+"""The workers of `headgate up` and `headgate serve`: their command lines, and what they are handed."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+
+from headgate_server.config import Settings
+from headgate_server.core.errors import SetupError
+from headgate_server.process.ports import HIGHEST_PORT, reserved
+from headgate_server.process.setting import handed_over
+from headgate_server.process.workers import Workers
+
+
+def check_workers(settings: Settings) -> None:
+    """Raise `SetupError` where there cannot be as many workers as were asked for."""
+    workers = settings.workers
+    if workers == 1:
+        return
+    if settings.store.is_sqlite:
+        raise SetupError(
+            f"SQLite is served by one process: with --workers {workers} give --store postgresql://user@host/database"
+        )
+    for flag, port in (("grpc-port", settings.server.port), ("metrics-port", settings.metrics_port)):
+        if (port or 0) + workers - 1 > HIGHEST_PORT:
+            raise SetupError(f"--{flag} {port} leaves no ports for {workers} workers")
+
+
+@contextlib.contextmanager
+def workers_of(settings: Settings, grace: float) -> Iterator[tuple[Workers, Sequence[int]]]:
+    """Yield workers that are not started yet, and their ports, which are theirs until the block ends.
+
+    `grace` is how many seconds they give their calls. Raises `SetupError` if a port is taken.
+    """
+    with reserved(settings.server.host, settings.server.port, settings.workers, "gRPC") as ports:
+        yield Workers(arguments(settings, ports, grace), environment(settings), grace=grace), ports
+
+
+def arguments(settings: Settings, ports: Sequence[int], grace: float) -> Sequence[Sequence[str]]:
+    """Return the command line of the worker on each port, after `headgate serve`: all settings, but for secrets, and
+    then what differs. Of a flag that is given twice the last one counts.
+    """
+    common = [f"--{setting.flag}={text}" for setting, text in handed_over(settings) if not setting.secret]
+    return [
+        [
+            *common,
+            f"--grpc-port={port}",
+            "--workers=1",
+            f"--shutdown-grace={grace}",
+            *_metrics_argument(settings.metrics_port, index),
+        ]
+        for index, port in enumerate(ports)
+    ]
+
+
+def environment(settings: Settings) -> Mapping[str, str]:
+    """Return the settings that are no arguments."""
+    return {setting.variable: text for setting, text in handed_over(settings) if setting.secret}
+
+
+def _metrics_argument(port: int | None, index: int) -> Sequence[str]:
+    # 0 is any free port, for each of them.
+    return () if port is None else (f"--metrics-port={port + index if port else 0}",)

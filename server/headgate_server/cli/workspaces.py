@@ -1,0 +1,70 @@
+"""`headgate workspaces`: limits."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from headgate_server.access import admin
+from headgate_server.cli.options import options
+from headgate_server.cli.running import run, show
+from headgate_server.cli.values import PERIODS, quota_of, rate_of
+from headgate_server.config import StoreConfig
+from headgate_server.core.model import RateLimit, Usage, Workspace
+from headgate_server.process.setting import build
+
+
+@click.group()
+def workspaces() -> None:
+    """List workspaces, and set their limits."""
+
+
+@workspaces.command("list")
+@options(StoreConfig)
+def list_(**values: Any) -> None:
+    """List workspaces: name, events stored this month (UTC), quota, own rate limits."""
+
+    async def work() -> None:
+        async with admin.opened(build(StoreConfig, values).location) as store:
+            found = await admin.list_workspaces(store)
+        show(*(_line(workspace, usage) for workspace, usage in found))
+
+    run(work())
+
+
+@workspaces.command("set")
+@options(StoreConfig)
+@click.argument("name")
+@click.option("--quota", metavar="N", help="Events that the workspace may store a month, or 'none'.")
+@click.option(
+    "--rate",
+    "rates",
+    metavar="RECEIVER=N/PERIOD[:BURST]",
+    multiple=True,
+    help="Requests to a receiver, such as flokit=100/minute (second, minute, hour, day) or scrip=10/second:30; "
+    "flokit=none is no limit, flokit=default the receiver's own again.",
+)
+def set_(name: str, quota: str | None, rates: Sequence[str], **values: Any) -> None:
+    """Set limits of the workspace NAME. They hold everywhere within 5 seconds."""
+
+    async def work() -> None:
+        async with admin.opened(build(StoreConfig, values).location) as store:
+            await admin.set_limits(store, name, quota_of(quota), dict(map(rate_of, rates)))
+
+    if quota is None and not rates:
+        raise click.UsageError("give --quota or --rate")
+    run(work())
+
+
+def _line(workspace: Workspace, usage: Usage) -> str:
+    month = f" in {usage.month // 100}-{usage.month % 100:02}"
+    quota = "no quota" if usage.quota is None else f"quota {usage.quota} a month"
+    rates = "".join(f"  {receiver}={_shown_rate(rate)}" for receiver, rate in sorted(workspace.rates.items()))
+    return f"{workspace.name}  {usage.events} events{month}  {quota}{rates}"
+
+
+def _shown_rate(rate: RateLimit | None) -> str:
+    if rate is None:
+        return "none"
+    period = next(name for name, seconds in PERIODS.items() if seconds * 1_000_000 == rate.period)
+    return f"{rate.requests}/{period}" + ("" if rate.burst == rate.requests else f":{rate.burst}")

@@ -1,0 +1,149 @@
+"""The option table: every option comes from a field of a config, and reaches the workers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from headgate_bridge import BridgeConfig
+from headgate_server.cli.commands import headgate
+from headgate_server.cli.options import options
+from headgate_server.cli.serve import serve
+from headgate_server.cli.workers import arguments, environment
+from headgate_server.config import Settings, StoreConfig
+from headgate_server.process.setting import Row, build, handed_over, rows, setting
+
+OPTIONS = {
+    "store": None,
+    "data-dir": Path("data"),
+    "grpc-host": "127.0.0.1",
+    "grpc-port": 50051,
+    "workers": 1,
+    "body-limit": 8388608,
+    "batch-limit": 1000,
+    "concurrent-calls": 2000,
+    "waiting-events": 40000,
+    "waiting-bytes": 67108864,
+    "metrics-port": None,
+    "shutdown-grace": 20.0,
+    "log-level": "info",
+    "http-host": "127.0.0.1",
+    "http-port": 8080,
+    "envoy-config": None,
+}
+"""What operators' scripts rely on: flags and their defaults. An option may come; none of these may change or go."""
+
+PER_WORKER = {"grpc_port", "workers", "metrics_port", "shutdown_grace"}
+
+
+def _another(row: Row) -> Any:
+    """Return a value of an option that is not its default."""
+    if row.setting.choices:
+        return next(one for one in row.setting.choices if one != row.default)
+    if row.kind is int:
+        return (row.default or row.setting.least) + 1
+    if row.kind is float:
+        return row.default + 0.5
+    return Path("/x y/?#%20ü") if row.kind is Path else "127.0.0.2"
+
+
+def _parsed(argv: Sequence[str], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Return the settings that `headgate serve` reads from a command line."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return build(Settings, serve.make_context("serve", list(argv)).params)
+
+
+def test_no_option_and_no_default_goes() -> None:
+    table = {row.setting.flag: row.default for config in (Settings, BridgeConfig) for row in rows(config)}
+    assert OPTIONS.items() <= table.items()
+    help_text = CliRunner().invoke(headgate, ["up", "--help"]).stdout
+    for row in (*rows(Settings), *rows(BridgeConfig)):
+        assert f"--{row.setting.flag}" in help_text
+        assert row.setting.variable in " ".join(help_text.split())
+
+
+def test_every_option_reaches_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a value that is not the default: a worker that is not told of one would run with the default, unsaid."""
+    given = build(Settings, {row.setting.name: _another(row) for row in rows(Settings)})
+    for number, argv in enumerate(arguments(given, [7000, 7001], 3.5)):
+        told = _parsed(argv, dict(environment(given)), monkeypatch)
+        for (one, wanted), (_, got) in zip(handed_over(given), handed_over(told), strict=True):
+            if one.name not in PER_WORKER:
+                assert got == wanted, one.flag
+        assert (told.server.port, told.workers, told.shutdown_grace) == (7000 + number, 1, 3.5)
+        assert told.metrics_port == (given.metrics_port or 0) + number
+
+
+def test_what_is_secret_is_no_argument() -> None:
+    given = Settings(store=StoreConfig(url="postgresql://user:hunter2@host/x"))
+    (argv,) = arguments(given, [7000], 1)
+    assert not [part for part in argv if "hunter2" in part]
+    assert environment(given) == {"HEADGATE_STORE": "postgresql://user:hunter2@host/x"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inner:
+    """A config within a config."""
+
+    limit: int | None = setting(None, "new-limit", "What is new.", least=1, most=9)
+    unset: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outer:
+    """A config with one field of each kind."""
+
+    inner: Inner = field(default_factory=Inner)
+    name: str = setting("x", "new-name", "A name.")
+    share: float = setting(0.5, "share", "A share.", least=0, most=1)
+
+
+def test_a_new_option_is_one_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Outer] = []
+
+    @click.command()
+    @options(Outer)
+    def command(**values: Any) -> None:
+        read.append(build(Outer, values))
+
+    run = CliRunner().invoke
+    assert run(command, ["--new-limit", "3", "--new-name", "y"], env={"HEADGATE_SHARE": "0.25"}).exit_code == 0
+    assert read == [Outer(inner=Inner(limit=3), name="y", share=0.25)]
+    assert [(one.flag, text) for one, text in handed_over(read[0])] == [
+        ("new-limit", "3"),
+        ("new-name", "y"),
+        ("share", "0.25"),
+    ]
+    refused = {"--new-limit=10": "1<=x<=9", "--share=2": "0<=x<=1", "--unset=1": "--unset"}
+    for argument, word in refused.items():
+        done = run(command, [argument])
+        assert done.exit_code == 2
+        assert word in done.stderr
+    help_text = " ".join(run(command, ["--help"]).stdout.split())
+    assert "What is new. [env var: HEADGATE_NEW_LIMIT; 1<=x<=9]" in help_text
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        pytest.param(["--data-dir", ""], "the path is empty", id="no folder"),
+        pytest.param(["--data-dir", "~nobody-of-this-name/x"], "home folder that is not known", id="no such home"),
+        pytest.param(["--grpc-host", ""], "is no host", id="no host"),
+        pytest.param(["--grpc-host", "[::1]:50051"], "is no host", id="host and port"),
+    ],
+)
+def test_what_cannot_be_read(argv: list[str], said: str) -> None:
+    done = CliRunner().invoke(headgate, ["serve", *argv])
+    assert done.exit_code == 2
+    assert said in " ".join(done.stderr.split())
+
+
+def test_a_home_folder_and_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    told = _parsed(["--grpc-host", "[::1]"], {"HEADGATE_DATA_DIR": "~/events"}, monkeypatch)
+    assert (told.server.host, told.store.data_dir) == ("::1", Path("/home/somebody/events"))
