@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest
 from headgate_server.core import canonical, jsonbody
 from headgate_server.core.errors import RequestKeyReused
-from headgate_server.core.model import STORED, EventQuery, Mismatch, Status, StoredEvent, Workspace
+from headgate_server.core.model import STORED, EventQuery, Mismatch, Settled, Status, StoredEvent, Submission, Workspace
 from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.compat import Compat, Exchange
 from headgate_server.ingest.ingest import Ingest
@@ -359,7 +359,9 @@ async def test_native_and_scrip_agree(bench: Bench, batches: list[list[tuple[byt
         _, answer = _as_read(await theirs.call(SCRIP, "POST", SCRIP.batch, batch_of([Case(text) for text, _ in batch])))
         body = HttpBody(data=batch_of([Case(text) for _, text in batch]))
         slots = decode.batch(RawBatchIngestRequest(json=body), 1_000).slots
-        outcomes = (await bench.ingest(ours._workspace.id, slots)).outcomes
+        decision = await bench.ingest.take(Submission(workspace_id=ours._workspace.id, slots=slots))
+        assert isinstance(decision, Settled)
+        outcomes = decision.outcomes
         ours.rows, theirs.rows = await ours.read(), await theirs.read()
         # By the place in its ledger an event is the same in both.
         places = [{row.id.hex(): row.sequence for row in world.rows} for world in (ours, theirs)]
