@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class ProbeServiceStub:
-    """What a load balancer asks, without a key, and what the bridge asks. Served through the bridge; gRPC clients use
-    grpc.health.v1.Health.
+    """Probes for load balancers, without a key, and the bridge's question about a key. Served through the bridge; gRPC clients
+    use grpc.health.v1.Health.
     """
 
     def __init__(self, channel):
@@ -54,8 +54,8 @@ class ProbeServiceStub:
 
 
 class ProbeServiceServicer:
-    """What a load balancer asks, without a key, and what the bridge asks. Served through the bridge; gRPC clients use
-    grpc.health.v1.Health.
+    """Probes for load balancers, without a key, and the bridge's question about a key. Served through the bridge; gRPC clients
+    use grpc.health.v1.Health.
     """
 
     def GetHealth(self, request, context):
@@ -66,7 +66,7 @@ class ProbeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetReadiness(self, request, context):
-        """Answers once the service can store events, and UNAVAILABLE (HTTP 503) while it cannot.
+        """Answers while the service can store events. UNAVAILABLE (HTTP 503) while it cannot.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,8 +107,8 @@ def add_ProbeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ProbeService:
-    """What a load balancer asks, without a key, and what the bridge asks. Served through the bridge; gRPC clients use
-    grpc.health.v1.Health.
+    """Probes for load balancers, without a key, and the bridge's question about a key. Served through the bridge; gRPC clients
+    use grpc.health.v1.Health.
     """
 
     @staticmethod

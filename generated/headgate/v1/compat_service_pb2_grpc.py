@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class CompatServiceStub:
     """Serves vendors' public APIs, each under a prefix of its own: /compat/<vendor>/<the vendor's own path>. A vendor's client needs
-    another base URL and one of our API keys, and nothing else. docs/compat.md says what is served of each.
+    only another base URL and a Headgate API key. docs/compat.md lists what is served for each vendor.
     """
 
     def __init__(self, channel):
@@ -45,14 +45,14 @@ class CompatServiceStub:
 
 class CompatServiceServicer:
     """Serves vendors' public APIs, each under a prefix of its own: /compat/<vendor>/<the vendor's own path>. A vendor's client needs
-    another base URL and one of our API keys, and nothing else. docs/compat.md says what is served of each.
+    only another base URL and a Headgate API key. docs/compat.md lists what is served for each vendor.
     """
 
     def Receive(self, request, context):
-        """Answers one HTTP request as the vendor's API would: body in, body out, status and headers beside it. The bridge says method
-        and path in the metadata `x-headgate-method` and `x-headgate-path`, and reads the status from `x-headgate-http-status`. So
-        may a gRPC client on the server's own port (the bridge takes such metadata from nobody), which is answered with the codes of
-        gRPC where the vendor's API would refuse.
+        """Answers one HTTP request as the vendor's API would: body in, body out, with status and headers. The bridge sends method and
+        path in the metadata `x-headgate-method` and `x-headgate-path`, and reads the status from `x-headgate-http-status`. A gRPC
+        client may send the same metadata to the server's own port (the bridge drops such metadata of clients). It gets a gRPC code
+        if the vendor's API would refuse the request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,7 +76,7 @@ def add_CompatServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class CompatService:
     """Serves vendors' public APIs, each under a prefix of its own: /compat/<vendor>/<the vendor's own path>. A vendor's client needs
-    another base URL and one of our API keys, and nothing else. docs/compat.md says what is served of each.
+    only another base URL and a Headgate API key. docs/compat.md lists what is served for each vendor.
     """
 
     @staticmethod

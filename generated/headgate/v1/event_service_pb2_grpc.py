@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EventServiceStub:
-    """Reads events back. Every call needs an API key with the scope `events:read` and sees its own workspace alone.
+    """Reads stored events. Every call needs an API key with the scope `events:read` and sees only its own workspace.
     """
 
     def __init__(self, channel):
@@ -48,19 +48,19 @@ class EventServiceStub:
 
 
 class EventServiceServicer:
-    """Reads events back. Every call needs an API key with the scope `events:read` and sees its own workspace alone.
+    """Reads stored events. Every call needs an API key with the scope `events:read` and sees only its own workspace.
     """
 
     def GetEvent(self, request, context):
-        """Returns one event. NOT_FOUND if there is none of that id in the caller's workspace.
+        """Returns one event. NOT_FOUND if the caller's workspace has no event with that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """Returns events in the ledger's order, page by page (AIP-158). Pages stay correct while events are being added: no event
-        is returned twice, and none that is older than the first page is missed.
+        """Returns events in the ledger's order, page by page (AIP-158). Pages stay correct while events are added: no event is
+        returned twice, and no event that was stored before the first page is missed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +88,7 @@ def add_EventServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EventService:
-    """Reads events back. Every call needs an API key with the scope `events:read` and sees its own workspace alone.
+    """Reads stored events. Every call needs an API key with the scope `events:read` and sees only its own workspace.
     """
 
     @staticmethod

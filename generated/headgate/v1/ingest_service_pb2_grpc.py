@@ -26,12 +26,12 @@ if _version_not_supported:
 
 
 class IngestServiceStub:
-    """Takes events in. Every call needs an API key with the scope `events:write`.
+    """Stores events. Every call needs an API key with the scope `events:write`.
 
     A result of `accepted` or `duplicate` is a promise: the event is on disk and linked into the workspace's ledger.
-    A call may carry the metadata `idempotency-key` (1 to 255 characters). For 24 hours the same call with the same key is
-    answered with the first answer and the metadata `idempotency-replayed: true`; another body under the same key is
-    refused with FAILED_PRECONDITION (HTTP 422) and the reason `IDEMPOTENCY_KEY_REUSED`.
+    A call may carry the metadata `idempotency-key` (1 to 255 characters). For 24 hours the same call with the same key
+    gets the first answer and the metadata `idempotency-replayed: true`. Another body under the same key is refused with
+    FAILED_PRECONDITION (HTTP 422) and the reason `IDEMPOTENCY_KEY_REUSED`.
     """
 
     def __init__(self, channel):
@@ -53,17 +53,17 @@ class IngestServiceStub:
 
 
 class IngestServiceServicer:
-    """Takes events in. Every call needs an API key with the scope `events:write`.
+    """Stores events. Every call needs an API key with the scope `events:write`.
 
     A result of `accepted` or `duplicate` is a promise: the event is on disk and linked into the workspace's ledger.
-    A call may carry the metadata `idempotency-key` (1 to 255 characters). For 24 hours the same call with the same key is
-    answered with the first answer and the metadata `idempotency-replayed: true`; another body under the same key is
-    refused with FAILED_PRECONDITION (HTTP 422) and the reason `IDEMPOTENCY_KEY_REUSED`.
+    A call may carry the metadata `idempotency-key` (1 to 255 characters). For 24 hours the same call with the same key
+    gets the first answer and the metadata `idempotency-replayed: true`. Another body under the same key is refused with
+    FAILED_PRECONDITION (HTTP 422) and the reason `IDEMPOTENCY_KEY_REUSED`.
     """
 
     def Ingest(self, request, context):
         """Stores one event. The answer is its result. A conflict is the error ALREADY_EXISTS and a rejected event the error
-        INVALID_ARGUMENT; the details carry the same reason and field as the result of a batch would.
+        INVALID_ARGUMENT. The details carry the reason and field that a batch's result would carry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,7 +71,7 @@ class IngestServiceServicer:
 
     def BatchIngest(self, request, context):
         """Stores many events, each on its own, and answers with one result per event in the order sent.
-        The call fails as a whole only if it cannot be read as a batch at all: malformed, empty, over a limit.
+        The call fails as a whole only if it cannot be read as a batch: malformed, empty, over a limit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,12 +99,12 @@ def add_IngestServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class IngestService:
-    """Takes events in. Every call needs an API key with the scope `events:write`.
+    """Stores events. Every call needs an API key with the scope `events:write`.
 
     A result of `accepted` or `duplicate` is a promise: the event is on disk and linked into the workspace's ledger.
-    A call may carry the metadata `idempotency-key` (1 to 255 characters). For 24 hours the same call with the same key is
-    answered with the first answer and the metadata `idempotency-replayed: true`; another body under the same key is
-    refused with FAILED_PRECONDITION (HTTP 422) and the reason `IDEMPOTENCY_KEY_REUSED`.
+    A call may carry the metadata `idempotency-key` (1 to 255 characters). For 24 hours the same call with the same key
+    gets the first answer and the metadata `idempotency-replayed: true`. Another body under the same key is refused with
+    FAILED_PRECONDITION (HTTP 422) and the reason `IDEMPOTENCY_KEY_REUSED`.
     """
 
     @staticmethod

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class LedgerServiceStub:
-    """Shows and checks the caller's workspace's ledger. Every call needs an API key with the scope `ledger:read`.
+    """Shows and checks the ledger of the caller's workspace. Every call needs an API key with the scope `ledger:read`.
     """
 
     def __init__(self, channel):
@@ -48,11 +48,11 @@ class LedgerServiceStub:
 
 
 class LedgerServiceServicer:
-    """Shows and checks the caller's workspace's ledger. Every call needs an API key with the scope `ledger:read`.
+    """Shows and checks the ledger of the caller's workspace. Every call needs an API key with the scope `ledger:read`.
     """
 
     def GetHead(self, request, context):
-        """Returns the last link of the ledger. Keep it elsewhere: given back to VerifyLedger as the expected head it shows
+        """Returns the last link of the ledger. Keep it elsewhere and give it to VerifyLedger as the expected head: it shows
         truncation and rewriting, which a chain of hashes alone cannot show.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -60,7 +60,7 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyLedger(self, request, context):
-        """Recomputes every hash of a range from what is stored and names each break.
+        """Recomputes every hash of a range from the stored rows and names each break.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +88,7 @@ def add_LedgerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LedgerService:
-    """Shows and checks the caller's workspace's ledger. Every call needs an API key with the scope `ledger:read`.
+    """Shows and checks the ledger of the caller's workspace. Every call needs an API key with the scope `ledger:read`.
     """
 
     @staticmethod

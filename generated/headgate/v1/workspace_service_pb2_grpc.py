@@ -47,7 +47,7 @@ class WorkspaceServiceServicer:
     """
 
     def GetUsage(self, request, context):
-        """Returns how many events the workspace has stored this month, and how many it may.
+        """Returns the number of events that the workspace has stored this month, and its quota.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
