@@ -1,4 +1,4 @@
-"""The few questions that are put to Envoy's admin interface."""
+"""A client of Envoy's admin interface, for the few requests that the bridge needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-# A local answer of a few kilobytes: whoever takes longer hangs.
+# A local answer of a few kilobytes: an Envoy that takes longer hangs.
 TIMEOUT_SECONDS = 2.0
 
 
@@ -14,7 +14,7 @@ TIMEOUT_SECONDS = 2.0
 class Admin:
     """Envoy's admin interface, on a Unix socket or a port of loopback.
 
-    Every method raises OSError if Envoy cannot be reached, and TimeoutError, a kind of it, if it does not answer.
+    Every method raises `OSError` if Envoy cannot be reached, and its subclass `TimeoutError` if Envoy does not answer.
     """
 
     address: Path | int
@@ -24,25 +24,26 @@ class Admin:
         return (await self._ask("GET", "/ready")).strip() == "LIVE"
 
     async def stop_listening(self) -> None:
-        """Closes the listeners, and each connection after its next answer."""
-        # In this order: a connection that asks in between is told to go as well.
+        """Close the listeners, and each connection after its next answer."""
+        # In this order: a connection that sends a request in between is told to close as well.
         await self._ask("POST", "/healthcheck/fail")
         await self._ask("POST", "/drain_listeners")
 
     async def refuse_requests(self) -> None:
-        """Makes Envoy refuse each new request with 503. A request that it has begun to pass on is answered.
+        """Make Envoy refuse each new request with 503. A request that it has begun to forward is answered.
 
-        An envoy.yaml without `layered_runtime` or without the route that reads the key goes on taking requests.
+        With an envoy.yaml without `layered_runtime`, or without the route that reads the key, Envoy keeps accepting
+        requests.
         """
         await self._ask("POST", "/runtime_modify?headgate.closing=100")
 
     async def is_idle(self) -> bool:
-        """Whether no request is under way and all that was answered has left for the client."""
+        """Whether no request is in progress and all answers were sent to the clients."""
         busy = ("downstream_rq_active", "downstream_cx_tx_bytes_buffered")
         gauges = await self._ask("GET", f"/stats?filter=({'|'.join(busy)})$")
         for line in gauges.splitlines():
             name, _, value = line.partition(": ")
-            # The admin interface counts this very request.
+            # The admin interface counts this request too.
             if name.endswith(busy) and not name.startswith("http.admin.") and int(value):
                 return False
         return True
@@ -63,7 +64,7 @@ class Admin:
 
 
 def _unchunk(body: bytes) -> bytes:
-    """Returns what a complete body in HTTP/1.1's chunked coding holds."""
+    """Return the content of a complete body in HTTP/1.1's chunked coding."""
     parts = []
     while body:
         size, _, rest = body.partition(b"\r\n")

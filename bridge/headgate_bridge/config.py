@@ -1,4 +1,4 @@
-"""envoy.yaml, filled in: where to listen, where the servers are, how large a body may be."""
+"""Fills in envoy.yaml: where to listen, where the servers are, how large a body may be."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headgate_server.core.errors import SetupError
 from headgate_server.process.ports import HIGHEST_PORT, host_of
 from headgate_server.process.setting import path_of, setting
 
-# The server refuses a body over its limit in its own words, so it has to see a little more than the limit.
+# The server words the refusal of a body over its limit, so Envoy must let a slightly larger body through.
 BODY_MARGIN = 1024 * 1024
 
 LISTENER = "http"
@@ -23,17 +23,17 @@ TRANSCODER = "transcoder"
 
 
 class BridgeError(SetupError):
-    """The bridge cannot be started or run: one line, fit to be shown as it is."""
+    """The bridge cannot start or run. The message is one line that can be shown as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BridgeConfig:
-    """What one Envoy is started with. What is not here stands in envoy.yaml."""
+    """The settings of one Envoy. All others are in envoy.yaml."""
 
-    # Nobody outside this machine, unless asked for: Envoy speaks no TLS here. A name is looked up once, at the start.
+    # Only this machine by default, because Envoy speaks no TLS here. A name is looked up once, at the start.
     http_host: str = setting("127.0.0.1", "http-host", "Address of REST (and of gRPC, passed through).", read=host_of)
 
-    # The port for HTTP proxies that most people try first. 0: any free port, `Envoy.port` says which.
+    # The usual port of HTTP proxies. 0: any free port; `Envoy.port` says which.
     http_port: int = setting(
         8080,
         "http-port",
@@ -45,11 +45,11 @@ class BridgeConfig:
     # Hosts and ports of the gRPC servers, at least one. The default is gRPC's customary port on this machine.
     upstreams: tuple[tuple[str, int], ...] = (("127.0.0.1", 50051),)
 
-    # TCP port of Envoy's admin interface on loopback, which lets whoever reaches it stop Envoy. 0: a Unix socket in a
-    # folder that only this user can enter.
+    # TCP port of Envoy's admin interface on loopback; every program that reaches it can stop Envoy. 0: a Unix socket in
+    # a folder that only this user can enter.
     admin_port: int = 0
 
-    # The server's limit of a request body, in bytes, after inflation. Envoy's own lies BODY_MARGIN above.
+    # The server's limit of a request body, in bytes, after inflation. Envoy's own limit is BODY_MARGIN higher.
     body_limit: int
 
     # None: the envoy.yaml that comes with Headgate.
@@ -57,20 +57,22 @@ class BridgeConfig:
         None, "envoy-config", "Another envoy.yaml than the one that comes along.", read=path_of
     )
 
-    # Of Envoy's log, on standard error: trace, debug, info, warning, error, critical or off. Below warning it chats.
+    # The level of Envoy's log, on standard error: trace, debug, info, warning, error, critical or off. Levels below
+    # warning print a lot.
     log_level: str = "warning"
 
-    # Envoy's worker threads. Two carry more than a server process can take in; each has its own upstream connections.
+    # Envoy's worker threads. Two carry more than one server process can handle; each has its own upstream connections.
     concurrency: int = 2
 
 
 def render(config: BridgeConfig, *, admin_socket: Path | None = None) -> str:
-    """Returns the configuration to give to Envoy, in JSON.
+    """Return Envoy's configuration, in JSON.
 
-    :param admin_socket: where to put the Unix socket of the admin interface; without it and without an `admin_port` the
-        interface gets any free port on loopback.
-    :raises BridgeError: the file is missing, is not YAML, or lacks a part that has to be filled in; `http_host` is a
-        name that nobody knows.
+    `admin_socket` is the path of the admin interface's Unix socket. Without it and without an `admin_port` the
+    interface gets any free port on loopback.
+
+    Raises `BridgeError` if the file is missing, is not YAML, or lacks a part that has to be filled in, and if the name
+    `http_host` cannot be resolved.
     """
     path = config.config_file or _shipped("envoy.yaml", "envoy.yaml")
     document = _load(path)
@@ -82,7 +84,7 @@ def render(config: BridgeConfig, *, admin_socket: Path | None = None) -> str:
 
 
 def _shipped(packaged: str, in_checkout: str) -> Path:
-    """Returns a file that lies beside the code in a wheel and elsewhere in a checkout."""
+    """Return the path of a file that is beside the code in a wheel, and elsewhere in a checkout."""
     here = Path(__file__).resolve().parent
     beside = here / packaged
     return beside if beside.exists() else here.parents[1] / in_checkout
@@ -103,7 +105,7 @@ def _load(path: Path) -> Any:
 
 
 class _MissingPartError(Exception):
-    """The name of the part, from the top of the document."""
+    """A part of the document is missing. The message is its name."""
 
 
 def _fill_in(document: Any, config: BridgeConfig, admin_socket: Path | None) -> None:
@@ -119,7 +121,7 @@ def _fill_in(document: Any, config: BridgeConfig, admin_socket: Path | None) -> 
         ],
     }
     if admin_socket is not None and not config.admin_port:
-        # 0600: whoever may connect may stop Envoy.
+        # 0600: every program that can connect can stop Envoy.
         document["admin"] = {"address": {"pipe": {"path": str(admin_socket), "mode": 0o600}}}
     else:
         document["admin"] = {"address": _socket_address("127.0.0.1", config.admin_port)}
@@ -139,7 +141,7 @@ def _fill_in_transcoder(listener: dict[str, Any], config: BridgeConfig) -> None:
         settings = _part(_named(manager["http_filters"], TRANSCODER, "http filter"), "typed_config")
         settings["max_request_body_size"] = config.body_limit + BODY_MARGIN
         _fill_in_retries(manager, config)
-        # A relative path would depend on the folder Envoy is started in. An absolute one was put there on purpose.
+        # A relative path would depend on the folder in which Envoy starts. An absolute path was chosen by the operator.
         if not Path(settings.get("proto_descriptor", "")).is_absolute():
             descriptor = _shipped("headgate.binpb", "generated/headgate.binpb")
             if not descriptor.exists():
@@ -148,7 +150,7 @@ def _fill_in_transcoder(listener: dict[str, Any], config: BridgeConfig) -> None:
 
 
 def _fill_in_retries(manager: dict[str, Any], config: BridgeConfig) -> None:
-    """Sets what is kept of a request for another try, where anything is kept: a larger one would fail at that."""
+    """Set the size of the bodies that Envoy keeps for a retry, if it keeps any: a larger request would fail there."""
     for host in (manager.get("route_config") or {}).get("virtual_hosts") or []:
         if isinstance(host, dict) and "request_body_buffer_limit" in host:
             host["request_body_buffer_limit"] = config.body_limit + BODY_MARGIN
@@ -159,15 +161,12 @@ def _socket_address(host: str, port: int) -> dict[str, Any]:
 
 
 def ip_address(host: str) -> str:
-    """Returns an address of `host`: Envoy listens on addresses alone.
-
-    :raises BridgeError: nobody knows the name.
-    """
+    """Return an address of `host`: Envoy listens only on addresses. Raises `BridgeError` if the name is unknown."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
         raise BridgeError(f"cannot listen on {host!r}: {error.strerror}") from error
-    # IPv4 first: that is what people mean by localhost.
+    # IPv4 first: that is the usual meaning of localhost.
     return str(min(found, key=lambda each: each[0] != socket.AF_INET)[4][0])
 
 

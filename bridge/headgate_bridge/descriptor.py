@@ -17,35 +17,34 @@ BRIDGE_VIEW = "headgate/v1/bridge_view.proto"
 HTTP_BODY_PROTO = "google/api/httpbody.proto"
 HTTP_BODY = "google.api.HttpBody"
 
-# Request message: the message of bridge_view.proto whose fields it gets in Envoy's copy.
+# From a request message to the message of bridge_view.proto whose fields it gets in Envoy's copy.
 RAW_REQUESTS = {"BatchIngestRequest": "RawBatchIngestRequest", "IngestRequest": "RawIngestRequest"}
 
-# The same for requests that come as a query alone, whose times Envoy would parse by rules of its own.
+# The same for requests that are only a query, whose times Envoy would parse by rules of its own.
 RAW_QUERIES = {"ListEventsRequest": "RawListEventsRequest", "VerifyLedgerRequest": "RawVerifyLedgerRequest"}
 
 # The field of a raw request that takes the HTTP body, whole.
 BODY = "json"
 
-# Where envoy.yaml sends every request under /compat/, whatever its method and path, which it then says in headers:
-# so no query and no path of a vendor's can be taken for a field of ours.
+# envoy.yaml sends every request under /compat/ to this path, and its method and path in headers. So no query and no
+# path of a vendor can be read as a field of a proto.
 COMPAT_SERVICE = "CompatService"
 COMPAT_PATH = "/compat"
 
-# Fields of a raw request that a JSON client must not set: unknown to Envoy, a query parameter of that name is
-# refused.
+# Fields of a raw request that a JSON client must not set. Envoy does not know them, so it refuses a query parameter
+# with such a name.
 HIDDEN_FIELDS = frozenset({"events", "event"})
 
 
 def envoy_view(image: FileDescriptorSet) -> FileDescriptorSet:
-    """Returns `image` as Envoy shall see it.
+    """Return Envoy's copy of `image`, which holds our files and all their imports.
 
-    Each RPC with an HTTP binding answers ``google.api.HttpBody``, whose bytes Envoy hands on as they are: the server
-    writes the JSON. The requests in `RAW_REQUESTS` have the fields of their raw twins, so that Envoy does not parse
-    their bodies either, and those in `RAW_QUERIES` likewise, so that it does not parse times. They keep their public
-    names, which Envoy says when it refuses a query parameter. The RPC of `COMPAT_SERVICE` is bound to one path.
+    Each RPC with an HTTP binding answers `google.api.HttpBody`, whose bytes Envoy forwards unchanged: the server writes
+    the JSON. The requests in `RAW_REQUESTS` have the fields of their raw messages, so that Envoy does not parse their
+    bodies either. Those in `RAW_QUERIES` have raw fields too, so that Envoy does not parse times. All keep their public
+    names, which Envoy prints when it refuses a query parameter. The RPC of `COMPAT_SERVICE` is bound to one path.
 
-    :param image: our files and everything they import.
-    :raises ValueError: a file that our services now need is not in `image`.
+    Raises `ValueError` if a file that our services now need is not in `image`.
     """
     view = FileDescriptorSet()
     view.CopyFrom(image)
@@ -99,7 +98,7 @@ def _need_http_body(file: FileDescriptorProto) -> None:
 
 
 def _imports_first(files: FileDescriptorSet) -> Iterator[FileDescriptorProto]:
-    """Yields each file after the files it imports: Envoy reads them in this order and in no other."""
+    """Yield each file after the files that it imports: Envoy needs this order."""
     waiting = {file.name: file for file in files.file}
     done: set[str] = set()
     while waiting:

