@@ -73,8 +73,8 @@ class ProbeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckKey(self, request, context):
-        """Answers if the call's key is valid, whatever its scopes, and UNAUTHENTICATED if it is not. Not served over HTTP: the bridge
-        asks before it takes in the body of a key that it does not know.
+        """Answers if the call's key is valid, with any scopes; otherwise UNAUTHENTICATED. Not served over HTTP: the bridge calls it
+        before it accepts the body of a caller whose key it does not know.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
