@@ -1,6 +1,4 @@
-"""Rate limits, per workspace and receiver. They are kept in the store, so that they are exact over any number of
-processes.
-"""
+"""Rate limits, per workspace and receiver. The store keeps them, so they are exact over any number of processes."""
 
 from headgate_server.core.errors import RateLimited
 from headgate_server.core.model import Admission, RateLimit, Workspace
@@ -8,15 +6,15 @@ from headgate_server.process.clock import Clock, system_clock
 from headgate_server.store import Store
 
 _REMEMBERED = 10_000
-"""Refusals a process remembers: past it the oldest is forgotten, which costs one statement."""
+"""The most refusals that a process remembers. Past it the oldest is forgotten, which costs one more statement."""
 
 _SPANS: dict[float, str] = {1: "second", 60: "minute", 3_600: "hour", 86_400: "day"}
 
 
 class RateLimiter:
-    """Lets requests in, or says when to come back.
+    """Admits requests, or says when to retry.
 
-    A process remembers until when a workspace is refused, so whoever is over its limit costs the database nothing.
+    A process remembers until when a workspace is refused, so a workspace over its limit costs the database nothing.
     """
 
     def __init__(self, store: Store, clock: Clock = system_clock):
@@ -25,11 +23,11 @@ class RateLimiter:
         self._refused: dict[tuple[int, str], tuple[int, RateLimit, Admission]] = {}
 
     async def admit(self, workspace: Workspace, receiver: str, limit: RateLimit) -> Admission:
-        """Count a request in. Raises `RateLimited` over the limit, and `Unavailable`."""
+        """Count a request. Raises `RateLimited` over the limit, and `Unavailable` if the store cannot count it."""
         key = (workspace.id, receiver)
         now = self._clock()
         until, of, refusal = self._refused.get(key, (0, limit, None))
-        # A refusal that lies further ahead than it was given for: the clock was set back, so the store has to say.
+        # If a refusal lasts longer than it was given for, the clock was set back: ask the store again.
         if refusal is not None and of == limit and 0 < until - now <= refusal.retry_after:
             passed = refusal.retry_after - (until - now)
             raise _refused(limit, refusal._replace(retry_after=until - now, reset_after=refusal.reset_after - passed))

@@ -1,1 +1,1 @@
-"""What Headgate is about, as values: events, validation, canonical form, hashes, decisions. No I/O, no clock."""
+"""The domain as values: events, validation, canonical form, hashes, decisions. No I/O, no clock."""

@@ -1,4 +1,4 @@
-"""Where two contents differ: paths, never values. Pure."""
+"""Finds where two contents differ: paths, never values. Pure."""
 
 import json
 from typing import Any, NamedTuple
@@ -8,11 +8,11 @@ from headgate_server.core.model import Draft, StoredEvent
 
 MAX_PATHS = 20
 MAX_PATH = 128
-"""Characters of one path; a longer one is cut at the last whole step that fits."""
+"""The most characters of one path; a longer one is cut at the last whole step that fits."""
 
 
 def differing_paths(draft: Draft, stored: StoredEvent) -> tuple[str, ...]:
-    """Return JSON Pointers (RFC 6901) to what differs between a draft and the stored event under the same identity."""
+    """Return JSON Pointers (RFC 6901) to the differences between a draft and the stored event of the same identity."""
     old = canonical.content(stored.type, stored.source, stored.subject, stored.occurred_at, stored.data)
     paths: list[str] = []
     _compare(_read(old), _read(draft.canonical), "", paths)

@@ -1,7 +1,7 @@
 """The ledger's arithmetic: ids, hashes, and the check of both. Pure.
 
-The framing is versioned by the tags below and written down, with vectors, in docs/design/ledger.md: change one and
-every ledger written so far stops verifying. `tests/vectors/ledger.json` holds the bytes.
+The tags below version the framing. docs/design/ledger.md specifies it and `tests/vectors/ledger.json` holds the bytes.
+If one byte changes, no ledger written so far verifies any more.
 """
 
 import struct
@@ -26,26 +26,26 @@ _EVENT_FRAME = struct.Struct(f">{len(_EVENT_TAG)}s32sQq16s32s32s")
 _ID_FRAME = struct.Struct(">QQ")
 
 MAX_BREAKS = 1_000
-"""Breaks that one check names: a ledger that was rewritten breaks at every event, and a thousand tell as much as a
+"""The most breaks that one check names. A rewritten ledger breaks at every event, and a thousand show as much as a
 million.
 """
 
 
 def genesis(workspace: str) -> Head:
-    """Return the head of an empty ledger: its hash binds the ledger to the workspace's name."""
+    """Return the head of an empty ledger. Its hash binds the ledger to the workspace's name."""
     return Head(0, sha256(_GENESIS_TAG + workspace.encode()).digest(), 0)
 
 
 def identity(receiver: str, scope: str, key: str) -> bytes:
-    """Return the SHA-256 that stands for (receiver, scope, key): each as its UTF-8 length in 4 bytes, big-endian,
-    then its UTF-8.
+    """Return the SHA-256 of (receiver, scope, key). Each is framed as its UTF-8 length in 4 bytes, big-endian, then its
+    UTF-8.
     """
     return sha256(_identity_scope(receiver, scope) + _framed(key)).digest()
 
 
 @lru_cache(maxsize=1024)
 def _identity_scope(receiver: str, scope: str) -> bytes:
-    """Return what the identities of one scope begin with: events come from few sources."""
+    """Return the bytes with which the identities of one scope begin. Cached, because events come from few sources."""
     return _IDENTITY_TAG + _framed(receiver) + _framed(scope)
 
 
@@ -55,14 +55,14 @@ def _framed(part: str) -> bytes:
 
 
 def commitment(salt: bytes, content: bytes) -> bytes:
-    """Return SHA-256(salt || canonical content): content and salt can be erased while the chain still verifies."""
+    """Return SHA-256(salt || canonical content). Content and salt can be erased, and the chain still verifies."""
     return sha256(salt + content).digest()
 
 
 def event_hash(
     previous: bytes, sequence: int, created_at: int, event_id: bytes, identity: bytes, commitment: bytes, receiver: str
 ) -> bytes:
-    """Return the link that seals one event onto the one before. `identity` is empty for an event without a key."""
+    """Return the hash that links an event to the previous one. `identity` is empty for an event without a key."""
     return sha256(
         _EVENT_FRAME.pack(_EVENT_TAG, previous, sequence, created_at, event_id, identity, commitment)
         + receiver.encode()
@@ -81,12 +81,12 @@ def event_id(created_at: int, random: bytes) -> bytes:
 
 
 def first_id(created_at: int) -> bytes:
-    """Return the smallest id that an event of this `created_at` or later can have: a time range is an id range."""
+    """Return the smallest id that an event of this `created_at` or later can have. So a time range is an id range."""
     return event_id(max(created_at, 0), bytes(8))
 
 
 class BreakType(StrEnum):
-    """What is not as it was sealed; the words of the wire. `LedgerBreak` of the proto says what each means."""
+    """The types of breaks, as on the wire. `LedgerBreak` of the proto says what each means."""
 
     CONTENT_MISMATCH = "content_mismatch"
     HASH_MISMATCH = "hash_mismatch"
@@ -95,15 +95,16 @@ class BreakType(StrEnum):
 
     @property
     def is_of_the_chain(self) -> bool:
-        """Whether events are missing, too many or in another order, and none is wrong in itself."""
+        """Whether events are missing, added or in another order, while each event is sound in itself."""
         return self in (BreakType.CHAIN_BREAK, BreakType.HEAD_MISMATCH)
 
 
 class Break(NamedTuple):
-    """One place at which a ledger is not what was sealed.
+    """One place at which a ledger differs from what was sealed.
 
-    `event_id` is None where no event, or none with an id of 16 bytes, is meant. `expected` and `actual` are hashes in
-    hexadecimal, or sequences for a `chain_break`; or both begin with a column's name and a colon.
+    `event_id` is None if the break concerns no event, or an event whose id does not have 16 bytes. `expected` and
+    `actual` are hashes in hexadecimal, or sequences for a `chain_break`; or both begin with a column's name and a
+    colon.
     """
 
     event_id: bytes | None
@@ -114,7 +115,7 @@ class Break(NamedTuple):
 
     @property
     def names_hashes(self) -> bool:
-        """Whether `expected` and `actual` are hashes, as far as there are any."""
+        """Whether `expected` and `actual`, if not empty, are hashes."""
         return self.type is not BreakType.CHAIN_BREAK and ":" not in self.expected
 
 
@@ -124,17 +125,17 @@ _BREAK_OF = {
         ("type", "source", "subject", "occurred_at", "data", "salt", "commitment"), BreakType.CONTENT_MISMATCH
     ),
 }
-"""What a column of a wrong shape breaks; all that are not named break the event's hash."""
+"""The type of break for a column of a wrong shape. A column that is not listed is a hash mismatch."""
 
 
 class Checker:
-    """Recomputes a run of events, oldest first, from what is stored.
+    """Recomputes a run of events, oldest first, from the stored rows.
 
-    `previous` is the link before the run: the genesis, or the event before, whose own soundness is not checked here.
-    `expected` is a head that was kept elsewhere: where the run passes its sequence, its hash must stand there.
+    `previous` is the link before the run: the genesis, or the previous event, which is not checked itself. `expected`
+    is a head that was kept elsewhere: the event at its sequence must have its hash.
 
-    `passed_expected` tells whether the run has come to it.
-    `released` are the identities of the events last added whose `dedupe` is empty: `holds` takes who holds them now.
+    `passed_expected` says whether the run has reached that sequence. `released` holds the identities of the events last
+    added whose `dedupe` is empty; give `holds` the events that hold them now.
     """
 
     def __init__(self, previous: Head, expected: Head | None = None):
@@ -146,7 +147,7 @@ class Checker:
         self._expected = expected
 
     def add(self, events: Iterable[StoredEvent]) -> None:
-        """Check the next events of the run. Work of about 8 µs an event: keep it off the event loop."""
+        """Check the next events of the run. It takes about 8 µs an event: call it off the event loop."""
         self.released = {}
         for event in events:
             self.checked += 1
@@ -163,7 +164,7 @@ class Checker:
                 self.expect_head(self._expected)
 
     def holds(self, holders: Mapping[bytes, Link]) -> None:
-        """Check that each identity in `released` is held by a later event now: only then was it let go of."""
+        """Check that a later event now holds each identity in `released`: only a later event may release it."""
         for dedupe, event in self.released.items():
             holder = holders.get(dedupe)
             if holder is None or not (type(holder.sequence) is int and holder.sequence > event.sequence):
@@ -171,7 +172,7 @@ class Checker:
                 self._break(event, event.sequence, BreakType.HASH_MISMATCH, *wrong)
 
     def expect_head(self, head: Head) -> None:
-        """Check that the run ended at `head`: nothing was cut off, nothing stands beyond it."""
+        """Check that the run ended at `head`: no event was cut off, and none follows it."""
         if (self.last.sequence, self.last.hash) != (head.sequence, head.hash):
             place = max(head.sequence, self.last.sequence)
             self._break(None, place, BreakType.HEAD_MISMATCH, head.hash.hex(), self.last.hash.hex())
@@ -179,7 +180,7 @@ class Checker:
     def expect_stored_head(self, head: StoredHead | None, month_start: int | None) -> None:
         """Check the head's row against the event at which the run ended.
 
-        `month_start` is the sequence of the last event before the head's month, 0 if there is none; None: not known.
+        `month_start` is the sequence of the last event before the head's month, 0 if there is none; None: unknown.
         """
         if head is None:
             self._break_head("a row of heads", "none")
@@ -192,7 +193,7 @@ class Checker:
         breaks = len(self.breaks)
         self.expect_head(Head(*head[:3]))
         if len(self.breaks) > breaks:
-            return  # what follows is of another event than the one the head names
+            return  # the following checks assume that the head names the last event
         if head.created_at != self.last.created_at:
             self._break_head(f"created_at: {self.last.created_at}", f"created_at: {head.created_at}")
             return
@@ -203,7 +204,7 @@ class Checker:
             self._break_head(f"month_events: {head.sequence - month_start}", f"month_events: {head.month_events}")
 
     def _check_misshapen(self, event: StoredEvent, misshapen: Iterable[Misshapen]) -> None:
-        """Name each cell of a wrong shape, and go on from the link that the event should have been."""
+        """Name each cell of a wrong shape, and continue from the link that the event should be."""
         cells = {cell.column: cell for cell in misshapen}
         place = self.last.sequence + 1 if "sequence" in cells else event.sequence
         if "sequence" not in cells:
@@ -224,10 +225,10 @@ class Checker:
     def _check_content(self, event: StoredEvent) -> None:
         try:
             content = canonical.content(event.type, event.source, event.subject, event.occurred_at, event.data)
-        except (TypeError, ValueError):  # what no store of ours would have taken: a text that is no Unicode
+        except (TypeError, ValueError):  # a text that is not Unicode; our stores never write one
             content = b""
         expected = commitment(event.salt, content)
-        # Data that is more than one object may have swallowed the fields behind it: the same content, other columns.
+        # Data that is more than one object may contain the following fields: the same content from other columns.
         if expected != event.commitment or not (event.data is None or canonical.is_object(event.data)):
             self._break(event, event.sequence, BreakType.CONTENT_MISMATCH, expected.hex(), event.commitment.hex())
 
@@ -238,7 +239,7 @@ class Checker:
                 self.last.hash, event.sequence, event.created_at, event.id, named, event.commitment, event.receiver
             )
             timed = event_id(event.created_at, event.id[8:])
-        except (struct.error, UnicodeEncodeError):  # what no store of ours would have written: a negative sequence
+        except (struct.error, UnicodeEncodeError):  # for example a negative sequence; our stores never write one
             self._break(event, event.sequence, BreakType.HASH_MISMATCH, "", event.event_hash.hex())
             return
         dedupe = named[:16] or None
@@ -273,12 +274,12 @@ def _shown(value: bytes | None) -> str:
 
 
 _NO_HASH = b""
-"""The hash of an event whose stored one is none: whatever follows it does not verify."""
+"""The hash of an event whose stored hash is no hash: the next event does not verify."""
 
 
 def counted_month(head: StoredHead) -> int:
-    """Return the month that a head counts: that in which the event after it may stand; 0 in an empty ledger, or beyond
-    what has a month.
+    """Return the month that a head counts: the earliest month of the next event. 0 in an empty ledger, or if the time
+    has no month.
     """
     if head.sequence == 0 or not timestamps.MIN <= head.created_at < timestamps.MAX:
         return 0

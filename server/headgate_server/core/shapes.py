@@ -1,7 +1,7 @@
-"""What each cell of a stored row has to be. Pure.
+"""The type and length that each cell of a stored row must have. Pure.
 
-SQLite keeps any type in any column, and neither database bounds the length of bytes. Hashing takes bytes and no types,
-so a check looks at the shapes first.
+SQLite keeps any type in any column, and neither database bounds the length of bytes. A hash does not see types, so a
+check of a ledger tests the shapes first.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from headgate_server.core.model import StoredEvent, StoredHead
 
 
 class Shape(NamedTuple):
-    """A cell's type, its number of bytes where that is fixed, and whether it may be NULL."""
+    """A cell's type, its number of bytes if that is fixed, and whether it may be NULL."""
 
     kind: type
     length: int | None = None
@@ -20,7 +20,7 @@ class Shape(NamedTuple):
 
 
 class Misshapen(NamedTuple):
-    """A cell of another shape: what it should be and what it is, never its value."""
+    """A cell of a wrong shape: the wanted and the found shape, never its value."""
 
     column: str
     wanted: str
@@ -53,12 +53,12 @@ _HEAD: Mapping[str, Shape] = {
     "month_events": Shape(int),
 }
 _TYPES = frozenset(product(*((s.kind, type(None)) if s.nullable else (s.kind,) for s in _EVENT.values())))
-"""The types that a row of `events` may have, for one look at all of them."""
+"""The types that a row of `events` may have: one look-up checks a whole row."""
 _NAMES = {int: "integer", float: "number", str: "text", bytes: "bytes", type(None): "NULL"}
 
 
 def misshapen_event(event: StoredEvent) -> list[Misshapen]:
-    """Return the cells of an event's row that are of another shape than its columns'."""
+    """Return the cells of an event's row that have a wrong shape."""
     if (
         tuple(map(type, event)) in _TYPES
         and len(event.id) == len(event.salt) == 16
@@ -70,7 +70,7 @@ def misshapen_event(event: StoredEvent) -> list[Misshapen]:
 
 
 def misshapen_head(head: StoredHead) -> list[Misshapen]:
-    """Return the cells of a head's row that are of another shape than its columns'."""
+    """Return the cells of a head's row that have a wrong shape."""
     return list(_misshapen(_HEAD, head))
 
 

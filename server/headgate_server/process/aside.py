@@ -1,4 +1,4 @@
-"""Work that must not fail what it stands beside."""
+"""Side work whose errors must not fail the main work."""
 
 import contextlib
 
@@ -8,10 +8,10 @@ log = structlog.get_logger(__name__)
 
 
 class aside:  # noqa: N801 - used as contextlib.suppress is
-    """A block whose errors go to the log and nowhere else: for whatever counts and tells of an event that is stored.
+    """A block whose errors go only to the log: for counting and logging after an event is stored.
 
-    Whatever raises between the commit and the answer would tell the caller of a failure, and make it send the event
-    again. A class, since a generator would cost three times as much on every call.
+    An error between the commit and the answer would tell the caller of a failure, and the caller would send the event
+    again. It is a class, because a generator would cost three times as much on every call.
     """
 
     __slots__ = ("_what",)
@@ -25,6 +25,6 @@ class aside:  # noqa: N801 - used as contextlib.suppress is
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         if error is None or not isinstance(error, Exception):
             return False
-        with contextlib.suppress(Exception):  # it may be the log itself that failed
+        with contextlib.suppress(Exception):  # the log itself may be the cause
             log.error("aside_failed", what=self._what, exc_info=error)
         return True

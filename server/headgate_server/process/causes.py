@@ -1,4 +1,4 @@
-"""Why a store failed, in the log: by class and code, never by the driver's words, which may quote a value."""
+"""Logs why a store failed: by class and code, never in the driver's words, which may quote a value."""
 
 import errno
 import re
@@ -13,21 +13,21 @@ from headgate_server.core.errors import HeadgateError
 log = structlog.get_logger(__name__)
 
 _QUIET_SECONDS = 10.0
-"""A cause that was told is only counted for so long: a database that is away fails every call."""
+"""A logged cause is only counted for this time: an unreachable database fails every call."""
 _KINDS = 100
-"""Causes that are remembered; there are fewer."""
+"""The most causes that are remembered; in practice there are fewer."""
 _LAST_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 class Causes:
-    """Tells causes to the log: each at once, then how often it came again, every `_QUIET_SECONDS`."""
+    """Logs each cause at once, and then, every `_QUIET_SECONDS`, how often it came again."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
         self._told: dict[tuple[str, ...], tuple[float, int]] = {}
 
     def tell(self, event: str, error: BaseException) -> None:
-        """Log `event` with what is known of the cause of an error. An error that many calls share is told once."""
+        """Log `event` with the known cause of an error. An error that many calls share is logged once."""
         if getattr(error, "cause_told", False):
             return
         if isinstance(error, HeadgateError):
@@ -46,8 +46,8 @@ class Causes:
 
 
 def cause_of(error: BaseException) -> dict[str, str]:
-    """Return `error` (its class), and of its innermost cause: `cause` (its class), and one of `sqlite`, `sqlstate`
-    with `condition`, `errno`, where it has one; of an error of ours also `reason`.
+    """Return `error` (its class), and for its innermost cause `cause` (its class) and, if it has one, its code:
+    `sqlite`, `sqlstate` with `condition`, or `errno`. For a `HeadgateError` also `reason`.
     """
     chain = list(_chain(error))
     fields = {"error": type(error).__name__}
@@ -62,7 +62,7 @@ def cause_of(error: BaseException) -> dict[str, str]:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and those that it came from; SQLAlchemy has the driver's in `orig`."""
+    """Yield an error and its causes; SQLAlchemy keeps the driver's error in `orig`."""
     seen: set[int] = set()
     current: Any = error
     while isinstance(current, BaseException) and id(current) not in seen:
@@ -72,7 +72,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _codes(error: BaseException) -> dict[str, str]:
-    """Return the code of an error of SQLite's, PostgreSQL's, or the operating system's."""
+    """Return the code of an error of SQLite, PostgreSQL, or the operating system."""
     if name := getattr(error, "sqlite_errorname", None):
         return {"sqlite": str(name)}
     if state := getattr(error, "sqlstate", None):
@@ -83,5 +83,5 @@ def _codes(error: BaseException) -> dict[str, str]:
 
 
 def _condition(name: str) -> str:
-    """Return PostgreSQL's name of a condition, after which asyncpg names its classes: DiskFullError is disk_full."""
+    """Return PostgreSQL's name of a condition. asyncpg names its classes after it: DiskFullError is disk_full."""
     return _LAST_WORD.sub("_", name.removesuffix("Error")).lower()

@@ -20,28 +20,28 @@ class Child(Protocol):
     """A process that can be started again once it has ended, on the same port."""
 
     kind: str
-    """What the log calls it: "worker", "envoy"."""
+    """Its name in the log: "worker", "envoy"."""
 
     @property
     def port(self) -> int:
-        """The port on which it takes calls, once `start` has returned for the first time."""
+        """The port on which it accepts calls, once `start` has returned for the first time."""
 
     async def start(self) -> None:
-        """Start it and return once it takes calls. Raises `SetupError` if it cannot; nothing of it is left then.
+        """Start it and return once it accepts calls. Raises `SetupError` if it cannot start; no process is left then.
 
-        The error's message is empty where the process has said itself on standard error why it ended.
+        The error's message is empty if the process itself wrote the reason on standard error.
         """
 
     async def wait(self) -> int:
-        """Return the exit code when it ends; negative: the signal that ended it."""
+        """Return the exit code when it ends. A negative code is the number of the signal that ended it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartPolicy:
-    """How soon a process that died is started again, and when that is given up. Times in seconds."""
+    """How soon a dead process is started again, and how many starts may fail. Times in seconds."""
 
     first_pause: float = 0.25
-    """A single death is an accident. Where no other process takes its calls, callers wait for this one."""
+    """Short: a single death is an accident, and if no other process takes its calls, callers wait."""
     growth: float = 3.0
     longest_pause: float = 30.0
     calm: float = 60.0
@@ -65,7 +65,7 @@ async def keep(child: Child, policy: RestartPolicy) -> NoReturn:
 
 
 async def _replaced(child: Child, pause: float, policy: RestartPolicy) -> float:
-    """Start a child after `pause` seconds, again where that fails, and return the pause before the next time."""
+    """Start a child after `pause` seconds, and again if that fails. Return the pause before the next restart."""
     for failures in range(1, policy.failures + 1):
         await asyncio.sleep(pause)
         pause = min(pause * policy.growth, policy.longest_pause)
@@ -88,7 +88,7 @@ class ServerProcess:
     """`headgate serve` as a child of this process. It may be started again once it has ended.
 
     The child is in a session of its own, so that Ctrl-C reaches only the parent, which ends its children in order. It
-    dies with this process, however this dies.
+    dies when this process ends, in any way.
     """
 
     kind = "worker"
@@ -106,15 +106,15 @@ class ServerProcess:
 
     @property
     def port(self) -> int:
-        """The port on which it takes calls, once `start` has returned."""
+        """The port on which it accepts calls, once `start` has returned."""
         return self._port
 
     async def start(self, seconds: float | None = None) -> None:
-        """Start the child and return once it takes calls.
+        """Start the child and return once it accepts calls.
 
-        Raises `SetupError` if it ends before, with an empty message: it has said why on standard error. Raises
-        `SetupError` as well if it takes no calls within `seconds`, by default those of the constructor; it is killed
-        then. Cancelled, it leaves the child to `stop`.
+        Raises `SetupError` with an empty message if the child ends first: it wrote the reason on standard error. Raises
+        `SetupError` as well if the child accepts no calls within `seconds` (default: the constructor's), and kills it.
+        If cancelled, the child still runs, and `stop` ends it.
         """
         seconds = seconds or self._start_seconds
         self._takes_calls = False
@@ -157,22 +157,22 @@ class ServerProcess:
         return reader
 
     async def wait(self) -> int:
-        """Return the exit code when the child ends; negative: the signal that ended it."""
-        assert self._process is not None  # noqa: S101 - only of a started child
+        """Return the exit code when the child ends. A negative code is the number of the signal that ended it."""
+        assert self._process is not None  # noqa: S101 - only for a started child
         return await self._process.wait()
 
     async def stop(self, patience: float) -> None:
-        """Ask the child to end, and return once it has. May be called whatever became of `start`.
+        """Ask the child to end, and return once it has ended. May be called even if `start` failed.
 
-        A child that has not ended after `patience` seconds is killed, and so is one that takes no calls yet: nothing
-        that was acknowledged is lost by that.
+        A child that has not ended after `patience` seconds is killed. So is a child that accepts no calls yet. Neither
+        loses an acknowledged event.
         """
         if self._process is not None and self._process.returncode is None:
             await end(self._process, patience if self._takes_calls else 0)
 
 
 async def _line(descriptor: int) -> bytes:
-    """Return what is written to a pipe up to the first end of line, or up to its end; closes it."""
+    """Return the bytes of a pipe up to the first end of line, or up to its end, and close it."""
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")

@@ -1,9 +1,9 @@
-"""Becomes another program that dies with the process that asked for it. `launcher.py` says how to run it.
+"""Becomes another program, which dies with the process that started it. `launcher.py` says how to run it.
 
     python -I -S launch.py PARENT_PID PROGRAM [ARGUMENT ...]
 
-It is a small program of its own, because code between fork and exec (`preexec_fn`) is not safe in a process with
-threads and an event loop. It imports nothing of Headgate's, so it starts in some ten milliseconds.
+It is a separate small program, because code between fork and exec (`preexec_fn`) is not safe in a process with threads
+and an event loop. It imports no module of Headgate, so it starts in some ten milliseconds.
 """
 
 import ctypes
@@ -18,8 +18,8 @@ def main() -> None:
     """Bind this process to its parent and become the program. Exits with 1 if the parent is gone already."""
     parent, program, *arguments = sys.argv[1:]
     if sys.platform == "linux":
-        # From here on the kernel kills this process when the parent ends, however it ends; execv keeps that. (Envoy
-        # asks for SIGTERM in place of SIGKILL once it has started. It ends at once at that, too.)
+        # From here on the kernel kills this process when the parent ends, in any way; execv keeps that. (Envoy asks for
+        # SIGTERM in place of SIGKILL once it has started. It ends at once at SIGTERM, too.)
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # The kernel does not report a parent that ended before the line above.
     if os.getppid() != int(parent):

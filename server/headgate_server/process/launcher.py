@@ -1,4 +1,4 @@
-"""How a child process is bound to the life of this one, and how it is ended."""
+"""Starts child processes that die with this one, and ends them."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def launcher() -> list[str]:
-    """Return the beginning of a command line: the program that follows dies with this process, however this dies.
+    """Return the beginning of a command line. The program that follows dies when this process ends, in any way.
 
     Start it from the main thread: to Linux the parent of a process is the thread that started it.
     """
@@ -17,7 +17,7 @@ def launcher() -> list[str]:
 
 
 async def end(process: Process, patience: float) -> None:
-    """Ask a child process to end with SIGTERM, kill it after `patience` seconds, and return once it is gone.
+    """Send SIGTERM to a child process, kill it after `patience` seconds, and return once it has ended.
 
     The process may have ended by itself.
     """

@@ -1,7 +1,7 @@
-"""Vendors' wire contracts, served on our core. `Receiver` is the promise; `registry.py` lists who keeps it.
+"""Vendors' wire contracts, served on our core. `Receiver` is the interface; `registry.py` lists its implementations.
 
-A receiver is pure: a request's bytes become drafts, outcomes become an answer. It imports neither grpc nor
-SQLAlchemy, reads no clock, and knows no store. docs/receivers.md shows in one page how to add one.
+A receiver is pure: it turns a request's bytes into drafts, and outcomes into an answer. It imports neither grpc nor
+SQLAlchemy, reads no clock, and knows no store. docs/receivers.md shows on one page how to add one.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ from headgate_server.core.ledger import Break
 from headgate_server.core.model import Draft, Outcome, Problem, RateLimit, Scope, StoredEvent
 
 STATUSES = range(200, 600)
-"""What may be the status of an answer; envoy.yaml passes these on."""
+"""The statuses that an answer may have; envoy.yaml passes them on."""
 
 _NO_HEADERS: Mapping[str, str] = {}
 
@@ -26,19 +26,19 @@ class HttpRequest(NamedTuple):
     path: str
     """The vendor's own path, without our prefix and without the query."""
     query: Mapping[str, str]
-    """Percent-decoded; of a name that stands twice the last value."""
+    """Percent-decoded. A name that occurs twice has its last value."""
     body: bytes
     """Inflated."""
     now: int
-    """When it came, in microseconds: a receiver reads no clock of its own."""
+    """When it arrived, in microseconds: a receiver reads no clock of its own."""
     headers: Mapping[str, str] = _NO_HEADERS
-    """By name in lower case, without the key that the request came with."""
+    """By name in lower case, without the API key."""
     content_type: str = ""
-    """As it was sent, parameters and all; empty where none was."""
+    """As it was sent, with parameters; empty if none was sent."""
 
 
 class Reply(NamedTuple):
-    """An answer: a status of `STATUSES`, a body, and headers beside it.
+    """An answer: a status of `STATUSES`, a body, and headers.
 
     A body of bytes is sent as it is, with `content_type`; `b""` is no body. Any other value is written as JSON.
     """
@@ -51,16 +51,16 @@ class Reply(NamedTuple):
 
 
 class Intake(NamedTuple):
-    """What a request brings: a slot per event, and whether all or nothing."""
+    """The events of a request: one slot per event, and whether they are stored all or nothing."""
 
     slots: Sequence[Draft | Problem]
     atomic: bool = False
     items: Sequence[Any] = ()
-    """The events as they were read, by position, where the answer shows some of that."""
+    """The events as they were read, by position, if the answer shows parts of them."""
 
 
 class Page(NamedTuple):
-    """What a read found: the events, the hash before each where it was asked for, and the cursor of the next page."""
+    """The result of a read: the events, the previous hash of each if requested, and the cursor of the next page."""
 
     events: Sequence[StoredEvent]
     cursor: str | None
@@ -68,7 +68,7 @@ class Page(NamedTuple):
 
 
 class Search(NamedTuple):
-    """Which of the receiver's events to read. What a column cannot tell, `match` tells from the event itself."""
+    """Which of the receiver's events to read. `match` filters by the event's content, which no column holds."""
 
     limit: int
     cursor: str | None = None
@@ -84,7 +84,7 @@ class Search(NamedTuple):
     current_only: bool = False
     """Leave out events that a later revision replaced."""
     with_previous: bool = False
-    """Bring the event_hash before each event."""
+    """Read the previous event_hash of each event."""
     match: Callable[[StoredEvent], bool] | None = None
 
 
@@ -97,7 +97,7 @@ class Check(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """What verifying found."""
+    """The result of a verification."""
 
     events_checked: int
     breaks: Sequence[Break]
@@ -105,14 +105,14 @@ class Checked(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Take:
-    """An endpoint that takes events. `read` raises `InvalidRequest` where the request as a whole is not to be taken.
-    `reply` raises `QuotaExceeded` where nothing was stored because of the quota: `common.check_quota`.
+    """An endpoint that takes events. `read` raises `InvalidRequest` if the request as a whole is refused. `reply`
+    raises `QuotaExceeded` if the quota kept every event out: see `answers.check_quota`.
     """
 
     read: Callable[[HttpRequest], Intake]
     reply: Callable[[HttpRequest, Intake, Sequence[Outcome]], Reply]
     request_key: bool = False
-    """Whether the vendor's `Idempotency-Key` is heard."""
+    """Whether the vendor's `Idempotency-Key` is honoured."""
     scopes: tuple[str, ...] = (Scope.EVENTS_WRITE,)
 
 
@@ -127,8 +127,8 @@ class Find:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Get:
-    """An endpoint that shows one of the receiver's events: `read` names its id, `reply` gets a page of that one.
-    Where there is none the receiver's `refusal` gets a `NotFound`.
+    """An endpoint that shows one of the receiver's events. `read` returns its id, `reply` gets a page of that event. If
+    there is none, the receiver's `refusal` gets a `NotFound`.
     """
 
     read: Callable[[HttpRequest], bytes]
@@ -153,18 +153,18 @@ class Receiver(ABC):
     """One vendor's API."""
 
     name: str
-    """What stands in our prefix and in every event row: `/compat/<name>`."""
+    """Its name in the prefix `/compat/<name>` and in every event row."""
     rate: RateLimit | None = None
-    """Requests that a workspace may make to it, unless its own setting says otherwise."""
+    """The rate limit of a workspace that has no setting of its own."""
     rate_headers: bool = False
     """Whether answers carry `X-RateLimit-Limit`, `-Remaining` and `-Reset`."""
     scopes: tuple[str, ...] = ()
-    """The vendor's own scopes, which its clients' keys are made with. They open its endpoints and nothing else."""
+    """The vendor's own scopes for its clients' keys. They allow only this receiver's endpoints."""
 
     @abstractmethod
     def routes(self) -> Mapping[tuple[str, str], Endpoint]:
-        """Return the endpoints by method and path; a path that ends in "/{id}" takes one more segment."""
+        """Return the endpoints by method and path. A path that ends in "/{id}" takes one more segment."""
 
     @abstractmethod
     def refusal(self, status: int, error: HeadgateError) -> Reply:
-        """Return an error in the vendor's own body. `status` is what our error maps to; the vendor's may differ."""
+        """Return an error in the vendor's own body. `status` is our status of the error; the vendor's may differ."""

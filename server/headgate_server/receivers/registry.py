@@ -12,6 +12,6 @@ from headgate_server.receivers.vibefollow import VibeFollow
 _ALL: tuple[Receiver, ...] = (FloKit(), Immutable(), Roboflow(), Scrip(), VibeFollow())
 
 VENDOR_SCOPES = tuple(sorted({scope for receiver in _ALL for scope in receiver.scopes}))
-"""What keys may be made with beside `model.Scope`."""
+"""The scopes that a key may have besides `model.Scope`."""
 
 RECEIVERS: Mapping[str, Receiver] = {receiver.name: receiver for receiver in _ALL}

@@ -1,7 +1,6 @@
 """Vendors' per-event rules as data: JSON Schemas (2020-12) beside this file, in schemas/<vendor>/<name>.json.
 
-They are checked by jsonschema-rs at some hundred nanoseconds an event. What a violation is called, the receiver
-says.
+jsonschema-rs checks them in some hundred nanoseconds an event. The receiver words the violations.
 """
 
 import json
@@ -16,13 +15,11 @@ from headgate_server.core.canonical import Number
 
 
 class Violation(NamedTuple):
-    """One rule that a value breaks: the schema's keyword ("required", "type", "enum" …), where, and what it asks
-    for.
-    """
+    """One rule that a value breaks: the schema's keyword ("required", "type", "enum" …), its place and its value."""
 
     keyword: str
     path: tuple[str | int, ...]
-    """To the offending value; for "required" to the member that is missing."""
+    """The path to the wrong value; for "required" to the missing member."""
     wanted: Any
     """The keyword's value in the schema."""
 
@@ -39,7 +36,7 @@ def validators(vendor: str) -> Mapping[str, Draft202012Validator]:
 
 
 def violations(validator: Draft202012Validator, value: Any) -> list[Violation]:
-    """Return what breaks the schema, in the order of the schema; an empty list for a valid value."""
+    """Return the violations of the schema, in the schema's order; an empty list for a valid value."""
     if _holds_number(value):
         value = _plain(value)
     if validator.is_valid(value):
@@ -65,12 +62,12 @@ def _holds_number(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value with doubles for numbers that no double holds: near enough to be judged, and never stored."""
+    """Return the value with doubles for numbers that no double holds: near enough for a check, and never stored."""
     if type(value) is dict:
         return {name: _plain(member) for name, member in value.items()}
     if type(value) is list:
         return [_plain(member) for member in value]
-    # An infinity the validator would take for null.
+    # The validator would read an infinity as null.
     return max(-_LARGEST, min(_LARGEST, float(value))) if type(value) is Number else value
 
 
