@@ -1,8 +1,8 @@
-"""How hypothesis runs here."""
+"""Hypothesis's settings for these tests."""
 
 from hypothesis import settings
 
-# No deadline, since the machine may be busy with other tests; no database, since tests write to their own folders
-# only.
+# No deadline, because the machine may be busy with other tests. No database, because tests write only to their own
+# folders.
 settings.register_profile("headgate", deadline=None, database=None)
 settings.load_profile("headgate")

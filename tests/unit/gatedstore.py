@@ -1,4 +1,4 @@
-"""A store whose appends end when, and as, a test says. The real stores are held to their promise in tests/contract."""
+"""A store whose appends end when and how a test decides. tests/contract tests the real stores."""
 
 import asyncio
 from collections.abc import Container, Sequence
@@ -10,7 +10,7 @@ from headgate_server.store import Store
 _Result = TypeVar("_Result")
 
 _DEADLINE = 10.0
-"""Seconds after which a test has failed, not the wait for a state."""
+"""Seconds after which a test fails; no test waits so long for a state."""
 
 
 class Append:
@@ -27,7 +27,7 @@ class Append:
         return [submission.workspace_id for submission in self.submissions]
 
     def finish(self, skipping: Container[int] = ()) -> None:
-        """End it: what belongs to a workspace in `skipping` was skipped, the rest is stored."""
+        """End it: submissions of the workspaces in `skipping` are skipped, the others are stored."""
         self.ended.set_result(
             [None if submission.workspace_id in skipping else decision(submission) for submission in self.submissions]
         )
@@ -38,12 +38,12 @@ class Append:
 
 
 def decision(submission: Submission) -> Settled:
-    """Return what the store says of a submission that is stored."""
+    """Return the store's decision on a submission that is stored."""
     return Settled([Outcome(Status.ACCEPTED) for _ in submission.slots])
 
 
 class GatedStore:
-    """Hands every append to the test."""
+    """Gives every append to the test."""
 
     def __init__(self, *, one_workspace_per_group: bool = False):
         self.one_workspace_per_group = one_workspace_per_group
@@ -60,13 +60,13 @@ class GatedStore:
         return await asyncio.wait_for(self.appends.get(), _DEADLINE)
 
     async def quiet(self) -> bool:
-        """Whether no append comes, however often the others get their turn."""
+        """Whether no append comes although all other tasks have run several times."""
         for _ in range(20):
-            await asyncio.sleep(0)  # no wait: everybody who can run runs once
+            await asyncio.sleep(0)  # not a wait: every ready task runs once
         return self.appends.empty()
 
     def as_store(self) -> Store:
-        """Return it as a store, of which it is the one part that is called here."""
+        """Return it as a store; only this part of a store is called here."""
         return cast(Store, self)
 
 

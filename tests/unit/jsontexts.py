@@ -26,7 +26,7 @@ def string_texts(draw: st.DrawFn) -> str:
     return '"' + "".join(parts) + '"'
 
 
-# Few names, in several spellings, so that one name stands twice often enough.
+# Few names, in several spellings, so that one name often occurs twice.
 _NAMES = st.sampled_from(['"a"', '"b"', '"a:"', '"\\u0061"', '"a\\u003a"', '"a\\u003A"', '"\\u0061:"', '""', '"type"'])
 _SPACE = st.sampled_from(["", "", "", " ", "\n\t\r "])
 
@@ -54,12 +54,14 @@ class DuplicateError(Exception):
 
 
 def oracle(text: str) -> Any:
-    """Return the value of a JSON text, numbers as `Fraction`s. Raises `ValueError` for no JSON, `DuplicateError`."""
+    """Return the value of a JSON text, with numbers as `Fraction`s. Raises `DuplicateError`, and `ValueError` if it
+    is not JSON.
+    """
     return json.loads(text, object_pairs_hook=_object, parse_float=exact, parse_int=exact, parse_constant=_constant)
 
 
 def is_json(text: str) -> bool:
-    """Whether the text is JSON by its grammar. Computes no number: a damaged exponent may have ten digits."""
+    """Whether the text is JSON by its grammar. Computes no number, because a damaged exponent may have ten digits."""
     try:
         json.loads(text, parse_float=str, parse_int=str, parse_constant=_constant)
     except ValueError:

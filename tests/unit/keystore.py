@@ -1,4 +1,4 @@
-"""A store of API keys for tests of the authenticator. The real stores are held to their promise in tests/contract."""
+"""A store of API keys for tests of the authenticator. tests/contract tests the real stores."""
 
 import asyncio
 from collections import Counter
@@ -12,7 +12,7 @@ ACME = Workspace(1, "acme")
 
 
 class KeyStore:
-    """Finds keys, counts how often it is asked, and answers late or not at all where a test wants it."""
+    """Finds keys, counts the look-ups, and answers late or not at all if a test wants it."""
 
     def __init__(self) -> None:
         self.keys: dict[bytes, ApiKey] = {}
@@ -45,5 +45,5 @@ class KeyStore:
         self.keys[record.digest] = record._replace(revoked_at=at)
 
     def as_store(self) -> Store:
-        """Return it as a store, of which it is the one part that is called here."""
+        """Return it as a store; only this part of a store is called here."""
         return cast(Store, self)

@@ -1,4 +1,4 @@
-"""Numbers for tests, judged by exact arithmetic, never by Headgate's own."""
+"""Numbers for tests, checked by exact arithmetic, not by Headgate's code."""
 
 import re
 from decimal import Decimal
@@ -30,14 +30,14 @@ def number_tokens(draw: st.DrawFn, exponents: int = 420) -> str:
 
 
 def exact(token: str) -> Fraction:
-    """Return the value that a decimal token stands for."""
+    """Return the value of a decimal token."""
     return Fraction(Decimal(token))
 
 
 def ecmascript(value: float) -> str:
     """Write a finite double as ECMA-262 does, from the shortest digits that Python's `repr` finds.
 
-    Written from the standard (Number::toString), on purpose in other words than `canonical.py`.
+    Written from the standard (Number::toString), deliberately in another way than `canonical.py`.
     """
     if value == 0:
         return "0"

@@ -1,4 +1,4 @@
-"""Whom a call is from: found out once for many, believed for a bounded time."""
+"""Authentication: one look-up for many callers, cached for a bounded time."""
 
 import asyncio
 from hashlib import sha256
@@ -13,7 +13,7 @@ from tests.unit.keystore import ACME, KeyStore
 
 
 class Time:
-    """A clock that stands still until a test moves it."""
+    """A clock that only a test moves."""
 
     def __init__(self) -> None:
         self.seconds = 1_000.0
@@ -43,7 +43,7 @@ def authenticator(store: KeyStore, time: Time) -> Authenticator:
 
 
 async def refused(authenticator: Authenticator, key: str | None) -> str:
-    """Return the reason for which a key is refused."""
+    """Return the reason why a key is refused."""
     with pytest.raises(Unauthenticated) as error:
         await authenticator.authenticate(key)
     assert key is None or key == "" or key not in error.value.message
@@ -106,7 +106,7 @@ async def test_a_revocation_works_once_the_look_up_is_no_longer_believed(
     store.revoke(record, time.clock())
     time.seconds += CACHE_SECONDS + 0.001
     assert await refused(authenticator, key) == "INVALID_API_KEY"
-    assert CACHE_SECONDS <= 4  # within the five seconds that are promised, with one for the look-up
+    assert CACHE_SECONDS <= 4  # the promise is five seconds; the look-up takes up to one
 
 
 async def test_a_clock_that_is_set_back_does_not_keep_a_revoked_key_alive(store: KeyStore) -> None:

@@ -1,4 +1,4 @@
-"""What of the benchmark can be wrong without its being run."""
+"""The parts of the benchmark that can be tested without running it."""
 
 import asyncio
 import json

@@ -61,7 +61,7 @@ def test_golden_doubles(vector: dict[str, str]) -> None:
 def test_golden_rejections(vector: dict[str, Any]) -> None:
     text = vector["json"] if "json" in vector else "[" * vector["levels"] + "]" * vector["levels"]
     value = jsonbody.read_one(text.encode())
-    if isinstance(value, Problem):  # found in reading already
+    if isinstance(value, Problem):  # already found while reading
         assert value.reason == vector["reason"]
         return
     with pytest.raises(Unrepresentable) as refused:
@@ -152,10 +152,10 @@ def test_the_order_of_members_does_not_matter(members: dict[str, Any], random: A
 
 
 def test_members_are_sorted_by_code_points_and_not_by_utf16() -> None:
-    # In UTF-16 the emoji's surrogates sort before U+FB01; by code points, and in UTF-8, they sort behind.
+    # In UTF-16 the emoji's surrogates sort before U+FB01; by code points, and in UTF-8, the emoji sorts after it.
     names = ["\U0001f600", "\ufb01", "a", "A", "", "é"]
     expected = ["", "A", "a", "é", "\ufb01", "\U0001f600"]
-    for value in (1, Number.parse("1e400")):  # both ways of writing
+    for value in (1, Number.parse("1e400")):  # both writers
         assert list(json.loads(canonical.encode(dict.fromkeys(names, value)), parse_int=str)) == expected
 
 
@@ -228,7 +228,7 @@ def test_what_is_no_number_token_is_refused(token: str) -> None:
 
 
 def _without_strings(text: str) -> str:
-    """Return JSON text with its strings left out."""
+    """Return JSON text without its strings."""
     kept, inside, escaped = [], False, False
     for character in text:
         if inside:

@@ -1,4 +1,4 @@
-"""Group commit: what is stored together, in which order, and what each caller hears."""
+"""Group commit: which submissions are stored together, in which order, and the answer of each caller."""
 
 import asyncio
 from collections import Counter
@@ -38,7 +38,7 @@ class Bench:
         return tasks
 
     async def drain(self) -> None:
-        """Finish whatever the store is asked, until the committer is closed."""
+        """Finish every append until the committer is closed."""
         closing = asyncio.create_task(self.committer.close())
         while not closing.done():
             getting = asyncio.create_task(self.store.next())
@@ -196,7 +196,7 @@ async def test_a_skipped_workspace_waits_alone_and_delays_nobody() -> None:
     together.finish()
     await asyncio.gather(*map(ends, more))
 
-    # Once its lane is empty the workspace is back among the others.
+    # When its lane is empty, the workspace is back among the others.
     await bench.calls(events(1, 1))
     back = await bench.store.next()
     assert (back.workspaces, back.wait) == ([1], False)
@@ -237,7 +237,7 @@ async def test_no_more_workspaces_wait_for_their_locks_at_once_than_the_bound() 
     first = await bench.store.next()
     with pytest.raises(asyncio.QueueEmpty):
         bench.store.appends.get_nowait()
-    calls += await bench.calls(events(3, 1))  # whom nobody holds up
+    calls += await bench.calls(events(3, 1))  # not delayed by the others
     other = await bench.store.next()
     assert other.workspaces == [3]
     other.finish()
@@ -257,7 +257,7 @@ async def test_too_much_waiting_is_refused_at_once_and_taken_again_later() -> No
     assert refused.value.retry_after is not None
     calls += await bench.calls(events(3, 2))
     append = await bench.store.next()
-    with pytest.raises(Overloaded):  # what is in the store's hands counts too
+    with pytest.raises(Overloaded):  # submissions that the store has taken count too
         await bench.committer.submit(events(3, 1))
     append.finish()
     (await bench.store.next()).finish()
@@ -270,7 +270,7 @@ async def test_too_much_waiting_is_refused_at_once_and_taken_again_later() -> No
 
 async def test_room_is_what_a_submission_would_find() -> None:
     bench = Bench(config=CommitterConfig(waiting_events=10, workspace_share=0.5))
-    bench.committer.check_room(1, 1_000, 1 << 40)  # where nothing waits everything has room
+    bench.committer.check_room(1, 1_000, 1 << 40)  # an empty queue has room for any submission
     calls = await bench.calls(events(1, 4))
     bench.committer.check_room(1, 1, 0)
     bench.committer.check_room(2, 6, 0)
@@ -463,7 +463,7 @@ async def test_who_waits_behind_a_store_that_hangs_hears_of_it_with_the_others()
     first = bench.call(events(1, 1))
     hanging = await bench.store.next()
     behind = await bench.calls(events(1, 1), events(2, 1))
-    await asyncio.sleep(0.06)  # no wait for a state: it is the waiting itself that counts
+    await asyncio.sleep(0.06)  # not a wait for a state: the test measures the time spent waiting
     late = bench.call(events(3, 1))
     await asyncio.sleep(0)
     hanging.fail(OutcomeUnknown("lost"))

@@ -1,4 +1,4 @@
-"""Two encodings of one event are one draft; what one event is does not touch the others."""
+"""Both encodings of an event give the same draft, and a bad event does not affect the others."""
 
 import json
 from typing import Any
@@ -85,7 +85,7 @@ def value_of(value: Any) -> Value:
 
 
 def sealed(slot: Draft | Problem) -> Any:
-    """Return what must not depend on the encoding: all of a draft but its salt, or all of a problem."""
+    """Return the parts that must not depend on the encoding: a draft without its salt, or a whole problem."""
     return slot._replace(salt=b"", commitment=b"") if isinstance(slot, Draft) else slot
 
 
@@ -135,7 +135,7 @@ def test_a_finer_time_is_cut_off_in_both_encodings() -> None:
 
 
 def nested(levels: int) -> bytes:
-    """Return a serialized event whose Struct nests so deep."""
+    """Return a serialized event whose Struct has so many levels."""
     value = Value(bool_value=True)
     for _ in range(levels - 1):
         outer = Value()

@@ -1,4 +1,4 @@
-"""Where two contents differ: paths, bounded, and never a value."""
+"""Differences of two contents: bounded paths, never a value."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from tests.unit.linking import linked
 
 
 def paths(old: Draft, new: Draft) -> tuple[str, ...]:
-    """Return where `new` differs from `old`, which is stored."""
+    """Return the paths at which `new` differs from the stored `old`."""
     (row,), _ = linked("acme", [old])
     return differing_paths(new, row)
 
 
 def data_paths(old: str, new: str) -> tuple[str, ...]:
-    """Return where two JSON texts differ as data."""
+    """Return the paths at which two JSON texts differ as data."""
     return paths(*(draft("k", jsonbody.read_one(text.encode())) for text in (old, new)))
 
 

@@ -15,7 +15,7 @@ _SERVER = Path(headgate_server.__file__).parent
 _BRIDGE = Path(headgate_bridge.__file__).parent
 
 MOST_FLOORS = 14
-"""Names at the root: as many as a reader takes in at once."""
+"""The most names at the root: a reader can take in so many at once."""
 
 DATABASE = {"sqlalchemy", "alembic", "asyncpg", "pysqlite3"}
 WIRE = {"grpc", "grpc_health", "grpc_reflection", "google", "headgate"}
@@ -33,7 +33,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield the dotted names that a module imports, wherever in it, also in a function: `from a import b` is "a.b"."""
+    """Yield the dotted names that a module imports anywhere, also in functions: `from a import b` is "a.b"."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -57,7 +57,7 @@ def own(path: Path) -> set[str]:
 
 
 def _module(name: str) -> str:
-    """Return the module of a dotted name, which may go on into it."""
+    """Return the module of a dotted name, which may also name something in the module."""
     while name not in SERVER and "." in name:
         name = name.rpartition(".")[0]
     return name if name in SERVER else ""
@@ -77,7 +77,7 @@ def on(name: str) -> list[str]:
 
 
 def order(graph: Mapping[str, set[str]]) -> list[str]:
-    """Return the names of a graph, each after all that it points to; fails on a circle."""
+    """Return the names of a graph, each after all names that it points to. Fails on a circle."""
     try:
         return list(TopologicalSorter(graph).static_order())
     except CycleError as error:
@@ -144,8 +144,8 @@ def test_only_the_commands_that_run_envoy_know_the_bridge() -> None:
     assert knowing == {"cli.up"}
 
 
-# How a child process is started and ended, how ports are kept, how an option is declared, and the error that an
-# operator reads: once for both.
+# Server and bridge share the code that starts and ends child processes, reserves ports and declares options, and the
+# operator's error.
 SHARED = {"core.errors", "process.launcher", "process.ports", "process.setting"}
 
 

@@ -1,4 +1,4 @@
-"""Gzip bodies: whole or not at all, and never more than the limit."""
+"""Gzip bodies are inflated whole or not at all, and never beyond the limit."""
 
 import gzip
 

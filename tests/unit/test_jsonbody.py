@@ -1,4 +1,4 @@
-"""Reading JSON bodies: every element exactly or as the problem that it has, and no JSON as one error."""
+"""Reading JSON bodies: each element is read exactly or becomes a problem; a body that is not JSON is one error."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ def batch(*elements: str | bytes) -> bytes:
 
 
 def read(*elements: str | bytes) -> list[Any]:
-    """Return what is read at each position of a batch of these JSON texts."""
+    """Return the values read at each position of a batch of these JSON texts."""
     return list(jsonbody.read_batch(batch(*elements)).items)
 
 

@@ -1,4 +1,4 @@
-"""The ledger's arithmetic against its golden vectors, and what a check of it finds."""
+"""The ledger's arithmetic against its golden vectors, and the breaks that a check finds."""
 
 import json
 from pathlib import Path
@@ -99,7 +99,7 @@ def test_an_id_is_a_uuid_of_version_7_that_holds_its_microsecond(created_at: int
     assert event_id.variant == "specified in RFC 4122"
     milliseconds, fraction = event_id.int >> 80, event_id.int >> 64 & 0xFFF
     assert milliseconds == created_at // 1000
-    # A reader who takes the 12 bits for a fraction of a millisecond gets the microsecond back by rounding up.
+    # A reader who treats the 12 bits as a fraction of a millisecond gets the microsecond back by rounding up.
     assert -(-fraction * 1000 // 4096) == created_at % 1000
 
 
@@ -162,7 +162,7 @@ def test_data_that_swallowed_the_columns_behind_it_is_found(
 ) -> None:
     rows, head = chain
     changed = rows[2]._replace(occurred_at=None, **emptied)
-    # The same bytes are hashed, so the commitment tells nothing.
+    # The hashed bytes are the same, so the commitment does not show the change.
     of = (rows[2], changed)
     contents = {canonical.content(one.type, one.source, one.subject, one.occurred_at, one.data) for one in of}
     assert len(contents) == 1
@@ -288,7 +288,7 @@ def test_a_break_says_what_was_computed_and_what_stands_there(chain: tuple[list[
 
 
 def test_every_column_is_in_the_specification() -> None:
-    """docs/design/ledger.md says of every column what a change of it shows, and of every other table that none does."""
+    """docs/design/ledger.md says how a change of each column shows, and names the tables whose changes do not show."""
     page = (Path(__file__).parent.parent.parent / "docs" / "design" / "ledger.md").read_text()
     section = page.partition("## Every column")[2].partition("\n## ")[0]
     proven = {name: metadata.tables[name] for name in ("events", "heads", "workspaces")}
@@ -313,7 +313,7 @@ def test_a_cell_of_another_shape_is_named_without_its_value(chain: tuple[list[St
 
 
 def test_what_follows_a_hash_that_is_none_does_not_verify(chain: tuple[list[StoredEvent], Head]) -> None:
-    """Padded with zeros it would be 32 bytes again: the link to it must not be taken for one."""
+    """Padded with zeros the hash would have 32 bytes again, so the link to it must not verify."""
     rows, _ = chain
     identity = b"" if rows[3].key is None else ledger.identity(rows[3].receiver, rows[3].scope or "", rows[3].key)
     sealed = rows[3]
@@ -351,7 +351,7 @@ def test_the_heads_row(chain: tuple[list[StoredEvent], Head], head: dict[str, An
 
 
 def test_at_the_end_of_a_month_the_head_counts_the_next(chain: tuple[list[StoredEvent], Head]) -> None:
-    """As settle leaves it: the next event lies in the next month, which has none so far."""
+    """As settle leaves the head: the next event lies in the next month, which has no events yet."""
     end = timestamps.parse("2024-01-31T23:59:59.999999Z")[0]
     assert ledger.counted_month(StoredHead(5, bytes(32), end, 0, 0)) == 202402
     assert ledger.counted_month(StoredHead(5, bytes(32), end - 1, 0, 0)) == 202401

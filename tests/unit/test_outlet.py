@@ -1,4 +1,4 @@
-"""The queue in front of a descriptor: it never waits, never raises, and says what it lost."""
+"""The queue in front of a descriptor: it never waits, never raises, and reports lost entries."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def outlet(descriptor: int, config: OutletConfig = QUICK) -> Outlet:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """Return both ends of a pipe; whatever is left open is closed."""
+    """Return both ends of a pipe, and close ends that are left open."""
     ends = os.pipe()
     yield ends
     for end in ends:
@@ -100,7 +100,7 @@ def test_a_reader_that_is_gone(pipe: tuple[int, int]) -> None:
 
 
 def test_a_full_disk_and_then_room_again(tmp_path: Path) -> None:
-    """What could not be written is counted, and said first as soon as it can be."""
+    """Lost lines are counted, and the count is written first as soon as the descriptor accepts output."""
     descriptor = os.open("/dev/full", os.O_WRONLY)
     out = outlet(descriptor)
     out.put("a")
@@ -148,7 +148,7 @@ def test_texts_are_bounded_by_their_size(pipe: tuple[int, int]) -> None:
 
 
 def test_a_stream_puts_whole_lines(tmp_path: Path) -> None:
-    """Two threads that print write into no line of each other's; a surrogate and an endless line do no harm."""
+    """Two threads that print do not mix their lines; a surrogate and an endless line do no harm."""
     with (tmp_path / "log").open("wb") as file:
         out = Outlet(file.fileno(), lambda text: text.encode(errors="backslashreplace"), lambda _: b"", QUICK)
         stream = OutletText(out, file.fileno(), watched=False, longest=1_000)

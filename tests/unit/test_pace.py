@@ -1,4 +1,4 @@
-"""When callers that were refused are told to come again."""
+"""The times at which refused callers are told to retry."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from headgate_server.ingest.pace import Pace
 
 
 class Clock:
-    """A clock that stands until it is set."""
+    """A clock that only changes when it is set."""
 
     now = 1_000.0
 
@@ -15,7 +15,7 @@ class Clock:
 
 
 def steady(rate: float) -> tuple[Pace, Clock]:
-    """Return the pace of a store that has stored so many events a second for a while."""
+    """Return the pace of a store that has stored so many events a second for some time."""
     clock = Clock()
     pace = Pace(clock)
     for _ in range(100):

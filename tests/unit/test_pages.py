@@ -1,4 +1,4 @@
-"""Page tokens: opaque, and bound to what they were given for."""
+"""Page tokens: opaque, and bound to the request that they were given for."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""libpq's parameters in a store URL: each is kept, or refused with a word of its own."""
+"""libpq's parameters in a store URL: each is honoured, or refused with its own message."""
 
 import ssl
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_what_holds_without_a_word() -> None:
     assert found.sockets["keepalives"] == 1
     assert found.arguments["server_settings"] == {"application_name": "headgate"}
     assert found.arguments["target_session_attrs"] == "any"
-    # Of several hosts the one that can be written to.
+    # The service finds the host that accepts writes.
     several = parse("postgresql://u@a,b,c/d?connect_timeout=30", {})
     assert several.arguments["target_session_attrs"] == "read-write"
     assert several.connect_timeout == LONGEST_CONNECT / 3
@@ -120,7 +120,7 @@ def test_what_cannot_be_kept_is_refused_with_a_word(query: str) -> None:
 def test_the_environment_cannot_weaken_what_it_asks_for(name: str) -> None:
     variable, value = f"PG{name.replace('_', '').upper()}", "bogus"
     assert name in _refusal("postgresql://u@h/d", {variable: value})
-    # The URL's word comes first.
+    # The URL takes precedence.
     parse(
         f"postgresql://u@h/d?{name}=" + {"require_auth": "", "sslmode": "require"}.get(name, "disable"), {variable: ""}
     )

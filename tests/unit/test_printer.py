@@ -1,4 +1,4 @@
-"""Messages as REST's JSON: what the descriptors say of each kind of field."""
+"""Messages as REST's JSON, for each kind of field in the descriptors."""
 
 import orjson
 import pytest

@@ -1,4 +1,4 @@
-"""The bridge's temporary folders: removed where their owner has ended, and nowhere else."""
+"""The bridge's temporary folders are removed if their owner has ended, and only then."""
 
 import os
 import tempfile
@@ -16,7 +16,7 @@ ROUNDS = 100
 
 @pytest.fixture(autouse=True)
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give the test a folder for temporary files with a short path, and nothing else to look into."""
+    """Give the test a temporary folder with a short path, and no other folder to search."""
     with tempfile.TemporaryDirectory(prefix="hgt-", dir="/tmp") as path:
         monkeypatch.setattr(tempfile, "tempdir", path)
         monkeypatch.setattr(folder, "SHORT", path)
@@ -24,7 +24,7 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def _abandoned() -> Path:
-    """Return a folder with files in it whose owner has ended."""
+    """Return a folder with files whose owner has ended."""
     left = PrivateFolder()
     (left.path / "envoy.json").write_text("{}")
     os.close(left._lock)  # as the kernel does
@@ -59,7 +59,7 @@ def test_what_is_not_ours_stays(temporary: Path) -> None:
 
 
 def test_one_that_is_just_made_is_never_taken_for_abandoned(temporary: Path) -> None:
-    """Many make folders while others look for abandoned ones."""
+    """Many threads make folders while others search for abandoned ones."""
 
     def make(_: int) -> bool:
         made = PrivateFolder()

@@ -1,4 +1,4 @@
-"""The pure decisions: what a settlement makes of submissions, given what is known under the lock."""
+"""The pure decisions of a settlement about submissions, from what was read under the lock."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -53,7 +53,7 @@ def test_links_follow_each_other() -> None:
     settlement = _settlement(draft(), draft())
     (outcome,) = _outcomes(settlement.decide(submission(1, draft())))
     assert outcome.link is not None
-    # The clock said the same as before, so time goes on by a microsecond.
+    # The clock has not advanced, so the time advances by a microsecond.
     assert (outcome.link.sequence, outcome.link.created_at) == (3, _NOW + 2)
     assert settlement.head == (3, outcome.link.event_hash, outcome.link.created_at)
     assert [row.id for row in settlement.rows] == [outcome.link.id]
@@ -83,7 +83,7 @@ def test_a_replacement_of_a_stored_event_supersedes_it_once() -> None:
     versions = [draft("k", n, on_mismatch=Mismatch.REPLACE) for n in (1, 2, 2, 3)]
     assert _statuses(settlement, *versions) == ["replaced", "replaced", "duplicate", "replaced"]
     assert settlement.superseded == [versions[0].dedupe]
-    # Of the rows of one group, only the last may hold the identity.
+    # Only the last row of a group may hold the identity.
     assert [row.dedupe for row in settlement.rows] == [None, None, versions[0].dedupe]
 
 
@@ -105,7 +105,7 @@ def test_atomic_with_siblings() -> None:
         "conflict",
     ]
     assert (settlement.rows, settlement.head) == ([], _GENESIS)
-    # Nothing of it stays: the key is free for the next caller.
+    # Nothing of it is stored: the key is free for the next caller.
     assert _statuses(settlement, draft("k", 3)) == ["accepted"]
 
 

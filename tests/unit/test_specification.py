@@ -1,6 +1,6 @@
 """A verifier of the ledger written from docs/design/{canonical,ledger}.md alone.
 
-It stands for somebody who verifies in another language: only hashlib, struct and json, and nothing of Headgate's.
+It stands for a verifier in another language: it uses only hashlib, struct and json, and no code of Headgate.
 """
 
 import json

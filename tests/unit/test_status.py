@@ -29,7 +29,7 @@ TABLE = [
     (errors.HeadgateError, "INTERNAL", 500),
 ]
 
-# What Envoy makes of a gRPC code by itself (google/rpc/code.proto).
+# The HTTP status into which Envoy translates a gRPC code (google/rpc/code.proto).
 ENVOY = {
     "INVALID_ARGUMENT": 400,
     "UNAUTHENTICATED": 401,
@@ -44,14 +44,14 @@ ENVOY = {
 
 
 def made(kind: type[HeadgateError], message: str = "…") -> HeadgateError:
-    """Return an error of a class, whatever else its own constructor asks for."""
+    """Return an error of a class, with any further arguments that its constructor needs."""
     error = kind.__new__(kind)
     HeadgateError.__init__(error, message)
     return error
 
 
 def subclasses(kind: type[HeadgateError]) -> Iterator[type[HeadgateError]]:
-    """Yield a class of error and all below it."""
+    """Yield a class of error and all its subclasses."""
     yield kind
     for below in kind.__subclasses__():
         if not below.__module__.startswith("headgate_server"):

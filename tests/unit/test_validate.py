@@ -1,4 +1,4 @@
-"""From an event's fields to a draft, or to the one problem that makes it none."""
+"""An event's fields become a draft, or one problem."""
 
 from typing import Any
 

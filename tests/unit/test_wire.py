@@ -1,4 +1,4 @@
-"""Results and events: the message and the JSON of one thing say the same."""
+"""Results and events: the message and the JSON of a value have the same content."""
 
 import json
 from typing import Any
@@ -112,7 +112,7 @@ def test_a_stored_answer_tells_what_its_conflicts_are_with(outcomes: list[Outcom
 
 
 def stored(**changes: Any) -> StoredEvent:
-    """Return a stored event with all fields but those that `changes` sets otherwise."""
+    """Return a stored event with all fields set; `changes` replaces some of them."""
     event = StoredEvent(
         workspace_id=1,
         id=bytes.fromhex("0190a6f25a3c7d218f003b1c5a7e9d42"),

@@ -1,4 +1,4 @@
-"""The process's clock, passed in wherever time matters, so that a test can stand still or leap."""
+"""The process's clock. It is passed to code that needs the time, so that a test can stop or move it."""
 
 import time
 from collections.abc import Callable

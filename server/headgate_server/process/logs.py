@@ -1,8 +1,8 @@
-"""Structured logs on standard error: one JSON object a line, or colours where a person is watching.
+"""Structured logs on standard error: one JSON object a line, or colours on a terminal.
 
-A log line costs its caller an append to a queue. The writer's thread renders and writes it (`outlet.py`), so no reader
-of the log, and no full disk, delays or fails a call. In a process that serves, `sys.stdout` and `sys.stderr` are such
-queues too: what libraries print, warnings, and the traceback of a crash go the same way.
+A log line costs its caller an append to a queue. A writer's thread renders and writes it (`outlet.py`), so neither a
+slow reader of the log nor a full disk delays or fails a call. In a process that serves, `sys.stdout` and `sys.stderr`
+are such queues too: library output, warnings and the traceback of a crash take the same way.
 """
 
 import atexit
@@ -51,15 +51,15 @@ def configure(level: str, config: OutletConfig | None = None) -> None:
         logger_factory=lambda *_: _Queue(errors),
         cache_logger_on_first_use=True,
     )
-    # Libraries that log by the standard library's means are heard only where something is wrong.
-    # grpc prints a header that is not UTF-8 whole, and it may be somebody's key.
+    # Libraries log through the standard library: show only their warnings and errors.
+    # grpc prints a header that is not UTF-8 in full, and that may be a caller's key.
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
     logging.basicConfig(level=logging.WARNING, handlers=[_Handler(errors, config.longest_text)], force=True)
 
 
 def close() -> None:
-    """Write what waits, within a bounded time. What is logged afterwards may be lost."""
+    """Write the waiting lines, within a bounded time. Lines logged afterwards may be lost."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     for outlet in _outlets:
@@ -67,12 +67,12 @@ def close() -> None:
 
 
 def dropped() -> int:
-    """Return how many lines this process could not write since its start."""
+    """Return the number of lines that this process could not write since its start."""
     return sum(outlet.dropped for outlet in _outlets)
 
 
 class _Queue:
-    """What structlog takes for a logger: it puts records into the outlet."""
+    """structlog's logger: it puts records into the outlet."""
 
     def __init__(self, outlet: Outlet):
         self._outlet = outlet
@@ -84,7 +84,9 @@ class _Queue:
 
 
 class _Stamped:
-    """structlog's one processor: it notes the time, and an exception's text, since its frames hold requests alive."""
+    """structlog's only processor: it records the time and an exception's text, because its frames would keep
+    requests alive.
+    """
 
     def __init__(self, longest: int):
         self._longest = longest
@@ -98,7 +100,7 @@ class _Stamped:
 
 
 class _Handler(logging.Handler):
-    """Takes what libraries log by the standard library's means."""
+    """Takes log records of libraries that use the standard library's logging."""
 
     def __init__(self, outlet: Outlet, longest: int):
         super().__init__()
@@ -106,7 +108,7 @@ class _Handler(logging.Handler):
         self._longest = longest
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Put the record, its message formed: its arguments may change, or hold much."""
+        """Put the record with its finished message: its arguments may change later, or be large."""
         try:
             message = record.getMessage()
         except Exception:
@@ -131,7 +133,7 @@ def _traceback(exc_info: Any) -> str:
 
 
 def _shortened(text: str, longest: int) -> str:
-    """Return a text of at most `longest` characters: its end tells more than its beginning."""
+    """Return a text of at most `longest` characters. The end is kept: it says more than the beginning."""
     return text if len(text) <= longest else "…" + text[-longest:]
 
 
@@ -140,14 +142,14 @@ def _loss(count: int) -> Record:
 
 
 def _rendered(entry: Record | str) -> bytes:
-    """Return an entry as a line of JSON; what was printed stays as it is."""
+    """Return an entry as a line of JSON; printed text stays unchanged."""
     if isinstance(entry, str):
         return entry.encode(errors="backslashreplace")
     fields = _complete(entry)
     try:
         return orjson.dumps(fields, default=repr, option=orjson.OPT_APPEND_NEWLINE)
     except Exception:
-        # A lone surrogate, an integer of more than 64 bits, a name that is no text.
+        # A lone surrogate, an integer of more than 64 bits, or a name that is not a text.
         return json.dumps({str(name): value for name, value in fields.items()}, default=repr).encode() + b"\n"
 
 

@@ -1,4 +1,4 @@
-"""Every metric, in one place, with its type and meaning."""
+"""All metrics, with type and meaning."""
 
 from collections.abc import Iterator, Mapping
 
@@ -41,7 +41,7 @@ class Metrics:
 
 
 class _LogCollector(Collector):
-    """The counter of the log, which is the process's and not a server's: it is read where it is asked for."""
+    """The log's counter. It belongs to the process, not to a server, so it is read when a scraper asks."""
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Yield the metric."""

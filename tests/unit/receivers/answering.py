@@ -1,4 +1,4 @@
-"""Receivers' endpoints without a network: a request goes in, the core decides, the answer comes out as JSON."""
+"""Receivers' endpoints without a network: a request goes in, the core decides, and the answer comes out as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ POISON: Mapping[str, bytes] = {
     "a name twice": b'{"a": 1, "a": 2}',
     "deep nesting": b'{"a":' * 2_000 + b"1" + b"}" * 2_000,
 }
-"""What no event may be, or hold. Each must touch its own position alone."""
+"""Invalid events and values. Each must affect only its own position."""
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
@@ -39,13 +39,13 @@ _JSON = st.recursive(
 
 
 def events_like(valid: Mapping[str, Any]) -> st.SearchStrategy[Any]:
-    """Return events that are valid, that differ from a valid one in some members, and that are none at all."""
+    """Return valid events, events with some wrong members, and values that are no events."""
     changed = st.dictionaries(st.sampled_from([*valid, "x"]), _JSON, max_size=3)
     return changed.map(lambda changes: dict(valid) | changes) | _JSON
 
 
 class Answer(NamedTuple):
-    """What a client sees."""
+    """An answer as a client sees it."""
 
     status: int
     body: Any
@@ -53,7 +53,7 @@ class Answer(NamedTuple):
 
 
 class Served:
-    """A receiver over a ledger of its own, which remembers from request to request."""
+    """A receiver with a ledger of its own, which lasts from request to request."""
 
     def __init__(self, receiver: Receiver):
         self._receiver = receiver
@@ -62,11 +62,11 @@ class Served:
 
     @property
     def rows(self) -> Sequence[StoredEvent]:
-        """The ledger, oldest first; what was replaced has no `dedupe` any more."""
+        """The ledger, oldest first; replaced events have no `dedupe` any more."""
         return self._settlement.rows
 
     def read(self, path: str, body: Any) -> Intake:
-        """Return what an endpoint reads from a body, bytes or what JSON is made of."""
+        """Return what an endpoint reads from a body, which is bytes or a JSON value."""
         endpoint = self._routes["POST", path]
         assert isinstance(endpoint, Take)
         return endpoint.read(request(path, body))
@@ -89,13 +89,13 @@ class Served:
         return Answer(reply.status, json.loads(orjson.dumps(reply.body)), reply.headers)
 
     def search(self, path: str, body: Any) -> Search:
-        """Return what a query asks the store for."""
+        """Return the search that a query makes."""
         endpoint = self._routes["POST", path]
         assert isinstance(endpoint, Find)
         return endpoint.read(request(path, body))
 
     def found(self, path: str, body: Any, cursor: str | None = None) -> Answer:
-        """Return the answer to a query, over the rows that its search asks for."""
+        """Return the answer to a query, from the rows that match its search."""
         search = self.search(path, body)
         rows = [
             row
@@ -112,7 +112,9 @@ class Served:
 
 
 def refused(receiver: Receiver, error: HeadgateError) -> Reply:
-    """Return a refusal in the receiver's words, and when to come again, which is said of all receivers alike."""
+    """Return a refusal in the receiver's words, with the time to retry, which is added in the same way for all
+    receivers.
+    """
     reply = receiver.refusal(status.http_of(error), error)
     seconds = status.retry_after(error)
     return reply if seconds is None else reply._replace(headers=(*reply.headers, ("retry-after", seconds)))
@@ -123,7 +125,7 @@ def request(path: str, body: Any) -> HttpRequest:
 
 
 def batch_of(*events: bytes) -> bytes:
-    """Return a batch of events that need not be JSON that Python would write."""
+    """Return a batch of events from JSON texts that Python itself might not write."""
     return b'{"events": [' + b",".join(events) + b"]}"
 
 

@@ -1,4 +1,4 @@
-"""Requests to Scrip's endpoints, and what comes of them."""
+"""Requests to Scrip's endpoints, and their answers."""
 
 import json
 from collections.abc import Mapping

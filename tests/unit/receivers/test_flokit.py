@@ -61,7 +61,7 @@ def flokit() -> Served:
 
 
 def changed(event: dict[str, Any], /, **changes: Any) -> dict[str, Any]:
-    """Return the event with some members changed, and those left out that are to be None."""
+    """Return the event with some members changed; a member that is None is left out."""
     return {name: value for name, value in (event | changes).items() if value is not None}
 
 

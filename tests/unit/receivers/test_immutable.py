@@ -1,4 +1,4 @@
-"""Immutable's contract: what its requests become, and what outcomes become in its words."""
+"""Immutable's contract: from requests to drafts, and from outcomes to answers."""
 
 from typing import Any
 from uuid import UUID

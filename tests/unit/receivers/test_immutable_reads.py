@@ -169,7 +169,7 @@ def test_an_id() -> None:
 
 
 def verified(rows: list[StoredEvent]) -> dict[str, Any]:
-    """Return what verifying these rows is answered with."""
+    """Return the answer to a verification of these rows."""
     checker = Checker(ledger.genesis("test"))
     checker.add(rows)
     return answered(checker.checked, checker.breaks)

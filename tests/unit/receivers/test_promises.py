@@ -1,4 +1,4 @@
-"""What `receivers/__init__.py` promises of every receiver, whoever writes it."""
+"""The promises of `receivers/__init__.py`, for every receiver in the registry."""
 
 import ast
 import json
@@ -22,7 +22,9 @@ ALLOWED = frozenset(
     {"abc", "collections", "dataclasses", "functools", "importlib", "itertools", "json", "operator", "re", "typing"}
     | {"uuid", "orjson", "jsonschema_rs", "headgate_server"}
 )
-"""What a receiver may import: no transport, no database, no clock, no I/O but that of the schemas beside it."""
+"""The modules that a receiver may import: no transport, no database, no clock, and no I/O except reading its
+schemas.
+"""
 IMPURE = frozenset({"clock", "store", "rpc", "app", "admin", "committer", "ingest", "compat", "limits"})
 """Modules of ours that hold a clock, a store or a transport."""
 
@@ -32,7 +34,7 @@ every_schema = pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: f"{path
 
 
 def imported(module: Path) -> Iterator[str]:
-    """Yield the dotted names that a module imports, also where it does so within a function."""
+    """Yield the dotted names that a module imports, also within functions."""
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -56,7 +58,7 @@ def test_a_receiver_is_pure(module: Path) -> None:
 def test_what_is_served() -> None:
     assert sorted(RECEIVERS) == ["flokit", "immutable", "roboflow", "scrip", "vibefollow"]
     assert all(name == receiver.name for name, receiver in RECEIVERS.items())
-    # A name that stood twice would hide a receiver.
+    # If a name occurred twice, it would hide a receiver.
     assert len(RECEIVERS) == len(registry._ALL)
 
 

@@ -1,4 +1,4 @@
-"""Scrip's contract: what its requests become, and what outcomes become in its words."""
+"""Scrip's contract: from requests to drafts, and from outcomes to answers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -47,7 +47,7 @@ def answer(intake: Intake, outcomes: Sequence[Outcome], endpoint: Any = BATCH) -
 
 
 def error_of(event: Any) -> str:
-    """Return what a batch says of one bad event, after a look that the single endpoint says the same."""
+    """Return the batch's answer for one bad event. Checks that the single endpoint answers the same."""
     intake = take(event)
     assert isinstance(intake.slots[0], Problem), intake.slots[0]
     rejected = [Outcome(Status.REJECTED, problem=intake.slots[0])]

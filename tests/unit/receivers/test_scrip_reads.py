@@ -1,4 +1,4 @@
-"""Scrip's contract: what its reads ask for, and what they show."""
+"""Scrip's contract: the searches of its reads, and the events that they show."""
 
 import orjson
 import pytest

@@ -1,4 +1,4 @@
-"""VibeFollow's contract: what its requests become, and what outcomes become in its words."""
+"""VibeFollow's contract: from requests to drafts, and from outcomes to answers."""
 
 from typing import Any
 
@@ -153,7 +153,7 @@ def test_strange_values_are_kept_exactly(workspace: Workspace) -> None:
         b"9" * 5_000
     )
     assert workspace.post(BATCH, body) == ACCEPTED
-    assert b"9" * 4_999 in (workspace.rows[0].data or b"")  # the first digit stands before the point
+    assert b"9" * 4_999 in (workspace.rows[0].data or b"")  # the first digit comes before the point
 
 
 # Refusals

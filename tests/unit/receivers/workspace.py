@@ -1,4 +1,4 @@
-"""One workspace in memory, for tests of receivers: what the core does between a receiver's two ends."""
+"""One workspace in memory, for tests of receivers. It does the core's work between `read` and `reply`."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ UNTIL_MARCH = str(13 * 86_400)
 
 
 class Workspace:
-    """Takes requests of one receiver and settles them as a store does, without one."""
+    """Takes requests of one receiver and settles them like a store, in memory."""
 
     def __init__(self, receiver: Receiver):
         self.receiver = receiver
@@ -54,7 +54,7 @@ class Workspace:
             return _as_read(refused(self.receiver, error))
 
     def search(self, path: str, /, **query: str) -> Search:
-        """Return what a list asks the store for."""
+        """Return the search that a list makes."""
         endpoint = self.receiver.routes()["GET", path]
         assert isinstance(endpoint, Find)
         return endpoint.read(HttpRequest("GET", path, query, b"", NOW))
