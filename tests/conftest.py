@@ -1,4 +1,4 @@
-"""What every kind of test uses: stores on real parts. Helpers live in `tests/support`."""
+"""Fixtures for all tests: stores on real parts. Helpers are in `tests/support`."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,9 +11,8 @@ from headgate_server.store import Store
 from headgate_server.store.opening import open_store
 from tests.support import postgres
 
-# The same examples in every run, so that a run says something of the change and not of its luck;
-# `--hypothesis-profile explore` looks for new ones. How long an example takes, or how many are filtered out, is no
-# fault of the code.
+# Every run has the same examples, so that a failure comes from the change and not from chance;
+# `--hypothesis-profile explore` searches for new ones. Slow or filtered examples are no fault of the code.
 _CALM = settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 settings.register_profile("explore", _CALM)
 settings.register_profile("fixed", _CALM, derandomize=True)
@@ -21,7 +20,7 @@ settings.load_profile("fixed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose, once a run, where its PostgreSQL will live. Workers of xdist find it in their environment."""
+    """Choose, once a run, the folder of its PostgreSQL. Workers of xdist find it in their environment."""
     if not hasattr(config, "workerinput"):
         postgres.prepare_run()
 
@@ -34,7 +33,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> None:
-    """Make sure that the run's PostgreSQL is there."""
+    """Make sure that the run's PostgreSQL runs."""
     postgres.ensure_started()
 
 
@@ -57,7 +56,7 @@ async def oldest_postgres_url() -> AsyncIterator[str]:
 
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
-    """Return the URL of an SQLite database that is not there yet."""
+    """Return the URL of an SQLite database that does not exist yet."""
     return f"sqlite:///{tmp_path}/headgate.db"
 
 

@@ -136,7 +136,7 @@ async def test_an_atomic_submission_is_stored_whole_or_not_at_all(store: Store, 
     failing = await append(store, workspace, draft("a"), draft("taken", 2), BAD, atomic=True)
     assert [outcome.status for outcome in failing] == ["aborted", "conflict", "rejected"]
     assert (await store.head(workspace)).sequence == 1
-    # An aborted event does not burn its key.
+    # The key of an aborted event stays free.
     passing = await append(store, workspace, draft("a", {"now": "other"}), draft("taken", 1), atomic=True)
     assert [outcome.status for outcome in passing] == ["accepted", "duplicate"]
 
@@ -187,7 +187,7 @@ async def test_poison_is_stored_or_refused_whole_and_spoils_nothing_after_it(sto
 async def test_a_value_that_the_database_refuses_leaves_nothing(
     store: Store, workspace: int, value: dict[str, object]
 ) -> None:
-    # No validated draft is like this: it stands for whatever validation may overlook.
+    # No validated draft is like this: it stands for a value that validation overlooks.
     with pytest.raises(DataRefused):
         await append(store, workspace, draft("k"), draft()._replace(**value), draft())  # type: ignore[arg-type]
     assert (await store.head(workspace)).sequence == 0

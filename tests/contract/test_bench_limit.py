@@ -1,4 +1,4 @@
-"""The benchmark's limit writes what the product would have written: otherwise its ratio says nothing."""
+"""The benchmark's limit writes the product's rows: otherwise its ratio would have no meaning."""
 
 import inspect
 from collections.abc import AsyncIterator

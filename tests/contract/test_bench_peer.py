@@ -1,4 +1,4 @@
-"""Whether the benchmark's peer does what it is compared for: the product's promises of one event after the other."""
+"""The benchmark's peer keeps the promises for which it is compared: per-event idempotency and results."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ _CASES: list[tuple[list[Any], list[str]]] = [
     ([_FIRST, _INVALID, _FIRST, _CHANGED, _UNKEYED], ["accepted", "rejected", "duplicate", "conflict", "accepted"]),
     ([_UNKEYED, _SECOND, _FIRST, "no event", _CHANGED], ["accepted", "accepted", "duplicate", "rejected", "conflict"]),
 ]
-"""Batches in the order in which they are sent, each with what becomes of its events."""
+"""Batches in the order in which they are sent, each with the outcomes of its events."""
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ async def test_the_peer_keeps_the_promises_that_it_is_compared_for(peer: httpx.A
     refused = await peer.post("/events/batch", json={"events": [_UNKEYED]}, headers={"X-Api-Key": "wrong"})
     assert refused.status_code == httpx.codes.UNAUTHORIZED
 
-    # A key that two requests bring at once is stored once.
+    # A key that two requests send at once is stored once.
     third = {**_FIRST, "idempotency_key": "check-3"}
     both = await asyncio.gather(*(_results(peer, [third] * 2) for _ in range(8)))
     statuses = [result["status"] for results in both for result in results]

@@ -1,4 +1,4 @@
-"""Whatever a vendor's client sends: the answer, the store and the vendor's own reads say the same of every event."""
+"""For every request of a vendor's client, the answer, the store and the vendor's reads agree on every event."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import count
@@ -40,11 +40,11 @@ from tests.contract.vendor_cases import (
 from tests.support.marks import on_postgres, on_sqlite
 
 NOW = 1_705_314_600_000_000
-"""2024-01-15T10:30:00Z: when requests come."""
+"""2024-01-15T10:30:00Z, the time of all requests."""
 
 
 def _examples(number: int) -> settings:
-    # The store is made once for all examples: each has a workspace of its own in it.
+    # All examples share one store: each has a workspace of its own.
     health = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
     phases = [Phase.explicit, Phase.generate, Phase.shrink]
     return settings(max_examples=number, deadline=None, database=None, phases=phases, suppress_health_check=health)
@@ -87,7 +87,7 @@ class World:
         """By receiver and key: the content that holds it, and the id of its row."""
         self.rows: Sequence[StoredEvent] = ()
         self.texts: dict[bytes, bytes] = {}
-        """What was sent of each row, by its id."""
+        """The sent event of each row, by its id."""
 
     async def call(
         self,
@@ -99,7 +99,7 @@ class World:
         query: Mapping[str, str] | None = None,
         key: str | None = None,
     ) -> Exchange:
-        """Make one request, past the transport."""
+        """Make one request without a transport."""
         routes = vendor.receiver.routes()
         endpoint = routes.get((method, path)) or routes[method, path.rpartition("/")[0] + "/{id}"]
         request = HttpRequest(method, path, query or {}, body, NOW)
@@ -112,11 +112,11 @@ class World:
         return page.events
 
     async def send(self, vendor: Vendor, batch: Sequence[Case], *, key: str | None = None) -> Exchange:
-        """Send a batch: answer and store must both be what the model says."""
+        """Send a batch. Answer and store must agree with the model."""
         fates = self._fates(vendor, batch)
         exchange = await self.call(vendor, "POST", vendor.batch, batch_of(batch), key=key)
         before, self.rows = self.rows, await self.read()
-        # What stands stays; only a replaced revision lets go of its identity.
+        # Stored rows stay unchanged; only a replaced revision releases its identity.
         assert [row._replace(dedupe=None) for row in self.rows[: len(before)]] == [
             row._replace(dedupe=None) for row in before
         ]
@@ -129,14 +129,14 @@ class World:
     def _fates(self, vendor: Vendor, batch: Sequence[Case]) -> list[Fate]:
         held = {key: content for (name, key), (content, _) in self._held.items() if name == vendor.receiver.name}
         fates = [_fate(vendor, case, held) for case in batch]
-        if vendor.atomic and Fate.INVALID in fates:  # then nothing is stored, and only the offenders are named
+        if vendor.atomic and Fate.INVALID in fates:  # then nothing is stored, and only the invalid events are named
             return [fate if fate is Fate.INVALID else Fate.CONFLICT for fate in fates]
         return fates
 
     def _given(
         self, vendor: Vendor, batch: Sequence[Case], fates: Sequence[Fate], new: Sequence[StoredEvent]
     ) -> list[Given]:
-        """Give each event its row: the new ones in order, the others those that held their identity."""
+        """Give each event its row: new events new rows in order, the others the rows that held their identity."""
         given_, rows, name = [], iter(new), vendor.receiver.name
         for case, fate in zip(batch, fates, strict=True):
             if fate in LINKED:
@@ -153,7 +153,7 @@ class World:
         return given_
 
     async def check_sound(self) -> None:
-        """Check what must hold whatever came: order, distances, the chain, and one row for each identity."""
+        """Check what always holds: order, distances, the chain, and one row for each identity."""
         assert [row.sequence for row in self.rows] == [*range(1, len(self.rows) + 1)]
         assert all(one.created_at < other.created_at for one, other in zip(self.rows, self.rows[1:], strict=False))
         found = await verify(self._bench.store, self._workspace, limit=10_000)
@@ -163,7 +163,7 @@ class World:
         assert holders == {identity: row_id for identity, (_, row_id) in self._held.items()}
 
     async def check_reads(self, vendor: Vendor) -> None:
-        """Check that the vendor's own reads show that vendor's events alone, as they were sent, newest first."""
+        """Check that the vendor's reads show only that vendor's events, as they were sent, newest first."""
         mine = [row for row in reversed(self.rows) if row.receiver == vendor.receiver.name]
         match vendor.receiver.name:
             case "scrip":
@@ -173,7 +173,7 @@ class World:
                     one = await self.call(vendor, "GET", f"/v1/events/{event['id']}")
                     assert (_as_read(one), row.id.hex()) == ((200, event), event["id"].replace("-", ""))
             case "immutable":
-                # `targets` and `resource` are shown in a shape of the vendor's own.
+                # `targets` and `resource` are shown in the vendor's own form.
                 self._check_shown(mine, await self._listed(vendor, "/api/v1/events"), hidden=("actor_id",))
                 checked = await self.call(vendor, "GET", "/api/v1/verify")
                 assert _as_read(checked) == (
@@ -216,7 +216,7 @@ class World:
 
 
 def _fate(vendor: Vendor, case: Case, held: dict[str, str]) -> Fate:
-    """Say what must become of one event, and remember it for those after it: the contract in five lines."""
+    """Return the expected fate of one event, and remember it for later events: the contract in five lines."""
     if not case.valid:
         return Fate.INVALID
     if case.key is None or case.key not in held:
@@ -261,7 +261,7 @@ async def test_answer_store_and_reads_agree(bench: Bench, name: str, data: st.Da
     vendor = VENDORS[name]
     batches = data.draw(st.lists(_batches(vendor), min_size=1, max_size=2))
     world = await bench.world()
-    for batch in (*batches, batches[-1]):  # the last one again: what has an identity stays as it is
+    for batch in (*batches, batches[-1]):  # the last one again: events with an identity stay unchanged
         stored = len(world.rows)
         await world.send(vendor, batch)
     keys = [case.key for case in batches[-1] if case.valid]
@@ -316,7 +316,7 @@ async def test_a_request_key_replays(bench: Bench, name: str, data: st.DataObjec
 @_examples(25)
 @given(data=st.data())
 async def test_a_single_event_is_a_batch_of_one(bench: Bench, name: str, data: st.DataObject) -> None:
-    """The same events, one by one at the one endpoint and in batches of one at the other."""
+    """The same events, one by one at one endpoint and in batches of one at the other."""
     vendor = VENDORS[name]
     batched, singly = await bench.world(), await bench.world()
     for case in data.draw(_batches(vendor, 4)):
@@ -331,12 +331,12 @@ async def test_a_single_event_is_a_batch_of_one(bench: Bench, name: str, data: s
 _SOURCES = (PROGRAM, PROGRAM[:-1] + "1")
 _COMMON = ("program_id", "idempotency_key")
 _NOT_FOR_BOTH = (b"5", b"true", b"[]", b"{}", rb'"\ud800"', rb'"\u0000"', b'"' + b"x" * 256 + b'"')
-"""What neither Scrip nor we take for one of the two: what is null or empty we do without, and Scrip does not."""
+"""Values that Scrip's receiver and the native API treat differently: the native API accepts null or empty ones."""
 
 
 @st.composite
 def _pairs(draw: st.DrawFn) -> tuple[bytes, bytes]:
-    """Return an event as Scrip takes it, and the same natively: `source` is the program, `data` the object."""
+    """Return an event for Scrip and the same event for the native API: `source` is the program, `data` the object."""
     whole = draw(st.none() | st.none() | st.none() | st.sampled_from(NO_EVENTS))
     if whole is not None:
         return whole, whole
@@ -363,7 +363,7 @@ async def test_native_and_scrip_agree(bench: Bench, batches: list[list[tuple[byt
         assert isinstance(decision, Settled)
         outcomes = decision.outcomes
         ours.rows, theirs.rows = await ours.read(), await theirs.read()
-        # By the place in its ledger an event is the same in both.
+        # Both events have the same place in their ledgers.
         places = [{row.id.hex(): row.sequence for row in world.rows} for world in (ours, theirs)]
         native = [
             ("accepted", places[0][outcome.link.id.hex()])

@@ -1,4 +1,4 @@
-"""A vendor's reads over a long ledger: each page does a bounded amount of work, and together they show everything."""
+"""A vendor's reads over a long ledger: each page does bounded work, and all pages together show every event."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ PROGRAM = "550e8400-e29b-41d4-a716-446655440000"
 
 
 class Reader:
-    """Sends to and reads from Scrip's endpoints, and counts what the store is asked for."""
+    """Uses Scrip's endpoints, and counts the events that they request from the store."""
 
     def __init__(self, store: Store, workspace: int):
         self.asked = 0
@@ -84,7 +84,7 @@ async def test_a_filter_on_content_looks_at_a_bounded_number_of_events(
         await reader.send(f"k{n}", participant=1 if n in (0, 5, 6) else 2)
     # Newest first, four events a page: 10-7, 6-3, 2-0.
     assert await reader.pages(participant_id=PROGRAM[:-1] + "1") == [[], ["k6", "k5"], ["k0"]]
-    # A page that is full ends at its last event, wherever in the store's page that stands.
+    # A full page ends at its last event, at any place in the store's page.
     assert await reader.pages(participant_id=PROGRAM[:-1] + "1", limit="1") == [[], ["k6"], ["k5"], ["k0"]]
     assert await reader.pages(participant_id=PROGRAM[:-1] + "3") == [[], [], []]
 

@@ -1,4 +1,4 @@
-"""Concurrent appends behave as if they came one after the other."""
+"""Concurrent appends have the same result as appends in sequence."""
 
 import asyncio
 import random

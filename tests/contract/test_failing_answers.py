@@ -1,4 +1,4 @@
-"""A bug in encoding one caller's answer stores nothing and leaves the store fit for the next."""
+"""A bug in encoding one caller's answer stores nothing, and the store serves the next caller."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Statements that fail leave nothing behind, and the store goes on."""
+"""Failed statements leave nothing behind, and the store continues."""
 
 import asyncio
 
@@ -47,7 +47,7 @@ async def test_a_failing_statement_leaves_nothing(store: Store, store_url: str, 
 
 
 def _past_the_lock(url: str, workspace: int, other: int) -> str:
-    """Return a statement that stores what the workspace `other` has stored in `workspace` too, without its lock."""
+    """Return a statement that copies the events of the workspace `other` into `workspace`, without its lock."""
     columns = [column.name for column in events.columns]
     event_id = database.id_literal(url, bytes(16))
     return f"INSERT INTO events SELECT {workspace}, {event_id}, {', '.join(columns[2:])} FROM events" + (
@@ -73,7 +73,7 @@ async def test_what_was_written_past_the_lock_is_seen_at_the_next_attempt(postgr
         async with writer.transaction():
             await writer.execute(_past_the_lock(postgres_url, workspace, other))
             appending = asyncio.create_task(append(store, workspace, draft("k"), draft("new")))
-            # It has looked for the identity, found nothing, and waits to hear what becomes of the other's row.
+            # It has looked for the identity, found nothing, and waits for the other transaction's row.
             await until(lambda: _waits_for_another(postgres_url))
         assert [outcome.status for outcome in await appending] == ["duplicate", "accepted"]
     finally:
@@ -108,7 +108,7 @@ async def test_a_closed_store_is_unavailable(store: Store, workspace: int) -> No
 async def test_a_conflict_that_cannot_be_explained_is_still_said(
     store: Store, workspace: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The events are stored by then: an answer without the differing paths is worth more than no answer."""
+    """The events are already stored: an answer without the differing paths is better than no answer."""
 
     async def away(*_: object) -> list[StoredEvent]:
         raise Unavailable("The store cannot be reached.")

@@ -1,4 +1,4 @@
-"""Rate limits, monthly quotas and what reads beside the append need, on both stores."""
+"""Rate limits, monthly quotas, and reads that run beside appends, on both stores."""
 
 import asyncio
 from collections import Counter
@@ -17,7 +17,7 @@ from tests.support.drafts import BAD, append, draft, request, submission
 
 HOUR = 3600 * 1_000_000
 SLOW = RateLimit(5, HOUR, 5)
-"""So slow that no request comes back within a test."""
+"""So slow that no request becomes free within a test."""
 
 
 def _statuses(outcomes: list[Outcome]) -> list[str]:
@@ -37,14 +37,14 @@ async def test_requests_come_back_evenly(store: Store, store_url: str, workspace
         await store.admit(workspace, "flokit", SLOW)
     await execute(store_url, f"UPDATE rates SET arrival = arrival - {2 * HOUR // 5}")  # two fifths of an hour pass
     assert [(await store.admit(workspace, "flokit", SLOW)).allowed for _ in range(3)] == [True, True, False]
-    await execute(store_url, "UPDATE rates SET arrival = 0")  # a long time passes: the burst is full again, not fuller
+    await execute(store_url, "UPDATE rates SET arrival = 0")  # a long time passes: the burst is full, and not exceeded
     assert sum([(await store.admit(workspace, "flokit", SLOW)).allowed for _ in range(9)]) == 5
 
 
 async def test_another_limit_holds_at_once(store: Store, workspace: int) -> None:
     daily, quick = RateLimit(1, 24 * HOUR, 1), RateLimit(100, HOUR // 60, 100)
     assert [(await store.admit(workspace, "flokit", daily)).allowed for _ in range(2)] == [True, False]
-    # A faster one does not wait for the day to pass, and from there on it is exact as ever.
+    # A faster limit does not wait for the day to pass, and is exact from then on.
     admissions = [await store.admit(workspace, "flokit", quick) for _ in range(3)]
     assert [(admission.allowed, admission.remaining) for admission in admissions] == [
         (True, 99),
@@ -148,7 +148,7 @@ async def test_a_new_month_begins_at_nothing(store: Store, store_url: str, works
 
 
 async def test_usage_says_what_the_next_append_would_decide(store: Store, store_url: str, workspace: int) -> None:
-    """Also after a clock that leapt into another month and back: events stay there, and so does their count."""
+    """Also after the clock jumped into another month and back: events stay there, and so does their count."""
     await store.set_quota(workspace, 2)
     await append(store, workspace, draft(), draft())
     leap = 400 * 24 * 3600 * 1_000_000
@@ -157,7 +157,7 @@ async def test_usage_says_what_the_next_append_would_decide(store: Store, store_
     assert await store.usage(workspace) == (2, ahead, 2)
     (outcome,) = await append(store, workspace, draft())
     assert _statuses([outcome]) == ["QUOTA_EXCEEDED"]
-    # What was counted last lies behind the next event: a new month, in which nothing is counted yet.
+    # The last counted month is over at the next event: the new month has no count yet.
     await execute(store_url, "UPDATE heads SET month = 200001")
     assert await store.usage(workspace) == (2, ahead, 0)
     (outcome,) = await append(store, workspace, draft())
@@ -201,7 +201,7 @@ async def test_a_request_that_the_quota_keeps_out_whole_may_come_again(store: St
         (refused,) = await store.append([request(workspace, "r", *slots)])
         assert isinstance(refused, Settled)
     await store.set_quota(workspace, 1)
-    # Under the same key: it is stored now, and that answer is the one to repeat, though the quota is used up again.
+    # With the same key: the events are stored now, and this answer is repeated, although the quota is used up again.
     partly = request(workspace, "r", draft("a"), draft("b"))
     (settled,) = await store.append([partly])
     assert isinstance(settled, Settled)

@@ -1,4 +1,4 @@
-"""PostgreSQL: what an append says when its connection is lost is what happened."""
+"""PostgreSQL: when an append loses its connection, its answer says what really happened."""
 
 import asyncio
 from pathlib import Path
@@ -203,7 +203,7 @@ async def _both_linger(proxy: Proxy) -> bool:
 
 
 async def _opened(proxy: Proxy, *, times: int = 1) -> Store:
-    """Return a store that loses its connection from now on."""
+    """Return a store whose connections are lost from now on."""
     store = await open_store(proxy.url)
     proxy.times = times
     return store

@@ -1,4 +1,4 @@
-"""The schema is the sum of its migrations, and they run on stores that hold events."""
+"""The schema equals the sum of its migrations, and they run on stores that hold events."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -40,7 +40,7 @@ async def test_the_schema_is_the_sum_of_the_migrations(store: Store) -> None:
 
 
 async def test_the_constraints_are_the_sum_of_the_migrations(postgres_url: str) -> None:
-    """Alembic compares neither exclusion constraints nor conditions: let PostgreSQL say what it made of each."""
+    """Alembic compares neither exclusion constraints nor conditions: compare PostgreSQL's own definitions."""
 
     def constraints(connection: Connection) -> list[tuple[str, ...]]:
         return [tuple(row) for row in connection.execute(_CONSTRAINTS)]
@@ -72,7 +72,7 @@ def _upgrade_to(connection: Connection, revision: str) -> None:
 
 @pytest.fixture
 async def unguarded_url(postgres_server: None) -> AsyncIterator[str]:
-    """Return the URL of a store as it was before 0003, with three events under keys and two without."""
+    """Return the URL of a store as it was before 0003, with three events with keys and two without."""
     async with postgres.fresh_database("template1") as url:
         store = PostgresStore(parse(url), pooler=False)
         try:
@@ -106,14 +106,14 @@ async def test_an_identity_that_is_there_twice_stops_the_migration(unguarded_url
         await database.execute(unguarded_url, statement)
     with pytest.raises(SetupError, match='could not create exclusion constraint "events_dedupe_key"'):
         await open_store(unguarded_url)
-    # All of it was undone.
+    # The whole migration was undone.
     assert await database.execute(unguarded_url, "SELECT version_num FROM alembic_version") == [("0002",)]
     index = "SELECT count(*) FROM pg_indexes WHERE indexname = 'events_dedupe_key' AND indexdef LIKE '%btree%'"
     assert await database.execute(unguarded_url, index) == [(1,)]
 
 
 async def test_a_month_is_counted_anew(store_url: str) -> None:
-    """Events may have been stored before there was a count."""
+    """Events may have been stored before the count existed."""
     store = await open_store(store_url)
     workspace = await store.create_workspace("acme")
     other = await store.create_workspace("empty")

@@ -1,4 +1,4 @@
-"""Opening a store: schema, settings, and one clear line for what is wrong."""
+"""Opening a store: schema, settings, and one clear line for each fault."""
 
 import asyncio
 import os
@@ -128,7 +128,7 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     assert "not a database" in await _refusal(f"sqlite:///{path}", serving=True)
     assert path.read_text().startswith("Not a database")
     path.rename(tmp_path / "again")
-    # The refusal let go of the lock.
+    # The refusal released the lock.
     await (await open_store(f"sqlite:///{path}", serving=True)).close()
 
 

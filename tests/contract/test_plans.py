@@ -1,4 +1,4 @@
-"""PostgreSQL: identities are found through their index, whatever the planner knows of the tables."""
+"""PostgreSQL: identities are found through their index, with any statistics of the tables."""
 
 import asyncpg
 import pytest
@@ -20,7 +20,7 @@ _STATEMENTS = {
 async def test_no_plan_reads_a_ledger(store_url: str, events: int, analysed: bool) -> None:
     store = await open_store(store_url)
     try:
-        # Of many workspaces with few events each, the planner expects the same of every other.
+        # From many workspaces with few events each, the planner expects few events in every other workspace.
         spaces = [(await store.create_workspace(f"w{n}")).id for n in range(4)]
         for space in spaces:
             await append(store, space, draft("k"))

@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode stands before the database, and the store keeps its promise."""
+"""The store keeps its promise behind PgBouncer in transaction mode."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -68,7 +68,7 @@ async def test_what_is_stored_and_read_through_a_pooler(store: Store, workspace:
 
 
 async def test_two_servers_behind_one_pooler(store: Store, pooled_url: str, workspace: int) -> None:
-    """More connections than the pooler has, whose statements meet each other's server processes."""
+    """More connections than the pooler has: their statements reach each other's server processes."""
     other = await open_store(pooled_url)
     try:
         calls = [

@@ -1,4 +1,4 @@
-"""`ping` returns only where an event could be stored durably, and leaves nothing that anybody sees."""
+"""`ping` returns only if an event can be stored durably, and leaves nothing visible."""
 
 import asyncio
 import resource
@@ -43,7 +43,7 @@ async def test_it_leaves_nothing_to_see(store: Store, store_url: str, workspace:
         await store.ping(thorough=thorough)
     assert await database.execute(store_url, "SELECT count(*) FROM events") == [(1,)]
     assert await store.head(workspace) == before
-    # One row, and it is deleted like an answer once nobody writes it any more.
+    # One row, which is deleted like an answer when it is no longer written.
     probes = "SELECT workspace_id, scope, length(answer) FROM answers"
     assert await database.execute(store_url, probes) == [(0, "probe", 0)]
     await database.execute(store_url, "UPDATE answers SET created_at = 0")
@@ -77,7 +77,7 @@ async def test_postgres_that_refuses_what_an_append_does(postgres_url: str, stat
 
 @pytest.mark.parametrize("privilege", ["INSERT ON events", "UPDATE ON heads", "INSERT ON answers", "UPDATE ON answers"])
 async def test_postgres_whose_role_may_not_write(postgres_url: str, privilege: str) -> None:
-    """What is missing is found by a role that has every other right."""
+    """The probe finds one missing privilege of a role that has all others."""
     store = await open_store(postgres_url)
     name = postgres_url.partition("@/")[2].partition("?")[0]
     role = f"writer_{name}"
@@ -177,7 +177,7 @@ async def test_sqlite_that_does_not_sync(tmp_path: Path, pragma: str) -> None:
 
 @pytest.mark.parametrize("level", ["DATABASE {name}", "ROLE {role} IN DATABASE {name}"])
 async def test_postgres_set_to_lose_what_it_acknowledges(postgres_url: str, level: str) -> None:
-    """It is seen while the service runs, and what the service itself stores is durable all the same."""
+    """The service notices it while it runs, and its own events are durable all the same."""
     store = await open_store(postgres_url)
     connection = await asyncpg.connect(postgres_url)
     name, role = await connection.fetchrow("SELECT current_database(), session_user")
@@ -220,13 +220,13 @@ async def test_a_stricter_setting_stays(postgres_url: str) -> None:
 
 
 async def _end_connections(connection: asyncpg.Connection) -> None:
-    """End the pool's connections, which know the settings of when they began."""
+    """End the pool's connections, which keep the settings of their start."""
     others = "datname = current_database() AND pid <> pg_backend_pid()"
     await connection.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
 
 
 async def _note_commits(connection: asyncpg.Connection) -> None:
-    """Note, from now on, how durably each transaction commits that stores an event."""
+    """Record, from now on, how durably each transaction commits that stores an event."""
     await connection.execute(
         """
         CREATE TABLE noted (level text);

@@ -57,7 +57,7 @@ async def test_an_answer_ends_with_its_lifetime(store: Store, store_url: str, wo
     await database.execute(
         store_url, f"UPDATE answers SET created_at = created_at - {ANSWER_LIFETIME} WHERE key = {old}"
     )
-    # Expired counts as absent, whether it was purged or not, and the new answer takes its place.
+    # An expired answer counts as absent, purged or not, and the new answer replaces it.
     (again,) = await store.append([request(workspace, "old", draft(), draft(), body=b"2")])
     assert isinstance(again, Settled)
     assert await store.append([request(workspace, "old", draft(), body=b"2")]) == [Replayed(b"accepted,accepted")]

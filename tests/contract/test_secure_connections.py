@@ -1,4 +1,4 @@
-"""PostgreSQL over TCP: TLS is as strict as the URL says, and of several hosts one that answers is found."""
+"""PostgreSQL over TCP: TLS is as strict as the URL says, and the store finds a host that answers."""
 
 import os
 import shutil
@@ -119,7 +119,7 @@ async def test_a_file_that_is_no_certificate(port: int, file: str) -> None:
 
 @contextmanager
 def _silent() -> Iterator[int]:
-    """Yield a port that takes connections and never says a word."""
+    """Yield a port that accepts connections and never answers."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()

@@ -1,4 +1,4 @@
-"""PostgreSQL: a database, or the way to it, that falls silent keeps nobody waiting beyond the deadline."""
+"""PostgreSQL: if the database or the network falls silent, no caller waits beyond the deadline."""
 
 import asyncio
 import socket
@@ -20,12 +20,12 @@ from tests.support.drafts import append, draft
 from tests.support.proxy import Proxy
 
 _FOUND = 5.0
-"""Seconds within which the issue wants a dead connection to be found."""
+"""The seconds within which a dead connection must be found."""
 
 
 @pytest.fixture
 async def proxy(postgres_url: str, tmp_path: Path) -> AsyncIterator[Proxy]:
-    """Return what stands between the store and its database."""
+    """Return the proxy between the store and its database."""
     async with Proxy(tmp_path, postgres_url) as between:
         yield between
 
@@ -41,7 +41,7 @@ async def store(proxy: Proxy) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten what is waited for, so that a test need not wait as long as a caller."""
+    """Shorten the deadlines, so that a test does not wait as long as a caller."""
     monkeypatch.setattr(postgres, "DEADLINE", 1.0)
     monkeypatch.setattr(postgres, "COMMIT_DEADLINE", 0.5)
     monkeypatch.setattr(postgres, "RESOLVE_DEADLINE", 0.5)
@@ -59,7 +59,7 @@ async def test_connections_that_a_firewall_dropped_are_found_and_replaced(
     monkeypatch.setattr(postgres_append, "SILENCE", 1.0)
     monkeypatch.setattr(connection, "SILENCE", 1.0)
     if idle:
-        # As long idle as in a pool that nobody uses, without waiting for it.
+        # Makes the connection look idle for a long time, without waiting.
         monkeypatch.setattr(connection, "QUIET", -1.0)
     await _warm(store, workspace)
     proxy.drop()

@@ -1,4 +1,4 @@
-"""What is particular to the embedded store."""
+"""Behaviour of the SQLite store only."""
 
 import os
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""What is changed behind the store's back is found: every column, change, insertion and removal, on both stores.
+"""Verification finds tampering with the database: every column, change, insertion and removal, on both stores.
 
-docs/design/ledger.md says in a table what each of them shows; the cases below are its rows.
+A table in docs/design/ledger.md says how each of them shows; the cases below are its rows.
 """
 
 import asyncio
@@ -92,8 +92,8 @@ async def tampered(store: Store, store_url: str, workspace: int) -> AsyncIterato
 
 
 async def check(tampered: Tampered, what: str, wanted: Found, *, in_a_range: bool = True) -> None:
-    """Check that a verification says what a whole one says, `wanted`, with an expected head, in pages, and (if it shows
-    there) bounded to a range with all of the events.
+    """Check that a whole verification finds `wanted`, and so do one with an expected head, one in pages, and (if the
+    break shows there) one of a range with all of the events.
     """
     first, last = tampered.events[0].created_at, tampered.events[-1].created_at
     with_head = await tampered.found(expected=tampered.head)
@@ -104,7 +104,7 @@ async def check(tampered: Tampered, what: str, wanted: Found, *, in_a_range: boo
 
 
 def _changes(tampered: Tampered) -> dict[str, list[tuple[str, str]]]:
-    """Return for each column of `events` what it is changed to, and the break at its event."""
+    """Return for each column of `events` its changed value, and the break at its event."""
 
     def each(kind: str, *values: str) -> list[tuple[str, str]]:
         return [(value, kind) for value in values]
@@ -137,7 +137,7 @@ async def test_every_changed_column(tampered: Tampered, place: int) -> None:
             await tampered.change(what)
             found = await tampered.found()
             assert (place, kind) in found, what
-            # The one changed cell breaks its own event, what is sealed of it, and what hangs on it: nothing else.
+            # The changed cell breaks its own event and the links that depend on it, and nothing else.
             assert found <= {(place, CONTENT), (place, HASH), (place + 1, HASH), (COUNT, HEAD)}, what
             if number == 0:
                 await check(tampered, what, found)
@@ -146,7 +146,7 @@ async def test_every_changed_column(tampered: Tampered, place: int) -> None:
 
 
 async def test_an_empty_column_of_an_identity(tampered: Tampered) -> None:
-    """A keyed event that lets go of its identity, or of a part of its name, without another that takes it over."""
+    """A keyed event that releases its identity, or a part of its name, although no later event takes it over."""
     for column in ("scope", "key", "dedupe"):
         await tampered.change(f"UPDATE events SET {column} = NULL WHERE sequence = 3")
         await check(tampered, column, {(3, HASH)})
@@ -160,7 +160,7 @@ async def test_a_replaced_event_lets_go_of_its_identity(store: Store, tampered: 
     for n in (1, 2, 3):
         await append(store, workspace, draft("k3", {"n": n * 100}, subject="s3", on_mismatch=Mismatch.REPLACE))
     assert await tampered.found() == await tampered.found(limit=1) == set()
-    # The last of them lets go too: nobody holds the identity.
+    # The last of them releases it too: no event holds the identity.
     await tampered.change("UPDATE events SET dedupe = NULL WHERE sequence = 9")
     assert await tampered.found() == {(9, HASH)}
 
@@ -195,7 +195,7 @@ async def test_another_id(tampered: Tampered) -> None:
 
 
 async def test_an_id_whose_time_is_not_created_at(tampered: Tampered) -> None:
-    """All hashes are computed anew, so only the id's own time tells: what comes next would sort before it."""
+    """All hashes are recomputed, so only the id's own time shows the change: later events would sort before it."""
     last = tampered.events[-1]
     event_id = ledger.event_id(last.created_at + YEAR, bytes(8))
     identity = b"" if last.key is None else ledger.identity(last.receiver, last.scope or "", last.key)
@@ -216,7 +216,7 @@ async def test_an_event_of_another_workspace(store: Store, tampered: Tampered) -
         await tampered.change(f"UPDATE events SET workspace_id = {other.id} WHERE sequence = {place}")
         found = await tampered.found()
         assert found, place
-        # In a range that it is not the last of, its absence shows at the next one; at the end the head tells.
+        # If it is not the last of the range, its absence shows at the next one; at the end the head shows it.
         await check(tampered, str(place), found, in_a_range=place != COUNT)
         page = await verify(store, other, limit=100)
         assert {one.type for one in page.breaks} >= {HASH, HEAD}
@@ -229,7 +229,7 @@ _SEQUENCES = (-1, 0, 1, 3, 5, COUNT, COUNT + 1, 30, 500)
 
 @pytest.mark.parametrize("where", ["before", "within", "behind", "far behind", "at the end of time"])
 async def test_an_inserted_event(tampered: Tampered, where: str) -> None:
-    """A copy of an event, with an id before, between and behind the others: whatever its sequence claims to be."""
+    """A copy of an event with any sequence, and with an id before, between and after the others."""
     first, last = tampered.events[0].created_at, tampered.events[-1].created_at
     event_id = {
         "before": ledger.event_id(first - 1, bytes(8)),
@@ -284,12 +284,12 @@ async def test_removed_events(tampered: Tampered) -> None:
 async def test_a_removed_event_that_the_expected_head_names(tampered: Tampered) -> None:
     third = Head(3, tampered.events[2].event_hash, 0)
     await tampered.change("DELETE FROM events WHERE sequence = 3")
-    # The run passes its place without it; the break is named at the event that stands where it should.
+    # The run passes its place without it; the break is named at the event in its place.
     assert await tampered.found(expected=third) >= {(4, CHAIN), (4, HASH), (COUNT, HEAD)}
 
 
 async def test_a_truncated_ledger_whose_head_was_moved(tampered: Tampered) -> None:
-    """Nothing within the ledger tells, once the head is that of the last event left; a head from before does."""
+    """If the head was set to the last event left, the ledger alone does not show it; an earlier head does."""
     fourth = tampered.events[3]
     await tampered.change(
         "DELETE FROM events WHERE sequence > 4",
@@ -325,7 +325,7 @@ def _head_changes(tampered: Tampered) -> dict[str, Iterable[str]]:
 
 async def test_every_column_of_the_head(tampered: Tampered) -> None:
     changes = _head_changes(tampered)
-    # The quota is a setting: whoever may set it may set it so.
+    # The quota is a setting: an operator may set this value.
     assert changes.keys() | {"quota"} == {column.name for column in heads_table.columns}
     for column, values in changes.items():
         for value in values:
@@ -363,7 +363,7 @@ async def _reports(store: Store) -> dict[str, Found]:
 
 
 async def test_the_workspaces_row(tampered: Tampered) -> None:
-    """The name is what the genesis binds; the id leads to the rows. A ledger that no workspace names is checked too."""
+    """The genesis binds the name; the id leads to the rows. A ledger without a workspace is checked too."""
     store, workspace = tampered.store, tampered.workspace
     assert await _reports(store) == {"acme": set()}
     await tampered.change("UPDATE workspaces SET name = 'other'")
@@ -394,7 +394,7 @@ async def test_columns_that_no_proof_rests_on(tampered: Tampered) -> None:
 
 
 async def test_null_where_there_is_none(tampered: Tampered) -> None:
-    """Whoever can change rows can mostly change the tables too."""
+    """A person who can change rows can usually change the tables too."""
     columns = [column.name for column in events_table.columns if not column.nullable and not column.primary_key]
     await _allow_null(tampered, "events", columns)
     wanted = {"sequence": CHAIN, "created_at": HASH, "receiver": HASH, "event_hash": HASH}
@@ -425,7 +425,7 @@ async def _allow_null(tampered: Tampered, table: str, columns: Sequence[str]) ->
 
 
 _CELLS = ("'abc'", "x'ff'", "x''", "7", "1.5", "CAST(x'ff' AS TEXT)", "x'0001020304050607'")
-"""Values of every type that SQLite keeps in a column, whatever the column's: a text that is no UTF-8 among them."""
+"""Values of every type, which SQLite keeps in any column; one is a text that is not UTF-8."""
 
 
 @pytest.mark.parametrize("place", [1, COUNT])
@@ -441,7 +441,7 @@ async def test_a_cell_of_another_type(sqlite_store: Tampered, place: int) -> Non
             found = await sqlite_store.found()
             assert (place, kinds.get(column, HASH)) in found or column == "sequence", what
             assert {kind for sequence, kind in found if sequence != 2}, what
-            # The other break, of an event that was changed as well, shows beside it.
+            # The break of the other changed event shows as well.
             assert (2, CONTENT) in found, what
             await sqlite_store.restore()
 
@@ -461,7 +461,7 @@ async def test_an_id_of_another_type_or_length(sqlite_store: Tampered) -> None:
 
 
 async def test_many_ids_of_another_type(sqlite_store: Tampered) -> None:
-    """A page ends only at an id that a token can hold: rows with another are checked with the page they stand in."""
+    """A page ends only at an id that a token can hold: rows with other ids are checked with their page."""
     await sqlite_store.change(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000)"
         " INSERT INTO events SELECT workspace_id, 'forged' || i, 7000 + i, created_at, receiver, type, source, subject,"
@@ -488,7 +488,7 @@ async def test_a_head_and_a_workspace_of_another_type(sqlite_store: Tampered) ->
 
 @pytest.fixture
 async def sqlite_store(tampered: Tampered) -> Tampered:
-    """Return the tampered store on SQLite, whose columns take values of every type."""
+    """Return the tampered store on SQLite, whose columns accept values of every type."""
     if not tampered.url.startswith("sqlite"):
         pytest.skip("PostgreSQL's columns take values of their own type alone")
     return tampered
@@ -503,7 +503,7 @@ async def test_a_range_sees_what_is_in_it(tampered: Tampered) -> None:
     inner = {"created_from": events[1].created_at, "created_to": events[-1].created_at}
     assert await tampered.found(**inner) == set()
     assert await tampered.found(created_to=events[-1].created_at) >= {(0, CHAIN), (0, HASH)}
-    # Without an end a range goes on to where the ids end, behind the head.
+    # A range without an end reaches to the last id, beyond the head.
     assert await tampered.found(created_from=events[1].created_at) >= {(1, CHAIN), (1, HASH), (COUNT, HEAD)}
 
 
@@ -523,7 +523,7 @@ async def test_random_changes_are_found(tampered: Tampered) -> None:
 
 
 async def test_beside_writers_nothing_breaks(store: Store, store_url: str, tampered: Tampered) -> None:
-    """A check reads where the ledger ends once, with its head: what is appended meanwhile is no break."""
+    """A check reads the ledger's end and its head once, together: events appended meanwhile are no break."""
     workspace = tampered.workspace.id
     others = [store] if store_url.startswith("sqlite") else [store, await open_store(store_url)]
     checked = 0

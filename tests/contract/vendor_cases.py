@@ -17,7 +17,7 @@ from headgate_server.receivers.registry import RECEIVERS
 
 
 class Fate(Enum):
-    """What becomes of an event."""
+    """The outcome of an event in the model."""
 
     NEW = "new"
     REPLACED = "replaced"
@@ -31,7 +31,7 @@ KEPT = LINKED | {Fate.SAME}
 
 
 class Case(NamedTuple):
-    """One event as it is sent: JSON, its identity, and what tells its content from another's under that identity."""
+    """One event as it is sent: JSON, its identity, and a mark that distinguishes contents of that identity."""
 
     text: bytes
     valid: bool = False
@@ -40,7 +40,7 @@ class Case(NamedTuple):
 
 
 class Given(NamedTuple):
-    """One event, what becomes of it, and the id of the row that holds it, where one does."""
+    """One event, its fate, and the id of its row, if a row holds it."""
 
     case: Case
     fate: Fate
@@ -48,7 +48,7 @@ class Given(NamedTuple):
 
 
 class _Sentence:
-    """Equal to any text that is not empty: sentences are held to their words by the receivers' own tests."""
+    """Equal to any text that is not empty: the receivers' own tests check the wording of sentences."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, str) and other != ""
@@ -64,18 +64,18 @@ Members = dict[str, bytes]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vendor:
-    """What the test has to know of one vendor."""
+    """One vendor's facts that the test needs."""
 
     receiver: Receiver
     batch: str
     single: str
     members: Callable[[str | None, bytes], Members]
-    """A valid event's members as JSON texts, of a key and a content."""
+    """Makes a valid event's members as JSON texts, from a key and a content."""
     broken: Mapping[str, Sequence[bytes | None]]
-    """What a member must not be; None for absent."""
+    """The values that a member must not have; None means absent."""
     answer: Callable[[Sequence[Given]], Answer]
     on_mismatch: Mismatch | None
-    """None where events have no identity."""
+    """None if events have no identity."""
     keyless: bool = False
     """Whether an event may leave its key out."""
     atomic: bool = False
@@ -105,13 +105,13 @@ _CONTENTS: Mapping[bytes, str] = {
     rb'"\ud83d\ude00"': "emoji", '"😀"'.encode(): "emoji", rb'"\u0000"': "nul", b'{"b":1,"a":2}': "object",
     b'{"a":2,"b":1.0}': "object",
 }  # fmt: skip
-"""Contents that every vendor takes, and which of them are the same."""
+"""Contents that every vendor accepts, with a mark that is equal for equal contents."""
 
 _KEYS = ("a", "b", "é😀", "K" * 255)
 
 
 def cases(vendor: Vendor) -> st.SearchStrategy[Case]:
-    """Return events, valid or not, with few keys and contents, so that the same ones come again."""
+    """Return valid and invalid events with few keys and contents, so that they repeat."""
     keys = st.sampled_from((None, *_KEYS) if vendor.keyless else _KEYS)
     valid = st.builds(_valid, st.just(vendor), keys, st.sampled_from([*_CONTENTS]), st.booleans())
     flaws = st.sampled_from([(field, raw) for field, raws in vendor.broken.items() for raw in raws])
@@ -121,7 +121,7 @@ def cases(vendor: Vendor) -> st.SearchStrategy[Case]:
 
 
 def text_of(members: Members) -> bytes:
-    """Return an object of members that are JSON already."""
+    """Return a JSON object whose members are JSON texts."""
     return b"{%s}" % b",".join(b'"%s":%s' % (name.encode(), raw) for name, raw in members.items())
 
 
@@ -132,7 +132,7 @@ def batch_of(batch: Sequence[Case]) -> bytes:
 
 def _valid(vendor: Vendor, key: str | None, raw: bytes, turned: bool) -> Case:
     members = vendor.members(key, raw)
-    if turned:  # the order of members is no content
+    if turned:  # the order of members is not content
         members = dict(reversed(members.items()))
     return Case(text_of(members), True, key if vendor.on_mismatch else None, _CONTENTS[raw])
 
@@ -305,7 +305,7 @@ def _flokit_answer(batch: Sequence[Given]) -> Answer:
 
 
 class _NameOrNull:
-    """Equal to the name that the vendor's events have here, and to null where an event has none that can be shown."""
+    """Equal to the name of this vendor's events, and to null if an event has no name that can be shown."""
 
     def __eq__(self, other: object) -> bool:
         return other in (None, "", "subscription_started")

@@ -1,4 +1,4 @@
-"""What the tests of the gRPC server share."""
+"""Fixtures of the gRPC server's tests."""
 
 from collections.abc import AsyncIterator
 
@@ -17,6 +17,6 @@ async def service(store_url: str) -> AsyncIterator[Service]:
 
 @pytest.fixture
 async def caller(service: Service) -> AsyncIterator[Caller]:
-    """Return a client of workspace `acme` that may do everything."""
+    """Return a client of workspace `acme` with every scope."""
     async with service.caller() as client:
         yield client

@@ -1,4 +1,4 @@
-"""Who may call what: every method of the descriptor, with every kind of key."""
+"""Access: every method of the descriptor, with every kind of key."""
 
 import importlib
 import pkgutil
@@ -42,7 +42,7 @@ FILES = (
     ledger_service_pb2,
     workspace_service_pb2,
 )
-"""The files of headgate.v1 that hold services; a test sees to it that there are no others."""
+"""The files of headgate.v1 that hold services; a test checks that there are no others."""
 
 PUBLIC = "/headgate.v1.ProbeService/"
 COMPAT = "/headgate.v1.CompatService/Receive"
@@ -72,7 +72,7 @@ NEEDED = {
     "/headgate.v1.LedgerService/VerifyLedger": Scope.LEDGER_READ,
     "/headgate.v1.WorkspaceService/GetUsage": Scope.EVENTS_READ,
 }
-"""What each method needs: written down here a second time, on purpose."""
+"""The scope that each method needs: written here a second time, deliberately."""
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ Ask = Callable[..., Awaitable[Refusal]]
 
 @pytest.fixture
 async def ask(service: Service) -> AsyncIterator[Ask]:
-    """Return a function that calls a method with metadata of its own and returns how that was refused."""
+    """Return a function that calls a method with given metadata and returns the refusal."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
 
         def refusal(method: str, **metadata: str) -> Awaitable[Refusal]:
@@ -158,7 +158,7 @@ async def test_a_key_of_other_scopes(service: Service, ask: Ask, method: str) ->
 @pytest.mark.parametrize("header", ["authorization", "x-api-key"])
 @on_sqlite
 async def test_the_scope_is_enough(service: Service, method: str, header: str) -> None:
-    """With it, and with `admin`, a call gets as far as being looked at."""
+    """With the scope, or with `admin`, the call reaches the handler."""
     for scope in (NEEDED[method], Scope.ADMIN):
         key = await service.key(scope)
         metadata = ((header, f"Bearer {key}" if header == "authorization" else key),)
@@ -197,7 +197,7 @@ async def test_another_workspaces_events(service: Service, caller: Caller) -> No
 @pytest.mark.parametrize("spelled", ["BEARER {}", "bearer {}", "bEaReR   {}", "Bearer {} "])
 @on_sqlite
 async def test_the_scheme_is_heard_in_any_case(service: Service, ask: Ask, spelled: str) -> None:
-    """As RFC 9110, 11.1 has it; a key that is heard is only refused for its scope here."""
+    """RFC 9110, 11.1. A key that was read is refused here only for its scope."""
     key = await service.key(Scope.EVENTS_READ)
     refusal = await ask("/headgate.v1.LedgerService/GetHead", authorization=spelled.format(key))
     assert refusal.code is grpc.StatusCode.PERMISSION_DENIED
@@ -213,7 +213,7 @@ async def test_the_bearer_counts_where_both_are_sent(service: Service, ask: Ask)
 
 
 class _Clock:
-    """A clock that stands still until it is moved; `seconds` is its timer."""
+    """A clock that only a test moves; `seconds` is its timer."""
 
     def __init__(self) -> None:
         self.now = system_clock()
@@ -248,7 +248,7 @@ async def test_an_expiry_works_at_once(store: Store) -> None:
 
 
 async def test_a_key_made_after_it_was_refused(store: Store) -> None:
-    """A look-up that found nothing is believed, too, for a few seconds alone."""
+    """A look-up that found nothing is cached too, only for a few seconds."""
     clock = _Clock()
     authenticator = Authenticator(store, clock, clock.seconds)
     other = Authenticator(store, clock, clock.seconds)

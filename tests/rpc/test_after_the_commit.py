@@ -1,4 +1,4 @@
-"""Whatever goes wrong between the commit and the answer, a stored event is answered as stored."""
+"""Any failure between the commit and the answer: a stored event is answered as stored."""
 
 from collections.abc import Callable
 from typing import Any
@@ -84,7 +84,7 @@ async def test_the_answer_is_given(
 async def test_a_header_that_cannot_be_sent(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch, header: tuple[str, str], bridged: bool
 ) -> None:
-    """It is left out; the answer and its other headers go."""
+    """It is left out; the answer and its other headers are sent."""
     store = IngestServicer._store
 
     async def with_header(self: IngestServicer, call: Call, *arguments: Any, **named: Any) -> Any:
@@ -106,7 +106,7 @@ async def test_a_header_that_cannot_be_sent(
 async def test_a_vendors_answer_is_made_before_the_commit(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch, vendor: Vendor
 ) -> None:
-    """One that cannot be made is an error of which it is true that nothing was stored."""
+    """If the answer cannot be made, the call fails and nothing is stored."""
     monkeypatch.setattr(compat, "_encode", bug)
     async with serving(sqlite_url) as service, service.caller() as caller:
         request = HttpBody(data=orjson.dumps({"events": vendor.events(1)}))

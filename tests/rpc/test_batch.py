@@ -113,6 +113,6 @@ async def test_a_single_event(caller: Caller) -> None:
 
 @on_sqlite
 async def test_a_stub_of_the_public_protos(caller: Caller) -> None:
-    """The server's own view of the request is an extension: what a stub sends is understood as it is."""
+    """The server's own view of the request is an extension: it reads a stub's request unchanged."""
     request = BatchIngestRequest(events=[Event(type="t"), Event()], validate_only=True)
     assert statuses(await caller.ingest.BatchIngest(request, metadata=caller.metadata)) == ["accepted", "rejected"]

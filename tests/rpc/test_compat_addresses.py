@@ -1,4 +1,4 @@
-"""CompatService by what stands in a request's path, query and body, also such as no bridge would send."""
+"""CompatService with all kinds of paths, queries and bodies, also ones that no bridge would send."""
 
 from typing import Any
 

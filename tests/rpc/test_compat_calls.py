@@ -1,4 +1,4 @@
-"""CompatService as a gRPC client calls it, without the bridge: vendors' bodies, our codes, every endpoint guarded."""
+"""CompatService called by a gRPC client, without the bridge: vendors' bodies, our codes, every endpoint guarded."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -39,7 +39,7 @@ NEEDED: dict[tuple[str, str], set[Scope] | set[str]] = {
     ("POST", "/compat/vibefollow/api/v1/events/batch"): WRITE,
     ("POST", "/compat/vibefollow/api/v1/events"): WRITE,
 }
-"""Any one of the scopes lets a key in: written down here a second time, on purpose."""
+"""Any one of the scopes admits a key: written here a second time, deliberately."""
 
 each_endpoint = pytest.mark.parametrize(("method", "path"), NEEDED, ids=" ".join)
 
@@ -118,7 +118,7 @@ async def test_another_workspaces_event_is_not_found(service: Service, caller: C
 
 
 async def test_requests_that_are_none(caller: Caller) -> None:
-    """They have our codes and reasons: there is no HTTP status that could say the vendor's."""
+    """They have our codes and reasons, because without HTTP there is no status for the vendor's."""
     batch = VENDORS["vibefollow"].batch
     refusals = [
         await _refused(caller, "POST", batch, b"{"),
@@ -163,7 +163,7 @@ async def test_a_request_key(caller: Caller) -> None:
     assert again == first
     assert (said.get("idempotency-replayed"), said_again["idempotency-replayed"]) == (None, "true")
     refusal = await _refused(caller, "POST", vendor.batch, {"events": []}, idempotency_key="k")
-    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT  # what is no batch is told so first
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT  # a request that is no batch is refused for that first
     refusal = await _refused(caller, "POST", vendor.batch, {"events": vendor.events(1)}, idempotency_key="k")
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "IDEMPOTENCY_KEY_REUSED")
     assert await caller.stored() == 2

@@ -1,4 +1,4 @@
-"""What a vendor's call counts as: to gRPC a refusal in the vendor's words is an answer, to the operator it is none."""
+"""The code that a vendor's call counts with: gRPC sees a refusal in the vendor's words as an answer, metrics do not."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ SINGLE = "/compat/scrip/v1/events"
 
 
 class Counted:
-    """A server of which a test sees what it counted since it last asked."""
+    """A server that tells a test its counts since the last question."""
 
     def __init__(self, service: Service, metrics: Metrics):
         self.service = service
@@ -107,7 +107,7 @@ async def test_a_bug_counts_as_one_and_is_told_in_the_vendors_shape(
             status, body, codes = await counted.ask(caller, SCRIP.batch, {"events": SCRIP.events(1)})
             assert (status, codes, body["code"]) == (500, ["INTERNAL"], "internal_error")
             assert "internal matters" not in body["message"]
-            # One in the wording of refusals is told in our words at least.
+            # A bug in the wording of refusals is reported in our words.
             patched.setattr(Scrip, "refusal", lambda *_: Reply(400, object()))
             with pytest.raises(Exception, match="its log knows more"):
                 await counted.ask(caller, SCRIP.batch, {"events": SCRIP.events(1)})

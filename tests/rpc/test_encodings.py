@@ -1,4 +1,6 @@
-"""One batch in three encodings gets one answer: a message as grpc-gateway makes it of JSON, raw JSON, and data_json."""
+"""One batch in three encodings gets one answer: a message as grpc-gateway makes it from JSON, raw JSON, and
+data_json.
+"""
 
 import copy
 from typing import Any
@@ -83,7 +85,7 @@ async def test_a_batch(service: Service, options: dict[str, bool]) -> None:
 
 
 async def test_all_three_in_one_ledger(caller: Caller) -> None:
-    """What one encoding stored is a duplicate in the others."""
+    """An event stored through one encoding is a duplicate in the others."""
     sent = {"type": "t", "idempotency_key": "k", "data": {"n": 1, "s": "é", "deep": [{"x": 0.1}]}}
     first = await caller.json({"events": [sent]})
     typed = json_format.ParseDict({"events": [sent]}, BatchIngestRequest())
@@ -124,7 +126,7 @@ async def test_a_single_event(service: Service, sent: dict[str, Any]) -> None:
 
 
 async def test_reads_in_json(caller: Caller) -> None:
-    """The JSON of a page is the page."""
+    """The JSON of a page has the page's content."""
     await caller.json(BATCH)
     page = await caller.events.ListEvents(ListEventsRequest(page_size=2), metadata=caller.metadata)
     body = await caller.send(
@@ -137,7 +139,9 @@ async def test_reads_in_json(caller: Caller) -> None:
 
 
 def test_the_bridges_view_is_the_public_one() -> None:
-    """A field of the public request has the number that it has in the bridge's view, but for the events' type."""
+    """A field of the public request has the same number and type in the bridge's view, except for the type of
+    events.
+    """
     for public, raw in ((BatchIngestRequest, RawBatchIngestRequest), (IngestRequest, RawIngestRequest)):
         ours = {field.name: field.number for field in raw.DESCRIPTOR.fields}
         assert {field.name: field.number for field in public.DESCRIPTOR.fields}.items() <= ours.items()

@@ -1,4 +1,4 @@
-"""More at once than gRPC's own limits let through: every call is answered in our words, or was never taken."""
+"""More calls at once than gRPC's limits allow: every call is answered in our words, or was never accepted."""
 
 import asyncio
 import signal
@@ -25,7 +25,7 @@ async def code_of(call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> grpc.StatusCod
 
 @on_sqlite
 async def test_thousands_of_calls_at_once_are_all_answered(service: Service) -> None:
-    """gRPC's core cancels what waits for the event loop, from 1,000 calls on."""
+    """From 1,000 calls on, gRPC's core cancels calls that wait for the event loop."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         head = channel.unary_unary("/headgate.v1.LedgerService/GetHead")
         calls = [head(GetHeadRequest().SerializeToString()) for _ in range(3_500)]
@@ -38,12 +38,12 @@ async def test_an_idle_connection_may_be_pinged(service: Service) -> None:
     async with Connection("127.0.0.1", service.port) as connection:
         for _ in range(6):
             assert await connection.ping()
-            await asyncio.sleep(0.3)  # no faster than clients may
+            await asyncio.sleep(0.3)  # not faster than clients are allowed to
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["at once", "one after another"])
 async def test_no_call_is_cancelled_by_the_end(sqlite_url: str, again: bool) -> None:
-    """What the server has taken when it is told to end is stored and answered; what comes later is UNAVAILABLE."""
+    """Calls accepted before SIGTERM are stored and answered; later ones are UNAVAILABLE."""
     key = await make_key(sqlite_url)
     body = batch_bytes(event())
     codes: Counter[grpc.StatusCode] = Counter()

@@ -1,4 +1,4 @@
-"""An event's key, for ever: the same content is a duplicate, other content a conflict, however it is written."""
+"""An event's key, for ever: the same content in any spelling is a duplicate, other content a conflict."""
 
 import asyncio
 from collections import Counter
@@ -84,7 +84,7 @@ async def test_a_rejected_event_does_not_burn_its_key(caller: Caller) -> None:
 
 
 async def test_the_same_key_in_concurrent_batches(caller: Caller) -> None:
-    """Sixteen batches over ten keys, each in another order: every key is accepted once, and all learn the same id."""
+    """Sixteen batches of ten keys in different orders: every key is accepted once, and all callers get the same id."""
     keys = [f"k{n}" for n in range(10)]
     orders = [order for order, _ in zip(permutations(keys), range(16), strict=False)]
     responses = await asyncio.gather(*(caller.batch(*(event(key) for key in order)) for order in orders))

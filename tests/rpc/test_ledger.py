@@ -1,4 +1,4 @@
-"""GetHead and VerifyLedger: what was sealed is what is there, and what was changed behind the server's back shows."""
+"""GetHead and VerifyLedger: an unchanged ledger verifies, and changes made without the server show."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -101,7 +101,7 @@ async def test_an_expected_head(filled: Caller, stored: Sequence[StoredEvent]) -
     wrong = await _verify(filled, expected_sequence=3, expected_hash=stored[3].event_hash)
     assert _breaks(wrong) == [(3, "head_mismatch")]
     assert (wrong.breaks[0].expected_hash, wrong.breaks[0].actual_hash) == (stored[3].event_hash, stored[2].event_hash)
-    # A head that the ledger never reached: it was cut off, and the head with it.
+    # The ledger never reached this head: it was cut off, and its head set back.
     beyond = await _verify(filled, expected_sequence=9, expected_hash="ab" * 32)
     assert _breaks(beyond) == [(9, "head_mismatch")]
 
@@ -165,7 +165,7 @@ async def test_tampering(
 async def test_a_rewritten_ledger_needs_a_head_kept_elsewhere(
     filled: Caller, store_url: str, stored: Sequence[StoredEvent]
 ) -> None:
-    """Cut off with its head moved back, a ledger is sound in itself; a head from before tells."""
+    """A ledger that was cut off, with its head set back, verifies alone; an earlier head shows the loss."""
     fourth = database.literal(store_url, bytes.fromhex(stored[3].event_hash))
     await database.execute(store_url, "DELETE FROM events WHERE sequence > 4")
     moved = stored[3].created_at.ToMicroseconds()
@@ -216,17 +216,17 @@ async def test_an_expected_head_before_the_range(filled: Caller, stored: Sequenc
 
 @on_sqlite
 async def test_an_expected_head_beyond_the_range(filled: Caller, stored: Sequence[StoredEvent]) -> None:
-    """What a bounded range does not come to cannot be judged by it: neither sound nor broken, so refused."""
+    """An expected head outside a bounded range cannot be checked, so the call is refused."""
     kept = {"expected_sequence": 6, "expected_hash": stored[5].event_hash, "to": stored[3].created_at}
     refusal = await refused(_verify(filled, **kept))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "EXPECTED_HEAD_OUT_OF_RANGE")
     assert refusal.fields == ["expected_sequence"]
-    # As long as the limit, and not the range, ends the run, it may still come to it.
+    # If the limit, and not the range, ends the run, a later page may still reach the head.
     assert (await _verify(filled, **kept, limit=2)).valid
 
 
 async def test_events_beyond_the_head(filled: Caller, store_url: str, stored: Sequence[StoredEvent]) -> None:
-    """A head moved back, to hide what follows it from whoever reads up to the head."""
+    """A head set back, to hide later events from a reader who stops at the head."""
     fourth = database.literal(store_url, bytes.fromhex(stored[3].event_hash))
     moved = stored[3].created_at.ToMicroseconds()
     await database.execute(store_url, f"UPDATE heads SET sequence = 4, hash = {fourth}, created_at = {moved}")
@@ -240,7 +240,7 @@ async def test_events_beyond_the_head(filled: Caller, store_url: str, stored: Se
 async def test_a_forged_event_behind_the_newest(
     filled: Caller, store_url: str, stored: Sequence[StoredEvent], sequence: int
 ) -> None:
-    """The end is where the ids end, whatever the other columns claim; `expected_head` and lists change nothing."""
+    """The ledger ends where the ids end, whatever other columns claim; `expected_head` and lists change nothing."""
     forged = database.id_literal(store_url, b"\xff" * 16)
     copied = f"workspace_id, {forged}, {sequence}, created_at, receiver, type, source, subject, occurred_at, data"
     await database.execute(
@@ -261,7 +261,7 @@ async def test_a_forged_event_behind_the_newest(
 
 @on_sqlite
 async def test_a_cell_of_another_type_is_a_break(filled: Caller, store_url: str) -> None:
-    """It is named, with what it is and not its value, and does not hide the others."""
+    """The cell is named with its type and not its value, and does not hide other breaks."""
     await database.execute(store_url, "UPDATE events SET salt = 'abc' WHERE sequence = 2")
     await database.execute(store_url, "UPDATE events SET receiver = x'ff', sequence = 'x' WHERE sequence = 3")
     await database.execute(store_url, "UPDATE events SET type = 'x' WHERE sequence = 5")

@@ -1,4 +1,4 @@
-"""How much may be in progress at once, over all methods."""
+"""The bounds on calls in progress, over all methods."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from headgate_server.rpc.server import ServerConfig
 
 @dataclass
 class Held:
-    """Calls that end when the test says so."""
+    """Calls that end when the test decides."""
 
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -26,7 +26,7 @@ class Held:
 
 @dataclass
 class Request:
-    """All that is looked at of a call."""
+    """The parts of a call that the code reads."""
 
     body: bytes
     messages: None = None

@@ -1,4 +1,4 @@
-"""A server as its operator sees it: health, reflection, request ids, logs, metrics, stopping, a store that is lost."""
+"""A server as its operator sees it: health, reflection, request ids, logs, metrics, stopping, a lost store."""
 
 import asyncio
 import socket
@@ -93,13 +93,13 @@ async def test_the_request_id(caller: Caller, given: str | None, kept: bool) -> 
     answered = dict(await call.trailing_metadata())["x-request-id"]
     assert (answered == given) is kept
     assert answered
-    # A refusal says it, too.
+    # A refusal has it, too.
     refusal = await refused(caller.events.ListEvents(ListEventsRequest(), metadata=sent))
     assert (refusal.trailing["x-request-id"] == given) is kept
 
 
 async def test_the_log_holds_no_secret(sqlite_url: str, tmp_path: Path) -> None:
-    """Every call is one line of JSON, with its request id; keys and content stand in none."""
+    """Every call is one line of JSON with its request id; no line holds a key or content."""
     key, wrong = await make_key(sqlite_url), "hg_" + "w" * 43
     log = tmp_path / "log"
     secret = "very-secret-content"
@@ -123,7 +123,7 @@ async def test_the_log_holds_no_secret(sqlite_url: str, tmp_path: Path) -> None:
 
 @on_sqlite
 async def test_an_error_of_the_server(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bug says where to look and nothing else, and ends nothing but its own call."""
+    """A bug's answer gives only the request id, and the bug ends only its own call."""
 
     async def bug(*_: object) -> None:
         raise RuntimeError("internal matters")
@@ -170,13 +170,13 @@ async def test_a_port_in_use(sqlite_url: str, what: str) -> None:
                 pass
     assert str(port) in str(refusal.value)
     assert "\n" not in str(refusal.value)
-    # What was opened before is closed again: the store can be served.
+    # The failed start closed the store again: it can be served.
     async with serving(sqlite_url):
         pass
 
 
 async def test_a_stop_finishes_what_is_in_flight(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch that waits for its ledger's lock when the server is to stop is stored and answered; no new one is."""
+    """A batch that waits for its ledger's lock at the stop is stored and answered; new batches are refused."""
     arrived = asyncio.Event()
     submit = Committer.submit
 

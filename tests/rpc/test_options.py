@@ -12,7 +12,7 @@ async def test_atomic_all_or_nothing(caller: Caller) -> None:
     aborted = response.results[0]
     assert (aborted.error.reason, aborted.error.retryable, aborted.id, aborted.sequence) == ("ABORTED", True, "", 0)
     assert await caller.stored() == 0
-    # An aborted event has not burned its key.
+    # The key of an aborted event stays free.
     assert statuses(await caller.batch(event("a"), event("b"), atomic=True)) == ["accepted", "accepted"]
 
 
@@ -46,7 +46,7 @@ async def test_validate_only_neither_uses_nor_takes_a_request_key(caller: Caller
 
 
 async def test_validate_only_says_what_the_call_would(service: Service, caller: Caller) -> None:
-    """Whatever the options: the same fates, and the same stored event behind a conflict."""
+    """With all options: the same outcomes, and the same stored event of a conflict."""
     await caller.batch(event("k", {"n": 1}))
     request = (event("k", {"n": 2}), event("a"), event("b"), event("c"))
     workspace = await service.store.workspace("acme")

@@ -37,7 +37,7 @@ KINDS = ("One", "Down", "Both")
 
 
 class Echo:
-    """Says each event's type back, as often as its subject says; what is named "wrong" or "bug" goes wrong."""
+    """Repeats each event's type, as often as its subject says; the types "wrong" and "bug" fail."""
 
     def __init__(self) -> None:
         self.running = 0
@@ -56,7 +56,7 @@ class Echo:
         return EventResult(index=0, status=event.type)
 
     async def down(self, call: Call, event: Event) -> AsyncGenerator[EventResult, None]:
-        """Answer as often as is asked for, then go wrong if that is asked for."""
+        """Answer as often as requested, then fail if requested."""
         self.running += 1
         try:
             for index in range(int(event.subject or "1")):
@@ -93,7 +93,7 @@ class Running:
         self.store = store
         self.key = (("x-api-key", key),)
         self.seconds = 0.0
-        """The timer by which look-ups of keys age."""
+        """The timer of the cache of keys."""
 
     async def call(
         self, kind: str, *events: Event | bytes, metadata: Any = None, answer: Any = EventResult
@@ -108,7 +108,7 @@ class Running:
         return [await self.channel.unary_unary(f"/{SERVICE}/One", _bytes, answer.FromString)(events[0], metadata=sent)]
 
     def both(self, events: Any = None, metadata: Any = None, answer: Any = EventResult) -> Any:
-        """Open a stream both ways."""
+        """Open a bidirectional stream."""
         call = self.channel.stream_stream(f"/{SERVICE}/Both", _bytes, answer.FromString)
         return call(events, metadata=self.key if metadata is None else metadata)
 
@@ -117,7 +117,7 @@ class Running:
         return self.echo.running == 0
 
     def counted(self, kind: str) -> dict[str, float]:
-        """Return how many calls of a method ended with which code."""
+        """Return the number of calls of a method by their code."""
         found = self.metrics.registry.collect()
         samples = [sample for metric in found for sample in metric.samples if sample.name == "headgate_calls_total"]
         return {one.labels["code"]: one.value for one in samples if one.labels["method"] == f"/{SERVICE}/{kind}"}
@@ -132,7 +132,7 @@ Serve = Callable[..., contextlib.AbstractAsyncContextManager[Running]]
 
 @pytest.fixture
 def serve(store: Store) -> Serve:
-    """Return what runs a server with a method of each kind."""
+    """Return a context that runs a server with a method of each kind."""
 
     @contextlib.asynccontextmanager
     async def served(access: Needs | Public = READERS, **load: int) -> AsyncIterator[Running]:
@@ -242,18 +242,18 @@ async def test_the_bridge_gets_headers_before_the_first_answer(running: Running,
     event: Any = Event(type="a") if kind == "Down" else iter([Event(type="a")])
     call = method(f"/{SERVICE}/{kind}", _bytes, HttpBody.FromString)(event, metadata=(*running.key, *BRIDGED))
     assert [one async for one in call]
-    assert "x-request-id" not in dict(await call.initial_metadata())  # the bridge says that by itself
+    assert "x-request-id" not in dict(await call.initial_metadata())  # the bridge adds it
     assert await call.code() is grpc.StatusCode.OK
 
 
 async def test_an_error_after_the_first_answer_is_a_line_of_the_stream(running: Running) -> None:
-    """HTTP has said 200 by then, and knows no other end."""
+    """The HTTP status 200 was sent already, and HTTP has no other end."""
     for kind, events in (("Down", [Event(type="wrong")]), ("Both", [Event(type="a"), Event(type="wrong")])):
         *_, last = await _lines(running, kind, *events)
         assert (last["error"]["code"], last["error"]["message"]) == (3, "That is wrong.")
         assert last["error"]["details"][0]["reason"] == "WRONG"
         assert running.counted(kind) == {"INVALID_ARGUMENT": 1}
-    # Before the first answer there is still a status.
+    # Before the first answer, a status can still be sent.
     both = running.call("Both", Event(type="wrong"), metadata=(*running.key, *BRIDGED), answer=HttpBody)
     assert (await refused(both)).code is grpc.StatusCode.INVALID_ARGUMENT
 
@@ -302,7 +302,7 @@ async def test_a_stream_holds_a_place_until_it_ends(serve: Serve) -> None:
 async def test_a_streams_requests_count_while_they_are_worked_on(serve: Serve) -> None:
     large = Event(type="a", data_json=b"x" * 600)
     async with serve(bytes_in_progress=1_000) as running:
-        # One after the other they may be any number.
+        # In sequence, their number has no limit.
         assert len(await running.call("Both", *[large] * 5)) == 5
         held = running.channel.unary_stream(f"/{SERVICE}/Down", _bytes)(
             Event(type="a" * 1_000, subject="1000000000", data_json=b"x" * 600), metadata=running.key

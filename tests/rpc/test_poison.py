@@ -1,4 +1,4 @@
-"""One bad event spoils its own position alone: not the rest of its batch, not other callers of its group commit."""
+"""A bad event affects only its own position: not the rest of its batch, not other callers of its group commit."""
 
 import asyncio
 
@@ -40,7 +40,7 @@ async def test_json_touches_its_own_position(caller: Caller, text: bytes, reject
 
 @pytest.mark.parametrize("payload", [pytest.param(text, id=name) for name, text in poison.TAKEN.items()])
 async def test_taken_and_kept_exactly(caller: Caller, payload: bytes) -> None:
-    """Both stores hold it, the same text again is a duplicate, and it reads back as it was."""
+    """Both stores hold it, the same text again is a duplicate, and it reads back unchanged."""
     first, again = (await caller.batch(event("k", payload), event("k", payload))).results
     assert (first.status, again.status) == ("accepted", "duplicate")
     stored = await caller.events.GetEvent(GetEventRequest(id=first.id), metadata=caller.metadata)
@@ -49,7 +49,7 @@ async def test_taken_and_kept_exactly(caller: Caller, payload: bytes) -> None:
 
 
 async def test_other_callers_of_the_group(service: Service) -> None:
-    """Eight callers of two workspaces at once, half of them sending every poison there is."""
+    """Eight callers of two workspaces at once; half of them send every poison."""
     bad = [value for value, _ in poison.PROTO_REJECTED.values()]
     good = [event(data=payload) for payload in list(poison.TAKEN.values())[:5]]
     async with service.caller(workspace="acme") as acme, service.caller(workspace="other") as other:
@@ -71,7 +71,7 @@ async def test_a_single_event_says_the_same(caller: Caller) -> None:
 
 
 def _copy(stored: Event) -> Event:
-    """Return the event that a stored event was made from."""
+    """Return the sent event of a stored event."""
     made = event(stored.idempotency_key)
     if stored.HasField("data"):
         made.data.CopyFrom(stored.data)

@@ -1,4 +1,4 @@
-"""Ready means that an event can be stored: REST's answer, gRPC's health, and the log's words for the cause."""
+"""Ready means that an event can be stored: REST's answer, gRPC's health, and the cause in the log."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ READY = "/headgate.v1.ProbeService/GetReadiness"
 
 
 async def _answers(channel: grpc.aio.Channel) -> tuple[bool, bool]:
-    """Return whether each of the two says that the server is ready."""
+    """Return whether REST, and whether gRPC, says that the server is ready."""
     health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
     code = await channel.unary_unary(READY)(b"").code()
     return code is grpc.StatusCode.OK, health.status == SERVING
@@ -43,7 +43,7 @@ async def _until(channel: grpc.aio.Channel, ready: bool) -> None:
 
 
 async def test_a_store_that_takes_no_event_is_not_ready(service: Service, caller: Caller) -> None:
-    """Nobody has to write for it to be found: whoever balances the load learns of it first."""
+    """The fault is found without an append, so the load balancer learns of it first."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         await _until(channel, True)
         async with broken(service.url):
@@ -55,7 +55,7 @@ async def test_a_store_that_takes_no_event_is_not_ready(service: Service, caller
 
 
 async def test_a_log_that_cannot_grow_any_more(sqlite_url: str, tmp_path: Path) -> None:
-    """What SQLite cannot write, as on a full disk: not ready, with the cause in the log, and ready again after."""
+    """SQLite cannot write, as on a full disk: not ready, with the cause in the log, and ready again afterwards."""
     key = await make_key(sqlite_url)
     log = tmp_path / "log"
     async with ServerProcess(sqlite_url, log=log) as server, Caller(server.port, key) as caller:
@@ -112,7 +112,7 @@ def _fill(path: Path) -> None:
 
 
 async def test_usage_after_the_clock_leapt_ahead_and_back(service: Service, caller: Caller) -> None:
-    """The month is that in which the next event is counted, not the process's."""
+    """The month is the one in which the next event counts, not that of the process's clock."""
     workspace = (await service.store.create_workspace("acme")).id
     await service.store.set_quota(workspace, 1)
     await caller.batch(event())
@@ -136,7 +136,7 @@ MALFORMED = [b"\xff", b"\x0a\x05abc", b"\x0a\x02\xc3\x28", b"\x08", bytes(100)]
 @pytest.mark.parametrize("body", MALFORMED, ids=repr)
 @on_sqlite
 async def test_a_malformed_body(service: Service, caller: Caller, body: bytes) -> None:
-    """It is INVALID_ARGUMENT in our words, whatever the RPC and its kind."""
+    """It is INVALID_ARGUMENT in our words, for every RPC of every kind."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         calls = {
             "grpc.health.v1.HealthCheckRequest": [
@@ -164,7 +164,7 @@ async def _first(call: grpc.aio.UnaryStreamCall[bytes, bytes]) -> object:
 
 @on_sqlite
 async def test_what_reflection_cannot_describe(service: Service) -> None:
-    """Each request of a stream has its own answer, an error where there is nothing, and the stream goes on."""
+    """Each request of a stream has its own answer or error, and the stream continues."""
     extension = reflection_pb2.ExtensionRequest(containing_type="no.Such", extension_number=-1)
     requests = [
         reflection_pb2.ServerReflectionRequest(),
@@ -182,7 +182,7 @@ async def test_what_reflection_cannot_describe(service: Service) -> None:
 
 @on_sqlite
 async def test_a_watcher_that_does_not_read_keeps_nobody_from_learning(service: Service) -> None:
-    """Many watches on one connection that is never read from: the state is set all the same, and the server ends."""
+    """Many watches on one connection that is never read: the state is still set, and the server ends."""
     request = health_pb2.HealthCheckRequest().SerializeToString()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         watches = [channel.unary_stream("/grpc.health.v1.Health/Watch")(request) for _ in range(50)]

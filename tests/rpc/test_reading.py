@@ -1,4 +1,4 @@
-"""GetEvent and ListEvents: what was sent, exactly, in order, page by page."""
+"""GetEvent and ListEvents: the sent events, exact, in order, page by page."""
 
 import asyncio
 import json
@@ -196,7 +196,7 @@ async def test_a_range_of_time(filled: Caller) -> None:
 
 @pytest.mark.parametrize("newest_first", [False, True])
 async def test_paging_while_writing(filled: Caller, newest_first: bool) -> None:
-    """Nothing twice, nothing missed that was there at first; what comes later shows at the end of oldest first."""
+    """No event is shown twice, and no event from the start is missed; new ones come at the end of oldest first."""
     first = await _list(filled, page_size=3, newest_first=newest_first)
     await filled.batch(*(event(f"late{n}") for n in range(3)))
     rest = await _pages(filled, page_size=3, newest_first=newest_first, page_token=first.next_page_token)
@@ -207,7 +207,7 @@ async def test_paging_while_writing(filled: Caller, newest_first: bool) -> None:
 
 
 async def test_a_follower_misses_nothing(caller: Caller) -> None:
-    """Whoever reads pages in order while eight writers write sees the whole ledger, each event once."""
+    """A reader of pages in order sees the whole ledger, each event once, while eight writers write."""
     done = asyncio.Event()
 
     async def follow() -> list[int]:
@@ -217,7 +217,7 @@ async def test_a_follower_misses_nothing(caller: Caller) -> None:
             last_round = done.is_set()
             page = await _list(caller, page_size=7, page_token=token)
             seen += [one.sequence for one in page.events]
-            # At the end of the ledger there is no token: a follower goes on from its last event's own page.
+            # At the end of the ledger there is no token: a follower reads its last page again.
             if page.next_page_token:
                 token = page.next_page_token
             elif last_round:

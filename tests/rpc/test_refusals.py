@@ -1,4 +1,4 @@
-"""Requests that are no batch: one clear error, and nothing of them is stored."""
+"""Requests that are no batch get one clear error, and nothing of them is stored."""
 
 import grpc
 import pytest
@@ -72,7 +72,7 @@ async def test_limits_are_settings(sqlite_url: str) -> None:
             refusal = await refused(caller.batch(large))
             assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "BODY_TOO_LARGE")
             assert refusal.trailing["x-headgate-http-status"] == "413"
-        # What is so large that grpc does not even read it has grpc's own words.
+        # grpc words the refusal of a request that is too large for it to read.
         assert (await refused(caller.batch(event("k" * 3_000_000)))).code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert await caller.stored() == 2
 

@@ -22,7 +22,7 @@ async def test_the_first_answer_again(caller: Caller) -> None:
     again, replayed = await caller.keyed("r1", *request)
     assert (again, replayed) == (first, True)
     assert list(again.results[3].error.differing_fields) == ["/data/n"]
-    # Under another key it is another request: what has no key of its own is stored again.
+    # With another key it is another request: events without keys are stored again.
     other, replayed = await caller.keyed("r2", *request)
     assert (statuses(other), replayed) == (["duplicate", "accepted", "rejected", "conflict"], False)
     assert await caller.stored() == 3
@@ -104,7 +104,7 @@ async def test_a_writer_learns_no_paths_from_a_readers_answer(service: Service) 
 
 
 async def test_a_replay_of_conflicts_survives_what_became_of_the_event(caller: Caller, store_url: str) -> None:
-    """Paths are computed when they are asked for; where the event is gone the answer is the first one without them."""
+    """Paths are computed for each answer; if the event is gone, a replay is the first answer without them."""
     first, _ = await caller.keyed("r", event("k", {"n": 1}), event("k", {"n": 2}))
     await database.execute(store_url, "DELETE FROM events")
     again, replayed = await caller.keyed("r", event("k", {"n": 1}), event("k", {"n": 2}))

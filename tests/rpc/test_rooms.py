@@ -1,4 +1,4 @@
-"""What one batch passes on its way through the server: the rooms that docs/design/pipeline.md names, and no others."""
+"""The modules that one batch passes: only the rooms of docs/design/pipeline.md."""
 
 import sys
 import threading
@@ -26,7 +26,7 @@ ROOMS = {
 }
 """Rooms by the modules in them."""
 NO_ROOMS = ("core", "process", "app")
-"""What rooms are built of, and what runs beside the calls."""
+"""Modules of shared helpers, and modules that run beside the calls."""
 
 
 async def _rooms(call: Awaitable[Any]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Calls to a server, answers and refusals in a form that tests compare."""
+"""Calls to a server, with answers and refusals in a form that tests compare."""
 
 from collections.abc import Awaitable, Iterable
 from typing import Any, NamedTuple, TypeVar
@@ -25,7 +25,7 @@ _Answer = TypeVar("_Answer", bound=Message)
 
 
 class Refusal(NamedTuple):
-    """How a call failed: its code and message, and what its google.rpc.Status holds."""
+    """How a call failed: its code, its message, and the content of its google.rpc.Status."""
 
     code: grpc.StatusCode
     message: str
@@ -37,7 +37,7 @@ class Refusal(NamedTuple):
 
 
 async def refused(call: Awaitable[Any]) -> Refusal:
-    """Return how a call was refused; fails if it was not."""
+    """Return the refusal of a call. Fails if the call was not refused."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     error = caught.value
@@ -66,12 +66,12 @@ async def refused(call: Awaitable[Any]) -> Refusal:
 
 
 class Caller(Client):
-    """A client with a key that sends events, also such as no stub would send."""
+    """A client with a key that sends events, also ones that no stub would send."""
 
     async def batch(
         self, *events: Event | bytes, metadata: Iterable[tuple[str, str]] = (), **options: bool
     ) -> BatchIngestResponse:
-        """Send a batch, of messages or of bytes that stand for one."""
+        """Send a batch of messages or of serialized messages."""
         return await self.send(batch_bytes(*events, **options), BatchIngestResponse, metadata=metadata)
 
     async def single(self, event: Event, **options: bool) -> EventResult:
@@ -81,7 +81,7 @@ class Caller(Client):
         return result
 
     async def stored(self) -> int:
-        """Return how many events the workspace holds."""
+        """Return the number of events in the workspace."""
         head = await self.ledger.GetHead(GetHeadRequest(), metadata=self.metadata)
         return int(head.sequence)
 
@@ -104,7 +104,7 @@ class Caller(Client):
         return answer, dict(await call.trailing_metadata()).get("idempotency-replayed") == "true"
 
     async def json(self, body: Any, *, method: str = BATCH) -> Any:
-        """Send a JSON body as the bridge does, and return the JSON that it would hand on."""
+        """Send a JSON body as the bridge does, and return the JSON that the bridge would forward."""
         data = body if isinstance(body, bytes) else orjson.dumps(body)
         request = RawBatchIngestRequest(json=HttpBody(content_type="application/json", data=data))
         bridged = (("x-envoy-original-path", "/v1/events/batch"),)
@@ -114,7 +114,7 @@ class Caller(Client):
 
 
 def batch_bytes(*events: Event | bytes, **options: bool) -> bytes:
-    """Return a serialized batch whose events are messages or bytes that stand for one."""
+    """Return a serialized batch of messages or of serialized messages."""
     serialized = [event if isinstance(event, bytes) else event.SerializeToString() for event in events]
     return RawBatchIngestRequest(events=serialized, **options).SerializeToString()
 

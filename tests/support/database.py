@@ -1,4 +1,4 @@
-"""Reaches into a store's database behind the store's back: to tamper with it, and to hold its locks."""
+"""Accesses a store's database without the store: to tamper with it, and to hold its locks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +16,7 @@ def sqlite_path(url: str) -> str:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Callable[[str], Awaitable[None]]]:
-    """Yield what executes one statement of plain SQL, on one connection for all of them."""
+    """Yield a function that executes one statement of plain SQL; all use one connection."""
     if url.startswith("sqlite"):
         connection = sqlite.connect(sqlite_path(url), isolation_level=None)
 
@@ -56,7 +56,7 @@ def _execute_sqlite(url: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def lock_waiters(url: str) -> int:
-    """Return how many of a PostgreSQL database's sessions wait for a lock."""
+    """Return the number of a PostgreSQL database's sessions that wait for a lock."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     return int(asyncio.run(execute(url, waiting))[0][0])
 
@@ -73,7 +73,7 @@ def id_literal(url: str, event_id: bytes) -> str:
 
 @asynccontextmanager
 async def locked(url: str, workspace_id: int) -> AsyncIterator[None]:
-    """Hold the lock of a workspace's head (in SQLite: of the whole database) from a connection of our own."""
+    """Hold the lock of a workspace's head (in SQLite: of the whole database) from a separate connection."""
     if url.startswith("sqlite"):
         connection = sqlite.connect(sqlite_path(url), isolation_level=None)
         connection.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""Makes drafts and submissions for tests, as the ingest does."""
+"""Makes drafts and submissions for tests, like the ingest."""
 
 from collections.abc import Sequence
 from typing import Any

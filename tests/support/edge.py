@@ -1,4 +1,4 @@
-"""A workspace as clients of the bridge see it: over HTTP, and over gRPC on the same port."""
+"""A workspace as clients of the bridge see it: over HTTP and, on the same port, over gRPC."""
 
 import asyncio
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ JSON = {"content-type": "application/json"}
 
 
 class Edge:
-    """Clients with one key. `http` has a connection of its own and no retries; `url` is the store behind it all."""
+    """Clients with one key. `http` has a connection of its own and no retries; `url` is the URL of the store."""
 
     def __init__(self, up: Up, url: str, key: str):
         self.up = up
@@ -41,27 +41,27 @@ class Edge:
         self.channel.close()
 
     def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
-        """Send JSON, or bytes that stand for it; `_` in a header's name stands for `-`."""
+        """Send a value as JSON, or bytes as they are; `_` in a header's name becomes `-`."""
         content = body if isinstance(body, bytes) else orjson.dumps(body)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.http.post(path, content=content, headers=JSON | named)
 
     def batch(self, *events: Any, path: str = "/v1/events/batch", **options: Any) -> dict[str, Any]:
-        """Send a batch that is one, and return the answer."""
+        """Send a valid batch, and return the answer."""
         response = self.post(path, {"events": events, **options})
         assert response.status_code == 200, response.text
         answer: dict[str, Any] = response.json()
         return answer
 
     def stored(self) -> int:
-        """Return how many events the workspace holds."""
+        """Return the number of events in the workspace."""
         response = self.http.get("/v1/ledger/head")
         assert response.status_code == 200, response.text
         return int(response.json()["sequence"])
 
 
 def failure(response: httpx.Response) -> tuple[int, int, str]:
-    """Return (HTTP status, code, reason) of a refusal, whoever it is from: they all have one shape, and an id."""
+    """Return (HTTP status, code, reason) of a refusal by Envoy or the server: all have one form, and an id."""
     body = response.json()
     assert body.keys() == {"code", "message", "details"}, body
     assert response.headers["content-type"] == "application/json"

@@ -1,7 +1,7 @@
-"""The configurations of ghz in `bench/ghz/`, for anybody to run: `python -m tests.support.ghzfiles` writes them anew.
+"""Writes the configurations of ghz in `bench/ghz/`: `python -m tests.support.ghzfiles`.
 
-Every event is written out, since a loop in ghz's templates depends on the release of Go that built it; `{{.UUID}}` is
-another one in each call.
+Every event is written out, because a loop in ghz's templates depends on the release of Go that built ghz. `{{.UUID}}`
+is different in each call.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ def configuration(batch: int) -> dict[str, Any]:
         "call": f"headgate.v1.IngestService.{'BatchIngest' if batch else 'Ingest'}",
         "host": "127.0.0.1:50051",
         "insecure": True,
-        # More than so many events at once are more than the server lets wait of one workspace.
+        # More events at once would exceed the server's bound on waiting events of one workspace.
         "concurrency": 8 if batch >= 1_000 else 32,
         "total": max(100_000 // max(batch, 10), 500),
         "data": {"events": events} if batch else {"event": events[0]},

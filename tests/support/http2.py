@@ -1,4 +1,4 @@
-"""HTTP/2 frames by hand (RFC 9113), for what no client library would send."""
+"""HTTP/2 frames by hand (RFC 9113), for requests that no client library would send."""
 
 import asyncio
 import struct
@@ -13,7 +13,7 @@ _CANCEL = struct.pack(">I", 8)
 
 
 class Frame(NamedTuple):
-    """What the other side sent."""
+    """A frame that the other side sent."""
 
     kind: int
     flags: int
@@ -22,7 +22,7 @@ class Frame(NamedTuple):
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """Return a frame as it is sent."""
+    """Return the bytes of a frame."""
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
@@ -41,12 +41,12 @@ def call_headers(stream: int, method: str, *more: tuple[str, str]) -> bytes:
 
 
 def reset(stream: int) -> bytes:
-    """Return what gives a call up."""
+    """Return the frame that cancels a call."""
     return frame(RST_STREAM, 0, stream, _CANCEL)
 
 
 class Connection:
-    """A connection on which the test says every frame. Use as `async with`."""
+    """A connection on which the test sends every frame itself. Use as `async with`."""
 
     def __init__(self, host: str, port: int):
         self._address = (host, port)
@@ -60,7 +60,7 @@ class Connection:
         self._writer.close()
 
     async def send(self, frames: bytes) -> None:
-        """Send frames, and return when most of it has left."""
+        """Send frames, and return when most of them have left."""
         self._writer.write(frames)
         await self._writer.drain()
 

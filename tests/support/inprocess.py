@@ -15,7 +15,7 @@ from tests.support.calls import Caller
 
 
 class Service:
-    """A running server. `store` is a second way into its database, beside the server's own."""
+    """A running server. `store` is a second store on its database, beside the server's own."""
 
     def __init__(self, url: str, port: int, store: Store):
         self.url = url

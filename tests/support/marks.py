@@ -3,6 +3,6 @@
 import pytest
 
 on_sqlite = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
-"""For what cannot differ between stores: one is enough."""
+"""For tests that do not depend on the store: one store is enough."""
 
 on_postgres = pytest.mark.parametrize("store_url", ["postgres"], indirect=True)

@@ -1,4 +1,4 @@
-"""A PostgreSQL database that is gone for a while, as its server's restart would have it."""
+"""A PostgreSQL database that is unreachable for some time, as during a restart of its server."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,7 +8,7 @@ from tests.support import database, postgres
 
 @asynccontextmanager
 async def outage(url: str) -> AsyncIterator[None]:
-    """End every connection to the database, and let nobody in for the length of the block."""
+    """End every connection to the database, and refuse new ones for the length of the block."""
     name = url.partition("@/")[2].partition("?")[0]
     admin = postgres.url("postgres")
     await database.execute(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")

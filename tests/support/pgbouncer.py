@@ -1,5 +1,5 @@
-"""A real PgBouncer before one of the run's servers, in transaction mode: a statement may meet another server process
-than the one before it, and only a transaction holds one.
+"""A real PgBouncer in front of one of the run's servers, in transaction mode: only the statements of one transaction
+are sure to reach the same server process.
 """
 
 import os
@@ -29,13 +29,13 @@ pidfile = {folder}/pid
 
 
 def program() -> str | None:
-    """Return PgBouncer's program, None where it is not installed."""
+    """Return PgBouncer's program; None if it is not installed."""
     return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 @contextmanager
 def before(url: str, mode: str = "transaction") -> Iterator[str]:
-    """Yield the URL of a PgBouncer that stands before this one's server."""
+    """Yield the URL of a PgBouncer in front of this URL's server."""
     wanted = program()
     assert wanted is not None
     parts = urlsplit(url)

@@ -1,7 +1,7 @@
-"""Values that broke something somewhere: each must touch only its own position.
+"""Values that broke some program: each must affect only its own position.
 
-Three tables by name, ready for `pytest.param`: events of gRPC that are rejected, payloads that are taken, and events of
-JSON with what becomes of them. A rejection is (reason, field); None stands for accepted.
+Three tables by name, ready for `pytest.param`: gRPC events that are rejected, payloads that are accepted, and JSON
+events with their outcome. A rejection is (reason, field); None means accepted.
 """
 
 import math
@@ -26,7 +26,7 @@ def field(number: int, payload: bytes) -> bytes:
 
 
 def struct_nested(depth: int) -> bytes:
-    """Return a serialized Struct of so many levels; protobuf's own writers stop before its readers do."""
+    """Return a serialized Struct of so many levels. protobuf's writers stop at fewer levels than its readers."""
     struct = b""
     for _ in range(depth):
         value = field(5, struct)
@@ -42,12 +42,12 @@ def struct_number(value: float) -> Event:
 
 
 def at(**moment: int) -> Event:
-    """Return an event of this Timestamp."""
+    """Return an event with this Timestamp."""
     return event(occurred_at=Timestamp(**moment))
 
 
 def nested(depth: int) -> bytes:
-    """Return JSON objects in each other, so many levels in all."""
+    """Return nested JSON objects of so many levels."""
     return b'{"a":' * depth + b"1" + b"}" * depth
 
 
@@ -108,7 +108,7 @@ TAKEN: dict[str, bytes] = {
     "a string of a megabyte": b'{"a":"%s"}' % (b"x" * MEGABYTE),
     "a name of a megabyte": b'{"%s":1}' % (b"x" * MEGABYTE),
 }
-"""Payloads that look bad and are not: both stores hold them exactly."""
+"""Payloads that look bad and are valid: both stores hold them exactly."""
 
 
 def json_event(payload: bytes) -> bytes:

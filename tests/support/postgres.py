@@ -1,8 +1,8 @@
 """Real PostgreSQLs for a run of the tests, shared by all its workers, and a fresh database for each test.
 
 There are two servers: the newest, from a wheel, and the oldest that is supported, from the system's packages. The run's
-controller (pytest itself, or xdist's) makes a folder and names it in the environment; the first worker that needs a
-server starts its keeper; the controller stops it at the end, and without a controller it stops itself.
+controller (pytest itself, or xdist's) makes a folder and names it in the environment. The first worker that needs a
+server starts its keeper. The controller stops the keeper at the end; without a controller it stops itself.
 """
 
 import asyncio
@@ -32,17 +32,17 @@ NEWEST = "newest"
 OLDEST = "oldest"
 
 _SYSTEM = Path("/usr/lib/postgresql")
-"""Where Debian's packages put PostgreSQL, a folder for each version."""
+"""The folder of Debian's PostgreSQL packages, with a folder for each version."""
 
 
 def prepare_run() -> None:
-    """In the controller, before the workers start: choose the folder. Nothing is started yet."""
+    """Choose the folder. Runs in the controller, before the workers start. Starts nothing yet."""
     os.environ[_FOLDER] = tempfile.mkdtemp(prefix="headgate-pg-")
     os.environ[_CONTROLLER] = str(os.getpid())
 
 
 def finish_run() -> None:
-    """In the controller, after the workers ended: stop the server if it was started, and leave nothing behind."""
+    """Stop the server if it was started, and remove its files. Runs in the controller, after the workers ended."""
     folder = Path(os.environ.pop(_FOLDER))
     for keeper in folder.glob("*/keeper.pid"):
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -51,16 +51,16 @@ def finish_run() -> None:
 
 
 def system_programs() -> Path | None:
-    """Return the folder of the oldest supported PostgreSQL that the system's packages brought, None without one."""
+    """Return the folder of the oldest supported PostgreSQL among the system's packages; None without one."""
     found = {int(path.name): path for path in _SYSTEM.glob("*") if path.name.isdecimal()}
     supported = sorted(version for version in found if version >= OLDEST_SERVER)
     return found[supported[0]] / "bin" if supported else None
 
 
 def _stop(keeper: int) -> None:
-    """End the keeper behind this descriptor, and return when it has ended and its server with it."""
+    """End the keeper behind this descriptor, and return when the keeper and its server have ended."""
     signal.pidfd_send_signal(keeper, signal.SIGTERM)
-    # Readable once the process has ended.
+    # The descriptor is readable once the process has ended.
     ended = select.select([keeper], [], [], 30)[0]
     os.close(keeper)
     if not ended:
@@ -81,7 +81,7 @@ def own_server(*settings: str, programs: Path | None = None) -> Iterator[str]:
 
 
 def _start_keeper(folder: Path, programs: Path | None, *settings: str) -> int:
-    """Start a server's keeper; return its process id once the server takes connections."""
+    """Start a server's keeper; return its process id once the server accepts connections."""
     program = str(Path(__file__).with_name("postgres_keeper.py"))
     keeper = subprocess.Popen(
         [sys.executable, program, str(folder), os.environ[_CONTROLLER], str(programs or ""), *settings],
@@ -89,7 +89,7 @@ def _start_keeper(folder: Path, programs: Path | None, *settings: str) -> int:
         start_new_session=True,
     )
     (folder / "keeper.pid").write_text(str(keeper.pid))
-    # Not a child to be waited for: it may outlive this worker.
+    # Do not wait for this child: it may outlive this worker.
     keeper.returncode = 0
     assert keeper.stdout is not None
     with keeper.stdout as said:

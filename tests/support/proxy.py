@@ -11,16 +11,17 @@ _SOCKET = ".s.PGSQL.5432"
 
 
 class Proxy:
-    """Passes bytes both ways until a client says something that holds `trigger`; then, `times` times, loses the
-    connection. `times` is 0 at first, so that a store can be opened.
+    """Forwards bytes both ways until a client sends a message that contains `trigger`; then it loses the connection,
+    `times` times. `times` is 0 at first, so that a store can be opened.
 
-    `moment` says when: "before" the message goes on, "after" the server answered it (the client never hears the
-    answer), or "late": at once for the client, while the server gets the message only when another client says
-    `release`. With `deaf` no connection is taken after the first loss. With `lingering` a connection that the server
-    ended stays open for the client, which hears the server's last words and nothing more; `lingered` then counts it.
+    `moment` says when: "before" the message is forwarded, "after" the server answered it (the client never gets the
+    answer), or "late": at once for the client, while the server gets the message only when another client sends
+    `release`. With `deaf` no connection is accepted after the first loss. With `lingering` a connection that the server
+    ended stays open for the client, which gets the server's last bytes and nothing more; `lingered` then counts it.
 
-    `drop` makes the connections of now silent for good, as a firewall does: nobody is told. `freeze` makes all silent,
-    new ones too, until `thaw`, as a server that is stopped; with `freeze_at` that happens when a client says it.
+    `drop` makes all present connections silent for ever, without an error, like a firewall. `freeze` makes all
+    connections silent, also new ones, until `thaw`, like a stopped server; with `freeze_at` this happens when a client
+    sends it.
     """
 
     def __init__(self, folder: Path, url: str, moment: str = "before", trigger: bytes = b"COMMIT\0"):
@@ -56,20 +57,20 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def drop(self) -> None:
-        """Let nothing pass any more on the connections that there are now."""
+        """Forward nothing any more on the present connections."""
         self._generation += 1
 
     def freeze(self) -> None:
-        """Hold back whatever anybody says."""
+        """Hold back all bytes."""
         self._thawed.clear()
 
     def thaw(self) -> None:
-        """Let everything go on."""
+        """Forward all bytes again."""
         self.freeze_at = None
         self._thawed.set()
 
     async def _pass(self, generation: int, writer: asyncio.StreamWriter, said: bytes) -> None:
-        """Hand on what was said, when and if it may pass."""
+        """Forward the bytes, when and if they may pass."""
         await self._thawed.wait()
         if generation == self._generation:
             writer.write(said)

@@ -18,19 +18,19 @@ from headgate_server.core.model import Scope
 
 
 async def make_key(url: str, workspace: str = "acme", scopes: Iterable[Scope] = (Scope.ADMIN,)) -> str:
-    """Make an API key in a store that need not be served."""
+    """Make an API key in a store, with or without a server."""
     async with admin.opened(url) as store:
         return await admin.create_key(store, workspace, frozenset(scopes))
 
 
 class ServerProcess:
-    """`headgate serve` in a process of its own, on free ports. Use as `async with`: it is gone afterwards.
+    """`headgate serve` in a process of its own, on free ports. Use as `async with`: it has ended afterwards.
 
     `ports` are those of all its workers, `port` the first of them.
     """
 
     def __init__(self, url: str, *arguments: str, log: Path | None = None, stderr: int | None = None):
-        """`log` is a file for standard error, `stderr` a descriptor; without either nobody hears it."""
+        """`log` is a file for standard error, `stderr` a descriptor; without either it is discarded."""
         self._url = url
         self._stderr = stderr
         self._arguments = arguments
@@ -71,11 +71,11 @@ class ServerProcess:
         return self._process.pid
 
     async def kill(self) -> None:
-        """End the process as a power cut would, as far as it can tell."""
+        """End the process without warning, like a power cut."""
         await self.end(signal.SIGKILL)
 
     async def end(self, number: int) -> int:
-        """Send a signal, and return the exit code once the process is gone."""
+        """Send a signal, and return the exit code once the process has ended."""
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(number)

@@ -27,7 +27,7 @@ def headgate(*arguments: str, **environment: str) -> "subprocess.CompletedProces
 
 
 class Up:
-    """`headgate up` on free ports. Use as `with`: when the block begins both parts are ready, afterwards both are gone.
+    """`headgate up` on free ports. Use as `with`: both parts are ready when the block begins, and have ended after it.
 
     `rest` and `grpc` are host and port of the two; `ports` are those of all workers, the first one's first.
     """
@@ -83,12 +83,12 @@ class Up:
 
     @property
     def key(self) -> str:
-        """The key that is printed the first time; waits for it."""
+        """The key that is printed at the first start; waits for it."""
         return until_true(lambda: _KEY.search(self.said))[0]
 
     @property
     def request(self) -> str:
-        """The command that is printed the first time; waits for it."""
+        """The command that is printed at the first start; waits for it."""
         return until_true(lambda: _REQUEST.search(self.said))[0]
 
     def signal(self, number: int) -> None:
@@ -97,14 +97,14 @@ class Up:
         self._process.send_signal(number)
 
     def end(self, number: int) -> int:
-        """Send a signal if it still runs, and return the exit code once it is gone."""
+        """Send a signal if it still runs, and return the exit code once it has ended."""
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(number)
         return self.wait()
 
     def wait(self) -> int:
-        """Return the exit code once it is gone."""
+        """Return the exit code once it has ended."""
         assert self._process is not None
         try:
             code = self._process.wait(60)

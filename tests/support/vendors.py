@@ -1,4 +1,4 @@
-"""The vendors as their clients see them: where to send, what an event is, how an error and an answer look."""
+"""The vendors as their clients see them: addresses, valid events, the forms of errors and answers."""
 
 import json
 from collections.abc import Callable, Collection
@@ -13,11 +13,11 @@ _TIME = "2024-01-15T10:30:00Z"
 
 
 class Refusal(NamedTuple):
-    """What a refusal says, whatever its form."""
+    """The content of a refusal, in any vendor's form."""
 
     status: int
     code: str
-    """The vendor's code; empty where its errors have none."""
+    """The vendor's code; empty if its errors have none."""
     message: str
     field: str = ""
 
@@ -37,18 +37,18 @@ class Vendor(NamedTuple):
     most: int
     """Events of one batch."""
     success: int
-    """Status of a batch that was taken."""
+    """Status of a batch that was accepted."""
     codes: dict[int, str]
     """The code of an error by its status."""
     in_body: int
-    """Status for a body that is JSON and not the right one."""
+    """Status for a body that is JSON of a wrong form."""
     shape: Callable[[Json], tuple[str, str, str]]
     """Reads code, message and field from an error's body, and fails if it has another form."""
     stored: Callable[[Json, int], Collection[int]]
-    """Reads from a batch's answer which of so many positions were stored."""
+    """Reads from a batch's answer which of its positions were stored."""
 
     def refusal(self, response: httpx.Response) -> Refusal:
-        """Read a refusal; it must have the vendor's form and an id, and carry nothing of what is between us."""
+        """Read a refusal. It must have the vendor's form and an id, and no header that only server and bridge use."""
         assert response.headers["content-type"] == "application/json"
         assert response.headers["x-request-id"]
         assert not any(name.startswith(("x-headgate-", "grpc-")) for name in response.headers)
@@ -61,7 +61,7 @@ class Vendor(NamedTuple):
         return [self.event(n) for n in range(count)]
 
     def taken(self, response: httpx.Response, total: int) -> Collection[int]:
-        """Return which positions of a batch were stored, whether or not the request was taken."""
+        """Return which positions of a batch were stored, also if the request was refused."""
         if response.status_code == self.success:
             return self.stored(response.json(), total)
         self.refusal(response)

@@ -1,4 +1,4 @@
-"""Waiting for a state that nobody announces, and holding one that takes an event loop to make."""
+"""Waits for a state by polling, and holds an asynchronous context open outside an event loop."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ _T = TypeVar("_T")
 
 
 async def until(state: Callable[[], Awaitable[_T]], *, seconds: float = 20.0) -> _T:
-    """Ask again and again until the answer is true, and return it; fails after so many seconds."""
+    """Poll until the answer is true, and return it. Fails after so many seconds."""
     deadline = time.monotonic() + seconds
     while not (answer := await state()):
         assert time.monotonic() < deadline, f"not within {seconds} s"
@@ -29,7 +29,7 @@ def until_true(state: Callable[[], _T], *, seconds: float = 20.0) -> _T:
 
 @contextmanager
 def held(state: AbstractAsyncContextManager[_T]) -> Iterator[_T]:
-    """Hold an asynchronous context open for the length of a block, where there is no event loop."""
+    """Hold an asynchronous context open for the length of a block, without an event loop."""
     with asyncio.Runner() as runner:
         value = runner.run(_entered(state))
         try:
