@@ -1,4 +1,4 @@
-"""One `headgate up` per store for a whole run of a worker, and a workspace of its own for each test."""
+"""Fixtures: one `headgate up` per store and test worker, and a workspace of its own for each test."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ def postgres_up(postgres_server: None, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def make_edge(request: pytest.FixtureRequest) -> Iterator[MakeEdge]:
-    """Return a function that makes clients of a workspace, on SQLite unless told otherwise."""
+    """Return a function that makes clients of a workspace, by default on SQLite."""
     made: list[Edge] = []
 
     def make(*scopes: Scope, workspace: str = "", store: str = "sqlite") -> Edge:
@@ -48,7 +48,7 @@ def make_edge(request: pytest.FixtureRequest) -> Iterator[MakeEdge]:
 
 @pytest.fixture
 def edge(make_edge: MakeEdge) -> Edge:
-    """Return clients of a workspace that is empty, with a key that may do everything, on SQLite."""
+    """Return clients of an empty workspace, with a key that has every scope, on SQLite."""
     return make_edge()
 
 

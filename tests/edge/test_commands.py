@@ -1,4 +1,4 @@
-"""The commands beside `up`: keys, ledger, and their help."""
+"""The commands other than `up`: keys, ledger, and their help."""
 
 import asyncio
 import re
@@ -30,7 +30,7 @@ def _run(*arguments: str, code: int = 0) -> str:
 
 
 def test_a_key_from_making_to_revoking(any_edge: Edge) -> None:
-    """It works at once, beside a server that runs, and no longer than five seconds after it was revoked."""
+    """A key works at once on a running server, and at most five seconds after it was revoked."""
     store = ("--store", any_edge.url)
     workspace = f"team-{any_edge.key[-8:].lower()}"
     scopes = ("--scope", "events:write", "--scope", "ledger:read")
@@ -96,7 +96,7 @@ def test_a_ledger_that_was_tampered_with(any_edge: Edge) -> None:
 
 
 async def test_a_ledger_with_cells_of_other_types(sqlite_url: str) -> None:
-    """Each is a break and none ends the check: not of its own ledger, and not of those after it."""
+    """Each is a break, and none ends the check of its own ledger or of the next ones."""
     store = await open_store(sqlite_url)
     for name in ("acme", "beta"):
         workspace = (await store.create_workspace(name)).id

@@ -1,4 +1,4 @@
-"""Rate limits and quotas, set with `headgate workspaces` and felt at the vendors' doors."""
+"""Rate limits and quotas, set with `headgate workspaces`, at the vendors' endpoints."""
 
 import time
 import uuid
@@ -18,7 +18,7 @@ on_each_store = pytest.mark.parametrize("store", ["sqlite", "postgres"])
 
 
 def _limited(make_edge: MakeEdge, store: str, *limits: str, scopes: tuple[Scope, ...] = (Scope.ADMIN,)) -> Edge:
-    """Make a workspace with these limits. A key that was not used yet knows them at once."""
+    """Make a workspace with these limits. A key that was not used yet gets them at once."""
     name = f"w{uuid.uuid4().hex}"
     edge = make_edge(*scopes, workspace=name, store=store)
     done = headgate("workspaces", "set", name, *limits, "--store", edge.url)
@@ -47,13 +47,13 @@ def test_a_request_over_the_rate_is_refused_and_stores_nothing(make_edge: MakeEd
 
 
 def test_a_refused_request_touches_nothing_else(make_edge: MakeEdge) -> None:
-    """Its Idempotency-Key stays free, and what comes with it is not even read."""
+    """Its Idempotency-Key stays free, and its body is not read."""
     vendor = VENDORS["flokit"]
     edge = _limited(make_edge, "sqlite", "--rate", "flokit=1/second")
     assert edge.post(vendor.batch, {"events": vendor.events(1)}, idempotency_key="a").status_code == 200
     refused = edge.post(vendor.batch, b"{", idempotency_key="b")
     deadline = time.monotonic() + 10
-    while refused.status_code == 429:  # the limit itself says when it is over
+    while refused.status_code == 429:  # the answer says when to retry
         assert refused.headers["retry-after"] == "1"
         assert time.monotonic() < deadline
         refused = edge.post(vendor.batch, {"events": vendor.events(2)}, idempotency_key="b")
@@ -82,7 +82,7 @@ def test_scrips_headers_on_a_refusal(make_edge: MakeEdge) -> None:
     assert [response.headers["x-ratelimit-limit"] for response in sent] == ["2"] * 4
     assert [response.headers["x-ratelimit-remaining"] for response in sent] == ["1", "0", "0", "0"]
     first, second = (int(response.headers["x-ratelimit-reset"]) for response in sent[2:])
-    assert abs(first - second) <= 1  # the same moment, told from the store and from memory
+    assert abs(first - second) <= 1  # the same moment, from the store and from memory
     assert vendor.refusal(sent[3])[:2] == (429, "too_many_requests")
     assert all(sent[3].headers.get_list(header) for header in ("retry-after", "x-request-id"))
     assert len(sent[3].headers.get_list("x-ratelimit-remaining")) == 1
@@ -97,7 +97,7 @@ def test_only_scrip_tells_of_its_limit(edge: Edge, name: str) -> None:
 
 @pytest.mark.parametrize(("name", "burst"), [("flokit", 100), ("scrip", 30)])
 def test_the_vendors_own_limits_hold_where_none_is_set(edge: Edge, name: str, burst: int) -> None:
-    """As many at once as the burst; in the time that they take a few come back."""
+    """As many at once as the burst allows; meanwhile a few become free again."""
     vendor = VENDORS[name]
     began = time.monotonic()
     codes: list[int] = []
@@ -162,7 +162,7 @@ def test_what_the_others_say_beyond_the_quota(make_edge: MakeEdge, store: str) -
         stored[name] = (response.status_code, list(vendor.taken(response, 2)))
         if response.status_code == 429:
             _assert_until_next_month(response.headers["retry-after"])
-    # FloKit and Scrip say it of each event, as they say everything.
+    # FloKit and Scrip answer it for each event, like every error.
     assert stored == {
         "roboflow": (429, []), "immutable": (429, []), "flokit": (200, []), "vibefollow": (429, []), "scrip": (200, []),
     }  # fmt: skip
@@ -171,7 +171,7 @@ def test_what_the_others_say_beyond_the_quota(make_edge: MakeEdge, store: str) -
 
 @on_each_store
 def test_all_or_nothing_meets_the_quota(make_edge: MakeEdge, store: str) -> None:
-    """A VibeFollow batch that does not fit is refused whole; its key is free for the day on which it fits."""
+    """A VibeFollow batch over the quota is refused whole; its key stays free for a later retry."""
     name, vendor = f"w{uuid.uuid4().hex}", VENDORS["vibefollow"]
     edge = make_edge(workspace=name, store=store)
     settings = ("--store", edge.url)

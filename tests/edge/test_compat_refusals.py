@@ -1,4 +1,6 @@
-"""Bad input at each vendor's door: refused in the vendor's own body, with nothing stored, and felt by nobody else."""
+"""Bad input at each vendor's endpoints is refused in the vendor's own body; nothing is stored, no other caller
+affected.
+"""
 
 import gzip
 import json
@@ -17,7 +19,7 @@ MEGABYTE = 1 << 20
 
 each_vendor = pytest.mark.parametrize("vendor", [pytest.param(vendor, id=name) for name, vendor in VENDORS.items()])
 IN_BODY = 0
-"""Stands for the status that a vendor has for a body that is JSON and not the right one."""
+"""Stands for the vendor's status for a body that is JSON of a wrong form."""
 
 
 def _batch(vendor: Vendor, count: int = 1) -> bytes:
@@ -119,7 +121,7 @@ def test_an_event_that_is_none(edge: Edge, vendor: Vendor, event: bytes) -> None
 
 
 def _assert_only_the_second_suffers(edge: Edge, vendor: Vendor, response: httpx.Response) -> None:
-    if vendor.name == "vibefollow":  # all or nothing; the field says which event it was
+    if vendor.name == "vibefollow":  # all or nothing; the field names the event
         _assert_refused(vendor, response, 422)
         assert [error["field"].partition(".")[0] for error in response.json()["errors"]] == ["events[1]"]
         assert edge.stored() == 0
@@ -167,7 +169,7 @@ def _stored(vendor: Vendor, response: httpx.Response, events: list[dict[str, str
 
 
 def _expected(vendor: Vendor, name: str, payload: bytes) -> list[int]:
-    """Return the positions that are stored; Immutable's metadata may have 64 KB, VibeFollow takes all or nothing."""
+    """Return the stored positions; Immutable's metadata may have 64 KB, VibeFollow stores all or nothing."""
     if name in TAKEN and not (vendor.name == "immutable" and len(payload) > 64 << 10):
         return [0, 1, 2]
     return [] if vendor.name == "vibefollow" else [0, 2]
@@ -195,7 +197,7 @@ def test_another_vendors_path(edge: Edge, vendor: Vendor) -> None:
             _assert_refused(vendor, edge.post(path, _batch(vendor)), 404)
 
 
-# The vendors' methods and paths are fields of nothing in Envoy, so a query has nothing that it could override.
+# Envoy does not bind the vendors' methods and paths to fields, so a query cannot override them.
 @each_vendor
 @pytest.mark.parametrize(
     "query",
@@ -256,7 +258,7 @@ def test_a_body_over_the_limit(edge: Edge, vendor: Vendor) -> None:
 
 
 def test_what_is_far_over_the_limit_envoy_refuses_by_itself(edge: Edge) -> None:
-    """It reads no further than it must, and speaks for us: it knows no vendor's words."""
+    """Envoy refuses it before it knows the vendor, so the body is Headgate's own."""
     response = edge.post(VENDORS["flokit"].batch, b" " * (12 * MEGABYTE))
     assert failure(response) == (413, 8, "BODY_TOO_LARGE")
 
@@ -265,7 +267,7 @@ def test_what_is_far_over_the_limit_envoy_refuses_by_itself(edge: Edge) -> None:
 def test_an_unknown_vendor(edge: Edge, vendor: str) -> None:
     response = edge.post(f"/compat/{vendor}/v1/events", b"{}")
     if "%00" in vendor:
-        assert failure(response)[0] == 400  # Envoy takes no such path
+        assert failure(response)[0] == 400  # Envoy refuses such a path
         return
     status, code, reason = failure(response)
     assert (status, code, reason) == (404, 5, "NO_SUCH_RECEIVER")

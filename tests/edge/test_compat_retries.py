@@ -1,5 +1,5 @@
-"""`Idempotency-Key` as FloKit and VibeFollow document it: a client that retries never stores twice, and is never
-told two things.
+"""`Idempotency-Key` as FloKit and VibeFollow document it: a client that retries never stores twice, and always gets the
+same answer.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ def test_a_replay(any_edge: Edge, vendor: Vendor) -> None:
 
 @with_keys
 def test_what_was_rejected_is_replayed_too(any_edge: Edge, vendor: Vendor) -> None:
-    """FloKit's `errors`, and VibeFollow's 422: the answer to a request is the answer to its retry, whatever it is."""
+    """FloKit's `errors`, and VibeFollow's 422: a retry gets the answer of the first request, also if it is an error."""
     good, bad = vendor.event(0), {vendor.text: 5}
     first, again = (any_edge.post(vendor.batch, {"events": [good, bad]}, idempotency_key="k") for _ in range(2))
     assert first.status_code == {"flokit": 200, "vibefollow": 422}[vendor.name]
@@ -124,7 +124,7 @@ def test_vendors_without_the_header_do_not_hear_it(edge: Edge, name: str) -> Non
 
 
 class Request:
-    """One request under its own key, of three events, sent until it is answered."""
+    """One request of three events with its own key, sent until it is answered."""
 
     def __init__(self, edge: Edge, vendor: Vendor, number: int):
         self._edge = edge
@@ -134,7 +134,7 @@ class Request:
         self.answers: list[httpx.Response] = []
 
     async def give_up(self, client: httpx.AsyncClient, patience: float) -> None:
-        """Send it and wait for so many seconds; the server may hear it or not, answer or not."""
+        """Send it and wait for so many seconds. The server may read it or not, answer or not."""
         with suppress(httpx.TransportError):
             self.answers.append(await self._send(client, patience))
 
@@ -147,13 +147,13 @@ class Request:
         writer.write(f"POST {self._path} HTTP/1.1\r\n{lines}\r\n".encode() + self._body)
         await writer.drain()
         await asyncio.wait([asyncio.ensure_future(reader.read(1))], timeout=patience)
-        # A reset, not a farewell: what a client that dies leaves.
+        # A reset and no orderly close: as when a client dies.
         linger = bytes([1, 0, 0, 0, 0, 0, 0, 0])
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         writer.transport.abort()
 
     async def insist(self, client: httpx.AsyncClient) -> None:
-        """Send it until it is answered, by whatever way."""
+        """Send it until it is answered."""
         for _ in range(100):
             response = await self._send(client, 30)
             if response.status_code not in (429, 503):
@@ -168,7 +168,9 @@ class Request:
 @on_each_store
 @with_keys
 async def test_clients_that_give_up_and_retry_under_load(make_edge: MakeEdge, store: str, vendor: Vendor) -> None:
-    """Some wait too briefly, some lose their connection, all send twice at once: no event twice, no other answer."""
+    """Some wait too briefly, some lose their connection, all send twice at once: no event is stored twice, answers
+    agree.
+    """
     edge = await _unlimited_edge(make_edge, store, vendor)
     chance = random.Random(7)
     requests = [Request(edge, vendor, number) for number in range(60)]
@@ -189,7 +191,7 @@ async def test_clients_that_give_up_and_retry_under_load(make_edge: MakeEdge, st
         }
         assert sum(map(_is_first, request.answers)) <= 1
         assert request.answers[-1].headers[REPLAYED] == "true"
-    # Of some the first answer never arrived, which is what this is about.
+    # For some, the first answer never arrived: this is the case under test.
     assert any(not any(map(_is_first, request.answers)) for request in requests)
     assert edge.stored() == 3 * len(requests)
     assert edge.http.get("/v1/ledger/verify").json()["valid"] is True
@@ -210,7 +212,7 @@ def _ways(request: Request, client: httpx.AsyncClient, chance: random.Random) ->
 
 
 async def _unlimited_edge(make_edge: MakeEdge, store: str, vendor: Vendor) -> Edge:
-    """Make a workspace without a rate limit, so that it is the retries that are tried."""
+    """Make a workspace without a rate limit, so that only retries are tested."""
     name = f"w{uuid.uuid4().hex}"
     edge = await asyncio.to_thread(make_edge, workspace=name, store=store)
     async with admin.opened(edge.url) as opened:

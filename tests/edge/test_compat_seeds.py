@@ -1,6 +1,7 @@
 """Each vendor's documented requests, as its page shows them, get the documented answers: status, body, keys in order.
 
-`seeds/` holds the bodies, copied from the vendors' pages. Only base URL and key are ours; ids are compared by form.
+`seeds/` holds the bodies, copied from the vendors' pages. Only the base URL and the key are ours. Ids are compared by
+form.
 """
 
 import re
@@ -24,12 +25,12 @@ _IDS = {"<uuid>": r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<evt>": r"evt
 
 
 class Example(NamedTuple):
-    """One vendor's page: the key's header, headers beside it, and the answer."""
+    """One vendor's page: the key's header, other headers, and the answer."""
 
     key: str
     status: int
     answer: Any
-    headers: dict[str, str] = {}  # noqa: RUF012 - of a tuple nothing is changed
+    headers: dict[str, str] = {}  # noqa: RUF012 - a named tuple is never changed
 
 
 BEARER = "Authorization: Bearer {key}"
@@ -78,7 +79,7 @@ EXAMPLES = {
 
 
 def _assert_answer(response: httpx.Response, status: int, answer: Any) -> None:
-    """Compare an answer's text with what is documented, in which ids stand for any of their form."""
+    """Compare an answer's text with the documented one, in which an id stands for any id of its form."""
     pattern = re.escape(orjson.dumps(answer).decode())
     for placeholder, form in _IDS.items():
         pattern = pattern.replace(placeholder, form)
@@ -113,7 +114,7 @@ def test_roboflows_errors(make_edge: MakeEdge) -> None:
 
 @pytest.mark.parametrize("scope", Roboflow.scopes)
 def test_roboflows_scopes(make_edge: MakeEdge, scope: str) -> None:
-    """The vendor's scopes open the vendor's door, and no other."""
+    """The vendor's scopes allow only the vendor's endpoints."""
     edge = make_edge(scope)
     example = EXAMPLES["roboflow"]
     response = edge.post(VENDORS["roboflow"].batch, (SEEDS / "roboflow.json").read_bytes())
@@ -123,7 +124,7 @@ def test_roboflows_scopes(make_edge: MakeEdge, scope: str) -> None:
 
 
 def test_roboflows_warnings_and_deprecations(edge: Edge) -> None:
-    """Warnings stand under the position of their event; so does what cannot be stored, and nowhere else."""
+    """Warnings are listed under the position of their event; so is an event that cannot be stored."""
     good, odd, old = VENDORS["roboflow"].events(3)
     odd |= {"eventType": "quality_check", "eventData": {"result": "perhaps"}}
     old["solution"] = old.pop("useCaseId")
@@ -197,7 +198,7 @@ def test_scrips_ten_events(edge: Edge) -> None:
 
 
 def test_scrips_conflicts(any_edge: Edge) -> None:
-    """A resend is answered with the original event; other content under its key is a conflict."""
+    """A resend gets the original event as its answer; other content under its key is a conflict."""
     vendor = VENDORS["scrip"]
     event = vendor.event(0)
     other = event | {"event_data": {"n": 1}}

@@ -1,4 +1,4 @@
-"""Callers whom nobody knows: what they send is not held, and those with a key are served meanwhile."""
+"""Unknown callers: their bodies are not kept, and callers with a key are served meanwhile."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ READERS = 24
 BODY = 8 << 20
 PIECE = 1 << 16
 FEW = 64 << 20
-"""Bytes: a third of what the crowd sends."""
+"""Bytes: a third of the bytes that the crowd sends."""
 
 NO_KEY = ""
 UNKNOWN_KEY = "x-api-key: hg_" + "u" * 43 + "\r\n"
@@ -29,7 +29,7 @@ def _envoy(edge: Edge) -> int:
 
 @asynccontextmanager
 async def _crowd(edge: Edge, path: str, header: str) -> AsyncIterator[None]:
-    """Hold connections that have sent all of a body but its last byte."""
+    """Hold connections that have sent a body without its last byte."""
     host, _, port = edge.up.rest.partition(":")
     request = (
         f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{header}content-length: {BODY}\r\n\r\n"
@@ -71,7 +71,7 @@ async def test_their_bodies_are_not_held(edge: Edge, path: str, header: str) -> 
 
 
 async def test_a_grpc_body_without_a_key_is_refused_before_it_is_there(edge: Edge) -> None:
-    """Its call is over while it still sends."""
+    """The call ends while the caller still sends."""
     host, _, port = edge.up.rest.partition(":")
     async with Connection(host, int(port)) as connection:
         await connection.send(call_headers(1, "/headgate.v1.IngestService/BatchIngest", ("x-api-key", "hg_nobody")))
@@ -84,7 +84,7 @@ async def test_a_grpc_body_without_a_key_is_refused_before_it_is_there(edge: Edg
 
 
 async def test_readers_that_never_read_hold_up_nobody(edge: Edge) -> None:
-    """Each asks for many large answers on one connection, and takes none of them."""
+    """Each requests many large answers on one connection, and reads none of them."""
     edge.batch(*({"type": "t", "data": {"text": "x" * 8_000}} for _ in range(500)))
     host, _, port = edge.up.rest.partition(":")
     request = f"GET /v1/events?page_size=500 HTTP/1.1\r\nhost: x\r\nx-api-key: {edge.key}\r\n\r\n".encode()

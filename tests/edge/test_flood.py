@@ -13,7 +13,7 @@ RESETS = 4_000
 
 
 async def _reset_flood(host: str, port: int) -> None:
-    """Begin calls without a key on one connection, and give each up at once."""
+    """Begin calls without a key on one connection, and cancel each at once."""
     async with Connection(host, port) as connection:
         streams = [2 * index + 1 for index in range(RESETS)]
         for at in range(0, RESETS, 100):
@@ -21,7 +21,7 @@ async def _reset_flood(host: str, port: int) -> None:
             try:
                 await connection.send(b"".join(map(bytes.__add__, begun, map(reset, streams[at : at + 100]))))
             except ConnectionError:
-                return  # refused, which is well
+                return  # refused, as it should be
 
 
 async def test_rapid_resets_on_the_grpc_port_harm_no_caller_of_rest(edge: Edge) -> None:

@@ -1,4 +1,4 @@
-"""HTTP as its clients know it: queries, HEAD, headers of answers, and who says what is wrong."""
+"""HTTP as its clients know it: queries, HEAD, headers of answers, and the origin of errors."""
 
 import gzip
 import http.client
@@ -23,7 +23,7 @@ READS = [
 
 
 def _raw(edge: Edge, request: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Send bytes over a connection of their own; return status, headers and body."""
+    """Send bytes over a new connection; return status, headers and body."""
     host, _, port = edge.up.rest.partition(":")
     with socket.create_connection((host, int(port)), 10) as connection:
         connection.sendall(request)
@@ -60,7 +60,7 @@ def test_a_plus_in_a_vendors_query_is_a_space_too(edge: Edge) -> None:
 @pytest.mark.parametrize("plus", ["+", "%2B", "%2b"])
 @pytest.mark.parametrize("fraction", ["", ".5"])
 def test_the_plus_of_a_times_offset(edge: Edge, plus: str, fraction: str) -> None:
-    """People write it as it is; there is nothing else that it could mean."""
+    """People write the plus unencoded, and it cannot mean anything else."""
     edge.batch({"type": "t"})
     time = f"2024-01-15T10:30:00{fraction}{plus}02:00"
     query = f"from={time}&to=2100-01-01T00:00:00{plus}01:00"
@@ -70,7 +70,7 @@ def test_the_plus_of_a_times_offset(edge: Edge, plus: str, fraction: str) -> Non
 
 @pytest.mark.parametrize("path", READS)
 def test_head_is_a_get_without_the_body(edge: Edge, path: str) -> None:
-    """On one connection: bytes of a body would be taken for the beginning of the next answer."""
+    """On one connection: a client would read bytes of a body as the beginning of the next answer."""
     edge.batch(*({"type": "t"} for _ in range(3)))
     key = {"x-api-key": edge.key}
     host, _, port = edge.up.rest.partition(":")
@@ -140,7 +140,7 @@ def test_a_401_says_how_to_authenticate(edge: Edge, path: str, headers: dict[str
 
 @pytest.mark.parametrize("path", READS)
 def test_no_cache_keeps_an_answer(edge: Edge, path: str) -> None:
-    """Where a key stands in X-API-Key a cache would not know that the answer depends on it."""
+    """A cache does not know that the answer depends on X-API-Key."""
     response = edge.http.get(path)
     assert response.headers["cache-control"] == "no-store"
     assert "www-authenticate" not in response.headers
@@ -165,7 +165,7 @@ def test_no_cache_keeps_the_answer_to_a_write(edge: Edge) -> None:
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
 def test_a_trailing_slash_is_another_path(edge: Edge, path: str, method: str) -> None:
-    """The same rule on every path: nothing answers to it."""
+    """The same rule on every path: it is 404."""
     response = edge.http.request(method, path, content=None if method == "HEAD" else ONE)
     assert response.status_code == 404
     assert edge.stored() == 0

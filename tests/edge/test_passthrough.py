@@ -1,4 +1,4 @@
-"""gRPC on the port of REST: what a stub sends reaches the server as it is."""
+"""gRPC on the port of REST: a stub's request reaches the server unchanged."""
 
 from collections.abc import Callable
 from typing import Any
@@ -58,7 +58,7 @@ def test_a_refusal_keeps_its_details(edge: Edge) -> None:
 
 
 def test_the_status_of_http_is_not_meant_for_it(edge: Edge) -> None:
-    """What makes 422 of a REST call leaves a gRPC call as it is."""
+    """The rule that makes a REST call 422 does not change a gRPC call."""
     metadata = (*edge.metadata, ("idempotency-key", "r"))
     edge.ingest.BatchIngest(BatchIngestRequest(events=[Event(type="t")]), metadata=metadata)
     error, _ = _refused(
@@ -99,7 +99,7 @@ def test_health(edge: Edge) -> None:
 
 
 def test_what_needs_no_key_cannot_be_held_open(edge: Edge) -> None:
-    """A stream that lasts for ever is for those who reach the server itself."""
+    """A stream without end is only for clients of the server's own port."""
     with pytest.raises(grpc.RpcError) as refused:
         next(health_pb2_grpc.HealthStub(edge.channel).Watch(health_pb2.HealthCheckRequest()))
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -1,5 +1,5 @@
-"""What a receiver may rely on of HTTP, through a real Envoy: one that only these tests have says what it got, and
-answers as it is told.
+"""The HTTP that a receiver may rely on, through a real Envoy. A receiver of these tests reports what it got, and
+answers as the test says.
 """
 
 import json
@@ -26,7 +26,7 @@ KEYED = {"idempotency-key": "k"}
 
 
 class Mirror(Receiver):
-    """Takes a list at the top of a body, and answers what the query asks for."""
+    """Takes a list at the top of a body, and gives the answer that the query requests."""
 
     name = "mirror"
 
@@ -58,7 +58,7 @@ def _reply(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) ->
 
 
 def _asked(request: HttpRequest) -> Reply:
-    """Return what the query asks for."""
+    """Return the answer that the query requests."""
     body = bytes.fromhex(request.query["body"])
     kind = request.query.get("type", "application/octet-stream")
     return Reply(int(request.query["status"]), body, (("location", "/elsewhere"),), content_type=kind)
@@ -73,7 +73,7 @@ def _seen(request: HttpRequest, page: Page) -> Reply:
 
 @pytest.fixture
 async def mirror(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
-    """Run a server that has the receiver, behind Envoy, and return a client of the receiver's."""
+    """Run a server with the receiver, behind Envoy, and return a client of the receiver."""
     monkeypatch.setattr(app, "RECEIVERS", MappingProxyType({**RECEIVERS, "mirror": Mirror()}))
     async with serving(sqlite_url) as service:
         config = BridgeConfig(http_port=0, upstreams=(("127.0.0.1", service.port),))
@@ -92,7 +92,7 @@ async def test_headers_and_content_type_come_in(mirror: httpx.AsyncClient) -> No
     assert got["type"] == sent["content-type"]
     assert got["body"] == JPEG.hex()
     assert (got["headers"]["x-signature"], got["headers"]["ce-id"]) == ("t=1,v1=abc", "7")
-    # Nothing of the key, and nothing that the client did not send and the bridge says to the server alone.
+    # No part of the key, and no header that only the bridge sends to the server.
     assert not {"x-api-key", "authorization", "te"} & got["headers"].keys()
     assert not [name for name in got["headers"] if name.startswith(("x-headgate-", "x-envoy-", "grpc-", ":"))]
     assert (await mirror.get("/seen")).json()["type"] == ""
@@ -124,7 +124,7 @@ async def test_what_is_no_status_is_a_bug_and_never_a_success(mirror: httpx.Asyn
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "text/plain"
     assert "its log knows more" in answer.text
-    # It shows before the commit: nothing is stored.
+    # The fault shows before the commit: nothing is stored.
     refused = await mirror.post("/list", content=b'[{"a": 1}]', params={"status": status, "body": ""})
     assert refused.status_code == 500
     head = await mirror.get(f"http://{mirror.base_url.netloc.decode()}/v1/ledger/head")

@@ -1,4 +1,4 @@
-"""Requests that are none, whoever refuses them: one JSON shape, an id, nothing stored, nobody else harmed."""
+"""Invalid requests, refused by Envoy or the server: one JSON form, an id, nothing stored, no other caller affected."""
 
 import gzip
 import http.client
@@ -50,7 +50,7 @@ def test_a_body_just_within_the_limit(edge: Edge) -> None:
     assert edge.post(BATCH, whole).json()["success_count"] == 1
 
 
-# What is asked of paths that nothing answers to.
+# Requests to unknown paths.
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -125,7 +125,7 @@ def test_gzip(edge: Edge) -> None:
 
 @pytest.mark.parametrize("path", [BATCH, f"{BATCH}?atomic=true"])
 def test_a_retry_may_be_compressed_otherwise(edge: Edge, path: str) -> None:
-    """One request under a request key, however its body came: as it is, in chunks, compressed a little or well."""
+    """A request with a request key is the same request if its body is plain, in chunks, or compressed at any level."""
     first = edge.post(path, ONE, idempotency_key="r")
     chunked = edge.http.post(path, content=iter([ONE[:5], ONE[5:]]), headers=JSON | {"idempotency-key": "r"})
     packed = [
@@ -171,7 +171,7 @@ def test_another_content_coding(edge: Edge, coding: str) -> None:
     "content_type", ["text/plain", "application/x-www-form-urlencoded", "application/cloudevents+json"]
 )
 def test_any_content_type_is_read_as_json(edge: Edge, content_type: str) -> None:
-    """curl -d says form-urlencoded if nobody tells it otherwise: what counts is the body."""
+    """curl -d says form-urlencoded by default: only the body counts."""
     assert edge.post(BATCH, ONE, content_type=content_type).status_code == 200
 
 
@@ -205,7 +205,7 @@ def test_headers_that_are_between_envoy_and_server(edge: Edge, headers: dict[str
 
 def test_an_upgrade_harms_nobody(edge: Edge) -> None:
     headers = {"connection": "Upgrade", "upgrade": "websocket"}
-    # There is nothing to upgrade to; Envoy may also answer as if it had not been asked.
+    # No upgrade is supported; Envoy may also ignore the request for one.
     assert edge.http.get("/v1/events", headers=headers).status_code in (200, 400, 403, 426)
     assert statuses(edge.batch({"type": "t"})) == ["accepted"]
 
@@ -252,7 +252,7 @@ def test_probes_need_no_key(edge: Edge) -> None:
 
 
 def test_http_1_0(edge: Edge) -> None:
-    """Some load balancers still ask in it, without a host."""
+    """Some load balancers still use HTTP/1.0, without a host."""
     host, _, port = edge.up.rest.partition(":")
     with socket.create_connection((host, int(port)), 10) as connection:
         connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")

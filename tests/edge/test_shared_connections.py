@@ -1,4 +1,4 @@
-"""Envoy's connections to the server are shared by all callers: what one of them sends harms no other.
+"""All callers share Envoy's connections to the server: one caller's headers harm no other caller.
 
 The server's HTTP/2 parser keeps a header that it could not read in the connection's table, and fails every later call
 that refers to it there.
@@ -40,7 +40,7 @@ unreadable = pytest.mark.parametrize(("name", "value"), UNREADABLE)
 
 @pytest.fixture(scope="module")
 def http2() -> Iterator[httpx.Client]:
-    """Return an HTTP/2 client, which sends what no gRPC client would."""
+    """Return an HTTP/2 client, which sends headers that no gRPC client would."""
     with httpx.Client(http1=False, http2=True, timeout=10) as client:
         yield client
 
@@ -61,7 +61,7 @@ def _grpc(http2: httpx.Client, edge: Edge, path: str = HEAD, method: str = "POST
 
 
 def _assert_others_are_served(edge: Edge) -> None:
-    """Call with what a table could hold: a coding, a deadline, binary metadata; over several of Envoy's workers."""
+    """Call with headers that a table could hold (coding, deadline, binary metadata) over several of Envoy's workers."""
     for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
         with grpc.insecure_channel(edge.up.rest, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             for _ in range(3):
@@ -131,7 +131,7 @@ def test_readable_headers_pass(edge: Edge, http2: httpx.Client, name: str, value
 
 
 def test_a_client_is_told_in_its_own_terms(edge: Edge) -> None:
-    """A real client that was given binary metadata as text cannot send it; one that compresses is served."""
+    """A real client cannot send binary metadata that is a text; a client that compresses is served."""
     with grpc.insecure_channel(edge.up.rest) as channel:
         stub = IngestServiceStub(channel)
         for compression in (grpc.Compression.Deflate, grpc.Compression.Gzip):

@@ -1,4 +1,4 @@
-"""How a command starts: odd folders and addresses, closed streams, signals, what is not installed."""
+"""How a command starts: odd folders and addresses, closed streams, signals, missing packages."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def test_a_data_folder_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_the_service_in_an_odd_folder_at_an_ipv6_address(tmp_path: Path) -> None:
-    """The request that it prints works when pasted, into a shell that knows patterns too."""
+    """The printed request works when pasted, also into a shell that expands patterns."""
     arguments = ("--data-dir", "a?b #%20ü", "--http-host", "::1", "--grpc-host", "[::1]")
     with Up(*arguments, folder=tmp_path) as up:
         assert up.rest.startswith("[::1]:")
@@ -73,7 +73,7 @@ def test_a_signal_that_asks_to_read_settings_again_ends_nothing(tmp_path: Path, 
 
 
 def _closed(streams: str, *arguments: str) -> "subprocess.Popen[bytes]":
-    """Start a command with some of its standard streams closed, in the words of a shell; `&2` and `&1` are pipes."""
+    """Start a command with some standard streams closed, in a shell's notation; `&2` and `&1` are pipes."""
     return subprocess.Popen(
         ["bash", "-c", f'exec "$0" "$@" {streams}', *HEADGATE, *arguments],
         env={name: value for name, value in os.environ.items() if not name.startswith("HEADGATE_")},
@@ -84,7 +84,7 @@ def _closed(streams: str, *arguments: str) -> "subprocess.Popen[bytes]":
 
 @pytest.mark.parametrize("streams", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
 def test_up_with_closed_streams(tmp_path: Path, streams: str) -> None:
-    """It serves. Where its key could not be shown, it makes none; the next start does."""
+    """It serves. If its key cannot be shown, it makes none; the next start makes it."""
     ports = [part for option in ("--http-port", "--grpc-port") for part in (option, "0")]
     with _closed(streams, "up", "--data-dir", str(tmp_path), *ports) as up:
         try:
@@ -106,7 +106,7 @@ def test_up_with_closed_streams(tmp_path: Path, streams: str) -> None:
 
 
 def _listens(parent: int) -> bool:
-    """Whether the Envoy of a process listens: it does so last."""
+    """Whether the Envoy of a process listens, which is the last step of a start."""
     tables = (Path(f"/proc/{pid}/net/tcp") for pid, name in children(parent).items() if "envoy" in name)
     owned = {
         os.readlink(link).removeprefix("socket:[").removesuffix("]")
@@ -132,7 +132,7 @@ COMMANDS = [
     ("streams", "word"), [(">&-", "standard output is closed"), (">/dev/full", "No space left on device")]
 )
 def test_a_result_that_cannot_be_written(tmp_path: Path, arguments: tuple[str, ...], streams: str, word: str) -> None:
-    """One line says so. A key that nobody has seen is none."""
+    """One line says so, and no key is made that was not shown."""
     headgate("keys", "create", "--data-dir", str(tmp_path), "--workspace", "b", "--scope", "admin")
     done = _closed(streams, *arguments, "--data-dir", str(tmp_path))
     said = done.communicate(timeout=30)[1].decode()
@@ -157,7 +157,7 @@ def test_a_command_without_standard_error(tmp_path: Path, arguments: tuple[str, 
 
 
 def _forbid(folder: Path, *packages: str) -> str:
-    """Return a PYTHONPATH with which these packages cannot be imported, in child processes neither."""
+    """Return a PYTHONPATH with which these packages cannot be imported, also not in child processes."""
     for name in packages:
         (folder / f"{name}.py").write_text(f"raise ModuleNotFoundError('forbidden', name={name!r})\n")
     return str(folder)
@@ -183,7 +183,7 @@ async def test_serve_needs_neither_envoy_nor_the_bridge(
 
 
 async def test_workers_are_handed_an_option_by_its_field(postgres_url: str, tmp_path: Path) -> None:
-    """The command line of each worker, as the machine shows it, has the options and no password."""
+    """The command line of each worker, as other users see it, has the options and no password."""
     async with ServerProcess(postgres_url, "--workers", "2", "--waiting-events", "123") as server:
         lines = [command_line(pid) for pid in children(server.pid)]
         assert len(lines) == 2

@@ -12,7 +12,7 @@ INVALID = 6
 
 
 def _event(number: int) -> dict[str, Any]:
-    """Return a vendor's example of an event, said in our words."""
+    """Return a vendor's example of an event as a native event."""
     event = {
         "type": "order.completed",
         "source": "550e8400-e29b-41d4-a716-446655440000",
@@ -78,7 +78,7 @@ def test_the_same_over_grpc(any_edge: Edge, make_edge: MakeEdge) -> None:
     by_rest = json_format.ParseDict(other.batch(*TEN), BatchIngestResponse())
     assert _comparable(by_grpc) == _comparable(by_rest)
     assert (by_grpc.total, by_grpc.success_count, by_grpc.error_count) == (10, 9, 1)
-    # And what one brought is known to the other.
+    # An event stored through one is known to the other.
     assert statuses(any_edge.batch(*TEN)) == ["duplicate"] * INVALID + ["rejected"] + ["duplicate"] * (9 - INVALID)
 
 

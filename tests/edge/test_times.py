@@ -1,4 +1,4 @@
-"""One rule for a time, wherever it stands: docs/design/wire.md, Times."""
+"""One rule for times in bodies, queries and vendors' requests: docs/design/wire.md, Times."""
 
 from typing import Any
 
@@ -70,7 +70,9 @@ def _immutable(edge: Edge, time: str) -> Any:
 
 
 def test_times_of_a_vendor(edge: Edge) -> None:
-    """A vendor that says ISO 8601 also takes a time without an offset, or a date; the rest of the rule is the same."""
+    """For a vendor that says ISO 8601, a time without an offset and a date are valid too; the other rules are the
+    same.
+    """
     more = {"2024-01-15T10:30:00", "2024-01-15", ""}
     for time in TAKEN:
         assert _immutable(edge, time) == "queued", time

@@ -1,4 +1,4 @@
-"""`headgate up` from its first line to its end, however it ends."""
+"""`headgate up` from its first line to its end, in every way of ending."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ MAPPED = "0000000000000000FFFF00000100007F"
 
 
 def test_from_nothing_to_the_first_answer_and_again(tmp_path: Path) -> None:
-    """The request that it prints works when pasted. The second time there is no key, and what was stored is there."""
+    """The printed request works when pasted. The second start prints no key, and the stored events are there."""
     with Up("--data-dir", "data", folder=tmp_path) as up:
         key = up.key
         pasted = subprocess.run(["bash", "-c", up.request], capture_output=True, text=True, check=True, timeout=30)
@@ -90,13 +90,13 @@ def test_kill_9_leaves_nothing_behind(tmp_path: Path) -> None:
         up.end(signal.SIGKILL)
         for pid in parts:
             until_true(lambda pid=pid: is_gone(pid))
-    # And it starts again on what is there.
+    # And it starts again on the same data.
     with Up("--data-dir", "data", folder=tmp_path) as up:
         assert httpx.get(f"http://{up.rest}/readyz").status_code == 200
 
 
 def test_a_server_that_dies_is_replaced(tmp_path: Path) -> None:
-    """On its own port, though that was any free one; what was stored is there."""
+    """It starts on its own port, although that was any free one; the stored events are there."""
     with Up("--data-dir", "data", folder=tmp_path) as up:
         (server,) = up.workers()
         with closing(Edge(up, "", up.key)) as edge:
@@ -112,7 +112,7 @@ def test_a_server_that_dies_is_replaced(tmp_path: Path) -> None:
 
 
 def test_an_envoy_that_dies_is_replaced(tmp_path: Path) -> None:
-    """On its own port, though that was any free one. Its temporary folder goes with it."""
+    """It starts on its own port, although that was any free one. The old temporary folder is removed."""
     with tempfile.TemporaryDirectory(prefix="hgt-", dir="/tmp") as temporary:
         with Up("--data-dir", "data", folder=tmp_path, TMPDIR=temporary) as up:
             (folder,) = Path(temporary).glob("headgate-bridge-*")
@@ -139,7 +139,7 @@ async def test_an_envoy_that_cannot_be_replaced_ends_it(tmp_path: Path) -> None:
 
 
 def test_folders_of_a_killed_parent_go_at_the_next_start(tmp_path: Path) -> None:
-    """And only those: another service that runs keeps its own."""
+    """Only those: another running service keeps its own."""
     with tempfile.TemporaryDirectory(prefix="hgt-", dir="/tmp") as temporary:
         with Up("--data-dir", "killed", folder=tmp_path, TMPDIR=temporary) as killed:
             killed.end(signal.SIGKILL)
@@ -166,7 +166,7 @@ def _connects(address: str) -> bool:
 
 
 def test_sigterm_finishes_what_is_in_flight(postgres_url: str, tmp_path: Path) -> None:
-    """A batch that waits for its ledger's lock when SIGTERM comes is stored and answered; new ones are not taken."""
+    """A batch that waits for its ledger's lock at SIGTERM is stored and answered; new ones are refused."""
     with (
         Up("--store", postgres_url, folder=tmp_path) as up,
         closing(Edge(up, postgres_url, up.key)) as edge,
@@ -191,8 +191,8 @@ def _workspace_id(url: str) -> int:
 
 
 def test_how_much_may_wait(postgres_url: str, tmp_path: Path) -> None:
-    """Past either bound calls are refused at once, with a time to come again; what waits is stored."""
-    bounds = ("--waiting-events", "4", "--concurrent-calls", "2")  # of the events half for one workspace
+    """Past either bound calls are refused at once, with a time to retry; waiting events are stored."""
+    bounds = ("--waiting-events", "4", "--concurrent-calls", "2")  # one workspace may have half of the events
     with (
         Up("--store", postgres_url, *bounds, folder=tmp_path) as up,
         closing(Edge(up, postgres_url, up.key)) as edge,
@@ -205,7 +205,7 @@ def test_how_much_may_wait(postgres_url: str, tmp_path: Path) -> None:
             assert failure(refused)[:2] == (429, 8)
             assert "waiting to be stored" in refused.json()["message"]
             assert refused.headers["retry-after"]
-            # Whoever asks whether it is there by now may take its place, so it asks again.
+            # The check itself may take a place, so it is repeated.
             second = pool.submit(until_true, lambda: edge.post("/v1/events", {"type": "t"}).status_code == 200)
             until_true(lambda: edge.http.get("/v1/ledger/head").status_code == 429)
             refused = edge.post("/v1/events", {"type": "t"})
@@ -230,7 +230,7 @@ def test_the_store_is_lost_and_found(postgres_url: str, tmp_path: Path) -> None:
 
 
 def _refused(*arguments: str, **environment: str) -> str:
-    """Return the one line with which a command gives up."""
+    """Return the one line with which a command fails."""
     done = headgate(*arguments, **environment)
     assert done.returncode not in (0, 1), done.stderr
     assert done.returncode == 2
@@ -250,7 +250,7 @@ def test_a_port_in_use(tmp_path: Path, option: str) -> None:
         said = _refused("up", "--data-dir", str(tmp_path), *arguments)
     assert str(port) in said
     assert "in use" in said
-    # The key is shown once, so a start that failed must not have made it.
+    # The key is shown once, so a failed start must not make one.
     with Up("--data-dir", str(tmp_path), folder=tmp_path) as up:
         assert up.key
 
@@ -271,7 +271,7 @@ def test_a_bad_store_url(url: str, word: str) -> None:
 
 
 def test_it_can_be_stopped_before_it_is_up(tmp_path: Path) -> None:
-    """Also while its server waits for a database that says nothing."""
+    """Also while its server waits for a silent database."""
     with socket.create_server(("127.0.0.1", 0)) as silent, (tmp_path / "log").open("w") as log:
         url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/x"
         command = [*HEADGATE, "up", "--store", url, "--grpc-port", "0", "--http-port", "0"]
@@ -324,7 +324,7 @@ async def test_the_parts_alone(sqlite_url: str) -> None:
             address = (await bridge.stdout.readline()).split()[-1].decode()
             assert (await http.get(f"{address}/readyz")).status_code == 200
             await server.end(signal.SIGTERM)
-            # Without its server it goes on, and says so.
+            # Without its server it keeps running, and answers 503.
             unreachable = await http.get(f"{address}/readyz")
             assert failure(unreachable) == (503, 14, "UPSTREAM_UNAVAILABLE")
             assert unreachable.headers["retry-after"] == "1"

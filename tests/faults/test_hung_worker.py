@@ -1,4 +1,4 @@
-"""A worker that hangs: alive, and answering nothing."""
+"""A hung worker: it runs, and answers nothing."""
 
 import asyncio
 import os
@@ -12,9 +12,9 @@ from tests.support.up import Up
 from tests.support.waiting import until
 
 CALLERS = 16
-"""So many that some of them surely get to the worker that hangs."""
+"""So many that some of them surely reach the hung worker."""
 SOON = 15.0
-"""Seconds, generous: 4 are promised, and a call that hangs takes 60."""
+"""Seconds, generous: the promise is 4, and a call that hangs takes 60."""
 
 
 async def test_its_callers_are_answered_soon_and_the_others_carry_on(postgres_url: str, tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ async def test_its_callers_are_answered_soon_and_the_others_carry_on(postgres_ur
                 return response.status_code, time.monotonic() - started
 
             async def one_in_a_row() -> bool:
-                """Whether it was answered by the other one, for each caller."""
+                """Whether the other worker answered, for each caller."""
                 return all(status == 200 for status, _ in await asyncio.gather(*(call() for _ in range(CALLERS))))
 
             await until(one_in_a_row)

@@ -1,6 +1,6 @@
-"""kill -9 at random moments: what was acknowledged is there, once, and the ledger is sound.
+"""kill -9 at random moments: every acknowledged event is stored once, and the ledger is sound.
 
-A few kills in every run of the tests; HEADGATE_KILLS=200 (`make faults`) for the long one.
+Every run of the tests kills a few times; HEADGATE_KILLS=200 (`make faults`) is the long run.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ KILLS = int(os.environ.get("HEADGATE_KILLS", "5"))
 WRITERS = 8
 BATCH = 10
 SHARED_KEYS = 400
-"""Keys that all writers fight for, beside those of their own."""
+"""Keys that all writers share, beside keys of their own."""
 
 
 class Writers:
-    """Writers that remember what was acknowledged, and after a failure send the same batch again."""
+    """Writers that remember the acknowledged events, and send the same batch again after a failure."""
 
     def __init__(self, seed: int):
         self.acknowledged: dict[str, str] = {}
@@ -47,7 +47,7 @@ class Writers:
             await asyncio.gather(*writers)
 
     async def write_once(self, client: Client) -> None:
-        """Write what was not answered, each writer once."""
+        """Send the unanswered batches, each writer once."""
         for number in range(WRITERS):
             assert await self._send(client, number)
 
@@ -56,7 +56,7 @@ class Writers:
             pass
 
     async def _send(self, client: Client, number: int) -> bool:
-        """Send a batch, the one that was not answered if there is one; False if the server is gone."""
+        """Send the unanswered batch if there is one, otherwise a new one. Return False if the server has ended."""
         batch = self._unanswered.setdefault(number, self._batch(number))
         try:
             response = await client.ingest.BatchIngest(batch, metadata=client.metadata, timeout=30)
@@ -93,8 +93,7 @@ async def test_what_was_acknowledged_survives_kill_9(store_url, tmp_path):
         server = await ServerProcess(store_url, log=tmp_path / "log").__aenter__()
         await writers.until_killed(server, key)
     async with ServerProcess(store_url, log=tmp_path / "log") as server, Client(server.port, key) as client:
-        # A database may still be at the last words of the server that was killed; a write waits for them, as reads
-        # do not.
+        # The database may still execute the last statement of the killed server. A write waits for it; reads do not.
         await writers.write_once(client)
         stored = await client.all_events()
         verified = await client.ledger.VerifyLedger(VerifyLedgerRequest(limit=100_000), metadata=client.metadata)

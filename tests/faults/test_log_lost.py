@@ -1,4 +1,4 @@
-"""A log that nobody can write fails no call, delays none, and does not keep the service from ending."""
+"""A log that cannot be written neither fails nor delays calls, and does not keep the service from ending."""
 
 import asyncio
 import os
@@ -22,12 +22,12 @@ from tests.support.waiting import until_true
 CALLS = 600
 """Lines of some 180 bytes each: more than a pipe holds, 64 KiB."""
 END_SECONDS = 15.0
-"""Within which the process is gone: its own bound is 2 s for the log, and the machine may be slow."""
+"""Seconds within which the process must end: its own bound is 2 s for the log, and the machine may be slow."""
 
 
 @pytest.fixture(params=["the reader is gone", "the reader stops", "the disk is full"])
 def broken(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Return a descriptor that takes nothing, or no more than a pipe holds."""
+    """Return a descriptor that accepts nothing, or no more than a pipe holds."""
     if request.param == "the disk is full":
         full = os.open("/dev/full", os.O_WRONLY)
         yield full
@@ -48,7 +48,7 @@ async def test_calls_are_answered_and_the_process_ends(sqlite_url: str, broken: 
     async with server, Caller(server.port, key) as caller:
         calls = (asyncio.wait_for(caller.batch(event(f"k{number}")), 30) for number in range(CALLS))
         assert {status for answer in await asyncio.gather(*calls) for status in statuses(answer)} == {"accepted"}
-        # What a library logs, and a refusal, are written as well.
+        # A library's log line and a refusal are written as well.
         await refused(caller.events.ListEvents(ListEventsRequest(page_token="no such"), metadata=caller.metadata))
         assert await caller.stored() == CALLS
         started = time.monotonic()
@@ -57,7 +57,7 @@ async def test_calls_are_answered_and_the_process_ends(sqlite_url: str, broken: 
 
 
 def test_the_whole_service(tmp_path: Path, broken: int) -> None:
-    """The parent process, its worker and Envoy share the log: none of them waits for it or fails by it."""
+    """The parent process, its worker and Envoy share the log: none of them waits for it or fails because of it."""
     with Up(folder=tmp_path, stderr=broken) as up, httpx.Client(base_url=f"http://{up.rest}") as http:
         headers = {"authorization": f"Bearer {up.key}"}
         for _ in range(CALLS):
@@ -71,7 +71,7 @@ def test_the_whole_service(tmp_path: Path, broken: int) -> None:
 
 
 def test_a_start_that_fails_ends(tmp_path: Path, broken: int) -> None:
-    """What is said of a failed start cannot be written either; the exit code says it."""
+    """The message of a failed start cannot be written either; the exit code shows the failure."""
     command = [*HEADGATE, "serve", "--grpc-port", "0", "--store", f"sqlite:///{tmp_path}"]
     assert subprocess.run(command, stderr=broken, timeout=60, check=False).returncode == 2
 
@@ -86,7 +86,7 @@ raise RuntimeError("the end")
 
 
 def test_a_crash_is_told_and_ends(tmp_path: Path) -> None:
-    """The traceback of a crash goes the same way as the log: it is written where it can be, behind what came before."""
+    """The traceback of a crash takes the way of the log: it is written if possible, after the earlier lines."""
     code = CRASH.format(before="print('said before', file=sys.stderr)")
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
@@ -125,7 +125,9 @@ logging.getLogger("some.library").error("number %d", 5)
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
 def test_a_service_that_was_started_without_its_streams(tmp_path: Path, closed: str) -> None:
-    """Standard streams that are closed at the start are /dev/null, so that no file of the store's gets their number."""
+    """Standard streams that are closed at the start become /dev/null, so that no file of the store gets their
+    number.
+    """
     command = f"exec {sys.executable} -m headgate_server serve --grpc-port 0 --store sqlite:///{tmp_path}/h.db {closed}"
     reader, writer = os.pipe()
     server = subprocess.Popen(["sh", "-c", f"{command} --ready-fd {writer}"], pass_fds=(writer,))
@@ -143,7 +145,7 @@ def test_a_service_that_was_started_without_its_streams(tmp_path: Path, closed: 
 
 
 def test_a_greeting_that_nobody_hears_ends_nothing(tmp_path: Path, broken: int) -> None:
-    """Standard output may be as broken as the log: the service runs on, and ends when it is told to."""
+    """If standard output is as broken as the log, the service still runs, and ends when asked to."""
     path = tmp_path / "h.db"
     command = [*HEADGATE, "up", "--grpc-port", "0", "--http-port", "0", "--store", f"sqlite:///{path}"]
     up = subprocess.Popen(command, stdout=broken, stderr=subprocess.DEVNULL)
@@ -158,7 +160,7 @@ def test_a_greeting_that_nobody_hears_ends_nothing(tmp_path: Path, broken: int) 
 
 
 def _keys(path: Path) -> int:
-    """Return how many keys a store holds that may not be there yet."""
+    """Return the number of keys in a store, which may not exist yet."""
     if not path.exists():
         return 0
     connection = sqlite.connect(f"file:{path}?mode=ro", uri=True)

@@ -1,4 +1,4 @@
-"""SIGTERM while clients go on: no event is stored whose answer is lost on its way through Envoy."""
+"""SIGTERM while clients keep sending: every stored event's answer gets through Envoy."""
 
 import asyncio
 import signal
@@ -19,11 +19,11 @@ from tests.support.waiting import held, until_true
 
 CONNECTIONS = 300
 APART = 0.002
-"""Seconds from one request to the next: they go on well past the moment at which Envoy used to be ended."""
+"""Seconds from one request to the next: they continue well past the moment at which Envoy was once ended."""
 
 
 class Connection:
-    """One HTTP/1.1 connection that Envoy has accepted and that has no request under way."""
+    """One HTTP/1.1 connection that Envoy has accepted and that has no request in progress."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: str):
         self._reader = reader
@@ -56,7 +56,7 @@ async def _connected(up: Up) -> Connection:
 
 
 async def _stop_under_load(up: Up, seed: str) -> set[str]:
-    """Send SIGTERM, and one event after the other on connections that were made before; return what was answered."""
+    """Send SIGTERM, and one event after the other on connections that were made before; return the answers."""
     connections = [await _connected(up) for _ in range(CONNECTIONS)]
     sent = {}
     for number, connection in enumerate(connections):
@@ -81,7 +81,7 @@ def test_what_is_stored_while_it_stops_is_answered(tmp_path: Path, seed: str) ->
 
 
 def _head(connection: HTTPConnection, key: str) -> httpx.Response:
-    """Ask for the ledger's head on a connection that may be there already."""
+    """Read the ledger's head on a connection that may exist already."""
     connection.request("GET", "/v1/ledger/head", headers={"x-api-key": key})
     answer = connection.getresponse()
     return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())

@@ -1,4 +1,4 @@
-"""Several server processes behind one Envoy: all of them are used, one that dies is replaced, and none is left over."""
+"""Several server processes behind one Envoy: all are used, a dead one is replaced, and none is left over."""
 
 import asyncio
 import os
@@ -32,11 +32,11 @@ from tests.support.waiting import held, until, until_true
 WRITERS = 8
 BATCH = 5
 SHARED_KEYS = 200
-"""Keys that all writers fight for, beside those of their own."""
+"""Keys that all writers share, beside keys of their own."""
 
 
 class Writers:
-    """Writers through Envoy that remember what was acknowledged, and send again what was not answered."""
+    """Writers through Envoy that remember the acknowledged events, and send unanswered batches again."""
 
     def __init__(self, client: Client):
         self.acknowledged: dict[str, str] = {}
@@ -84,7 +84,7 @@ class Writers:
 
 
 async def _calls(http: httpx.AsyncClient, port: int) -> float:
-    """Return how many batches the worker with this metrics port has been called with; 0 if it is not there."""
+    """Return the number of batches that the worker with this metrics port got; 0 if it does not run."""
     with suppress(httpx.TransportError):
         said = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
         for line in said.splitlines():
@@ -95,7 +95,7 @@ async def _calls(http: httpx.AsyncClient, port: int) -> float:
 
 @contextmanager
 def _ports_in_a_row(count: int) -> Iterator[int]:
-    """Keep so many ports in a row, below those that the system hands out, and return the first."""
+    """Reserve so many ports in a row, below the ephemeral ones, and return the first."""
     with ExitStack() as stack:
         for first in range(20_000 + os.getpid() % 10_000, 32_000, count):
             with suppress(SetupError):
@@ -105,7 +105,7 @@ def _ports_in_a_row(count: int) -> Iterator[int]:
 
 
 async def test_one_of_two_is_killed_under_traffic(postgres_url: str, tmp_path: Path) -> None:
-    """What it was at may fail; nothing else does, the other one goes on, and nothing is lost or there twice."""
+    """Only calls in progress on it may fail; the other worker continues, and no event is lost or stored twice."""
     with (
         _ports_in_a_row(2) as metrics,
         Up("--store", postgres_url, "--workers", "2", "--metrics-port", str(metrics), folder=tmp_path) as up,
@@ -123,7 +123,7 @@ async def test_one_of_two_is_killed_under_traffic(postgres_url: str, tmp_path: P
             victim = min(before)
             os.kill(victim, signal.SIGKILL)
             await writers.some_more()
-            # Each writer has one call under way at a time, so that no more can have been with the one that died.
+            # Each writer has one call in progress at a time, so no more calls can have been on the dead worker.
             await until(both_called)
             await writers.some_more()
             assert writers.failures <= WRITERS
@@ -140,13 +140,13 @@ async def test_one_of_two_is_killed_under_traffic(postgres_url: str, tmp_path: P
     assert verified.valid
     assert [event.sequence for event in stored] == list(range(1, len(stored) + 1))
     assert {event.idempotency_key: event.id for event in stored} == writers.acknowledged
-    # Where an answer got lost, a key's first acknowledgement is `duplicate`.
+    # If an answer was lost, a key's first acknowledgement is `duplicate`.
     assert max(writers.accepted.values()) == 1
     assert sum(count == 0 for count in writers.accepted.values()) <= writers.failures * (BATCH + 1)
 
 
 async def test_one_of_two_is_asked_to_end_under_traffic(postgres_url: str, tmp_path: Path) -> None:
-    """SIGTERM to a worker, as an operator or a tool sends it: it is replaced, and no call fails."""
+    """If an operator or a tool sends SIGTERM to a worker, it is replaced, and no call fails."""
     with Up("--store", postgres_url, "--workers", "2", folder=tmp_path) as up:
         async with Client(int(up.rest.rpartition(":")[2]), up.key) as client:
             writers = Writers(client)
@@ -167,7 +167,7 @@ async def test_one_of_two_is_asked_to_end_under_traffic(postgres_url: str, tmp_p
 
 
 def test_sigterm_finishes_what_all_are_at(postgres_url: str, tmp_path: Path) -> None:
-    """Batches that wait for their ledger's lock, in both of the workers, are stored and answered; then all are gone."""
+    """Batches that wait for their ledger's lock in both workers are stored and answered; then all processes end."""
     with (
         Up("--store", postgres_url, "--workers", "2", folder=tmp_path) as up,
         closing(Edge(up, postgres_url, up.key)) as edge,
@@ -187,7 +187,7 @@ def test_sigterm_finishes_what_all_are_at(postgres_url: str, tmp_path: Path) -> 
 
 
 async def test_the_parts_alone(postgres_url: str, tmp_path: Path) -> None:
-    """`serve --workers` and `bridge` before each of them are the same service; Envoy passes over what is not there."""
+    """`serve --workers` with `bridge` in front is the same service; Envoy skips servers that do not run."""
     key = await make_key(postgres_url)
     async with ServerProcess(postgres_url, "--workers", "2", log=tmp_path / "log") as server:
         workers = children(server.pid)
@@ -201,7 +201,7 @@ async def test_the_parts_alone(postgres_url: str, tmp_path: Path) -> None:
                 assert bridge.stdout is not None
                 address = (await bridge.stdout.readline()).split()[-1].decode()
                 async with httpx.AsyncClient(base_url=address, headers={"x-api-key": key}) as http:
-                    # Larger than what Envoy holds of a connection: it is held for another try as well.
+                    # Larger than Envoy's buffer of a connection: the body is kept for a retry as well.
                     batch = {"events": [{"type": "t", "data": {"text": "x" * 1_000}}] * 500}
                     for _ in range(4):
                         assert (await http.post("/v1/events/batch", json=batch)).status_code == 200
@@ -224,7 +224,7 @@ async def test_kill_9_of_their_parent_leaves_none(postgres_url: str) -> None:
 
 
 async def test_one_that_cannot_start_again_ends_it(sqlite_url: str) -> None:
-    """After so many failures in a row, with pauses that grow; an error says which one it was."""
+    """After so many failures in a row, with growing pauses, an error names the worker."""
     before = set(children(os.getpid()))
     policy = RestartPolicy(first_pause=0.02, growth=2, failures=3)
     with reserved("127.0.0.1", 0, 1, "a test") as (port,), capture_logs() as logs:
@@ -246,14 +246,14 @@ async def test_one_that_cannot_start_again_ends_it(sqlite_url: str) -> None:
 
 
 async def test_one_that_hangs_in_its_start(sqlite_url: str) -> None:
-    """It is killed after its time, and that counts as a start that failed."""
+    """It is killed after its time, and counts as a failed start."""
     policy = RestartPolicy(first_pause=0.02, failures=2)
     before = set(children(os.getpid()))
     with reserved("127.0.0.1", 0, 1, "a test") as (port,):
         environment = {"HEADGATE_STORE": sqlite_url, "HEADGATE_LOG_LEVEL": "error"}
         workers = Workers([[f"--grpc-port={port}"]], environment, grace=5, policy=policy, start_seconds=0.05)
         try:
-            # The first start has more time: it migrates.
+            # The first start has more time, because it migrates.
             await workers.start()
             (server,) = set(children(os.getpid())) - before
             os.kill(server, signal.SIGKILL)
