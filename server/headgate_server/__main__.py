@@ -7,10 +7,10 @@ from headgate_server.process.outlet import restore_streams
 
 
 def main() -> None:
-    """Run the command line, or say what is not installed."""
+    """Run the command line, or name the missing package."""
     restore_streams()
-    # gRPC's C core has a log of its own, which is neither structured nor one clear line: a port in use fills two
-    # hundred characters before the server says it. It is read when grpc is imported.
+    # gRPC's C core has its own unstructured log: for a port in use it prints two hundred characters before the server's
+    # own message. The variable is read when grpc is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from headgate_server.cli.commands import headgate

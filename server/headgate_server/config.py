@@ -1,4 +1,4 @@
-"""All that `headgate serve` can be told. A field made by `setting` is an option (`process/setting.py`)."""
+"""The settings of `headgate serve`. A field made by `setting` is an option (`process/setting.py`)."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ class StoreConfig:
         secret=True,
     )
     data_dir: Path = setting(Path("data"), "data-dir", "Where the embedded store lives.", read=path_of)
-    """Beside where the service is started: what it keeps is found, and deleted, without asking."""
+    """In the folder where the service is started: its data is easy to find and to delete."""
 
     @property
     def location(self) -> str | Path:
@@ -45,8 +45,8 @@ class Settings:
     workers: int = setting(
         1, "workers", "Server processes, on PostgreSQL only. One that dies is replaced.", least=1, most=64
     )
-    """One core is enough for most. Each has connections of its own to the database, and no database gains by more than
-    64 of them.
+    """One is enough for most services. Each worker has connections of its own to the database, and no database gains
+    from more than 64 workers.
     """
     ingest: IngestConfig = field(default_factory=IngestConfig)
     committer: CommitterConfig = field(default_factory=CommitterConfig)
@@ -57,8 +57,8 @@ class Settings:
         least=0,
         most=HIGHEST_PORT,
     )
-    """Where Prometheus may scrape, on the server's own host; None: nowhere."""
+    """The port for Prometheus, on the server's own host; None: no port."""
     shutdown_grace: float = setting(20.0, "shutdown-grace", "Seconds that calls get to end.", least=0, most=3600)
-    """Seconds that calls in progress get to end: under the 30 that orchestrators commonly wait before they kill."""
+    """Seconds for calls in progress to end: less than the 30 that orchestrators usually wait before they kill."""
     log_level: str = setting("info", "log-level", "What is logged to standard error.", choices=logs.LEVELS)
-    """One line a start, a stop, a call."""
+    """At this level: one line for each start, stop and call."""

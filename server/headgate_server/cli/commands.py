@@ -1,4 +1,4 @@
-"""The command line: the commands, each in a module that is loaded when it is called for."""
+"""The command line. Each command is in a module that is loaded when the command is called."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -6,7 +6,7 @@ from importlib import import_module
 import click
 
 _COMMANDS = {
-    # Name, and the module of `headgate_server.cli` that has it under that name.
+    # From a command's name to the module of `headgate_server.cli` that defines it.
     "bridge": "up",
     "keys": "keys",
     "ledger": "ledger",
@@ -17,9 +17,9 @@ _COMMANDS = {
 
 
 class _Commands(click.Group):
-    """Loads a command's module, and with it what the command needs, when it is called for.
+    """Loads a command's module, with the libraries that it needs, when the command is called.
 
-    So `headgate serve` runs where Envoy is not installed, and `headgate keys` does not wait for the server's imports.
+    So `headgate serve` runs without Envoy's package, and `headgate keys` does not wait for the server's imports.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -27,7 +27,7 @@ class _Commands(click.Group):
         return sorted(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command; where something that it needs is not installed, one that says so."""
+        """Return a command. If a library that it needs is not installed, return one that says so."""
         if cmd_name not in _COMMANDS:
             return None
         try:
@@ -48,7 +48,7 @@ class _Missing(click.Command):
         self.library = library
 
     def parse_args(self, ctx: click.Context, args: Sequence[str]) -> list[str]:
-        """Say what to install, whatever the arguments are."""
+        """Say what to install, for any arguments."""
         needs = "server,bridge" if _COMMANDS[str(self.name)] == "up" else "server"
         click.echo(
             f"headgate: {self.library} is not installed; this command needs: pip install 'headgate[{needs}]'", err=True
@@ -59,11 +59,10 @@ class _Missing(click.Command):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="headgate", prog_name="headgate")
 def headgate() -> None:
-    """Headgate takes events in, over gRPC and REST: each is durable, deduplicated for ever, and sealed into a
-    ledger.
+    """Headgate ingests events over gRPC and REST: each is durable, deduplicated for ever, and sealed into a ledger.
 
     \b
-    headgate up              run the service, here and now
+    headgate up              run the service
     headgate keys create     make an API key
     headgate ledger verify   check that no stored event was changed
 

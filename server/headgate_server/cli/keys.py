@@ -35,7 +35,7 @@ def keys() -> None:
     "--expires-in", metavar="TIME", help="How long the key is valid, such as 12h or 90d. Without it: until revoked."
 )
 def create(workspace: str, scopes: Sequence[str], expires_in: str | None, **values: Any) -> None:
-    """Make a key and print it, alone, on standard output. It is shown this once: only its hash is stored."""
+    """Make a key and print only the key on standard output. It is shown only once: only its hash is stored."""
 
     async def work() -> None:
         lifetime = lifetime_of(expires_in)
@@ -45,7 +45,7 @@ def create(workspace: str, scopes: Sequence[str], expires_in: str | None, **valu
             try:
                 show(key)
             except (SetupError, SystemExit):
-                # Nobody has seen it.
+                # The key was not shown.
                 await admin.withdraw_key(store, key)
                 raise
 

@@ -23,8 +23,8 @@ def ledger() -> None:
 @options(StoreConfig)
 @click.option("--workspace", help="Only the ledger of this workspace.")
 def verify(workspace: str | None, **values: Any) -> None:
-    """Recompute every hash from what is stored. Exits with 0 if all is sound and with 1 if anything is not, naming
-    each break.
+    """Recompute every hash from the stored rows. Exits with 0 if there is no break. Otherwise names each break and
+    exits with 1.
     """
 
     async def work() -> bool:

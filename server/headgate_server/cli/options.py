@@ -13,7 +13,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 def options(config: type[Any], *, only: tuple[str, ...] = ()) -> Callable[[_Command], _Command]:
     """Return a decorator that gives a command the options of a config dataclass, or only those with these flags.
 
-    The command gets each value under the name of its setting, and `process.setting.build` makes the config of them.
+    The command gets each value under the name of its setting; `process.setting.build` makes the config from them.
     """
 
     def decorate(command: _Command) -> _Command:
@@ -55,14 +55,14 @@ def _type(row: Row) -> click.ParamType[Any]:
 
 
 class _Read(click.ParamType[Any]):
-    """What a setting's own function reads."""
+    """The click type of a setting that has a reading function of its own."""
 
     def __init__(self, setting: Setting, name: str):
         self.name = name
         self._read = setting.read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the value; a default is one already."""
+        """Return the value of a text; a default is already a value."""
         if self._read is None or not isinstance(value, str):
             return value
         try:

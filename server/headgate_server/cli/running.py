@@ -1,4 +1,4 @@
-"""How a command runs to its end, and how its result is shown."""
+"""Runs a command to its end, and shows its result."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ _Result = TypeVar("_Result")
 
 
 def run(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run to the end; what an operator has to mend is one line on standard error and exit code 2."""
+    """Run to the end. A `SetupError` becomes one line on standard error and exit code 2."""
     try:
         with contextlib.suppress(KeyboardInterrupt):
             return uvloop.run(work)
@@ -37,7 +37,7 @@ def show(*lines: str) -> None:
             click.echo(line)
         sys.stdout.flush()
     except BrokenPipeError:
-        # `headgate keys list | head -1`: the reader has what it wanted. Python must not try it again at its end.
+        # `headgate keys list | head -1`: the reader has read enough. Python must not flush again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
         sys.exit(1)
     except OSError as error:
@@ -52,7 +52,7 @@ def check_output() -> None:
 
 
 def output_takes(text: str) -> bool:
-    """Write a text to standard output at once, beside its queue; False if it cannot be written now."""
+    """Write a text to standard output at once, without its queue. Return False if it cannot be written now."""
     poll = select.poll()
     poll.register(STDOUT, select.POLLOUT)
     if was_missing(STDOUT) or not any(event & select.POLLOUT for _, event in poll.poll(0)):
@@ -64,11 +64,12 @@ def output_takes(text: str) -> bool:
 
 
 class StoppedError(Exception):
-    """A signal asks for the end."""
+    """A signal asked the process to end."""
 
 
 async def unless(stop: asyncio.Event, *works: Coroutine[Any, Any, None]) -> None:
-    """Return when one of the works ends, with its error if it had one; the others are cancelled, and have ended then.
+    """Return when one of the works ends, and raise its error if it had one. The others are cancelled and have ended
+    then.
 
     Raises `StoppedError` if `stop` came first.
     """

@@ -29,7 +29,7 @@ def serve(ready_fd: int | None, **values: Any) -> None:
     settings = build(Settings, values)
     logs.configure(settings.log_level)
     if ready_fd is not None:
-        os.set_inheritable(ready_fd, False)  # workers that held it too would keep its reader waiting for the end
+        os.set_inheritable(ready_fd, False)  # its reader waits for the end, and workers would keep it open
 
     def ready(*ports: int) -> None:
         if ready_fd is not None:
@@ -40,7 +40,7 @@ def serve(ready_fd: int | None, **values: Any) -> None:
 
 
 async def _serve_workers(settings: Settings, ready: Callable[..., None]) -> None:
-    """Do what `app.serve` does, in several processes; `ready` is told all their ports."""
+    """Serve like `app.serve`, in several processes; `ready` gets all their ports."""
     stop = stop_signal()
     check_workers(settings)
     with workers_of(settings, settings.shutdown_grace) as (workers, ports):

@@ -1,4 +1,4 @@
-"""`headgate up` and `headgate bridge`: what runs Envoy."""
+"""`headgate up` and `headgate bridge`: the commands that run Envoy."""
 
 import re
 import shlex
@@ -36,7 +36,7 @@ def _address_of(text: str) -> _Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamConfig:
-    """The gRPC servers that `headgate bridge` stands before."""
+    """The gRPC servers behind `headgate bridge`."""
 
     host: str = setting(ServerConfig().host, "grpc-host", "Address of the gRPC server.", read=host_of)
     port: int = setting(ServerConfig().port, "grpc-port", "Port of the gRPC server.", least=1, most=HIGHEST_PORT)
@@ -74,18 +74,18 @@ def up(**values: Any) -> None:
 @options(UpstreamConfig)
 @options(Settings, only=("body-limit", "log-level"))
 def bridge(**values: Any) -> None:
-    """Run Envoy alone, before gRPC servers that run elsewhere."""
+    """Run only Envoy, in front of gRPC servers that run elsewhere."""
     settings = build(Settings, {name: values[name] for name in ("body_limit", "log_level")})
     logs.configure(settings.log_level)
     run(_bridge(_bridge_config(values, settings, build(UpstreamConfig, values).addresses)))
 
 
 async def _up(settings: Settings, values: dict[str, Any]) -> None:
-    """Run all processes until a signal comes, or one of them ends that cannot be replaced."""
+    """Run all processes until a signal comes, or until one of them ends and cannot be replaced."""
     stop = stop_signal()
     check_workers(settings)
-    render(_bridge_config(values, settings, ()))  # a bad envoy.yaml shows before anything is started
-    # One half for Envoy's requests and then one for the servers' own: in all what was asked for.
+    render(_bridge_config(values, settings, ()))  # find a bad envoy.yaml before any process starts
+    # One half for Envoy's requests and then one for the servers' own; together they are the configured grace.
     grace = settings.shutdown_grace / 2
     with workers_of(settings, grace) as (workers, ports):
         envoy = Envoy(_bridge_config(values, settings, [(settings.server.host, port) for port in ports]))
@@ -122,15 +122,15 @@ def _bridge_config(values: dict[str, Any], settings: Settings, upstreams: Sequen
     return build(
         BridgeConfig,
         values,
-        # A server that listens on every address is on this machine's as well, to which one can connect.
+        # A server that listens on every address also listens on loopback, to which Envoy can connect.
         upstreams=tuple((_EVERY_ADDRESS.get(host, host), port) for host, port in upstreams),
         body_limit=settings.server.body_limit,
     )
 
 
 async def _greet(settings: Settings, rest: str, grpc: str) -> None:
-    """Say where the service is and, the first time, how to send a first batch."""
-    # A key is shown once, so it is made last, and only where it can be shown.
+    """Print the service's addresses and, at the first start, how to send a first batch."""
+    # A key is shown once, so it is made last, and only if it can be shown.
     shows = output_takes("\n")
     async with admin.opened(settings.store.location) as store:
         key = await admin.create_first_key(store) if shows else None

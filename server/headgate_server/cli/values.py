@@ -1,4 +1,4 @@
-"""What operators write for lengths of time, quotas and rates."""
+"""Reads the texts that operators write for durations, quotas and rates."""
 
 import re
 from types import EllipsisType
@@ -13,11 +13,11 @@ _RATE = re.compile(
     r"(?:none|(?P<default>default)|(?P<count>[1-9][0-9]{0,8})/(?P<period>second|minute|hour|day)(?::(?P<burst>[1-9][0-9]{0,8}))?)"
 )
 PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-"""Seconds of the periods that a rate can be given in."""
+"""The seconds of each period of a rate."""
 
 
 def lifetime_of(text: str | None) -> int | None:
-    """Return how long a key lives, in microseconds. Raises `SetupError` for what is no duration."""
+    """Return a key's lifetime in microseconds. Raises `SetupError` if the text is no duration."""
     if text is None:
         return None
     match = _LIFETIME.fullmatch(text)
@@ -27,7 +27,7 @@ def lifetime_of(text: str | None) -> int | None:
 
 
 def quota_of(text: str | None) -> int | EllipsisType | None:
-    """Return the quota that was given; ... for none given, None for 'none'. Raises `SetupError`."""
+    """Return the quota of a text: ... if no text was given, None for 'none'. Raises `SetupError`."""
     if text is None:
         return ...
     if text == "none":
@@ -38,8 +38,8 @@ def quota_of(text: str | None) -> int | EllipsisType | None:
 
 
 def rate_of(text: str) -> tuple[str, RateLimit | EllipsisType | None]:
-    """Return receiver and limit of RECEIVER=N/PERIOD[:BURST]; without a burst N may come at once. None is no limit,
-    ... the receiver's own. Raises `SetupError`.
+    """Return receiver and limit of RECEIVER=N/PERIOD[:BURST]. Without a burst, N requests may come at once. None is no
+    limit, ... the receiver's own. Raises `SetupError`.
     """
     match = _RATE.fullmatch(text)
     if match is None:

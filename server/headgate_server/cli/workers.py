@@ -1,4 +1,4 @@
-"""The workers of `headgate up` and `headgate serve`: their command lines, and what they are handed."""
+"""The workers of `headgate up` and `headgate serve`: their command lines and their environment."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from headgate_server.process.workers import Workers
 
 
 def check_workers(settings: Settings) -> None:
-    """Raise `SetupError` where there cannot be as many workers as were asked for."""
+    """Raise `SetupError` if the store does not allow so many workers."""
     workers = settings.workers
     if workers == 1:
         return
@@ -26,17 +26,17 @@ def check_workers(settings: Settings) -> None:
 
 @contextlib.contextmanager
 def workers_of(settings: Settings, grace: float) -> Iterator[tuple[Workers, Sequence[int]]]:
-    """Yield workers that are not started yet, and their ports, which are theirs until the block ends.
+    """Yield workers that are not started yet, and their ports, which are reserved until the block ends.
 
-    `grace` is how many seconds they give their calls. Raises `SetupError` if a port is taken.
+    `grace` is the time, in seconds, that they give their calls. Raises `SetupError` if a port is taken.
     """
     with reserved(settings.server.host, settings.server.port, settings.workers, "gRPC") as ports:
         yield Workers(arguments(settings, ports, grace), environment(settings), grace=grace), ports
 
 
 def arguments(settings: Settings, ports: Sequence[int], grace: float) -> Sequence[Sequence[str]]:
-    """Return the command line of the worker on each port, after `headgate serve`: all settings, but for secrets, and
-    then what differs. Of a flag that is given twice the last one counts.
+    """Return the command line of the worker on each port, after `headgate serve`: all settings except secrets, and then
+    the worker's own. If a flag is given twice, the last one counts.
     """
     common = [f"--{setting.flag}={text}" for setting, text in handed_over(settings) if not setting.secret]
     return [
@@ -52,10 +52,10 @@ def arguments(settings: Settings, ports: Sequence[int], grace: float) -> Sequenc
 
 
 def environment(settings: Settings) -> Mapping[str, str]:
-    """Return the settings that are no arguments."""
+    """Return the settings that are passed in the environment."""
     return {setting.variable: text for setting, text in handed_over(settings) if setting.secret}
 
 
 def _metrics_argument(port: int | None, index: int) -> Sequence[str]:
-    # 0 is any free port, for each of them.
+    # 0 means any free port, for each worker.
     return () if port is None else (f"--metrics-port={port + index if port else 0}",)

@@ -1,8 +1,8 @@
-"""Output that nobody waits for: a bounded queue in memory, and a thread that writes it to a descriptor in batches.
+"""Output without waiting: a bounded queue in memory, and a thread that writes it to a descriptor in batches.
 
-Whoever writes only appends to the queue. A reader that stopped reading, a pipe that is gone and a disk that is full
-delay and fail nobody: past the bound, and where the descriptor refuses, entries are dropped and counted. The count is
-written as soon as the descriptor takes output again.
+A writer only appends to the queue. A reader that stopped reading, a closed pipe or a full disk delays and fails no
+writer: if the queue is full or the descriptor refuses, entries are dropped and counted. The count is written as soon as
+the descriptor accepts output again.
 """
 
 import contextlib
@@ -25,26 +25,27 @@ Render = Callable[[Any], bytes]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutletConfig:
-    """How much may wait, and for how long. Times in seconds."""
+    """The bounds of the queue. Times in seconds."""
 
     entries: int = 16_384
-    """Entries that may wait, about a second of calls: an entry that is not rendered yet takes about 1 KiB."""
+    """The most waiting entries, about a second of calls: an entry that is not rendered yet takes about 1 KiB."""
     text_bytes: int = 8 * 1024 * 1024
-    """Characters of tracebacks and of printed text that may wait, beside what an ordinary entry has."""
+    """The most waiting characters of tracebacks and printed text, beside those of ordinary entries."""
     longest_text: int = 16 * 1024
-    """Characters of one text; the rest of it is cut off. A traceback of 100 frames fits."""
+    """The most characters of one text; the rest is cut off. A traceback of 100 frames fits."""
     gather: float = 0.02
-    """A batch is gathered for so long: one turn of the thread for many lines, and no reader notices the delay."""
+    """The time to gather a batch: one turn of the thread writes many lines, and no reader notices the delay."""
     retry: float = 0.25
-    """After a descriptor refused, until it is tried again. What comes meanwhile waits in the queue."""
+    """The pause before a refusing descriptor is tried again. Meanwhile entries wait in the queue."""
     flush: float = 2.0
-    """What is left of the queue at the exit gets so long: little beside the grace that a supervisor gives."""
+    """The time to write the rest of the queue at exit: short compared with a supervisor's grace."""
 
 
 class Outlet:
-    """The queue in front of one descriptor. Safe to use from any thread; nothing here raises or waits, but `close`.
+    """The queue in front of one descriptor. Safe to use from any thread. Only `close` waits, and no method raises.
 
-    `render` turns an entry into bytes with its end of line; `loss` gives what to write of a number of dropped entries.
+    `render` turns an entry into bytes with an end of line; `loss` makes the entry that reports a number of dropped
+    entries.
     """
 
     def __init__(self, descriptor: int, render: Render, loss: Callable[[int], bytes], config: OutletConfig):
@@ -52,7 +53,7 @@ class Outlet:
         self._render = render
         self._loss = loss
         self._config = config
-        # Reentrant: the garbage collector may run in the middle of `put`, and what it collects may warn.
+        # Reentrant: the garbage collector may run in the middle of `put`, and a finalizer may warn.
         self._lock = threading.RLock()
         self._entries: deque[tuple[Any, int]] = deque()
         self._text = 0
@@ -67,11 +68,11 @@ class Outlet:
 
     @property
     def dropped(self) -> int:
-        """How many entries were dropped since the start."""
+        """The number of entries dropped since the start."""
         return self._dropped
 
     def put(self, entry: Any, text: int = 0) -> None:
-        """Append an entry, which holds about `text` characters beside the usual; drop it if there is no room."""
+        """Append an entry with about `text` characters beyond an ordinary one; drop it if there is no room."""
         with self._lock:
             config = self._config
             if len(self._entries) >= config.entries or (text and self._text + text > config.text_bytes):
@@ -83,7 +84,7 @@ class Outlet:
             self._filled.set()
 
     def close(self) -> None:
-        """Write what waits, for at most `flush` seconds. What is put afterwards may be lost."""
+        """Write the waiting entries, for at most `flush` seconds. Entries put afterwards may be lost."""
         self._closing.set()
         self._filled.set()
         self._thread.join(self._config.flush)
@@ -99,7 +100,7 @@ class Outlet:
             self._closing.wait(self._config.gather)
             self._filled.clear()
             while batch := self._take():
-                # Whatever goes wrong, the thread goes on: without it nothing would ever be written again.
+                # The thread continues after any error: without it nothing would be written again.
                 try:
                     self._write_batch(batch)
                 except Exception:
@@ -118,7 +119,7 @@ class Outlet:
             return batch
 
     def _write_batch(self, batch: Sequence[Any]) -> None:
-        """Write entries in chunks of whole lines; what the descriptor refuses is dropped."""
+        """Write entries in chunks of whole lines; entries that the descriptor refuses are dropped."""
         lines = [self._rendered(entry) for entry in batch]
         if self._unsaid:
             with self._lock:
@@ -151,7 +152,7 @@ class Outlet:
         self._closing.wait(self._config.retry)
 
     def _write(self, chunk: bytes) -> bool:
-        """Write all of it; False if the descriptor refuses. Blocks for as long as the reader does."""
+        """Write all bytes. Return False if the descriptor refuses them. Blocks while the reader does not read."""
         if self._torn:
             chunk = b"\n" + chunk
         rest = memoryview(chunk)
@@ -159,7 +160,7 @@ class Outlet:
             try:
                 written = os.write(self._descriptor, rest)
             except BlockingIOError:
-                # Somebody who shares it made it non-blocking.
+                # Another process that shares the descriptor made it non-blocking.
                 with contextlib.suppress(OSError):
                     select.select((), (self._descriptor,), (), 1.0)
                 continue
@@ -172,7 +173,7 @@ class Outlet:
 
 
 class OutletText(io.TextIOBase):
-    """A text stream in front of an outlet: for `print`, tracebacks, warnings, and whatever else knows only streams."""
+    """A text stream in front of an outlet: for `print`, tracebacks, warnings, and other code that needs a stream."""
 
     def __init__(self, outlet: Outlet, descriptor: int, *, watched: bool, longest: int):
         self._outlet = outlet
@@ -184,20 +185,20 @@ class OutletText(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """What a writer may take the bytes to be."""
+        """The encoding of the bytes, for writers that ask."""
         return "utf-8"
 
     @property
     def errors(self) -> str:  # type: ignore[override]
-        """What becomes of a lone surrogate."""
+        """The handling of a lone surrogate."""
         return "backslashreplace"
 
     def writable(self) -> bool:
-        """Return that it can be written to."""
+        """Return True."""
         return True
 
     def isatty(self) -> bool:
-        """Return whether a person is watching."""
+        """Return whether it is a terminal."""
         return self._watched
 
     def fileno(self) -> int:
@@ -205,7 +206,7 @@ class OutletText(io.TextIOBase):
         return self._descriptor
 
     def write(self, text: str) -> int:
-        """Put every line that is whole now; keep the rest until its end comes, or `flush`."""
+        """Put every complete line; keep the rest until the line ends, or until `flush`."""
         with self._lock:
             lines, newline, rest = (self._line + text).rpartition("\n")
             self._line = rest
@@ -216,7 +217,7 @@ class OutletText(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Put what is left of a line. Waits for nothing."""
+        """Put the rest of a line, without waiting."""
         with self._lock:
             line, self._line = self._line, ""
             self._put(line)
@@ -232,14 +233,15 @@ _missing: set[int] = set()
 
 
 def was_missing(descriptor: int) -> bool:
-    """Return whether the process was started without this one of the standard streams."""
+    """Return whether the process was started without this standard stream."""
     return descriptor in _missing
 
 
 def restore_streams() -> None:
-    """Open /dev/null wherever the process was started without one of the standard streams.
+    """Open /dev/null for each standard stream that the process was started without.
 
-    The next file that is opened would get its number, and what is printed would be written into it: a database.
+    Otherwise the next opened file, such as a database, would get the stream's number, and printed text would go into
+    it.
     """
     for descriptor in (0, STDOUT, STDERR):
         try:
@@ -254,7 +256,7 @@ def restore_streams() -> None:
 
 
 _BATCH = 1_000
-"""Entries that are rendered at once."""
+"""The most entries that are rendered at once."""
 
 _WHOLE_LINES = 4_096
 """Bytes that a pipe takes as one (PIPE_BUF of Linux): workers that share one do not write into each other's lines."""

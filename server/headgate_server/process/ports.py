@@ -1,4 +1,4 @@
-"""Addresses: written as text, and kept for processes that listen on them."""
+"""Addresses: as text, and reserved for processes that listen on them."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ HIGHEST_PORT = 65535
 
 
 def host_of(text: str) -> str:
-    """Return the host that was given: an IPv6 address may be in brackets. Raises `ValueError` for no host."""
+    """Return the host of a text; an IPv6 address may be in brackets. Raises `ValueError` if there is no host."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if not host or "[" in host or "]" in host or any(character.isspace() for character in host):
         raise ValueError(f"{text!r} is no host: give a name or an address, such as 127.0.0.1 or ::1")
@@ -19,7 +19,7 @@ def host_of(text: str) -> str:
 
 
 def shown(host: str, port: int) -> str:
-    """Return HOST:PORT as a URL and gRPC take it: an IPv6 address is in brackets."""
+    """Return HOST:PORT for a URL or gRPC: an IPv6 address is in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -30,18 +30,18 @@ def url_of(host: str, port: int) -> str:
 
 @contextlib.contextmanager
 def reserved(host: str, port: int, count: int, purpose: str) -> Iterator[Sequence[int]]:
-    """Keep `count` ports in a row for processes that listen on `host`, from `port` on; with 0 any that are free.
+    """Reserve `count` ports in a row for processes that listen on `host`, from `port` on; with 0 any free ones.
 
-    The ports are bound and do not listen, with SO_REUSEADDR. A process whose socket has it too can listen there, and
-    no outgoing connection gets the port while that process is replaced. Raises `SetupError` if a port is taken, or the
-    address is not this machine's; `purpose` names in its message what was to be served.
+    The ports are bound with SO_REUSEADDR and do not listen. A process whose socket has it too can listen there, and no
+    outgoing connection gets the port while that process is replaced. Raises `SetupError` if a port is taken, or if the
+    address is not this machine's; its message names the `purpose`.
     """
     with contextlib.ExitStack() as stack:
         found = []
         for index in range(count):
             number = port + index if port else 0
             try:
-                # The first address of a name. The process that listens fails if another one is taken.
+                # Only the first address of a name. The process that listens fails if another one is taken.
                 family, kind, _, _, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
                 bound = stack.enter_context(socket.socket(family, kind))
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

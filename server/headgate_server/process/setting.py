@@ -1,7 +1,7 @@
-"""What an operator can set: a field of a config dataclass, with the flag that sets it.
+"""Settings: fields of a config dataclass, each with the flag that sets it.
 
-The command line is made from these fields (`cli/options.py`): the flag, the environment variable `HEADGATE_<FLAG>`, the
-default, the help, the values that are taken, and what a parent hands to its workers. A new option is one new field.
+`cli/options.py` makes the command line from these fields: the flag, the environment variable `HEADGATE_<FLAG>`, the
+default, the help, the accepted values, and the hand-over from a parent to its workers. A new option is one new field.
 """
 
 import dataclasses
@@ -23,12 +23,12 @@ _Config = TypeVar("_Config", bound=Config)
 _KEY = "setting"
 
 PAST_IT = "Past it calls are refused at once: RESOURCE_EXHAUSTED (429) with RetryInfo."
-"""What the help of every bound on a worker's load says."""
+"""A sentence in the help of every bound on a worker's load."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """How a field is set from outside."""
+    """How an operator sets a field."""
 
     flag: str
     """Without the dashes: `grpc-port`."""
@@ -38,11 +38,12 @@ class Setting:
     choices: Sequence[str] = ()
     metavar: str | None = None
     read: Callable[[str], Any] | None = None
-    """Turns the text that was given into the value. Raises `ValueError` with a sentence about what is wrong with it."""
+    """Turns a text into the value. Raises `ValueError` with a sentence about the fault."""
     multiple: bool = False
     """It may be given several times; the value is a tuple."""
     secret: bool = False
-    """It may hold a password. A child process gets it in its environment: everybody on the machine can read arguments.
+    """It may hold a password. A child process gets it in its environment: every user of the machine can read
+    arguments.
     """
 
     @property
@@ -52,7 +53,7 @@ class Setting:
 
     @property
     def variable(self) -> str:
-        """The environment variable that sets it too."""
+        """The environment variable that also sets it."""
         return f"HEADGATE_{self.name.upper()}"
 
 
@@ -66,14 +67,14 @@ class Row(typing.NamedTuple):
 
     field: str
     kind: Any
-    """The type of its values, None left out where the field may be None."""
+    """The type of its values, without None."""
     default: Any
     setting: Setting
 
 
 def path_of(text: str) -> Path:
-    """Return the path that was given; `~` is the home folder, in an environment variable too, where no shell expands
-    it. Raises `ValueError` for none.
+    """Return the path of a text. `~` is the home folder, also in an environment variable, where no shell expands it.
+    Raises `ValueError` for an empty text.
     """
     if not text:
         raise ValueError("the path is empty")
@@ -84,7 +85,7 @@ def path_of(text: str) -> Path:
 
 
 def rows(config: type[Config]) -> Iterator[Row]:
-    """Yield what can be set of a config dataclass, that of the configs within it too, in the order of the fields."""
+    """Yield the settings of a config dataclass and of the configs in it, in the order of the fields."""
     hints = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
         kind = _without_none(hints[field.name])
@@ -95,8 +96,8 @@ def rows(config: type[Config]) -> Iterator[Row]:
 
 
 def build(config: type[_Config], values: Mapping[str, Any], **more: Any) -> _Config:
-    """Return a config made of values by their settings' names, and of more of its fields. What is not among them keeps
-    its default.
+    """Return a config made from values by their settings' names, and from other fields. Fields without a value keep
+    their defaults.
     """
     hints = typing.get_type_hints(config)
     arguments = dict(more)
@@ -110,9 +111,9 @@ def build(config: type[_Config], values: Mapping[str, Any], **more: Any) -> _Con
 
 
 def handed_over(config: Config) -> Iterator[tuple[Setting, str]]:
-    """Yield all that can be set of a config, with the text that sets it to the value that it has.
+    """Yield the settings of a config, each with the text that sets its present value.
 
-    What is None is left out: that is what is not set.
+    A setting that is None is left out: it is not set.
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

@@ -1,4 +1,4 @@
-"""What signals mean to a process that serves."""
+"""The signals of a process that serves."""
 
 import asyncio
 import signal
@@ -9,8 +9,8 @@ log = structlog.get_logger(__name__)
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""By default these end a process at once. Operators and log rotation send them to make a service read its settings or
-open its log again: nothing of ours can be read again while it runs, and no file is open as a log.
+"""By default these end a process at once. Operators and log rotation send them to make a service reload its settings or
+reopen its log. Our settings cannot be reloaded while it runs, and the log is not a file.
 """
 
 
