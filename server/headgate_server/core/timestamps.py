@@ -9,7 +9,7 @@ MAX = 253_402_300_799_999_999
 """9999-12-31T23:59:59.999999Z, the last one, to the microsecond."""
 
 _RFC3339 = re.compile(
-    # Hours and minutes as the RFC bounds them: Python reads an offset of 10:75, and newer versions read 24:00.
+    # Hours and minutes within the RFC's bounds: Python accepts an offset of 10:75, and newer versions accept 24:00.
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-9]{2}:([0-9]{2})(?:\.([0-9]+))?"
     r"([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
@@ -22,13 +22,14 @@ LEAP_SECOND = "is a leap second and was taken as the first microsecond after it"
 
 
 def parse(text: str) -> tuple[int, str | None]:
-    """Return the instant in microseconds, and what was changed of it: `FINER`, `LEAP_SECOND` or nothing.
+    """Return the instant in microseconds, and how it was changed: `FINER`, `LEAP_SECOND` or nothing.
 
-    A second :60 may stand at the end of a month in UTC, where leap seconds are put (RFC 3339, 5.7; ITU-R TF.460-6,
-    2.1). Microseconds since the epoch have no place for it, so it becomes the first of the next month. Which months had
-    one is not looked up: a list of them would be out of date within months.
+    A second :60 is valid at the end of a month in UTC, the place of leap seconds (RFC 3339, 5.7; ITU-R TF.460-6, 2.1).
+    Microseconds since the epoch have no place for it, so it becomes the first microsecond of the next month. There is
+    no list of the months that had one: it would be out of date within months.
 
-    Raises `ValueError` for what is not RFC 3339 (a time without an offset is not) or lies outside the years 1 to 9999.
+    Raises `ValueError` if the text is not RFC 3339 (a time without an offset is not) or lies outside the years 1 to
+    9999.
     """
     match = _RFC3339.fullmatch(text)
     if match is None:
@@ -71,7 +72,7 @@ def format(microseconds: int) -> str:  # noqa: A001 - timestamps.format is what 
 
 
 def month(microseconds: int) -> tuple[int, int]:
-    """Return the month (UTC) as a number such as 202611, and the first instant of the next."""
+    """Return the month (UTC) as a number such as 202611, and the first instant of the next month."""
     moment = _EPOCH + timedelta(microseconds=microseconds)
     after = moment.replace(year=moment.year + moment.month // 12, month=moment.month % 12 + 1, day=1)
     after = after.replace(hour=0, minute=0, second=0, microsecond=0)

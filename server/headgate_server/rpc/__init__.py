@@ -1,1 +1,1 @@
-"""gRPC: one servicer per service, and what stands around them."""
+"""gRPC: one servicer per service, and the pipeline around them."""

@@ -1,4 +1,4 @@
-"""headgate.v1.ProbeService: what a load balancer asks over HTTP, and what the bridge asks."""
+"""headgate.v1.ProbeService: the probes of load balancers over HTTP, and the bridge's question about a key."""
 
 from collections.abc import Sequence
 
@@ -54,14 +54,14 @@ class ProbeServicer:
         )
 
     async def get_health(self, call: Call, request: GetHealthRequest) -> GetHealthResponse:
-        """Answer: who can answer is alive."""
+        """Answer: a process that answers is alive."""
         return GetHealthResponse(status="ok")
 
     async def get_readiness(self, call: Call, request: GetReadinessRequest) -> GetReadinessResponse:
-        """Answer if an event can be stored; what the store says otherwise is the call's error."""
+        """Answer if an event can be stored. Otherwise the store's error is the call's error."""
         await self._readiness.check()
         return GetReadinessResponse(status="ready")
 
     async def check_key(self, call: Call, request: CheckKeyRequest) -> CheckKeyResponse:
-        """Answer: whose key is not valid does not get here."""
+        """Answer: a call with an invalid key is refused before this method."""
         return CheckKeyResponse()

@@ -26,7 +26,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 
 class Code(NamedTuple):
-    """A gRPC code, and the HTTP status where it is not the one that the gRPC code maps to."""
+    """A gRPC code, and the HTTP status if it is not the one that the gRPC code maps to."""
 
     grpc: grpc.StatusCode
     http: int | None = None
@@ -64,7 +64,7 @@ _HTTP = {
     grpc.StatusCode.INTERNAL: 500,
     grpc.StatusCode.UNAVAILABLE: 503,
 }
-"""What Envoy makes of a gRPC code (google/rpc/code.proto says it of each)."""
+"""The HTTP status into which Envoy translates each gRPC code (google/rpc/code.proto)."""
 
 
 def http_of(error: errors.HeadgateError) -> int:
@@ -86,7 +86,7 @@ _GRPC = {
 
 
 def counted_as(http: int) -> grpc.StatusCode:
-    """Return the gRPC code that an answer of this HTTP status counts as."""
+    """Return the gRPC code under which an answer of this HTTP status is counted."""
     if http < 400:
         return grpc.StatusCode.OK
     return _GRPC.get(http, grpc.StatusCode.INVALID_ARGUMENT if http < 500 else grpc.StatusCode.INTERNAL)
@@ -100,7 +100,7 @@ def retry_after(error: errors.HeadgateError) -> str | None:
 
 
 def bug(request_id: str) -> errors.HeadgateError:
-    """Return what to say of an error that nobody foresaw: where to look, and nothing of it."""
+    """Return the answer to an unexpected error: it gives the request id to look for, and no detail of the error."""
     return errors.HeadgateError(f"An error of the server; its log knows more under the request id {request_id}.")
 
 
@@ -127,17 +127,17 @@ def encode(error: errors.HeadgateError) -> bytes:
 
 
 def as_line(error: errors.HeadgateError) -> bytes:
-    """Return the error as a line of a JSON stream: `{"error": …}`, with what a refused REST call's body holds."""
+    """Return the error as a line of a JSON stream: `{"error": …}`, with the content of a refused REST call's body."""
     fields = MessageToDict(status_pb2.Status.FromString(encode(error)), preserving_proto_field_name=True)
     return orjson.dumps({"error": fields}) + b"\n"
 
 
 def printable(message: str) -> str:
-    """Return a message as a status may carry it: bounded, and with nothing that has no UTF-8."""
+    """Return a message for a status: bounded, and without characters that have no UTF-8."""
     return _shorten(message, 1024)
 
 
 def _shorten(text: str, limit: int) -> str:
-    """Return a text of at most `limit` bytes: a character may take four, and the message travels twice."""
+    """Return a text of at most `limit` bytes: a character may take four, and a status carries the message twice."""
     encoded = text.encode(errors="backslashreplace")
     return encoded.decode() if len(encoded) <= limit else encoded[: limit - 3].decode(errors="ignore") + "…"

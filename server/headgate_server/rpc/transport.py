@@ -1,4 +1,4 @@
-"""gRPC's own settings: what its core does with connections and calls before any code of ours sees them."""
+"""gRPC's own settings: how its core treats connections and calls before our code sees them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,11 +8,12 @@ import grpc.aio
 from headgate_server.rpc.pipeline.call import Call, Handler
 
 _MAX_METADATA = 64 * 1024
-"""Bytes of headers that a call may bring: Envoy's own default is 60 KiB."""
+"""The most bytes of headers of a call: Envoy's default is 60 KiB."""
 
 _MAX_PENDING_CALLS = 20_000
-"""Calls that arrived and that the event loop has not seen yet. gRPC cancels at random from 1,000 on and always from
-3,000 on, without a status or a word in the log; ours are seen and refused with RESOURCE_EXHAUSTED.
+"""The most calls that arrived and that the event loop has not seen yet. By default gRPC cancels at random from 1,000 on
+and always from 3,000 on, without a status or a log line. With this setting our code refuses them with
+RESOURCE_EXHAUSTED.
 """
 
 _PING_MILLISECONDS = 250
@@ -26,8 +27,8 @@ def server_options(body_limit: int) -> Sequence[tuple[str, int]]:
     return (
         # A second process on the port must fail, not share it (decision 7).
         ("grpc.so_reuseport", 0),
-        # Above the body limit, and above what Envoy lets through with its framing, so that the server says in its own
-        # words what is too large.
+        # Above the body limit, and above Envoy's limit with its framing, so that our code words the refusal of a large
+        # body.
         ("grpc.max_receive_message_length", body_limit + 2 * 1024 * 1024),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", _MAX_METADATA),
@@ -41,17 +42,17 @@ def server_options(body_limit: int) -> Sequence[tuple[str, int]]:
 
 
 _QUIET_SECONDS = 0.1
-"""Without a new call for so long nothing waits in gRPC's queue: the event loop takes hundreds from it in this time."""
+"""Seconds. Without a new call for this time, gRPC's queue is empty: the event loop takes hundreds of calls in it."""
 _LONGEST_SECONDS = 5.0
-"""Callers that send new calls without waiting for answers are never quiet; nobody waits longer than this for them."""
+"""The longest wait for a quiet time: callers that send new calls without waiting for answers are never quiet."""
 
 
 class Farewell:
     """Ends a server without cancelling a call.
 
-    gRPC cancels what arrived and was not looked at yet when a server shuts down, and what arrives until the clients
-    have read that it does (GOAWAY). So the server first takes calls until no more come, and keeps all answers back
-    until the shutdown has begun: a client reads GOAWAY before them, and sends its next call elsewhere.
+    When a server shuts down, gRPC cancels calls that it has not looked at yet, and calls that arrive before the clients
+    have read its GOAWAY. So the server first accepts calls until no more come, and holds all answers until the shutdown
+    has begun. A client reads GOAWAY before these answers, and sends its next call elsewhere.
     """
 
     def __init__(self) -> None:
@@ -60,7 +61,7 @@ class Farewell:
         self._arrived = 0
 
     def keeping_back(self, handler: Handler) -> Handler:
-        """Return the handler; once the end has begun its answers and errors wait for the shutdown."""
+        """Return the handler with a gate: once the end has begun, its answers and errors wait for the shutdown."""
 
         async def kept(call: Call) -> bytes:
             self._arrived += 1
@@ -83,6 +84,6 @@ class Farewell:
             seen = self._arrived
             await asyncio.sleep(_QUIET_SECONDS)
         ending = asyncio.create_task(server.stop(max(0.0, end - clock())))
-        await asyncio.sleep(0)  # GOAWAY is written when the task has its first turn
+        await asyncio.sleep(0)  # GOAWAY is written in the task's first turn
         self._announced.set()
         await ending

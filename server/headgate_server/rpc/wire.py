@@ -15,13 +15,15 @@ from headgate_server.core import canonical, jsonbody, timestamps
 from headgate_server.core.model import STORED, Outcome, Status, StoredEvent
 
 _STRUCT_DEPTH = 30
-"""Levels that a Struct is written with: a protobuf parser stops at 100 messages, and a level of a Struct takes
+"""The most levels of a Struct that is written: a protobuf parser stops at 100 messages, and a level of a Struct takes
 three.
 """
 
 
 _STRUCT_BYTES = 64 * 1024
-"""Of JSON that is written as a Struct: a microsecond a member, for a reader as for us. What is larger stays JSON."""
+"""The most bytes of JSON that are written as a Struct: each member costs a microsecond, to write and to read. Larger
+JSON
+stays JSON."""
 
 
 def result_message(index: int, outcome: Outcome) -> EventResult:
@@ -32,7 +34,7 @@ def result_message(index: int, outcome: Outcome) -> EventResult:
 
 
 def _fill_result(result: EventResult, index: int, outcome: Outcome) -> None:
-    """Fill a message in place: the one that a list has just made costs half of one that is copied into it."""
+    """Fill a message in place. A message that the list makes itself costs half as much as one copied into the list."""
     status, link, problem, warnings = outcome
     result.index = index
     result.status = status.value
@@ -66,12 +68,12 @@ def batch_message(outcomes: Sequence[Outcome]) -> BatchIngestResponse:
 
 
 def batch_answer(outcomes: Sequence[Outcome]) -> HttpBody:
-    """Return the outcomes of a batch as REST's answer: what `printer` makes of `batch_message`, made faster."""
+    """Return the outcomes of a batch as REST's answer: the same as `printer` makes from `batch_message`, but faster."""
     return HttpBody(content_type="application/json", data=orjson.dumps(batch_json(outcomes)))
 
 
 def result_json(index: int, outcome: Outcome) -> dict[str, Any]:
-    """Return one outcome as a JSON object: the message's fields, of which those that hold nothing are left out."""
+    """Return one outcome as a JSON object: the message's fields, without empty ones."""
     status, link, problem, warnings = outcome
     result: dict[str, Any] = {"index": index, "status": status.value}
     if link is not None:
@@ -95,7 +97,7 @@ def result_json(index: int, outcome: Outcome) -> dict[str, Any]:
 
 
 def batch_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return the outcomes of a batch as a JSON object. The counts are always there, 0 too."""
+    """Return the outcomes of a batch as a JSON object. The counts are always present, also 0."""
     stored = sum(outcome.status in STORED for outcome in outcomes)
     return {
         "total": len(outcomes),
@@ -106,20 +108,20 @@ def batch_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def stored_answer(outcomes: Sequence[Outcome]) -> bytes:
-    """Return what is stored under a request key of the native API: a BatchIngestResponse, of one result for a single
-    event.
+    """Return the answer to store under a request key of the native API: a BatchIngestResponse; with one result for a
+    single event.
     """
     return batch_message(outcomes).SerializeToString()
 
 
 def conflicts(results: Sequence[EventResult]) -> dict[int, bytes]:
-    """Return by position the ids of the stored events that the results are in conflict with."""
+    """Return, by position, the ids of the stored events with which the results conflict."""
     return {result.index: UUID(result.id).bytes for result in results if result.status == Status.CONFLICT and result.id}
 
 
 def event_message(event: StoredEvent, *, as_text: bool = False) -> StoredEventMessage:
-    """Return a stored event as a message: its payload as `data` where a Struct holds it exactly, else as
-    `data_json`; with `as_text` always so, for what is to be printed.
+    """Return a stored event as a message. Its payload is `data` if a Struct holds it exactly, otherwise `data_json`.
+    With `as_text` it is always `data_json`, for printing.
     """
     message = StoredEventMessage(
         id=id_text(event.id),
@@ -144,7 +146,7 @@ def event_message(event: StoredEvent, *, as_text: bool = False) -> StoredEventMe
 
 
 def exact_struct(data: bytes) -> Struct | None:
-    """Return canonical JSON as a Struct, None where a Struct would change a number or nest too deep for a parser."""
+    """Return canonical JSON as a Struct; None if a Struct would change a number or nest too deep for a parser."""
     if len(data) > _STRUCT_BYTES:
         return None
     struct = Struct()

@@ -1,4 +1,4 @@
-"""What an RPC is: its name, its messages, its kind, and who may call it. What is done with it: `interceptors.py`."""
+"""RPCs as values: name, messages, kind, and access. `interceptors.py` processes their calls."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ Response = TypeVar("Response", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Unary(Generic[Request, Response]):
-    """One request, one response. An `HttpBody` in place of the response is for the bridge, and is sent as it is."""
+    """One request, one response. A handler may return an `HttpBody` for the bridge instead, which is sent unchanged."""
 
     handler: Callable[[Call, Request], Awaitable[Response | HttpBody]]
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStream(Generic[Request, Response]):
-    """One request, any number of responses. `handler` is an async generator; it is closed when the caller is gone."""
+    """One request, any number of responses. `handler` is an async generator; it is closed when the caller has gone."""
 
     handler: Callable[[Call, Request], AsyncGenerator[Response | HttpBody, None]]
 
 
 @dataclass(frozen=True, slots=True)
 class BothWays(Generic[Request, Response]):
-    """Any number of requests and of responses. `handler` is an async generator that reads the requests when it wants
-    them: what it does not read, the caller cannot send.
+    """Any number of requests and of responses. `handler` is an async generator that reads requests at its own pace: the
+    caller can send no faster.
     """
 
     handler: Callable[[Call, AsyncIterator[Request]], AsyncGenerator[Response | HttpBody, None]]
@@ -39,7 +39,7 @@ class BothWays(Generic[Request, Response]):
 
 @dataclass(frozen=True, slots=True)
 class Public:
-    """No key is asked for."""
+    """The call needs no key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,12 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class OwnWords:
-    """The call is an HTTP request to a vendor's API: its receiver says what it needs, and how a refusal is worded."""
+    """The call is an HTTP request to a vendor's API: its receiver decides its scopes and words its refusals."""
 
     scopes: Callable[[Call], tuple[str, ...]]
-    """Returns the scopes of which the key needs one. Raises `NotFound` for a request that nobody answers."""
+    """Returns the scopes of which the key needs one. Raises `NotFound` if no endpoint answers the request."""
     refuse: Callable[[Call, HeadgateError], HttpBody | None]
-    """Returns the answer in place of an error; None where there is no receiver to word it."""
+    """Returns the answer in place of an error; None if no receiver can word it."""
 
 
 Access = Public | Needs | OwnWords
@@ -73,7 +73,7 @@ class Method(Generic[Request, Response]):
     access: Access
     kind: Unary[Request, Response] | ServerStream[Request, Response] | BothWays[Request, Response]
     admit: Callable[[Call, Request], Awaitable[None]] | None = None
-    """Refuses a request by what is known of it before its HTTP body is inflated and read."""
+    """Refuses a request from its known size, before its HTTP body is inflated and read."""
 
     @property
     def full_name(self) -> str:

@@ -1,8 +1,8 @@
-"""Messages as REST's JSON, by their descriptors: the one place that says how a field is written.
+"""Messages as REST's JSON, from their descriptors: the only place that decides how a field is written.
 
 It is ProtoJSON with these differences. Names are the proto's own (snake_case). A 64-bit integer is a number. A field
-without presence is written although it holds nothing, except those of `LEFT_OUT_EMPTY`. A field of bytes whose name
-ends in `_json` holds JSON: it is written as it is, under the name without that ending.
+without presence is written even if it is empty, except those of `LEFT_OUT_EMPTY`. A field of bytes whose name ends in
+`_json` holds JSON: it is written unchanged, under the name without that ending.
 """
 
 from base64 import b64encode
@@ -24,7 +24,7 @@ LEFT_OUT_EMPTY = {
     "headgate.v1.EventError": {"differing_fields"},
     "headgate.v1.StoredEvent": {"source", "subject"},
 }
-"""Fields that are not written where they hold nothing: there it means that there is no such thing."""
+"""Fields that are left out if they are empty, because empty means that there is no such value."""
 
 _RAW_ENDING = "_json"
 _Writer = Callable[[Any], Any]
@@ -34,11 +34,11 @@ class _Field(NamedTuple):
     """How one field is written."""
 
     name: str
-    """Of the message's attribute."""
+    """The name of the message's attribute."""
     member: str
-    """Of the JSON object."""
+    """The name in the JSON object."""
     presence: bool
-    """Whether the message knows if it was set; then an unset one is left out."""
+    """Whether the message knows if the field was set; then an unset one is left out."""
     left_out_empty: bool
     write: _Writer
 
@@ -49,7 +49,7 @@ def print_json(message: Message) -> bytes:
 
 
 def as_json(message: Message) -> Any:
-    """Return a message as orjson writes it. Raises as `check` does."""
+    """Return a message as a value for orjson. Raises like `check`."""
     members: dict[str, Any] = {}
     for name, member, presence, left_out_empty, write in _fields(message.DESCRIPTOR):
         if presence:
@@ -63,8 +63,8 @@ def as_json(message: Message) -> Any:
 
 
 def unwrapped(service: str, method: str) -> str:
-    """Return the name of the response's only field that REST shows, as the method's `response_body` has it; empty
-    where REST shows the whole response.
+    """Return the method's `response_body`: the only field of the response that REST shows. Empty if REST shows the
+    whole response.
     """
     try:
         found = descriptor_pool.Default().FindServiceByName(service).methods_by_name[method]
@@ -74,7 +74,7 @@ def unwrapped(service: str, method: str) -> str:
 
 
 def check(descriptor: Descriptor) -> None:
-    """Raise `TypeError` if a message of this kind, or one within it, has a field that is written in no way here."""
+    """Raise `TypeError` if a message of this kind, or one within it, has a field that cannot be written."""
     _check(descriptor, set())
 
 
@@ -102,13 +102,13 @@ def _member(field: FieldDescriptor) -> str:
 
 
 def _writer(field: FieldDescriptor) -> _Writer:
-    """Return what writes the value of a field. Raises `TypeError` if nothing does."""
+    """Return the function that writes the value of a field. Raises `TypeError` if there is none."""
     one = _one(field)
     return (lambda values: list(map(one, values))) if field.is_repeated else one
 
 
 def _one(field: FieldDescriptor) -> _Writer:
-    """Return what writes a single value of a field."""
+    """Return the function that writes a single value of a field."""
     kind = field.message_type
     if kind is not None:
         if kind.full_name in _WELL_KNOWN:
