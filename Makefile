@@ -1,4 +1,4 @@
-# Headgate. `make help` lists what there is.
+# Headgate. `make help` lists the targets.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 .PHONY: install
-install: $(STAMP) ## set up .venv with everything; .venv/bin/headgate is there afterwards
+install: $(STAMP) ## set up .venv with everything, also .venv/bin/headgate
 
 .PHONY: run
 run: install ## run the service on the embedded store: REST on :8080, gRPC on :50051
@@ -34,12 +34,12 @@ $(BENCH_STAMP): $(STAMP)
 	touch $@
 
 .PHONY: bench-tools
-bench-tools: $(BENCH_STAMP) ## install the load tools that are missing: wrk from Debian, ghz from its Go module
+bench-tools: $(BENCH_STAMP) ## install missing load tools: wrk from Debian, ghz from its Go module
 	command -v wrk >/dev/null || apt-get install --yes --quiet wrk
 	command -v ghz >/dev/null || [ -x $(BIN)/ghz ] || GOBIN=$(CURDIR)/$(BIN) go install github.com/bojand/ghz/cmd/ghz@v0.120.0
 
 .PHONY: bench
-bench: bench-tools ## measure everything, against what the database allows; an hour, and 15 GB of temporary files
+bench: bench-tools ## measure everything, against the database's limit; takes an hour, and 15 GB of temporary files
 	$(BIN)/python -m bench.run all
 
 .PHONY: bench-quick
@@ -51,7 +51,7 @@ faults: install ## kill -9 the server 200 times on each store, under concurrent 
 	HEADGATE_KILLS=200 $(BIN)/python -m pytest --numprocesses 2 tests/faults/test_kill.py
 
 .PHONY: check
-check: lint proto-check envoy-check ## all that is checked beside the tests
+check: lint proto-check envoy-check ## all checks except the tests
 
 .PHONY: lint
 lint: $(BENCH_STAMP) ## lint and type-check, the benchmark with its own packages included
@@ -69,7 +69,7 @@ generate: install ## regenerate generated/ from proto/
 	$(BIN)/python -m headgate_bridge.generate
 
 .PHONY: proto-check
-proto-check: install ## lint the protos, look for breaking changes, and see that generated/ is up to date
+proto-check: install ## lint the protos, check for breaking changes, and check that generated/ is up to date
 	$(BIN)/python -m headgate_bridge.generate --check
 	mkdir -p .build
 	$(BIN)/python -m headgate_bridge.generate --image .build/image.binpb
@@ -82,5 +82,5 @@ envoy-check: install ## let the real Envoy validate envoy.yaml
 	$(BIN)/envoy --mode validate --log-level error -c envoy.yaml
 
 .PHONY: clean
-clean: ## remove what was built
+clean: ## remove built files
 	rm -rf .venv .build .coverage* .mypy_cache .ruff_cache .hypothesis
