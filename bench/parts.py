@@ -93,7 +93,7 @@ async def peer(url: str, workers: int) -> AsyncIterator[Servers]:
     key = token_urlsafe(32)
     async with child("bench.peer", str(workers), PEER_DATABASE=address, PEER_KEY=key) as server:
         port = int(await server.line())
-        await until(lambda: _is_up(port))
+        await until(lambda: _is_up(port), seconds=60)
         yield Servers([port], [server.pid], [key])
 
 
