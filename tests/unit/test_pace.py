@@ -25,27 +25,27 @@ def steady(rate: float) -> tuple[Pace, Clock]:
 
 def test_the_first_comes_when_what_waits_is_stored_and_the_others_one_by_one() -> None:
     pace, _ = steady(20_000)
-    appointments = [pace.appointment(20_000, 100) for _ in range(3)]
-    assert appointments == pytest.approx([1.005, 1.010, 1.015], rel=1e-3)
+    told = [pace.retry_after(20_000, 100) for _ in range(3)]
+    assert told == pytest.approx([1.005, 1.010, 1.015], rel=1e-3)
 
 
-def test_appointments_that_have_passed_are_forgotten() -> None:
+def test_times_that_have_passed_are_forgotten() -> None:
     pace, clock = steady(1_000)
-    assert pace.appointment(0, 5_000) == pytest.approx(5.0, rel=1e-3)
+    assert pace.retry_after(0, 5_000) == pytest.approx(5.0, rel=1e-3)
     clock.now += 60
-    assert pace.appointment(0, 1_000) == pytest.approx(1.0, rel=1e-3)
+    assert pace.retry_after(0, 1_000) == pytest.approx(1.0, rel=1e-3)
 
 
 def test_nobody_is_told_to_wait_for_ever_or_not_at_all() -> None:
     pace, _ = steady(1_000)
-    assert pace.appointment(0, 1) == 0.1
-    assert pace.appointment(1_000_000, 1_000) == 10.0
-    assert pace.appointment(1_000_000, 1_000) == 10.0
+    assert pace.retry_after(0, 1) == 0.1
+    assert pace.retry_after(1_000_000, 1_000) == 10.0
+    assert pace.retry_after(1_000_000, 1_000) == 10.0
 
 
 def test_the_pace_follows_the_store() -> None:
     pace, _ = steady(20_000)
     for _ in range(30):
         pace.stored(100, 0.1)
-    assert pace.appointment(1_000, 0) == pytest.approx(1.0, rel=0.05)
+    assert pace.retry_after(1_000, 0) == pytest.approx(1.0, rel=0.05)
     pace.stored(1, 0.0)  # a clock that did not move

@@ -9,11 +9,11 @@ _WEIGHT = 0.2
 """Of the newest group in the average: some ten groups are remembered."""
 _SHORTEST = 0.1
 _LONGEST = 10.0
-"""Seconds. Who is told to wait longer has a guess instead of an appointment."""
+"""Seconds. Longer predictions are unreliable."""
 
 
 class Pace:
-    """Gives refused callers appointments, one after the other, at the rate at which events are stored.
+    """Says when refused callers should come again: one after the other, at the rate at which events are stored.
 
     If all were told the same time, all would come at the same time, and most of them would be refused again: in an
     overload the refusing would then be most of the work.
@@ -28,7 +28,7 @@ class Pace:
         """Note that a group of so many events took so long."""
         self._rate += _WEIGHT * (events / max(seconds, 1e-6) - self._rate)
 
-    def appointment(self, waiting: int, events: int) -> float:
+    def retry_after(self, waiting: int, events: int) -> float:
         """Return after how many seconds a caller with so many events should come, while so many wait before it."""
         now = self._clock()
         self._next = max(self._next, now + waiting / self._rate) + events / self._rate
