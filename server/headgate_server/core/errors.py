@@ -1,14 +1,14 @@
-"""What can go wrong with a whole request. Classes differ by what the caller should do.
+"""Errors of a whole request. There is one class for each action that the caller should take.
 
-`rpc/status.py` holds the one table from these classes to gRPC and HTTP codes. What is wrong with a single event of a
-batch is no exception but a `model.Problem`.
+`rpc/status.py` holds the only table from these classes to gRPC and HTTP codes. A fault in a single event of a batch is
+not an exception but a `model.Problem`.
 """
 
 from headgate_server.core.model import Admission, RateLimit
 
 
 class HeadgateError(Exception):
-    """Base of all errors that a caller is told about.
+    """Base of all errors that are reported to a caller.
 
     `reason` is a constant for programs, `field` the path of the offending part of the request ("" for all of it),
     `retry_after` seconds after which the same request may succeed (None: it will not), `metadata` what else a
@@ -18,7 +18,7 @@ class HeadgateError(Exception):
     reason = "INTERNAL"
     retry_after: float | None = None
     cause_told = False
-    """Whether the log has its cause: many calls may share one error."""
+    """Whether its cause was logged: many calls may share one error."""
 
     def __init__(
         self,
@@ -40,31 +40,31 @@ class HeadgateError(Exception):
 
 
 class InvalidRequest(HeadgateError):
-    """Mend the request: it will never be accepted as it is."""
+    """Correct the request: it will never be accepted unchanged."""
 
     reason = "INVALID_REQUEST"
 
 
 class BodyTooLarge(InvalidRequest):
-    """Send less at once."""
+    """Send a smaller body."""
 
     reason = "BODY_TOO_LARGE"
 
 
 class Unauthenticated(HeadgateError):
-    """Bring a valid API key."""
+    """Send a valid API key."""
 
     reason = "INVALID_API_KEY"
 
 
 class PermissionDenied(HeadgateError):
-    """Bring a key with the scope that the message names."""
+    """Send a key with the scope that the message names."""
 
     reason = "MISSING_SCOPE"
 
 
 class NotFound(HeadgateError):
-    """There is no such thing in the caller's workspace."""
+    """The caller's workspace has no such resource."""
 
     reason = "NOT_FOUND"
 
@@ -82,14 +82,14 @@ class RequestKeyReused(HeadgateError):
 
 
 class Overloaded(HeadgateError):
-    """Too much is waiting already: nothing was stored, come back after `retry_after`."""
+    """Too much is waiting: nothing was stored, retry after `retry_after`."""
 
     reason = "OVERLOADED"
     retry_after = 1.0
 
 
 class RateLimited(Overloaded):
-    """More requests than the workspace may make: nothing was touched, come back after `retry_after`."""
+    """The workspace exceeds its rate limit: nothing was changed, retry after `retry_after`."""
 
     reason = "RATE_LIMITED"
 
@@ -100,27 +100,27 @@ class RateLimited(Overloaded):
 
 
 class QuotaExceeded(HeadgateError):
-    """The workspace has stored what it may this month, and nothing of this request was: come back after `retry_after`,
-    when the next month has begun.
+    """The workspace's monthly quota is used up, and nothing of this request was stored: retry after `retry_after`, when
+    the next month has begun.
     """
 
     reason = "QUOTA_EXCEEDED"
 
 
 class Unavailable(HeadgateError):
-    """The store cannot be reached: nothing was stored, come back after `retry_after`."""
+    """The store cannot be reached: nothing was stored, retry after `retry_after`."""
 
     reason = "STORE_UNAVAILABLE"
     retry_after = 1.0
 
 
 class OutcomeUnknown(Unavailable):
-    """The store was lost while it committed, and it could not be found out whether it did. Send the request again:
-    with idempotency keys nothing is stored twice.
+    """The store was lost during the commit, and its result is unknown. Send the request again: with idempotency keys
+    nothing is stored twice.
     """
 
     reason = "OUTCOME_UNKNOWN"
 
 
 class SetupError(Exception):
-    """What an operator has to mend before the service can start; the message is one line and says what."""
+    """The operator must correct something before the service can start. The message is one line that names it."""

@@ -1,8 +1,7 @@
-"""Decides what becomes of each event of a group, and links the new ones into their ledger. Pure: the stores do the
-I/O.
+"""Decides the outcome of each event of a group, and links the new ones into their ledger. Pure: the stores do the I/O.
 
-A store calls `Settlement` once per workspace of a group, under the lock of that workspace's head, with what it read
-under that lock; then it writes what the settlement says and commits.
+A store calls `Settlement` once per workspace of a group, under the lock of that workspace's head, with the rows that it
+read under that lock. Then it writes the settlement's rows and commits.
 """
 
 import os
@@ -33,14 +32,14 @@ from headgate_server.core.model import (
 
 
 def next_created_at(last: int, now: int) -> int:
-    """Return the created_at of an event that is linked at `now` behind one of `last`: they never go back, whatever the
-    clock does.
+    """Return the created_at of an event that is linked at `now` after one of `last`. It always increases, even if the
+    clock goes back.
     """
     return max(now, last + 1)
 
 
 def current_usage(created_at: int, counted: Usage) -> Usage:
-    """Return the usage of the month of `created_at` (UTC); `counted` is that of the month that was last counted."""
+    """Return the usage of the month of `created_at` (UTC). `counted` is the usage of the last counted month."""
     month, _ = timestamps.month(created_at)
     return Usage(counted.quota, month, counted.events if counted.month == month else 0)
 
@@ -52,11 +51,11 @@ class AnswerFailed(Exception):
 class Settlement:
     """The decisions on one workspace's submissions, in order.
 
-    `known` maps dedupe to the stored event that holds it, for every dedupe of the submissions; `answers` maps
-    (scope, key) to the stored answer, for every request key of theirs; `now` is the database's clock in
-    microseconds. After `decide` was called for each submission: `head` is the new head, `usage` what the month then
-    holds, `rows` are the new rows in ledger order, `superseded` the dedupes whose stored rows must let go of them
-    before the new rows are written, `new_answers` the answers to store.
+    `known` maps each dedupe of the submissions to the stored event that holds it. `answers` maps (scope, key) of each
+    of their request keys to the stored answer. `now` is the database's clock in microseconds. After `decide` was called
+    for each submission, `head` is the new head, `usage` the new usage of the month, `rows` the new rows in ledger
+    order, `superseded` the dedupes that stored rows must release before the new rows are written, and `new_answers` the
+    answers to store.
     """
 
     def __init__(
@@ -94,7 +93,7 @@ class Settlement:
         outcomes = self._decide_slots(submission)
         if submission.answer is None:
             return Settled(outcomes)
-        # Also without a request key: an answer that cannot be made shows before the commit, and nothing is stored.
+        # Also without a request key: if an answer cannot be made, it fails before the commit, and nothing is stored.
         answer = _encoded(submission.answer.encode, outcomes)
         if request is not None and not _is_refused(outcomes):
             self._answers[request.scope, request.key] = StoredAnswer(request.fingerprint, answer)
@@ -112,7 +111,7 @@ class Settlement:
         return [self._aborted(outcome) for outcome in outcomes]
 
     def _state(self) -> dict[str, Any]:
-        """Return all that deciding changes, so that it can be undone."""
+        """Return the state that deciding changes, so that it can be undone."""
         return self.__dict__ | {
             "rows": self.rows.copy(),
             "superseded": self.superseded.copy(),
@@ -129,7 +128,7 @@ class Settlement:
         ]
 
     def _aborted(self, outcome: Outcome) -> Outcome:
-        """Return what to say of an outcome when its submission was undone: nothing may point to what is not there."""
+        """Return the outcome after its submission was undone. It must not refer to an event that is not stored."""
         if outcome.status in STORED:
             return Outcome(Status.ABORTED, problem=ABORTED, warnings=outcome.warnings)
         if outcome.link is not None and outcome.link.sequence > self._sequence:
@@ -169,7 +168,7 @@ class Settlement:
         return link
 
     def _supersede(self, dedupe: bytes, earlier: Link) -> None:
-        """Make the event that holds `dedupe` let go of it, be it a stored row or a new one of this group."""
+        """Make the event that holds `dedupe` release it: a stored row, or a new row of this group."""
         first_new = self._sequence - len(self.rows) + 1
         if earlier.sequence >= first_new:
             index = earlier.sequence - first_new
@@ -179,7 +178,7 @@ class Settlement:
 
     @property
     def usage(self) -> Usage:
-        """What the workspace may store in the month of the last event's created_at (UTC), and has stored."""
+        """The quota and the stored events of the month (UTC) of the last event's created_at."""
         return Usage(self._quota, self._month, self._used)
 
     def _tick(self) -> None:
@@ -205,8 +204,8 @@ QUOTA_EXCEEDED = Problem(
 
 
 def _is_refused(outcomes: Sequence[Outcome]) -> bool:
-    """Whether the quota kept all of a request out: it may be sent again next month, and must not be answered as
-    before.
+    """Whether the quota kept every event of a request out. Next month the request may be sent again, and must not get
+    this answer again.
     """
     return not any(outcome.status in STORED for outcome in outcomes) and any(
         outcome.problem is QUOTA_EXCEEDED for outcome in outcomes

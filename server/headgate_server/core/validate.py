@@ -1,7 +1,7 @@
-"""From what a client sent as one event to a draft, or to the problem that makes it none. Pure.
+"""Turns one event as a client sent it into a draft, or into a problem. Pure.
 
-`native_json` judges what a JSON parser yielded; `native` judges fields that were taken from a message. Both end in
-`seal`, as do the vendors' receivers.
+`native_json` checks a value from a JSON parser; `native` checks fields from a message. Both call `seal`, and so do the
+vendors' receivers.
 """
 
 import os
@@ -12,20 +12,20 @@ from headgate_server.core import canonical, ledger, timestamps
 from headgate_server.core.model import NATIVE, Draft, Mismatch, Problem
 
 MAX_TEXT = 255
-"""Characters of type, source, subject and idempotency_key."""
+"""The most characters of type, source, subject and idempotency_key."""
 
 _ALIASES = {"occurredAt": "occurred_at", "idempotencyKey": "idempotency_key"}
 _FIELDS = frozenset({"type", "source", "subject", "occurred_at", "data", "idempotency_key"})
 _FIELDS_OF_PROTO = {"data_json", "dataJson"}
 _WARNED_FIELDS = 10
-"""Unknown fields that get a warning each; a thousand of them would make an answer larger than the request."""
+"""The most unknown fields with a warning each: a thousand warnings would make the answer larger than the request."""
 
 FINER_THAN_MICROSECONDS = f"occurred_at {timestamps.FINER}."
 
 
 def native_json(event: Any, salt: bytes = b"") -> Draft | Problem:
-    """Judge one event of a JSON body: a value as `jsonbody` yields it, which may be the `Problem` found in reading
-    it. `salt` is as `seal` takes it.
+    """Check and seal one event of a JSON body: a value from `jsonbody`, which may be the `Problem` found while reading
+    it. `salt` is as in `seal`.
     """
     if isinstance(event, Problem):
         return event
@@ -72,7 +72,7 @@ def native(
     salt: bytes = b"",
     warnings: tuple[str, ...] = (),
 ) -> Draft | Problem:
-    """Judge the fields of a native event; None is an absent field. `data` and `salt` are as `seal` takes them."""
+    """Check and seal the fields of a native event; None is an absent field. `data` and `salt` are as in `seal`."""
     if source is None:
         source = ""
     if subject is None:
@@ -95,7 +95,7 @@ def native(
 
 
 def salts(count: int) -> list[bytes]:
-    """Return so many salts: one call to the system for a batch, not one for each event."""
+    """Return so many salts. One call to the system serves a batch, not one call for each event."""
     randomness = os.urandom(16 * count)
     return [randomness[at : at + 16] for at in range(0, 16 * count, 16)]
 
@@ -113,7 +113,7 @@ def seal(
     warnings: tuple[str, ...] = (),
     salt: bytes = b"",
 ) -> Draft | Problem:
-    """Bring checked fields into canonical form and commit to them; a `Problem` if `data` has no canonical form.
+    """Bring checked fields into canonical form and commit to them. Return a `Problem` if `data` has no canonical form.
 
     `data` is an object of JSON values, or canonical JSON already. `identity` is (scope, key) within the receiver, None
     for an event that is never deduplicated. Without a `salt` of 16 random bytes one is drawn.
@@ -152,7 +152,7 @@ def seal(
 
 
 def _are_plain_texts(type_: Any, source: Any, subject: Any, key: Any) -> bool:
-    """Whether there is nothing to say of the texts: one look at all of them instead of three at each."""
+    """Whether the four texts are surely valid: one check of all together instead of three checks of each."""
     if not (type(type_) is type(source) is type(subject) is type(key) is str):
         return False
     texts = f"{type_}{source}{subject}{key}"
@@ -160,7 +160,7 @@ def _are_plain_texts(type_: Any, source: Any, subject: Any, key: Any) -> bool:
 
 
 def _texts_problem(event: Mapping[str, Any]) -> Problem | None:
-    """Return what is wrong with the first of the event's texts that has something wrong with it."""
+    """Return the problem of the event's first invalid text; None if all are valid."""
     type_, key = event.get("type"), event.get("idempotency_key")
     if type_ is None or type_ == "":
         return Problem("MISSING_FIELD", "type", "The type field is required.")
@@ -174,7 +174,7 @@ def _texts_problem(event: Mapping[str, Any]) -> Problem | None:
 
 
 def text_problem(field: str, value: Any, limit: int = MAX_TEXT) -> Problem | None:
-    """Return what keeps `value` from being a text of at most `limit` characters that every store can hold."""
+    """Return the problem of `value` if it is not a text of at most `limit` characters that every store can hold."""
     if type(value) is not str:
         return _wrong_type(field, "a string", value)
     if len(value) > limit:
@@ -204,7 +204,7 @@ def json_type(value: Any) -> str:
 
 
 def _respell(event: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]] | Problem:
-    """Bring ProtoJSON's other spelling of names to ours, and warn of fields that are not known."""
+    """Change ProtoJSON's spelling of names to ours, and warn of unknown fields."""
     known: dict[str, Any] = {}
     warnings: list[str] = []
     unknown = 0
@@ -228,7 +228,7 @@ def _respell(event: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]] | 
 
 
 def _shown(name: str) -> str:
-    """Return a client's name fit for an answer: bounded, quoted, and without what has no UTF-8."""
+    """Return a client's name for an answer: bounded, quoted, and without characters that have no UTF-8."""
     short = name if len(name) <= 80 else name[:79] + "…"
     return '"' + short.encode(errors="backslashreplace").decode() + '"'
 

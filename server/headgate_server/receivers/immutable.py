@@ -53,7 +53,7 @@ _SENTENCES = {
     "type": "The {field} field must be {wanted}.",
     "maxProperties": "The {field} field must not have more than {wanted} items.",
 }
-"""What the vendor says of a rule of schemas/immutable/event.json that is broken."""
+"""The vendor's sentences for broken rules of schemas/immutable/event.json."""
 _TYPES = {"string": "a string", "object": "an object", "array": "an array", "integer": "an integer"}
 
 _OWN = ("action_category", "metadata", "tenant_id", "session_id", "ip_country", "ip_city", "idempotency_key", "version")
@@ -112,7 +112,7 @@ def _draft(event: Json) -> Draft | Problem:
     )
     if isinstance(draft, Problem):
         return draft
-    # Only now the schema: what has a canonical form is Unicode and not deep, which the validator relies on.
+    # The schema comes after `seal`: the validator needs Unicode and bounded nesting, which the canonical form ensures.
     broken = schema.violations(schema.validators(NAME)["event"], event)
     if broken:
         return _problem(broken[0])
@@ -202,7 +202,7 @@ def _reply_event(request: HttpRequest, page: Page) -> Reply:
 
 
 def _shown(event: StoredEvent, previous: bytes) -> Json:
-    """Return a stored event as the vendor shows it, and after that whatever else was sent, under the name it had."""
+    """Return a stored event as the vendor shows it, followed by all other sent members under their own names."""
     sent = answers.members(event)
     created_at = timestamps.format(event.created_at)
     known: Json = {
@@ -214,7 +214,7 @@ def _shown(event: StoredEvent, previous: bytes) -> Json:
         **{name: sent.get(name) for name in _OWN},
         "integrity": {
             "event_hash": event.event_hash.hex(),
-            # The vendor's chain begins with null; ours with a hash of the workspace's name, which GetHead shows.
+            # The vendor's chain begins with null, ours with a hash of the workspace's name, which GetHead shows.
             "previous_event_hash": None if event.sequence == 1 else previous.hex(),
         },
         "occurred_at": created_at if event.occurred_at is None else timestamps.format(event.occurred_at),
@@ -235,7 +235,7 @@ def _reply_checked(request: HttpRequest, checked: Checked) -> Reply:
 
 
 def _break(found: Sequence[Break]) -> Json:
-    """Return what was found at one event as one of the vendor's two types: a chain's break says more."""
+    """Return the breaks of one event as one of the vendor's two types: a chain break says more."""
     hashes = next((each for each in found if each.names_hashes), None)
     return {
         "event_id": None if found[0].event_id is None else answers.shown_id(found[0].event_id),

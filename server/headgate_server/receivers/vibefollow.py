@@ -31,7 +31,7 @@ _CODES = {
 }
 """The `code` of an error by its status. The vendor documents those of 401 and 422."""
 _FIELDS = frozenset({"events", "external_user_id", "name", "properties"})
-"""What a `field` may name; what else a problem names (our `data`) the vendor's clients do not know."""
+"""The fields that a `field` may name. The vendor's clients do not know other fields of problems, such as our `data`."""
 
 
 class VibeFollow(Receiver):
@@ -112,7 +112,7 @@ def _reply_single(request: HttpRequest, intake: Intake, outcomes: Sequence[Outco
 
 
 def _reply(request: HttpRequest, outcomes: Sequence[Outcome], places: Sequence[str]) -> Reply:
-    """Accept the request as a whole, or say of every offender what is wrong with it, the first one first."""
+    """Accept the request as a whole, or name the fault of every invalid event, in order."""
     if all(outcome.status in STORED for outcome in outcomes):
         return Reply(202, {"data": {"accepted": True}})
     invalid = [
