@@ -145,18 +145,22 @@ def test_a_service_that_was_started_without_its_streams(tmp_path: Path, closed: 
 
 
 def test_a_greeting_that_nobody_hears_ends_nothing(tmp_path: Path, broken: int) -> None:
-    """If standard output is as broken as the log, the service still runs, and ends when asked to."""
-    path = tmp_path / "h.db"
+    """If standard output is as broken as the log, the service still runs, and ends when asked to.
+
+    It makes no key that it cannot show. A pipe whose reader has stopped still takes the greeting.
+    """
+    path, log = tmp_path / "h.db", tmp_path / "log"
     command = [*HEADGATE, "up", "--grpc-port", "0", "--http-port", "0", "--store", f"sqlite:///{path}"]
-    up = subprocess.Popen(command, stdout=broken, stderr=subprocess.DEVNULL)
+    with log.open("w") as errors:
+        up = subprocess.Popen(command, stdout=broken, stderr=errors)
     try:
-        # The key is made just before the greeting, which shows it.
-        until_true(lambda: _keys(path) or up.poll() is not None, seconds=60)
+        until_true(lambda: _keys(path) or "no API key was made" in log.read_text() or up.poll() is not None, seconds=60)
         up.send_signal(signal.SIGTERM)
         assert up.wait(60) == 0
     finally:
         up.kill()
         up.wait()
+    assert _keys(path) == ("no API key was made" not in log.read_text())
 
 
 def _keys(path: Path) -> int:
