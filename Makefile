@@ -46,6 +46,10 @@ bench: bench-tools ## measure everything, against the database's limit; takes an
 bench-quick: bench-tools ## measure, within two minutes, what the ratios in bench/results/results.md need
 	$(BIN)/python -m bench.run quick
 
+.PHONY: imports
+imports: install ## draw docs/design/imports.svg anew: which floors of the server import which
+	$(BIN)/python docs/design/imports.py docs/design/imports.svg
+
 .PHONY: faults
 faults: install ## kill -9 the server 200 times on each store, under concurrent writers
 	HEADGATE_KILLS=200 $(BIN)/python -m pytest --numprocesses 2 tests/faults/test_kill.py
