@@ -62,7 +62,7 @@ async def workspaces(url: str, count: int) -> tuple[int, list[str]]:
     async with admin.opened(url) as store:
         scopes = frozenset({Scope.EVENTS_WRITE})
         keys = [await admin.create_key(store, f"workspace-{number}", scopes) for number in range(count)]
-        return min(workspace.id for workspace in await store.workspaces()), keys
+        return min(workspace.id for workspace in await store.directory.workspaces()), keys
 
 
 @asynccontextmanager

@@ -32,7 +32,7 @@ from headgate_server.rpc.pipeline.method import AnyMethod
 from headgate_server.rpc.probe_servicer import ProbeServicer
 from headgate_server.rpc.server import GrpcServer
 from headgate_server.rpc.workspace_servicer import WorkspaceServicer
-from headgate_server.store import Store
+from headgate_server.store import Answers, Store
 from headgate_server.store.opening import open_store
 
 log = structlog.get_logger(__name__)
@@ -47,14 +47,14 @@ def methods(
     store: Store, committer: Committer, readiness: Readiness, config: IngestConfig, metrics: Metrics
 ) -> Sequence[AnyMethod]:
     """Return every RPC that Headgate serves."""
-    ingest = Ingest(store, committer)
+    ingest = Ingest(store.ledgers, store.limits, committer)
     compat = Compat(store, ingest)
     return (
         *IngestServicer(ingest, config, metrics).methods(),
-        *EventServicer(store).methods(),
+        *EventServicer(store.ledgers).methods(),
         *LedgerServicer(store).methods(),
-        *CompatServicer(compat, RECEIVERS, RateLimiter(store), metrics, system_clock).methods(),
-        *WorkspaceServicer(store).methods(),
+        *CompatServicer(compat, RECEIVERS, RateLimiter(store.limits), metrics, system_clock).methods(),
+        *WorkspaceServicer(store.limits).methods(),
         *ProbeServicer(readiness).methods(),
     )
 
@@ -70,18 +70,18 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         stack.push_async_callback(store.close)
         metrics = Metrics()
         _serve_metrics(settings, metrics, stack)
-        readiness = Readiness(store)
+        readiness = Readiness(store.probe)
         stack.push_async_callback(readiness.close)
-        committer = Committer(store, settings.committer, readiness)
+        committer = Committer(store.database, settings.committer, readiness)
         stack.push_async_callback(committer.close)
         server = GrpcServer(
             settings.server,
             methods(store, committer, readiness, settings.ingest, metrics),
-            standard(Authenticator(store), metrics, Load(settings.server), settings.server.body_limit),
+            standard(Authenticator(store.directory), metrics, Load(settings.server), settings.server.body_limit),
         )
         await server.start()
         stack.push_async_callback(server.stop, settings.shutdown_grace)
-        for work in (_purge_answers(store), _watch_store(readiness, server)):
+        for work in (_purge_answers(store.answers), _watch_store(readiness, server)):
             task = asyncio.create_task(work)
             stack.push_async_callback(_cancel, task)
         yield server
@@ -118,11 +118,11 @@ def _serve_metrics(settings: Settings, metrics: Metrics, stack: contextlib.Async
     stack.callback(http.shutdown)
 
 
-async def _purge_answers(store: Store) -> None:
+async def _purge_answers(answers: Answers) -> None:
     """Delete the answers of request keys whose time is over, now and every hour."""
     while True:
         try:
-            purged = await store.purge_answers()
+            purged = await answers.purge()
             log.info("answers_purged", count=purged)
         except Unavailable as error:
             log.warning("purge_failed", error=str(error))

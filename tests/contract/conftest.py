@@ -15,4 +15,4 @@ def store_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def workspace(store: Store) -> int:
     """Return the id of a workspace whose ledger is empty."""
-    return (await store.create_workspace("acme")).id
+    return (await store.directory.create_workspace("acme")).id

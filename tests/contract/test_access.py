@@ -21,43 +21,43 @@ def _key(workspace: Workspace, name: str, created_at: int = 1, expires_at: int |
 
 
 async def test_a_workspace_is_made_once(store: Store) -> None:
-    made = await asyncio.gather(*(store.create_workspace("acme") for _ in range(8)))
+    made = await asyncio.gather(*(store.directory.create_workspace("acme") for _ in range(8)))
     assert len({workspace.id for workspace in made}) == 1
-    assert await store.workspace("acme") == made[0]
-    assert await store.workspace("ACME") is None
-    assert (await store.head(made[0].id)).sequence == 0
+    assert await store.directory.workspace("acme") == made[0]
+    assert await store.directory.workspace("ACME") is None
+    assert (await store.ledgers.head(made[0].id)).sequence == 0
 
 
 async def test_workspaces_are_listed_by_name(store: Store) -> None:
     for name in ("b", "a", "B"):
-        await store.create_workspace(name)
-    assert [workspace.name for workspace in await store.workspaces()] == ["B", "a", "b"]
+        await store.directory.create_workspace(name)
+    assert [workspace.name for workspace in await store.directory.workspaces()] == ["B", "a", "b"]
 
 
 async def test_a_key_is_found_by_its_digest(store: Store) -> None:
-    key = _key(await store.create_workspace("acme"), "one", expires_at=5)
-    await store.add_key(key)
-    assert await store.find_key(key.digest) == key
-    assert await store.find_key(bytes(32)) is None
+    key = _key(await store.directory.create_workspace("acme"), "one", expires_at=5)
+    await store.directory.add_key(key)
+    assert await store.directory.find_key(key.digest) == key
+    assert await store.directory.find_key(bytes(32)) is None
 
 
 async def test_keys_are_listed_oldest_first(store: Store) -> None:
-    acme, other = await store.create_workspace("acme"), await store.create_workspace("other")
+    acme, other = await store.directory.create_workspace("acme"), await store.directory.create_workspace("other")
     keys = [_key(acme, "b", 1), _key(other, "c", 2), _key(acme, "a", 3)]
     for key in reversed(keys):
-        await store.add_key(key)
-    assert await store.list_keys() == keys
-    assert await store.list_keys(acme.id) == [keys[0], keys[2]]
+        await store.directory.add_key(key)
+    assert await store.directory.list_keys() == keys
+    assert await store.directory.list_keys(acme.id) == [keys[0], keys[2]]
 
 
 async def test_a_key_stays_revoked_as_of_the_first_time(store: Store) -> None:
-    key = _key(await store.create_workspace("acme"), "one")
-    await store.add_key(key)
-    assert await store.revoke_key("one", 10)
-    assert await store.revoke_key("one", 20)
-    assert await store.find_key(key.digest) == key._replace(revoked_at=10)
-    assert not await store.revoke_key("two", 10)
+    key = _key(await store.directory.create_workspace("acme"), "one")
+    await store.directory.add_key(key)
+    assert await store.directory.revoke_key("one", 10)
+    assert await store.directory.revoke_key("one", 20)
+    assert await store.directory.find_key(key.digest) == key._replace(revoked_at=10)
+    assert not await store.directory.revoke_key("two", 10)
 
 
 async def test_ping(store: Store) -> None:
-    await store.ping()
+    await store.probe.ping()

@@ -59,14 +59,14 @@ class Bench:
 
     def __init__(self, store: Store):
         self.store = store
-        self.committer = Committer(store)
-        self.ingest = Ingest(store, self.committer)
+        self.committer = Committer(store.database)
+        self.ingest = Ingest(store.ledgers, store.limits, self.committer)
         self.compat = Compat(store, self.ingest)
         self._numbers = count()
 
     async def world(self) -> "World":
         """Return an empty workspace, and a model of it."""
-        return World(self, await self.store.create_workspace(f"w{next(self._numbers)}"))
+        return World(self, await self.store.directory.create_workspace(f"w{next(self._numbers)}"))
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ class World:
 
     async def read(self) -> Sequence[StoredEvent]:
         """Return all that the store holds of the workspace, oldest first."""
-        page = await self._bench.store.events(EventQuery(workspace_id=self._workspace.id, limit=1_000))
+        page = await self._bench.store.ledgers.events(EventQuery(workspace_id=self._workspace.id, limit=1_000))
         assert page.resume is None
         return page.events
 

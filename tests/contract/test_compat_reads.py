@@ -14,7 +14,7 @@ from headgate_server.ingest.compat import Compat
 from headgate_server.ingest.ingest import Ingest
 from headgate_server.receivers import HttpRequest
 from headgate_server.receivers.scrip import Scrip
-from headgate_server.store import Store, sql
+from headgate_server.store import Store, ledgers
 from tests.support.drafts import append, draft
 
 SCRIP = Scrip()
@@ -26,15 +26,15 @@ class Reader:
 
     def __init__(self, store: Store, workspace: int):
         self.asked = 0
-        self._compat = Compat(store, Ingest(store, Committer(store)))
+        self._compat = Compat(store, Ingest(store.ledgers, store.limits, Committer(store.database)))
         self._workspace = Workspace(workspace, "acme")
-        asking = store.events
+        asking = store.ledgers.events
 
         async def events(query: EventQuery) -> EventPage:
             self.asked += 1
             return await asking(query)
 
-        store.events = events  # type: ignore[method-assign]
+        store.ledgers.events = events  # type: ignore[method-assign]
 
     async def send(self, key: str, participant: int, padding: int = 0) -> None:
         event = {
@@ -92,7 +92,7 @@ async def test_a_filter_on_content_looks_at_a_bounded_number_of_events(
 async def test_other_receivers_events_between_are_bounded_work_too(
     reader: Reader, store: Store, workspace: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql, "SCAN_LIMIT", 5)
+    monkeypatch.setattr(ledgers, "SCAN_LIMIT", 5)
     monkeypatch.setattr(module, "_MATCH_PAGES", 2)
     await reader.send("old", participant=1)
     await append(store, workspace, *(draft() for _ in range(40)))

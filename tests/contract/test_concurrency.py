@@ -27,8 +27,8 @@ async def _writer(store: Store, workspace: int, seed: int, accepted: "Counter[st
 
 async def _assert_sound(store: Store, workspace: int, name: str, count: int) -> None:
     checker = Checker(ledger.genesis(name))
-    checker.add((await store.events(EventQuery(workspace_id=workspace, limit=1_000))).events)
-    checker.expect_head(await store.head(workspace))
+    checker.add((await store.ledgers.events(EventQuery(workspace_id=workspace, limit=1_000))).events)
+    checker.expect_head(await store.ledgers.head(workspace))
     assert (checker.breaks, checker.checked) == ([], count)
 
 
@@ -54,30 +54,30 @@ async def test_each_key_is_accepted_once_by_two_stores_on_one_database(
 
 
 async def test_a_request_key_answers_once(store: Store, workspace: int) -> None:
-    decisions = await asyncio.gather(*(store.append([request(workspace, "r", draft())]) for _ in range(10)))
+    decisions = await asyncio.gather(*(store.database.append([request(workspace, "r", draft())]) for _ in range(10)))
     kinds = Counter(type(decision) for (decision,) in decisions)
     assert kinds == {Settled: 1, Replayed: 9}
-    assert (await store.head(workspace)).sequence == 1
+    assert (await store.ledgers.head(workspace)).sequence == 1
 
 
 async def test_groups_of_several_workspaces_do_not_deadlock(store: Store, workspace: int) -> None:
-    spaces = [workspace] + [(await store.create_workspace(f"w{n}")).id for n in range(4)]
+    spaces = [workspace] + [(await store.directory.create_workspace(f"w{n}")).id for n in range(4)]
 
     async def write(seed: int) -> None:
         order = random.Random(seed).sample(spaces, len(spaces))
         for _ in range(5):
-            await store.append([submission(space, draft(), draft()) for space in order])
+            await store.database.append([submission(space, draft(), draft()) for space in order])
 
     await asyncio.gather(*(write(seed) for seed in range(6)))
-    assert [(await store.head(space)).sequence for space in spaces] == [60] * 5
+    assert [(await store.ledgers.head(space)).sequence for space in spaces] == [60] * 5
 
 
 async def test_a_locked_workspace_is_skipped_on_request(store: Store, store_url: str, workspace: int) -> None:
     async with database.locked(store_url, workspace):
-        assert await store.append([submission(workspace, draft("k"))], wait=False) == [None]
-    (decision,) = await store.append([submission(workspace, draft("k"))], wait=False)
+        assert await store.database.append([submission(workspace, draft("k"))], wait=False) == [None]
+    (decision,) = await store.database.append([submission(workspace, draft("k"))], wait=False)
     assert isinstance(decision, Settled)
-    assert (await store.head(workspace)).sequence == 1
+    assert (await store.ledgers.head(workspace)).sequence == 1
 
 
 async def test_a_locked_workspace_is_waited_for(store: Store, store_url: str, workspace: int) -> None:
@@ -91,8 +91,8 @@ async def test_a_locked_workspace_is_waited_for(store: Store, store_url: str, wo
 async def test_readers_do_not_wait_for_a_writer(store: Store, store_url: str, workspace: int) -> None:
     await append(store, workspace, draft())
     async with database.locked(store_url, workspace):
-        assert (await store.head(workspace)).sequence == 1
-        assert len((await store.events(EventQuery(workspace_id=workspace, limit=10))).events) == 1
+        assert (await store.ledgers.head(workspace)).sequence == 1
+        assert len((await store.ledgers.events(EventQuery(workspace_id=workspace, limit=10))).events) == 1
 
 
 async def test_pages_stay_correct_while_events_are_added(store: Store, workspace: int) -> None:
@@ -107,7 +107,7 @@ async def test_pages_stay_correct_while_events_are_added(store: Store, workspace
     seen: list[int] = []
     after = None
     while not (done.is_set() and len(seen) == 210):
-        page = await store.events(EventQuery(workspace_id=workspace, limit=13, after=after))
+        page = await store.ledgers.events(EventQuery(workspace_id=workspace, limit=13, after=after))
         seen += [event.sequence for event in page.events]
         after = page.resume or (page.events[-1].id if page.events else after)
     await writing

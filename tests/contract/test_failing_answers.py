@@ -20,7 +20,7 @@ async def test_nothing_of_the_group_is_stored(store: Store, workspace: int) -> N
     assert keyed.answer is not None
     failing = replace(keyed, answer=replace(keyed.answer, encode=_broken))
     with pytest.raises(AnswerFailed):
-        await store.append([submission(workspace, draft("a")), failing])
-    assert (await store.head(workspace)).sequence == 0
+        await store.database.append([submission(workspace, draft("a")), failing])
+    assert (await store.ledgers.head(workspace)).sequence == 0
     (outcome,) = await append(store, workspace, draft("a"))
     assert outcome.status == "accepted"

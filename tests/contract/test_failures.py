@@ -36,12 +36,12 @@ async def test_a_failing_statement_leaves_nothing(store: Store, store_url: str, 
     await _fail_at(store_url, event)
     replacing = draft("old", 2, on_mismatch=Mismatch.REPLACE)
     with pytest.raises(Unavailable):
-        await store.append([request(workspace, "r", draft("new"), replacing)])
+        await store.database.append([request(workspace, "r", draft("new"), replacing)])
     table = event.rpartition(" ")[2]
     await database.execute(store_url, "DROP TRIGGER boom" + ("" if store_url.startswith("sqlite") else f" ON {table}"))
     for name, count in {"events": 1, "answers": 0}.items():
         assert await database.execute(store_url, f"SELECT count(*) FROM {name}") == [(count,)]
-    assert (await store.head(workspace)).sequence == 1
+    assert (await store.ledgers.head(workspace)).sequence == 1
     outcomes = await append(store, workspace, draft("new"), replacing)
     assert [outcome.status for outcome in outcomes] == ["accepted", "replaced"]
 
@@ -59,7 +59,7 @@ async def test_a_taken_identity_is_refused_whoever_writes_it(store: Store, store
     await append(store, workspace, draft("k"))
     with pytest.raises((sqlite.IntegrityError, asyncpg.ExclusionViolationError), match=r"dedupe"):
         await database.execute(store_url, _past_the_lock(store_url, workspace, workspace))
-    other = (await store.create_workspace("other")).id
+    other = (await store.directory.create_workspace("other")).id
     await database.execute(store_url, _past_the_lock(store_url, other, workspace))
     assert await database.execute(store_url, "SELECT count(*) FROM events") == [(2,)]
 
@@ -68,7 +68,7 @@ async def test_what_was_written_past_the_lock_is_seen_at_the_next_attempt(postgr
     store = await open_store(postgres_url)
     writer = await asyncpg.connect(postgres_url)
     try:
-        workspace, other = [(await store.create_workspace(name)).id for name in ("acme", "other")]
+        workspace, other = [(await store.directory.create_workspace(name)).id for name in ("acme", "other")]
         await append(store, other, draft("k"))
         async with writer.transaction():
             await writer.execute(_past_the_lock(postgres_url, workspace, other))
@@ -91,7 +91,11 @@ async def _waits_for_another(url: str) -> bool:
 async def test_a_store_without_its_tables_is_unavailable(store: Store, store_url: str, workspace: int) -> None:
     for table in ("events", "api_keys"):
         await database.execute(store_url, f"DROP TABLE {table}")
-    for call in (append(store, workspace, draft()), store.fetch(workspace, [bytes(16)]), store.revoke_key("x", 1)):
+    for call in (
+        append(store, workspace, draft()),
+        store.ledgers.fetch(workspace, [bytes(16)]),
+        store.directory.revoke_key("x", 1),
+    ):
         with pytest.raises(Unavailable):
             await call
 
@@ -101,7 +105,7 @@ async def test_a_closed_store_is_unavailable(store: Store, workspace: int) -> No
     with pytest.raises(Unavailable):
         await append(store, workspace, draft())
     with pytest.raises(Unavailable):
-        await store.head(workspace)
+        await store.ledgers.head(workspace)
     await store.close()
 
 
@@ -113,11 +117,11 @@ async def test_a_conflict_that_cannot_be_explained_is_still_said(
     async def away(*_: object) -> list[StoredEvent]:
         raise Unavailable("The store cannot be reached.")
 
-    committer = Committer(store)
-    ingest = Ingest(store, committer)
+    committer = Committer(store.database)
+    ingest = Ingest(store.ledgers, store.limits, committer)
     await append(store, workspace, draft("k", {"n": 1}))
     slots = [draft("new"), draft("k", {"n": 2})]
-    monkeypatch.setattr(store, "fetch", away)
+    monkeypatch.setattr(store.ledgers, "fetch", away)
     decision = await ingest.take(submission(workspace, *slots))
     assert isinstance(decision, Settled)
     stored, conflict = decision.outcomes

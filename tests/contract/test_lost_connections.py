@@ -20,7 +20,7 @@ from tests.support.waiting import until
 async def _workspace(url: str) -> int:
     direct = await open_store(url)
     try:
-        return (await direct.create_workspace("acme")).id
+        return (await direct.directory.create_workspace("acme")).id
     finally:
         await direct.close()
 
@@ -38,7 +38,7 @@ async def test_a_commit_that_happened_is_acknowledged(postgres_url: str, tmp_pat
             assert await _statuses(store, workspace, "a", "b") == ["accepted", "accepted"]
             assert proxy.lost == 1
             assert await _statuses(store, workspace, "a", "c") == ["duplicate", "accepted"]
-            assert (await store.head(workspace)).sequence == 3
+            assert (await store.ledgers.head(workspace)).sequence == 3
         finally:
             await store.close()
 
@@ -53,7 +53,7 @@ async def test_a_commit_that_did_not_happen_is_unavailable(postgres_url: str, tm
             assert not isinstance(raised.value, OutcomeUnknown)
             assert proxy.lost == 1
             assert await _statuses(store, workspace, "a") == ["accepted"]
-            assert (await store.head(workspace)).sequence == 1
+            assert (await store.ledgers.head(workspace)).sequence == 1
         finally:
             await store.close()
 
@@ -84,12 +84,12 @@ async def test_without_events_the_stored_answer_tells(
         store = await _opened(proxy)
         try:
             if stored:
-                (decision,) = await store.append([request(workspace, "r")])
+                (decision,) = await store.database.append([request(workspace, "r")])
                 assert isinstance(decision, Settled)
-                assert await store.append([request(workspace, "r")]) == [Replayed(b"")]
+                assert await store.database.append([request(workspace, "r")]) == [Replayed(b"")]
             else:
                 with pytest.raises(Unavailable):
-                    await store.append([request(workspace, "r")])
+                    await store.database.append([request(workspace, "r")])
             assert proxy.lost == 1
         finally:
             await store.close()
@@ -105,7 +105,7 @@ async def test_a_connection_lost_before_commit_is_tried_again(
         try:
             assert await _statuses(store, workspace, "a", "b") == ["accepted", "accepted"]
             assert proxy.lost == 1
-            assert (await store.head(workspace)).sequence == 2
+            assert (await store.ledgers.head(workspace)).sequence == 2
         finally:
             await store.close()
 
@@ -116,13 +116,13 @@ async def test_a_connection_that_has_said_its_last_word_is_lost(postgres_url: st
         store = await _opened(proxy, times=0)
         try:
             assert await _statuses(store, workspace, "a") == ["accepted"]
-            await store.head(workspace)
+            await store.ledgers.head(workspace)
             proxy.lingering = True
             await database.execute(postgres_url, _END_OTHERS)
             await until(lambda: _both_linger(proxy))
             proxy.lingering = False
             assert await _statuses(store, workspace, "a", "b") == ["duplicate", "accepted"]
-            assert (await store.head(workspace)).sequence == 2
+            assert (await store.ledgers.head(workspace)).sequence == 2
         finally:
             await store.close()
 
@@ -138,10 +138,10 @@ async def test_a_database_that_stays_away_is_unavailable(postgres_url: str, tmp_
             proxy.deaf = True
             await database.execute(postgres_url, _END_OTHERS)
             for call in (
-                store.ping(),
-                store.head(workspace),
+                store.probe.ping(),
+                store.ledgers.head(workspace),
                 _statuses(store, workspace, "a"),
-                store.create_workspace("x"),
+                store.directory.create_workspace("x"),
             ):
                 with pytest.raises(Unavailable):
                     await call
@@ -152,13 +152,13 @@ async def test_a_database_that_stays_away_is_unavailable(postgres_url: str, tmp_
 async def test_connections_that_the_server_ended_are_replaced(postgres_url: str) -> None:
     store = await open_store(postgres_url)
     try:
-        workspace = (await store.create_workspace("acme")).id
+        workspace = (await store.directory.create_workspace("acme")).id
         await asyncio.gather(
-            *(_statuses(store, workspace) for _ in range(4)), *(store.head(workspace) for _ in range(4))
+            *(_statuses(store, workspace) for _ in range(4)), *(store.ledgers.head(workspace) for _ in range(4))
         )
         await database.execute(postgres_url, _END_OTHERS)
         assert await _statuses(store, workspace, "a") == ["accepted"]
-        assert (await store.head(workspace)).sequence == 1
+        assert (await store.ledgers.head(workspace)).sequence == 1
     finally:
         await store.close()
 
@@ -166,7 +166,7 @@ async def test_connections_that_the_server_ended_are_replaced(postgres_url: str)
 async def test_a_cancelled_append_frees_its_workspace(postgres_url: str) -> None:
     store = await open_store(postgres_url)
     try:
-        workspace = (await store.create_workspace("acme")).id
+        workspace = (await store.directory.create_workspace("acme")).id
         async with database.locked(postgres_url, workspace):
             waiting = asyncio.create_task(_statuses(store, workspace, "a"))
             done, _ = await asyncio.wait([waiting], timeout=0.1)
@@ -184,7 +184,7 @@ async def test_a_stuck_lock_is_unavailable(postgres_url: str, monkeypatch: pytes
     monkeypatch.setattr(postgres_append, "_BEGIN", shorter)
     store = await open_store(postgres_url)
     try:
-        workspace = (await store.create_workspace("acme")).id
+        workspace = (await store.directory.create_workspace("acme")).id
         async with database.locked(postgres_url, workspace):
             with pytest.raises(Unavailable, match="locked"):
                 await _statuses(store, workspace, "a")

@@ -13,9 +13,8 @@ from sqlalchemy import Connection, text
 from headgate_server.core.errors import SetupError
 from headgate_server.reading.verify import verify
 from headgate_server.store import Store, migrate
-from headgate_server.store.base import SqlStore
 from headgate_server.store.opening import open_store
-from headgate_server.store.postgres.database import PostgresStore
+from headgate_server.store.postgres.database import PostgresDatabase
 from headgate_server.store.postgres.target import parse
 from headgate_server.store.schema import metadata
 from tests.support import database, postgres
@@ -35,8 +34,7 @@ async def test_the_schema_is_the_sum_of_the_migrations(store: Store) -> None:
         options = {"compare_type": True, "include_object": lambda _, name, *__: name != elsewhere}
         return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
 
-    assert isinstance(store, SqlStore)
-    assert await store._read(differences) == []
+    assert await store.database.read(differences) == []
 
 
 async def test_the_constraints_are_the_sum_of_the_migrations(postgres_url: str) -> None:
@@ -54,8 +52,7 @@ async def test_the_constraints_are_the_sum_of_the_migrations(postgres_url: str) 
 
     store = await open_store(postgres_url)
     try:
-        assert isinstance(store, SqlStore)
-        migrated, declared = await store._write(both)
+        migrated, declared = await store.database.write(both)
     finally:
         await store.close()
     assert migrated == declared
@@ -74,10 +71,10 @@ def _upgrade_to(connection: Connection, revision: str) -> None:
 async def unguarded_url(postgres_server: None) -> AsyncIterator[str]:
     """Return the URL of a store as it was before 0003, with three events with keys and two without."""
     async with postgres.fresh_database("template1") as url:
-        store = PostgresStore(parse(url), pooler=False)
+        store = Store(PostgresDatabase(parse(url), pooler=False))
         try:
-            await store._write(lambda connection: _upgrade_to(connection, "0002"))
-            workspace = (await store.create_workspace("acme")).id
+            await store.database.write(lambda connection: _upgrade_to(connection, "0002"))
+            workspace = (await store.directory.create_workspace("acme")).id
             await append(store, workspace, draft("a"), draft("b"), draft(), draft("c"), draft())
         finally:
             await store.close()
@@ -87,10 +84,10 @@ async def unguarded_url(postgres_server: None) -> AsyncIterator[str]:
 async def test_identities_stay_unique_when_their_index_is_replaced(unguarded_url: str) -> None:
     store = await open_store(unguarded_url)
     try:
-        workspace = (await store.create_workspace("acme")).id
+        workspace = (await store.directory.create_workspace("acme")).id
         outcomes = await append(store, workspace, draft("b"), draft("d"), draft("c"))
         assert [outcome.status for outcome in outcomes] == ["duplicate", "accepted", "duplicate"]
-        assert (await store.head(workspace)).sequence == 6
+        assert (await store.ledgers.head(workspace)).sequence == 6
     finally:
         await store.close()
     kinds = "SELECT amname FROM pg_class AS c JOIN pg_am AS a ON a.oid = c.relam WHERE relname = 'events_dedupe_key'"
@@ -115,8 +112,8 @@ async def test_an_identity_that_is_there_twice_stops_the_migration(unguarded_url
 async def test_a_month_is_counted_anew(store_url: str) -> None:
     """Events may have been stored before the count existed."""
     store = await open_store(store_url)
-    workspace = await store.create_workspace("acme")
-    other = await store.create_workspace("empty")
+    workspace = await store.directory.create_workspace("acme")
+    other = await store.directory.create_workspace("empty")
     await append(store, workspace.id, draft("a"), draft("b"), draft())
     await store.close()
     counts = "SELECT month, month_events FROM heads ORDER BY sequence"

@@ -36,7 +36,7 @@ async def _open_in_processes(url: str) -> None:
     program = "import asyncio, sys\nfrom headgate_server.store.opening import open_store\n" + (
         "async def main():\n"
         "    store = await open_store(sys.argv[1])\n"
-        "    await store.create_workspace('acme')\n"
+        "    await store.directory.create_workspace('acme')\n"
         "    await store.close()\n"
         "asyncio.run(main())"
     )
@@ -101,7 +101,7 @@ async def test_an_sqlite_store_is_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "new" / "deep" / "headgate.db"
     store = await open_store(f"sqlite:///{path}", serving=True)
     try:
-        await store.create_workspace("acme")
+        await store.directory.create_workspace("acme")
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
         assert set(modes.values()) == {0o600}, modes
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -115,9 +115,9 @@ async def test_one_process_serves_an_sqlite_store_and_commands_work_beside_it(sq
     assert str(os.getpid()) in message
     assert "headgate.db.lock" in message
     beside = await open_store(sqlite_url)
-    workspace = await beside.create_workspace("acme")
+    workspace = await beside.directory.create_workspace("acme")
     await beside.close()
-    assert await serving.workspace("acme") == workspace
+    assert await serving.directory.workspace("acme") == workspace
     await serving.close()
     await (await open_store(sqlite_url, serving=True)).close()
 

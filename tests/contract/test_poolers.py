@@ -53,18 +53,18 @@ async def test_what_is_stored_and_read_through_a_pooler(store: Store, workspace:
         store, workspace, draft("a", {"n": 1}), draft("a", {"n": 2}), draft("b", 2, on_mismatch=Mismatch.REPLACE)
     )
     assert [outcome.status for outcome in outcomes] == ["duplicate", "conflict", "replaced"]
-    assert await store.append([request(workspace, "r", draft("c"))]) != [None]
-    assert isinstance((await store.append([request(workspace, "r", draft("c"))]))[0], Replayed)
+    assert await store.database.append([request(workspace, "r", draft("c"))]) != [None]
+    assert isinstance((await store.database.append([request(workspace, "r", draft("c"))]))[0], Replayed)
     assert first.link is not None
     assert second.link is not None
-    assert [event.sequence for event in await store.fetch(workspace, [second.link.id, first.link.id])] == [1, 2]
+    assert [event.sequence for event in await store.ledgers.fetch(workspace, [second.link.id, first.link.id])] == [1, 2]
     query = EventQuery(workspace_id=workspace, limit=2, source="test")
-    assert [event.sequence for event in (await store.events(query)).events] == [1, 2]
+    assert [event.sequence for event in (await store.ledgers.events(query)).events] == [1, 2]
     dedupe = draft("a").dedupe
     assert dedupe is not None
-    assert (await store.lookup(workspace, [dedupe]))[dedupe] == first.link
-    assert (await store.admit(workspace, "x", RateLimit(1, 60_000_000, 1))).allowed
-    assert not (await store.admit(workspace, "x", RateLimit(1, 60_000_000, 1))).allowed
+    assert (await store.ledgers.lookup(workspace, [dedupe]))[dedupe] == first.link
+    assert (await store.limits.admit(workspace, "x", RateLimit(1, 60_000_000, 1))).allowed
+    assert not (await store.limits.admit(workspace, "x", RateLimit(1, 60_000_000, 1))).allowed
 
 
 async def test_two_servers_behind_one_pooler(store: Store, pooled_url: str, workspace: int) -> None:
@@ -77,14 +77,14 @@ async def test_two_servers_behind_one_pooler(store: Store, pooled_url: str, work
             for one in (store, other)
             for call in (
                 append(one, workspace, draft(f"k{n}"), draft()),
-                one.head(workspace),
-                one.events(EventQuery(workspace_id=workspace, limit=5, type="document.created")),
-                one.find_key(bytes(32)),
-                one.workspaces(),
+                one.ledgers.head(workspace),
+                one.ledgers.events(EventQuery(workspace_id=workspace, limit=5, type="document.created")),
+                one.directory.find_key(bytes(32)),
+                one.directory.workspaces(),
             )
         ]
         await asyncio.gather(*calls)
-        assert (await other.head(workspace)).sequence == 30
+        assert (await other.ledgers.head(workspace)).sequence == 30
     finally:
         await other.close()
 

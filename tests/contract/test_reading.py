@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from headgate_server import store as promise
 from headgate_server.core import ledger
 from headgate_server.core.model import EventQuery, StoredEvent
-from headgate_server.store import Store, sql
+from headgate_server.store import Store, ledgers
 from tests.support.drafts import append, draft
 
 
@@ -16,7 +15,7 @@ async def _all(store: Store, query: EventQuery) -> tuple[list[StoredEvent], int]
     found: list[StoredEvent] = []
     after, pages = query.after, 0
     while True:
-        page = await store.events(_with(query, after))
+        page = await store.ledgers.events(_with(query, after))
         found += page.events
         pages += 1
         assert len(page.events) <= query.limit
@@ -72,7 +71,7 @@ async def test_filters(store: Store, workspace: int, filters: dict[str, str], se
 async def test_a_page_looks_at_a_bounded_number_of_rows(
     store: Store, workspace: int, newest_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql, "SCAN_LIMIT", 10)
+    monkeypatch.setattr(ledgers, "SCAN_LIMIT", 10)
     rare = {3, 12, 30}
     await append(store, workspace, *(draft(type="rare" if n in rare else "usual") for n in range(1, 31)))
     query = EventQuery(workspace_id=workspace, limit=5, type="rare", newest_first=newest_first)
@@ -85,7 +84,7 @@ async def test_a_page_looks_at_a_bounded_number_of_rows(
 
 @pytest.mark.parametrize("newest_first", [False, True])
 async def test_a_page_holds_a_bounded_number_of_bytes(store: Store, workspace: int, newest_first: bool) -> None:
-    sizes = [10, promise.PAGE_BYTES * 2, 10, promise.PAGE_BYTES // 2, promise.PAGE_BYTES // 2, 10]
+    sizes = [10, ledgers.PAGE_BYTES * 2, 10, ledgers.PAGE_BYTES // 2, ledgers.PAGE_BYTES // 2, 10]
     await append(store, workspace, *(draft(data={"x": "y" * size}) for size in sizes))
     found, pages = await _all(store, EventQuery(workspace_id=workspace, limit=100, newest_first=newest_first))
     assert [event.sequence for event in found] == sorted(range(1, 7), reverse=newest_first)
@@ -103,35 +102,35 @@ async def test_a_range_of_time_is_a_range_of_ids(store: Store, workspace: int) -
 async def test_an_event_is_found_by_its_identity(store: Store, workspace: int) -> None:
     await append(store, workspace, draft("a"), draft("b"), draft())
     identity = ledger.identity("native", "test", "b")[:16]
-    page = await store.events(EventQuery(workspace_id=workspace, limit=10, dedupe=identity))
+    page = await store.ledgers.events(EventQuery(workspace_id=workspace, limit=10, dedupe=identity))
     assert ([event.sequence for event in page.events], page.resume) == ([2], None)
-    nowhere = await store.events(EventQuery(workspace_id=workspace, limit=10, dedupe=identity, type="other"))
+    nowhere = await store.ledgers.events(EventQuery(workspace_id=workspace, limit=10, dedupe=identity, type="other"))
     assert nowhere == ([], None)
 
 
 async def test_lookup_of_many_identities(store: Store, workspace: int) -> None:
     outcomes = await append(store, workspace, *(draft(str(n)) for n in range(2_500)))
     identities = [ledger.identity("native", "test", str(n))[:16] for n in range(2_600)]
-    found = await store.lookup(workspace, identities)
+    found = await store.ledgers.lookup(workspace, identities)
     assert found == {identity: outcome.link for identity, outcome in zip(identities, outcomes, strict=False)}
-    assert await store.lookup(workspace, []) == {}
+    assert await store.ledgers.lookup(workspace, []) == {}
 
 
 async def test_events_are_fetched_by_id_in_order(store: Store, workspace: int) -> None:
     outcomes = await append(store, workspace, *(draft() for _ in range(5)))
     ids = [outcome.link.id for outcome in outcomes if outcome.link]
-    found = await store.fetch(workspace, [ids[3], ids[0], bytes(16)])
+    found = await store.ledgers.fetch(workspace, [ids[3], ids[0], bytes(16)])
     assert [event.sequence for event in found] == [1, 4]
-    assert await store.fetch(workspace, []) == []
+    assert await store.ledgers.fetch(workspace, []) == []
 
 
 async def test_another_workspaces_events_are_never_seen(store: Store, workspace: int) -> None:
     (outcome,) = await append(store, workspace, draft("k", type="t"))
-    other = (await store.create_workspace("other")).id
+    other = (await store.directory.create_workspace("other")).id
     assert outcome.link is not None
-    assert await store.fetch(other, [outcome.link.id]) == []
+    assert await store.ledgers.fetch(other, [outcome.link.id]) == []
     identity = ledger.identity("native", "test", "k")[:16]
-    assert await store.lookup(other, [identity]) == {}
+    assert await store.ledgers.lookup(other, [identity]) == {}
     for query in ({}, {"type": "t"}, {"type_prefix": "t"}, {"dedupe": identity}, {"created_from": 0}):
-        page = await store.events(EventQuery(workspace_id=other, limit=10, **query))
+        page = await store.ledgers.events(EventQuery(workspace_id=other, limit=10, **query))
         assert page == ([], None)

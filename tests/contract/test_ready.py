@@ -14,10 +14,10 @@ from headgate_server.core.errors import Unavailable
 from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.readiness import Readiness
 from headgate_server.process.causes import cause_of
-from headgate_server.store import Store
-from headgate_server.store.base import not_durable
+from headgate_server.store import Probe, Store
+from headgate_server.store.database import not_durable
 from headgate_server.store.opening import open_store
-from headgate_server.store.sqlite.database import SqliteStore
+from headgate_server.store.sqlite.database import SqliteDatabase
 from tests.support import database
 from tests.support.drafts import append, draft, submission
 
@@ -38,22 +38,22 @@ async def failing(url: str, state: str, on: str = "INSERT ON events") -> AsyncIt
 
 async def test_it_leaves_nothing_to_see(store: Store, store_url: str, workspace: int) -> None:
     await append(store, workspace, draft())
-    before = await store.head(workspace)
+    before = await store.ledgers.head(workspace)
     for thorough in (False, True, False):
-        await store.ping(thorough=thorough)
+        await store.probe.ping(thorough=thorough)
     assert await database.execute(store_url, "SELECT count(*) FROM events") == [(1,)]
-    assert await store.head(workspace) == before
+    assert await store.ledgers.head(workspace) == before
     # One row, which is deleted like an answer when it is no longer written.
     probes = "SELECT workspace_id, scope, length(answer) FROM answers"
     assert await database.execute(store_url, probes) == [(0, "probe", 0)]
     await database.execute(store_url, "UPDATE answers SET created_at = 0")
-    assert await store.purge_answers() == 1
+    assert await store.answers.purge() == 1
 
 
 async def test_many_at_once_from_two_processes(store: Store, store_url: str) -> None:
     other = await open_store(store_url)
     try:
-        await asyncio.gather(*(one.ping() for one in (store, other) * 5))
+        await asyncio.gather(*(one.probe.ping() for one in (store, other) * 5))
     finally:
         await other.close()
 
@@ -63,14 +63,14 @@ async def test_many_at_once_from_two_processes(store: Store, store_url: str) -> 
 async def test_postgres_that_refuses_what_an_append_does(postgres_url: str, state: str, on: str) -> None:
     store = await open_store(postgres_url)
     try:
-        await store.ping()
+        await store.probe.ping()
         async with failing(postgres_url, state, on):
             for thorough in (False, True):
                 with pytest.raises(Unavailable) as refusal:
-                    await store.ping(thorough=thorough)
+                    await store.probe.ping(thorough=thorough)
                 assert cause_of(refusal.value)["sqlstate"] == state
                 assert "secret" not in str(cause_of(refusal.value)) + str(refusal.value)
-        await store.ping()
+        await store.probe.ping()
     finally:
         await store.close()
 
@@ -87,10 +87,10 @@ async def test_postgres_whose_role_may_not_write(postgres_url: str, privilege: s
     try:
         await database.execute(postgres_url, f"GRANT {everything}")
         await database.execute(postgres_url, f"ALTER ROLE {role} NOSUPERUSER")
-        await limited.ping()
+        await limited.probe.ping()
         await database.execute(postgres_url, f"REVOKE {privilege} FROM {role}")
         with pytest.raises(Unavailable) as refusal:
-            await limited.ping()
+            await limited.probe.ping()
         assert cause_of(refusal.value) == {
             "error": "Unavailable",
             "reason": "STORE_UNAVAILABLE",
@@ -105,23 +105,23 @@ async def test_postgres_whose_role_may_not_write(postgres_url: str, privilege: s
         await database.execute(postgres_url, f"DROP ROLE {role}")
 
 
-async def _pragma(store: SqliteStore, pragma: str) -> None:
+async def _pragma(store: Store, pragma: str) -> None:
     """Set a pragma of the connection that writes."""
 
     def run() -> None:
-        with store._writer.connect() as connection:
+        with store.database._writer.connect() as connection:
             plain = connection.connection.driver_connection
             assert plain is not None
             plain.cursor().execute(f"PRAGMA {pragma}")
 
-    await asyncio.get_running_loop().run_in_executor(store._write_thread, run)
+    await asyncio.get_running_loop().run_in_executor(store.database._write_thread, run)
 
 
 async def test_sqlite_that_may_not_grow(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "h.db")
+    store = Store(await SqliteDatabase.open(tmp_path / "h.db"))
     try:
-        workspace = (await store.create_workspace("acme")).id
-        await store.ping()
+        workspace = (await store.directory.create_workspace("acme")).id
+        await store.probe.ping()
         await _pragma(store, "max_page_count = 1")  # as many as there are
         for thorough in (False, True):
             fill = draft("k", {"text": "x" * 100_000})
@@ -130,10 +130,10 @@ async def test_sqlite_that_may_not_grow(tmp_path: Path) -> None:
             assert cause_of(refusal.value)["sqlite"] == "SQLITE_FULL"
             if thorough:
                 with pytest.raises(Unavailable) as refusal:
-                    await store.ping(thorough=thorough)
+                    await store.probe.ping(thorough=thorough)
                 assert cause_of(refusal.value)["sqlite"] == "SQLITE_FULL"
         await _pragma(store, "max_page_count = 100000")
-        await store.ping(thorough=True)
+        await store.probe.ping(thorough=True)
         await append(store, workspace, fill)
     finally:
         await store.close()
@@ -148,29 +148,29 @@ def file_limit() -> Iterator[Callable[[int], None]]:
 
 
 async def test_sqlite_whose_log_cannot_grow(tmp_path: Path, file_limit: Callable[[int], None]) -> None:
-    store = await SqliteStore.open(tmp_path / "h.db")
+    store = Store(await SqliteDatabase.open(tmp_path / "h.db"))
     try:
-        await store.ping()
+        await store.probe.ping()
         file_limit((tmp_path / "h.db-wal").stat().st_size)
         with pytest.raises(Unavailable) as refusal:
-            await store.ping()
+            await store.probe.ping()
         assert cause_of(refusal.value)["sqlite"].startswith("SQLITE_IOERR")
         file_limit(resource.RLIM_INFINITY)
-        await store.ping()
+        await store.probe.ping()
     finally:
         await store.close()
 
 
 @pytest.mark.parametrize("pragma", ["synchronous = OFF", "synchronous = NORMAL"])
 async def test_sqlite_that_does_not_sync(tmp_path: Path, pragma: str) -> None:
-    store = await SqliteStore.open(tmp_path / "h.db")
+    store = Store(await SqliteDatabase.open(tmp_path / "h.db"))
     try:
         await _pragma(store, pragma)
         with pytest.raises(Unavailable, match="synchronous") as refusal:
-            await store.ping()
+            await store.probe.ping()
         assert refusal.value.reason == "STORE_NOT_DURABLE"
         await _pragma(store, "synchronous = FULL")
-        await store.ping()
+        await store.probe.ping()
     finally:
         await store.close()
 
@@ -183,20 +183,20 @@ async def test_postgres_set_to_lose_what_it_acknowledges(postgres_url: str, leve
     name, role = await connection.fetchrow("SELECT current_database(), session_user")
     where = level.format(name=name, role=role)
     try:
-        workspace = (await store.create_workspace("acme")).id
+        workspace = (await store.directory.create_workspace("acme")).id
         await connection.execute(f"ALTER {where} SET synchronous_commit = off")
         with pytest.raises(Unavailable, match="synchronous_commit=off") as refusal:
-            await store.ping()
+            await store.probe.ping()
         assert refusal.value.reason == "STORE_NOT_DURABLE"
         await _end_connections(connection)
         await _note_commits(connection)
         await append(store, workspace, draft())
         assert await connection.fetch("SELECT DISTINCT level FROM noted") == [("on",)]
         with pytest.raises(Unavailable, match="synchronous_commit=off"):
-            await store.ping()
+            await store.probe.ping()
         await connection.execute(f"ALTER {where} RESET synchronous_commit")
         await _end_connections(connection)
-        await store.ping()
+        await store.probe.ping()
     finally:
         await connection.execute(f"ALTER {where} RESET synchronous_commit")
         await connection.close()
@@ -209,11 +209,11 @@ async def test_a_stricter_setting_stays(postgres_url: str) -> None:
     await connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = remote_apply")
     store = await open_store(postgres_url)
     try:
-        workspace = (await store.create_workspace("acme")).id
+        workspace = (await store.directory.create_workspace("acme")).id
         await _note_commits(connection)
         await append(store, workspace, draft())
         assert await connection.fetch("SELECT DISTINCT level FROM noted") == [("remote_apply",)]
-        await store.ping()
+        await store.probe.ping()
     finally:
         await connection.close()
         await store.close()
@@ -241,16 +241,16 @@ async def test_a_commit_that_failed_shows_at_once_and_one_that_succeeded_costs_n
     store: Store, store_url: str, workspace: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probes: list[bool] = []
-    ping = type(store).ping
+    ping = Probe.ping
 
-    async def counted(self: Store, *, thorough: bool = False) -> None:
+    async def counted(self: Probe, *, thorough: bool = False) -> None:
         probes.append(thorough)
         await ping(self, thorough=thorough)
 
-    monkeypatch.setattr(type(store), "ping", counted)
+    monkeypatch.setattr(Probe, "ping", counted)
     now = 0.0
-    readiness = Readiness(store, lambda: now)
-    committer = Committer(store, readiness=readiness)
+    readiness = Readiness(store.probe, lambda: now)
+    committer = Committer(store.database, readiness=readiness)
     await asyncio.gather(*(readiness.check() for _ in range(50)))
     await readiness.check()
     assert probes == [False]
@@ -292,10 +292,10 @@ async def test_a_database_set_to_lose_is_seen_however_much_is_stored(
         raise not_durable("The database forgets")
 
     now = 0.0
-    readiness = Readiness(store, lambda: now)
-    committer = Committer(store, readiness=readiness)
+    readiness = Readiness(store.probe, lambda: now)
+    committer = Committer(store.database, readiness=readiness)
     await readiness.check()
-    monkeypatch.setattr(store, "_check_durability", lossy)
+    monkeypatch.setattr(store.database, "check_durable", lossy)
     refused = 0
     for number in range(30):
         now += 0.9
@@ -317,9 +317,9 @@ async def test_a_store_that_fails_in_an_unforeseen_way_is_not_ready(
     def bug(connection: Connection) -> None:
         raise RuntimeError
 
-    readiness = Readiness(store)
+    readiness = Readiness(store.probe)
     with monkeypatch.context() as patched:
-        patched.setattr(store, "_check_durability", bug)
+        patched.setattr(store.database, "check_durable", bug)
         with pytest.raises(Unavailable):
             await readiness.check()
-    await store.ping()
+    await store.probe.ping()

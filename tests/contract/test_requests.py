@@ -3,24 +3,25 @@
 import pytest
 
 from headgate_server.core.model import KeyReused, Replayed, Settled
-from headgate_server.store import ANSWER_LIFETIME, Store, sql
-from headgate_server.store.sql import answer_key
+from headgate_server.store import Store, answers
+from headgate_server.store.answers import ANSWER_LIFETIME
+from headgate_server.store.group import answer_key
 from tests.support import database
 from tests.support.drafts import BAD, append, draft, request, submission
 
 
 async def test_a_repeated_request_is_answered_as_before(store: Store, workspace: int) -> None:
-    (first,) = await store.append([request(workspace, "r", draft("a"), BAD, body=b"1")])
+    (first,) = await store.database.append([request(workspace, "r", draft("a"), BAD, body=b"1")])
     assert isinstance(first, Settled)
-    (second,) = await store.append([request(workspace, "r", draft("a"), BAD, body=b"1")])
+    (second,) = await store.database.append([request(workspace, "r", draft("a"), BAD, body=b"1")])
     assert second == Replayed(b"accepted,rejected")
-    assert (await store.head(workspace)).sequence == 1
+    assert (await store.ledgers.head(workspace)).sequence == 1
 
 
 async def test_a_key_is_not_for_another_request(store: Store, workspace: int) -> None:
-    await store.append([request(workspace, "r", draft(), body=b"1")])
-    assert await store.append([request(workspace, "r", draft(), body=b"2")]) == [KeyReused()]
-    assert (await store.head(workspace)).sequence == 1
+    await store.database.append([request(workspace, "r", draft(), body=b"1")])
+    assert await store.database.append([request(workspace, "r", draft(), body=b"2")]) == [KeyReused()]
+    assert (await store.ledgers.head(workspace)).sequence == 1
 
 
 async def test_within_one_group_the_first_wins(store: Store, workspace: int) -> None:
@@ -30,57 +31,61 @@ async def test_within_one_group_the_first_wins(store: Store, workspace: int) -> 
         request(workspace, "r", draft(), body=b"2"),
         submission(workspace, draft()),
     ]
-    decisions = await store.append(group)
+    decisions = await store.database.append(group)
     assert [type(decision) for decision in decisions] == [Settled, Replayed, KeyReused, Settled]
-    assert (await store.head(workspace)).sequence == 2
+    assert (await store.ledgers.head(workspace)).sequence == 2
 
 
 async def test_scopes_and_workspaces_do_not_share_keys(store: Store, workspace: int) -> None:
-    other = (await store.create_workspace("other")).id
+    other = (await store.directory.create_workspace("other")).id
     group = [
         request(workspace, "r", draft()),
         request(workspace, "r", draft(), scope="single"),
         request(other, "r", draft()),
     ]
-    assert [type(decision) for decision in await store.append(group)] == [Settled] * 3
-    assert [type(decision) for decision in await store.append(group)] == [Replayed] * 3
+    assert [type(decision) for decision in await store.database.append(group)] == [Settled] * 3
+    assert [type(decision) for decision in await store.database.append(group)] == [Replayed] * 3
 
 
 async def test_a_wholly_rejected_request_is_stored_too(store: Store, workspace: int) -> None:
-    await store.append([request(workspace, "r", BAD)])
-    assert await store.append([request(workspace, "r", BAD)]) == [Replayed(b"rejected")]
+    await store.database.append([request(workspace, "r", BAD)])
+    assert await store.database.append([request(workspace, "r", BAD)]) == [Replayed(b"rejected")]
 
 
 async def test_an_answer_ends_with_its_lifetime(store: Store, store_url: str, workspace: int) -> None:
-    await store.append([request(workspace, "old", draft(), body=b"1"), request(workspace, "new", draft(), body=b"1")])
+    await store.database.append(
+        [request(workspace, "old", draft(), body=b"1"), request(workspace, "new", draft(), body=b"1")]
+    )
     old = database.literal(store_url, answer_key("old"))
     await database.execute(
         store_url, f"UPDATE answers SET created_at = created_at - {ANSWER_LIFETIME} WHERE key = {old}"
     )
     # An expired answer counts as absent, purged or not, and the new answer replaces it.
-    (again,) = await store.append([request(workspace, "old", draft(), draft(), body=b"2")])
+    (again,) = await store.database.append([request(workspace, "old", draft(), draft(), body=b"2")])
     assert isinstance(again, Settled)
-    assert await store.append([request(workspace, "old", draft(), body=b"2")]) == [Replayed(b"accepted,accepted")]
+    assert await store.database.append([request(workspace, "old", draft(), body=b"2")]) == [
+        Replayed(b"accepted,accepted")
+    ]
     await database.execute(
         store_url, f"UPDATE answers SET created_at = created_at - {ANSWER_LIFETIME} WHERE key = {old}"
     )
-    assert await store.purge_answers() == 1
-    assert await store.purge_answers() == 0
-    assert await store.append([request(workspace, "new", draft(), body=b"1")]) == [Replayed(b"accepted")]
+    assert await store.answers.purge() == 1
+    assert await store.answers.purge() == 0
+    assert await store.database.append([request(workspace, "new", draft(), body=b"1")]) == [Replayed(b"accepted")]
 
 
 async def test_all_answers_whose_time_is_over_are_purged_in_chunks(
     store: Store, store_url: str, workspace: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql, "PURGE_CHUNK", 3)
-    await store.append([request(workspace, f"old {n}", draft()) for n in range(7)])
+    monkeypatch.setattr(answers, "PURGE_CHUNK", 3)
+    await store.database.append([request(workspace, f"old {n}", draft()) for n in range(7)])
     await database.execute(store_url, f"UPDATE answers SET created_at = created_at - {ANSWER_LIFETIME}")
-    await store.append([request(workspace, "new", draft())])
-    assert await store.purge_answers() == 7
-    assert await store.append([request(workspace, "new", draft())]) == [Replayed(b"accepted")]
+    await store.database.append([request(workspace, "new", draft())])
+    assert await store.answers.purge() == 7
+    assert await store.database.append([request(workspace, "new", draft())]) == [Replayed(b"accepted")]
 
 
 async def test_answers_do_not_stand_in_the_way_of_events(store: Store, workspace: int) -> None:
-    await store.append([request(workspace, "r", draft("a", 1))])
+    await store.database.append([request(workspace, "r", draft("a", 1))])
     (outcome,) = await append(store, workspace, draft("a", 1))
     assert outcome.status == "duplicate"

@@ -49,7 +49,9 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def _warm(store: Store, workspace: int) -> None:
     """Use several connections at once, so that the pools hold some."""
-    await asyncio.gather(*(store.head(workspace) for _ in range(3)), *(store.set_quota(workspace, None) for _ in "ab"))
+    await asyncio.gather(
+        *(store.ledgers.head(workspace) for _ in range(3)), *(store.limits.set_quota(workspace, None) for _ in "ab")
+    )
 
 
 @pytest.mark.parametrize("idle", [0.0, 0.7])
@@ -66,7 +68,7 @@ async def test_connections_that_a_firewall_dropped_are_found_and_replaced(
     started = time.monotonic()
     outcomes = await append(store, workspace, draft("a"))
     if idle:
-        assert (await store.head(workspace)).sequence == 1
+        assert (await store.ledgers.head(workspace)).sequence == 1
     assert [outcome.status for outcome in outcomes] == ["accepted"]
     assert time.monotonic() - started < _FOUND
 
@@ -75,31 +77,33 @@ async def test_what_is_stored_goes_on_beside_a_dropped_connection(
     proxy: Proxy, store: Store, workspace: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "QUIET", -1.0)
-    others = [(await store.create_workspace(f"w{n}")).id for n in range(4)]
+    others = [(await store.directory.create_workspace(f"w{n}")).id for n in range(4)]
     await _warm(store, workspace)
     proxy.drop()
     started = time.monotonic()
-    stored = await asyncio.gather(*(append(store, other, draft("a")) for other in others), store.head(workspace))
+    stored = await asyncio.gather(
+        *(append(store, other, draft("a")) for other in others), store.ledgers.head(workspace)
+    )
     assert len(stored) == 5
     assert time.monotonic() - started < _FOUND
 
 
 _CALLS: dict[str, Any] = {
     "append": lambda store, workspace: append(store, workspace, draft("a")),
-    "head": lambda store, workspace: store.head(workspace),
-    "fetch": lambda store, workspace: store.fetch(workspace, [bytes(16)]),
-    "events": lambda store, workspace: store.events(EventQuery(workspace_id=workspace, limit=1)),
-    "lookup": lambda store, workspace: store.lookup(workspace, [bytes(16)]),
-    "find_key": lambda store, workspace: store.find_key(bytes(32)),
-    "ping": lambda store, workspace: store.ping(),
-    "set_quota": lambda store, workspace: store.set_quota(workspace, 1),
-    "admit": lambda store, workspace: store.admit(workspace, "x", RateLimit(1, 1_000_000, 1)),
+    "head": lambda store, workspace: store.ledgers.head(workspace),
+    "fetch": lambda store, workspace: store.ledgers.fetch(workspace, [bytes(16)]),
+    "events": lambda store, workspace: store.ledgers.events(EventQuery(workspace_id=workspace, limit=1)),
+    "lookup": lambda store, workspace: store.ledgers.lookup(workspace, [bytes(16)]),
+    "find_key": lambda store, workspace: store.directory.find_key(bytes(32)),
+    "ping": lambda store, workspace: store.probe.ping(),
+    "set_quota": lambda store, workspace: store.limits.set_quota(workspace, 1),
+    "admit": lambda store, workspace: store.limits.admit(workspace, "x", RateLimit(1, 1_000_000, 1)),
 }
 
 
 @pytest.mark.parametrize("call", _CALLS)
 async def test_a_frozen_database_is_unavailable_within_the_deadline(
-    proxy: Proxy, store: Store, workspace: int, call: str, hurried: None
+    proxy: Proxy, store: Store, workspace: int, call: str, hurried: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _warm(store, workspace)
     proxy.freeze()
@@ -108,8 +112,9 @@ async def test_a_frozen_database_is_unavailable_within_the_deadline(
         await _CALLS[call](store, workspace)
     assert time.monotonic() - started < 4
     assert not isinstance(raised.value, OutcomeUnknown)
+    monkeypatch.undo()  # in no hurry any more
     proxy.thaw()
-    assert (await store.head(workspace)).sequence == 0
+    assert (await store.ledgers.head(workspace)).sequence == 0
     await _CALLS[call](store, workspace)
 
 
@@ -138,6 +143,7 @@ async def test_a_database_that_freezes_at_commit(
             await appending
         assert time.monotonic() - started < 4
         proxy.thaw()
+    monkeypatch.undo()
     assert [one.status for one in await append(store, workspace, draft("a"))] == ["duplicate"]
 
 

@@ -8,17 +8,18 @@ from pysqlite3 import dbapi2
 
 from headgate_server.core.errors import Unavailable
 from headgate_server.core.model import EventQuery, Status
+from headgate_server.store import Store
 from headgate_server.store.sqlite import database as sqlite
-from headgate_server.store.sqlite.database import SqliteStore
+from headgate_server.store.sqlite.database import SqliteDatabase
 from tests.support import database
 from tests.support.drafts import append, draft
 
 
 async def test_time_goes_on_while_the_clock_runs_back(tmp_path: Path) -> None:
     times = iter([1_000_000, 5_000_000, 4_000_000])
-    store = await SqliteStore.open(tmp_path / "headgate.db", clock=lambda: next(times))
+    store = Store(await SqliteDatabase.open(tmp_path / "headgate.db", clock=lambda: next(times)))
     try:
-        workspace = (await store.create_workspace("acme")).id
+        workspace = (await store.directory.create_workspace("acme")).id
         seen = [await append(store, workspace, draft(), draft()) for _ in range(2)]
         assert [outcome.link.created_at for group in seen for outcome in group if outcome.link] == [
             5_000_000,
@@ -31,9 +32,9 @@ async def test_time_goes_on_while_the_clock_runs_back(tmp_path: Path) -> None:
 
 
 async def test_what_is_acknowledged_is_synced(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "headgate.db")
+    store = Store(await SqliteDatabase.open(tmp_path / "headgate.db"))
     try:
-        for engine in (store._writer, store._reader):
+        for engine in (store.database._writer, store.database._reader):
             with engine.connect() as connection:
                 settings = [
                     connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")
@@ -44,16 +45,16 @@ async def test_what_is_acknowledged_is_synced(tmp_path: Path) -> None:
 
 
 async def test_the_log_is_cut_after_a_slow_reader_left(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "headgate.db")
+    store = Store(await SqliteDatabase.open(tmp_path / "headgate.db"))
     log = tmp_path / "headgate.db-wal"
     try:
-        workspace = (await store.create_workspace("acme")).id
+        workspace = (await store.directory.create_workspace("acme")).id
 
         async def write(events: int) -> None:
             for number in range(events):
                 await append(store, workspace, draft(data={"text": f"{number}" * 900_000}))
 
-        with store._reader.connect() as slow, slow.begin():
+        with store.database._reader.connect() as slow, slow.begin():
             slow.exec_driver_sql("SELECT count(*) FROM events").scalar()
             await write(50)
             assert log.stat().st_size > 40_000_000
@@ -69,9 +70,9 @@ async def test_sqlite_is_not_one_that_corrupts() -> None:
 
 
 async def test_identities_are_found_through_their_index(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "headgate.db")
+    store = Store(await SqliteDatabase.open(tmp_path / "headgate.db"))
     try:
-        with store._reader.connect() as connection:
+        with store.database._reader.connect() as connection:
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sqlite._PROBE}", (1, b"")).all()
         reads = [row.detail for row in plan if "events" in row.detail]
         assert reads == ["SEARCH events USING INDEX events_dedupe_key (workspace_id=? AND dedupe=?)"]
@@ -81,17 +82,17 @@ async def test_identities_are_found_through_their_index(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 8, 64, 201])
 async def test_a_group_of_any_size_is_stored_and_found(tmp_path: Path, size: int) -> None:
-    store = await SqliteStore.open(tmp_path / "headgate.db")
+    store = Store(await SqliteDatabase.open(tmp_path / "headgate.db"))
     try:
-        workspace = (await store.create_workspace("acme")).id
+        workspace = (await store.directory.create_workspace("acme")).id
         first, second = [draft(str(n)) for n in range(size)], [draft(str(n)) for n in range(2 * size)]
         stored = await append(store, workspace, *first)
         again = await append(store, workspace, *second)
         assert [outcome.status for outcome in again] == [Status.DUPLICATE] * size + [Status.ACCEPTED] * size
         assert [outcome.link for outcome in again[:size]] == [outcome.link for outcome in stored]
-        held = await store.lookup(workspace, [one.dedupe for one in second if one.dedupe is not None])
-        assert len(held) == (await store.head(workspace)).sequence == 2 * size
-        page = await store.events(EventQuery(workspace_id=workspace, limit=2 * size))
+        held = await store.ledgers.lookup(workspace, [one.dedupe for one in second if one.dedupe is not None])
+        assert len(held) == (await store.ledgers.head(workspace)).sequence == 2 * size
+        page = await store.ledgers.events(EventQuery(workspace_id=workspace, limit=2 * size))
         assert [event.key for event in page.events] == [one.key for one in second]
         assert [event.sequence for event in page.events] == list(range(1, 2 * size + 1))
     finally:
@@ -99,17 +100,17 @@ async def test_a_group_of_any_size_is_stored_and_found(tmp_path: Path, size: int
 
 
 async def test_a_group_that_fails_midway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = await SqliteStore.open(tmp_path / "headgate.db")
+    store = Store(await SqliteDatabase.open(tmp_path / "headgate.db"))
     try:
-        workspace = (await store.create_workspace("acme")).id
+        workspace = (await store.directory.create_workspace("acme")).id
         await append(store, workspace, draft("taken"))
-        before = await store.head(workspace)
+        before = await store.ledgers.head(workspace)
         with monkeypatch.context() as blind:
             blind.setattr(sqlite, "_PROBE", f"{sqlite._PROBE} AND FALSE")
             with pytest.raises(Unavailable):
                 await append(store, workspace, *(draft(str(n)) for n in range(90)), draft("taken"))
-        assert await store.head(workspace) == before
-        page = await store.events(EventQuery(workspace_id=workspace, limit=100))
+        assert await store.ledgers.head(workspace) == before
+        page = await store.ledgers.events(EventQuery(workspace_id=workspace, limit=100))
         assert [event.key for event in page.events] == ["taken"]
     finally:
         await store.close()
@@ -118,23 +119,23 @@ async def test_a_group_that_fails_midway_leaves_nothing(tmp_path: Path, monkeypa
 async def test_a_lock_that_is_never_let_go_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.1)
     url = f"sqlite:///{tmp_path}/headgate.db"
-    store = await SqliteStore.open(tmp_path / "headgate.db")
+    store = Store(await SqliteDatabase.open(tmp_path / "headgate.db"))
     try:
-        workspace = (await store.create_workspace("acme")).id
+        workspace = (await store.directory.create_workspace("acme")).id
         async with database.locked(url, workspace):
             with pytest.raises(Unavailable, match="lock"):
                 await append(store, workspace, draft())
             with pytest.raises(Unavailable, match="lock"):
-                await store.ping()
+                await store.probe.ping()
         await append(store, workspace, draft())
     finally:
         await store.close()
 
 
 async def test_the_log_is_emptied_when_the_store_closes(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "headgate.db")
-    workspace = (await store.create_workspace("acme")).id
+    store = Store(await SqliteDatabase.open(tmp_path / "headgate.db"))
+    workspace = (await store.directory.create_workspace("acme")).id
     await append(store, workspace, *(draft() for _ in range(10)))
-    await store.head(workspace)
+    await store.ledgers.head(workspace)
     await store.close()
     assert os.listdir(tmp_path) == ["headgate.db"]

@@ -84,11 +84,11 @@ async def tampered(store: Store, store_url: str, workspace: int) -> AsyncIterato
     drafts = [draft(f"k{n}" if n % 2 else None, {"n": n}, subject=f"s{n}", occurred_at=n) for n in range(1, COUNT + 1)]
     for one in drafts:
         await append(store, workspace, one)
-    events = (await store.events(EventQuery(workspace_id=workspace, limit=100))).events
+    events = (await store.ledgers.events(EventQuery(workspace_id=workspace, limit=100))).events
     async with database.connected(store_url) as run:
         for table in ("events", "heads", "workspaces"):
             await run(f"CREATE TABLE saved_{table} AS SELECT * FROM {table}")
-        yield Tampered(store, store_url, Workspace(workspace, "acme"), events, await store.head(workspace), run)
+        yield Tampered(store, store_url, Workspace(workspace, "acme"), events, await store.ledgers.head(workspace), run)
 
 
 async def check(tampered: Tampered, what: str, wanted: Found, *, in_a_range: bool = True) -> None:
@@ -211,7 +211,7 @@ async def test_an_id_whose_time_is_not_created_at(tampered: Tampered) -> None:
 
 
 async def test_an_event_of_another_workspace(store: Store, tampered: Tampered) -> None:
-    other = await store.create_workspace("other")
+    other = await store.directory.create_workspace("other")
     for place in (1, 3, COUNT):
         await tampered.change(f"UPDATE events SET workspace_id = {other.id} WHERE sequence = {place}")
         found = await tampered.found()
@@ -340,7 +340,7 @@ async def test_every_column_of_the_head(tampered: Tampered) -> None:
 
 
 async def test_a_head_of_an_empty_ledger(store: Store, store_url: str) -> None:
-    empty = await store.create_workspace("empty")
+    empty = await store.directory.create_workspace("empty")
     assert (await verify(store, empty, limit=10)).breaks == []
     for column in ("created_at", "month", "month_events", "sequence"):
         await database.execute(store_url, f"UPDATE heads SET {column} = 5")
@@ -536,7 +536,7 @@ async def test_beside_writers_nothing_breaks(store: Store, store_url: str, tampe
     writers = [asyncio.ensure_future(write(number, others[number % len(others)])) for number in range(4)]
     try:
         while not all(writer.done() for writer in writers):
-            kept = await store.head(workspace)
+            kept = await store.ledgers.head(workspace)
             assert await tampered.found(limit=30) == set()
             assert await tampered.found(expected=kept) == set()
             assert await tampered.found(created_from=tampered.events[3].created_at) == set()
@@ -546,4 +546,4 @@ async def test_beside_writers_nothing_breaks(store: Store, store_url: str, tampe
         for other in others[1:]:
             await other.close()
     assert checked
-    assert await tampered.found(expected=await store.head(workspace)) == set()
+    assert await tampered.found(expected=await store.ledgers.head(workspace)) == set()

@@ -99,7 +99,7 @@ async def test_a_ledger_with_cells_of_other_types(sqlite_url: str) -> None:
     """Each is a break, and none ends the check of its own ledger or of the next ones."""
     store = await open_store(sqlite_url)
     for name in ("acme", "beta"):
-        workspace = (await store.create_workspace(name)).id
+        workspace = (await store.directory.create_workspace(name)).id
         await append(store, workspace, draft("a"), draft("b"), draft("c"))
     await store.close()
     await database.execute(sqlite_url, "UPDATE events SET salt = 'abc', receiver = x'ff' WHERE sequence = 2")

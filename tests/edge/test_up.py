@@ -185,7 +185,7 @@ def test_sigterm_finishes_what_is_in_flight(postgres_url: str, tmp_path: Path) -
 def _workspace_id(url: str) -> int:
     async def find() -> int:
         async with admin.opened(url) as store:
-            return (await store.create_workspace(admin.FIRST_WORKSPACE)).id
+            return (await store.directory.create_workspace(admin.FIRST_WORKSPACE)).id
 
     return asyncio.run(find())
 

@@ -78,7 +78,7 @@ NEEDED = {
 @pytest.fixture
 async def served(store: Store) -> dict[str, AnyMethod]:
     """Return the methods that the server serves, by name."""
-    methods = app.methods(store, Committer(store), Settings().ingest, Metrics())
+    methods = app.methods(store, Committer(store.database), Settings().ingest, Metrics())
     return {method.full_name: method for method in methods}
 
 
@@ -124,7 +124,7 @@ async def test_keys_that_open_nothing(service: Service, ask: Ask, method: str) -
         service.store, "acme", frozenset({Scope.ADMIN}), lifetime=1_000_000, clock=lambda: system_clock() - 2_000_000
     )
     revoked = await service.key()
-    await admin.revoke_key(service.store, (await service.store.list_keys())[-1].id)
+    await admin.revoke_key(service.store, (await service.store.directory.list_keys())[-1].id)
     for name, metadata, reason in (
         ("no key", {}, "MISSING_API_KEY"),
         ("an empty key", {"x_api_key": ""}, "MISSING_API_KEY"),
@@ -227,7 +227,7 @@ class _Clock:
 
 async def test_a_revocation_works_within_five_seconds(store: Store) -> None:
     clock = _Clock()
-    authenticator = Authenticator(store, clock, clock.seconds)
+    authenticator = Authenticator(store.directory, clock, clock.seconds)
     key = await admin.create_key(store, "acme", frozenset({Scope.ADMIN}), clock=clock)
     principal = await authenticator.authenticate(key)
     await admin.revoke_key(store, principal.key_id, clock)
@@ -238,7 +238,7 @@ async def test_a_revocation_works_within_five_seconds(store: Store) -> None:
 
 async def test_an_expiry_works_at_once(store: Store) -> None:
     clock = _Clock()
-    authenticator = Authenticator(store, clock, clock.seconds)
+    authenticator = Authenticator(store.directory, clock, clock.seconds)
     key = await admin.create_key(store, "acme", frozenset({Scope.ADMIN}), 1_000_000, clock)
     clock.now += 999_999
     assert (await authenticator.authenticate(key)).workspace.name == "acme"
@@ -250,8 +250,8 @@ async def test_an_expiry_works_at_once(store: Store) -> None:
 async def test_a_key_made_after_it_was_refused(store: Store) -> None:
     """A look-up that found nothing is cached too, only for a few seconds."""
     clock = _Clock()
-    authenticator = Authenticator(store, clock, clock.seconds)
-    other = Authenticator(store, clock, clock.seconds)
+    authenticator = Authenticator(store.directory, clock, clock.seconds)
+    other = Authenticator(store.directory, clock, clock.seconds)
     key = await admin.create_key(store, "acme", frozenset({Scope.ADMIN}), clock=clock)
     with pytest.raises(Unauthenticated):
         await authenticator.authenticate(key + "x")
@@ -262,13 +262,13 @@ async def test_a_key_made_after_it_was_refused(store: Store) -> None:
 
 async def test_a_look_up_that_fails_is_no_refusal(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     key = await admin.create_key(store, "acme", frozenset({Scope.ADMIN}))
-    authenticator = Authenticator(store)
+    authenticator = Authenticator(store.directory)
 
     async def lost(_: bytes) -> None:
         raise Unavailable("The store cannot be reached.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(store, "find_key", lost)
+        patched.setattr(store.directory, "find_key", lost)
         with pytest.raises(Unavailable):
             await authenticator.authenticate(key)
     assert (await authenticator.authenticate(key)).workspace.name == "acme"

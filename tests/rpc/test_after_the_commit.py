@@ -17,7 +17,7 @@ from headgate_server.rpc import ingest_servicer, wire
 from headgate_server.rpc.ingest_servicer import IngestServicer
 from headgate_server.rpc.pipeline import interceptors
 from headgate_server.rpc.pipeline.call import Call
-from headgate_server.store.base import SqlStore
+from headgate_server.store import Ledgers
 from tests.support.calls import BATCH, batch_bytes, event, refused, statuses
 from tests.support.inprocess import serving
 from tests.support.vendors import VENDORS, Vendor
@@ -53,7 +53,7 @@ PLACES: dict[str, tuple[Any, str, Any]] = {
     "timing the store": (Pace, "stored", bug),
     "noting a commit": (Readiness, "stored", bug),
     "counting statuses": (ingest_servicer, "Counter", bug),
-    "reading what a conflict is with": (SqlStore, "fetch", bug),
+    "reading what a conflict is with": (Ledgers, "fetch", bug),
     "comparing a conflict": (use_case, "differing_paths", bug),
     "writing the message": (wire, "batch_message", once(wire.batch_message)),
     "writing the JSON": (wire, "batch_answer", once(wire.batch_answer)),

@@ -197,7 +197,7 @@ async def test_a_stop_finishes_what_is_in_flight(store_url: str, monkeypatch: py
     running = asyncio.create_task(run())
     service, caller = await ready
     async with caller:
-        workspace = (await service.store.create_workspace("acme")).id
+        workspace = (await service.store.directory.create_workspace("acme")).id
         async with database.locked(store_url, workspace):
             batch = asyncio.create_task(caller.batch(event("k")))
             await arrived.wait()
@@ -219,7 +219,7 @@ async def test_a_stop_finishes_what_is_in_flight(store_url: str, monkeypatch: py
 async def test_what_could_not_be_stored_is_refused_before_it_is_read(store_url: str) -> None:
     full = CommitterConfig(waiting_events=2)
     async with serving(store_url, committer=full) as service, service.caller() as caller:
-        workspace = (await service.store.create_workspace("acme")).id
+        workspace = (await service.store.directory.create_workspace("acme")).id
         async with database.locked(store_url, workspace):
             batch = asyncio.create_task(caller.batch(event("a"), event("b")))
 

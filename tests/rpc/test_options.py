@@ -49,9 +49,9 @@ async def test_validate_only_says_what_the_call_would(service: Service, caller: 
     """With all options: the same outcomes, and the same stored event of a conflict."""
     await caller.batch(event("k", {"n": 1}))
     request = (event("k", {"n": 2}), event("a"), event("b"), event("c"))
-    workspace = await service.store.workspace("acme")
+    workspace = await service.store.directory.workspace("acme")
     assert workspace is not None
-    await service.store.set_quota(workspace.id, 2)
+    await service.store.limits.set_quota(workspace.id, 2)
     for atomic in (True, False):
         predicted = await caller.batch(*request, atomic=atomic, validate_only=True)
         real = await caller.batch(*request, atomic=atomic)

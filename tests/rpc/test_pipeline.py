@@ -139,7 +139,7 @@ def serve(store: Store) -> Serve:
         config = ServerConfig(port=0, body_limit=LIMIT, **load)
         key = await admin.create_key(store, "acme", frozenset({Scope.EVENTS_READ}))
         running = Running(store, key)
-        authenticator = Authenticator(store, timer=lambda: running.seconds)
+        authenticator = Authenticator(store.directory, timer=lambda: running.seconds)
         chain = standard(authenticator, running.metrics, Load(config), LIMIT)
         server = GrpcServer(config, running.echo.methods(access), chain)
         await server.start()
@@ -320,7 +320,7 @@ async def test_a_revoked_key_ends_a_stream(serve: Serve) -> None:
         for call in streams:
             await call.write(Event(type="a"))
             assert (await call.read()).status == "a"
-        await admin.revoke_key(running.store, (await running.store.list_keys())[-1].id)
+        await admin.revoke_key(running.store, (await running.store.directory.list_keys())[-1].id)
         running.seconds += CACHE_SECONDS
         for call in streams:
             await call.write(Event(type="b"))

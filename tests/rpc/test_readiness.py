@@ -113,8 +113,8 @@ def _fill(path: Path) -> None:
 
 async def test_usage_after_the_clock_leapt_ahead_and_back(service: Service, caller: Caller) -> None:
     """The month is the one in which the next event counts, not that of the process's clock."""
-    workspace = (await service.store.create_workspace("acme")).id
-    await service.store.set_quota(workspace, 1)
+    workspace = (await service.store.directory.create_workspace("acme")).id
+    await service.store.limits.set_quota(workspace, 1)
     await caller.batch(event())
     leap = 400 * 24 * 3600 * 1_000_000
     month, end = timestamps.month(system_clock() + leap)

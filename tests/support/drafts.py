@@ -60,6 +60,6 @@ def _listed(outcomes: Sequence[Outcome]) -> bytes:
 
 async def append(store: Store, workspace_id: int, *slots: Draft | Problem, atomic: bool = False) -> Sequence[Outcome]:
     """Append one submission and return its outcomes."""
-    (decision,) = await store.append([submission(workspace_id, *slots, atomic=atomic)])
+    (decision,) = await store.database.append([submission(workspace_id, *slots, atomic=atomic)])
     assert isinstance(decision, Settled)
     return decision.outcomes

@@ -5,7 +5,7 @@ from collections.abc import Container, Sequence
 from typing import TypeVar, cast
 
 from headgate_server.core.model import Decision, Outcome, Settled, Status, Submission
-from headgate_server.store import Store
+from headgate_server.store import Database
 
 _Result = TypeVar("_Result")
 
@@ -45,8 +45,7 @@ def decision(submission: Submission) -> Settled:
 class GatedStore:
     """Gives every append to the test."""
 
-    def __init__(self, *, one_workspace_per_group: bool = False):
-        self.one_workspace_per_group = one_workspace_per_group
+    def __init__(self) -> None:
         self.appends: asyncio.Queue[Append] = asyncio.Queue()
 
     async def append(self, submissions: Sequence[Submission], *, wait: bool = True) -> list[Decision | None]:
@@ -65,9 +64,9 @@ class GatedStore:
             await asyncio.sleep(0)  # not a wait: every ready task runs once
         return self.appends.empty()
 
-    def as_store(self) -> Store:
-        """Return it as a store; only this part of a store is called here."""
-        return cast(Store, self)
+    def as_store(self) -> Database:
+        """Return it as a database; only this part of it is called here."""
+        return cast(Database, self)
 
 
 async def ends(future: "asyncio.Future[_Result]") -> _Result:

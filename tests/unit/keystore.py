@@ -6,7 +6,7 @@ from typing import cast
 
 from headgate_server.access import auth
 from headgate_server.core.model import ApiKey, Scope, Workspace
-from headgate_server.store import Store
+from headgate_server.store import Directory
 
 ACME = Workspace(1, "acme")
 
@@ -44,6 +44,6 @@ class KeyStore:
         """Revoke a key."""
         self.keys[record.digest] = record._replace(revoked_at=at)
 
-    def as_store(self) -> Store:
-        """Return it as a store; only this part of a store is called here."""
-        return cast(Store, self)
+    def as_store(self) -> Directory:
+        """Return it as the directory; only this part of it is called here."""
+        return cast(Directory, self)

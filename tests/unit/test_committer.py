@@ -21,8 +21,8 @@ def events(workspace: int, count: int, data: str = "") -> Submission:
 class Bench:
     """A committer on a gated store, and its callers."""
 
-    def __init__(self, *, one_workspace_per_group: bool = False, config: CommitterConfig | None = None):
-        self.store = GatedStore(one_workspace_per_group=one_workspace_per_group)
+    def __init__(self, *, config: CommitterConfig | None = None):
+        self.store = GatedStore()
         self.committer = Committer(self.store.as_store(), config)
 
     def call(self, submitted: Submission) -> "asyncio.Task[Decision]":
@@ -103,19 +103,6 @@ async def test_what_arrives_while_a_group_is_stored_is_the_next_group() -> None:
     assert together.submissions == [later[0], later[2], later[1]]
     together.finish()
     assert [await ends(call) for call in calls] == [decision(one) for one in later]
-    await bench.drain()
-
-
-async def test_a_store_that_takes_one_workspace_gets_one_at_a_time() -> None:
-    bench = Bench(one_workspace_per_group=True)
-    calls = await bench.calls(*(events(workspace, 1) for workspace in (1, 2, 1, 2, 3)))
-    groups = []
-    for _ in range(3):
-        append = await bench.store.next()
-        groups.append(append.workspaces)
-        append.finish()
-    assert groups == [[1, 1], [2, 2], [3]]
-    await asyncio.gather(*map(ends, calls))
     await bench.drain()
 
 

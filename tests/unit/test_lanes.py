@@ -109,13 +109,6 @@ def test_within_a_workspace_the_order_is_that_of_arrival() -> None:
     assert queue.take() == [first, second, other]
 
 
-def test_no_more_workspaces_are_taken_from_than_is_said() -> None:
-    queue = Queue()
-    for workspace in (1, 2, 1, 2, 3):
-        queue.add(workspace, 1)
-    assert [workspaces(queue.take(workspaces=1)) for _ in range(3)] == [[1, 1], [2, 2], [3]]
-
-
 def test_a_caller_that_gave_up_is_left_out() -> None:
     queue = Queue()
     gone, stays, alone = queue.add(1, 2), queue.add(1, 3), queue.add(2, 1)

@@ -61,15 +61,15 @@ async def create_key(
         )
     now = clock()
     key, record = auth.make_key(
-        await store.create_workspace(workspace), scopes, now, None if lifetime is None else now + lifetime
+        await store.directory.create_workspace(workspace), scopes, now, None if lifetime is None else now + lifetime
     )
-    await store.add_key(record)
+    await store.directory.add_key(record)
     return key
 
 
 async def create_first_key(store: Store) -> str | None:
     """Make a key with every scope if the store has none at all; None if it has."""
-    if await store.list_keys():
+    if await store.directory.list_keys():
         return None
     return await create_key(
         store, FIRST_WORKSPACE, frozenset({Scope.EVENTS_WRITE, Scope.EVENTS_READ, Scope.LEDGER_READ})
@@ -78,18 +78,18 @@ async def create_first_key(store: Store) -> str | None:
 
 async def list_keys(store: Store, workspace: str | None) -> Sequence[ApiKey]:
     """Return the keys of one workspace or of all. Raises `NotFound` for a workspace that there is not."""
-    return await store.list_keys(None if workspace is None else (await _workspace(store, workspace)).id)
+    return await store.directory.list_keys(None if workspace is None else (await _workspace(store, workspace)).id)
 
 
 async def revoke_key(store: Store, key_id: str, clock: Clock = system_clock) -> None:
     """Revoke a key by its id. Raises `NotFound` if there is none."""
-    if not await store.revoke_key(key_id, clock()):
+    if not await store.directory.revoke_key(key_id, clock()):
         raise NotFound(f"there is no key {key_id!r}; `headgate keys list` shows the ids")
 
 
 async def withdraw_key(store: Store, key: str) -> None:
     """Revoke a key that was just made and that nobody has seen."""
-    if (record := await store.find_key(auth.digest_of(key))) is not None:
+    if (record := await store.directory.find_key(auth.digest_of(key))) is not None:
         await revoke_key(store, record.id)
 
 
@@ -106,14 +106,14 @@ async def set_limits(
         if receiver not in RECEIVERS:
             raise NotFound(f"there is no receiver {receiver!r}; there are: {', '.join(sorted(RECEIVERS))}")
     if quota is not ...:
-        await store.set_quota(workspace.id, quota)
+        await store.limits.set_quota(workspace.id, quota)
     for receiver, rate in rates.items():
-        await store.set_rate(workspace.id, receiver, rate)
+        await store.limits.set_rate(workspace.id, receiver, rate)
 
 
 async def list_workspaces(store: Store) -> Sequence[tuple[Workspace, Usage]]:
     """Return all workspaces by name, each with what it has stored and may."""
-    return [(workspace, await store.usage(workspace.id)) for workspace in await store.workspaces()]
+    return [(workspace, await store.limits.usage(workspace.id)) for workspace in await store.directory.workspaces()]
 
 
 async def verify_ledgers(store: Store, workspace: str | None) -> AsyncIterator[LedgerReport]:
@@ -121,7 +121,7 @@ async def verify_ledgers(store: Store, workspace: str | None) -> AsyncIterator[L
 
     Raises `NotFound` for a workspace that there is not.
     """
-    found = [one for one in await store.ledgers() if workspace is None or one.name == workspace]
+    found = [one for one in await store.proof.ledgers() if workspace is None or one.name == workspace]
     if workspace is not None and not found:
         raise NotFound(f"there is no workspace {workspace!r}")
     for one in sorted(found, key=lambda each: (str(each.name), str(each.workspace_id))):
@@ -151,7 +151,7 @@ def _is_name(name: Any) -> bool:
 
 
 async def _workspace(store: Store, name: str) -> Workspace:
-    workspace = await store.workspace(name)
+    workspace = await store.directory.workspace(name)
     if workspace is None:
         raise NotFound(f"there is no workspace {name!r}")
     return workspace

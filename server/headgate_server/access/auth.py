@@ -14,7 +14,7 @@ from headgate_server.core import ledger
 from headgate_server.core.errors import InvalidRequest, PermissionDenied, Unauthenticated
 from headgate_server.core.model import ApiKey, Scope, Workspace
 from headgate_server.process.clock import Clock, system_clock
-from headgate_server.store import Store
+from headgate_server.store import Directory
 
 PREFIX = "hg_"
 _ALPHABET = string.ascii_letters + string.digits
@@ -68,8 +68,8 @@ class Authenticator:
     may, which would keep a revoked key alive for as long.
     """
 
-    def __init__(self, store: Store, clock: Clock = system_clock, timer: Callable[[], float] = time.monotonic):
-        self._store = store
+    def __init__(self, directory: Directory, clock: Clock = system_clock, timer: Callable[[], float] = time.monotonic):
+        self._directory = directory
         self._clock = clock
         self._known: TTLCache[bytes, ApiKey] = TTLCache(_CACHED_KEYS, CACHE_SECONDS, timer=timer)
         self._refused: TTLCache[bytes, bool] = TTLCache(_CACHED_REFUSALS, CACHE_SECONDS, timer=timer)
@@ -114,7 +114,7 @@ class Authenticator:
         return await asyncio.shield(task)
 
     async def _look_up(self, digest: bytes) -> ApiKey | None:
-        record = await self._store.find_key(digest)
+        record = await self._directory.find_key(digest)
         if record is None:
             self._refused[digest] = True
         else:

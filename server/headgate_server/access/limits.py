@@ -3,7 +3,7 @@
 from headgate_server.core.errors import RateLimited
 from headgate_server.core.model import Admission, RateLimit, Workspace
 from headgate_server.process.clock import Clock, system_clock
-from headgate_server.store import Store
+from headgate_server.store import Limits
 
 _REMEMBERED = 10_000
 """The most refusals that a process remembers. Past it the oldest is forgotten, which costs one more statement."""
@@ -17,8 +17,8 @@ class RateLimiter:
     A process remembers until when a workspace is refused, so a workspace over its limit costs the database nothing.
     """
 
-    def __init__(self, store: Store, clock: Clock = system_clock):
-        self._store = store
+    def __init__(self, limits: Limits, clock: Clock = system_clock):
+        self._limits = limits
         self._clock = clock
         self._refused: dict[tuple[int, str], tuple[int, RateLimit, Admission]] = {}
 
@@ -31,7 +31,7 @@ class RateLimiter:
         if refusal is not None and of == limit and 0 < until - now <= refusal.retry_after:
             passed = refusal.retry_after - (until - now)
             raise _refused(limit, refusal._replace(retry_after=until - now, reset_after=refusal.reset_after - passed))
-        admission = await self._store.admit(workspace.id, receiver, limit)
+        admission = await self._limits.admit(workspace.id, receiver, limit)
         if admission.allowed:
             self._refused.pop(key, None)
             return admission

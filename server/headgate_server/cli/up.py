@@ -134,7 +134,7 @@ async def _greet(settings: Settings, rest: str, grpc: str) -> None:
     shows = output_takes("\n")
     async with admin.opened(settings.store.location) as store:
         key = await admin.create_first_key(store) if shows else None
-        if not shows and not await store.list_keys():
+        if not shows and not await store.directory.list_keys():
             click.echo(
                 "headgate: no API key was made, since standard output cannot be written; "
                 "`headgate keys create` makes one",

@@ -7,6 +7,7 @@ Values made once per event are named tuples: immutable, and several times cheape
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -52,10 +53,7 @@ class Problem(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """An event that passed validation and is not stored yet. `core/validate.py` makes them.
-
-    Up to `commitment` the fields are those of `StoredEvent`, in the same order: a row is made of them in one step.
-    """
+    """An event that passed validation and is not stored yet. `core/validate.py` makes them."""
 
     receiver: str
     type: str
@@ -81,13 +79,11 @@ class Draft(NamedTuple):
     on_mismatch: Mismatch = Mismatch.CONFLICT
     warnings: tuple[str, ...] = ()
 
-    @property
-    def stored_fields(self) -> tuple[Any, ...]:
-        """The fields up to `commitment`."""
-        return self[:_STORED_FIELDS]
-
-
-_STORED_FIELDS = Draft._fields.index("commitment") + 1
+    def stored(
+        self, workspace_id: int, event_id: bytes, sequence: int, created_at: int, event_hash: bytes
+    ) -> "StoredEvent":
+        """Return the row that is stored of it."""
+        return StoredEvent._make((workspace_id, event_id, sequence, created_at, *_shared(self), event_hash))
 
 
 class Link(NamedTuple):
@@ -134,7 +130,7 @@ UNLIMITED = Usage(None, 0, 0)
 
 
 class StoredEvent(NamedTuple):
-    """One row of the ledger, as stored; also the order in which stores write it."""
+    """One row of the ledger, as stored. The order of its fields is the one place that says the order of columns."""
 
     workspace_id: int
     id: bytes
@@ -178,6 +174,10 @@ class StoredLedger(NamedTuple):
 
     workspace_id: Any
     name: Any
+
+
+_shared = itemgetter(*(Draft._fields.index(name) for name in StoredEvent._fields if name in Draft._fields))
+"""What a draft and its row have in common, in the row's order: receiver to commitment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,9 +157,7 @@ class Settlement:
         self._hash = event_hash = ledger.event_hash(
             self._hash, sequence, created_at, event_id, draft.identity, draft.commitment, draft.receiver
         )
-        self.rows.append(
-            StoredEvent._make((self._workspace_id, event_id, sequence, created_at, *draft.stored_fields, event_hash))
-        )
+        self.rows.append(draft.stored(self._workspace_id, event_id, sequence, created_at, event_hash))
         self._used += 1
         self._tick()
         link = Link(event_id, sequence, created_at, event_hash, draft.salt, draft.commitment)

@@ -20,7 +20,7 @@ from headgate_server.ingest.pace import Pace
 from headgate_server.ingest.readiness import Readiness
 from headgate_server.process.aside import aside
 from headgate_server.process.causes import Causes
-from headgate_server.store import DataRefused, Store
+from headgate_server.store import Database, DataRefused, Probe
 
 log = structlog.get_logger(__name__)
 
@@ -75,10 +75,10 @@ def _has_written(decision: Decision) -> bool:
 class Committer:
     """Stores submissions in groups. One per process and store; lives on one event loop."""
 
-    def __init__(self, store: Store, config: CommitterConfig | None = None, readiness: Readiness | None = None):
+    def __init__(self, database: Database, config: CommitterConfig | None = None, readiness: Readiness | None = None):
         """`readiness` is told of every commit."""
-        self._store = store
-        self._readiness = readiness or Readiness(store)
+        self._database = database
+        self._readiness = readiness or Readiness(Probe(database))
         self._causes = Causes()
         self._config = config or CommitterConfig()
         self._lanes: Lanes[_Call] = Lanes(self._config)
@@ -127,8 +127,7 @@ class Committer:
         try:
             while self._lanes.ready:
                 await self._gather(lambda: self._lanes.events)
-                workspaces = 1 if self._store.one_workspace_per_group else None
-                group, late = self._lanes.take(time.monotonic(), workspaces=workspaces)
+                group, late = self._lanes.take(time.monotonic())
                 self._give_up(late)
                 if group:
                     self._park(await self._append(group, wait=False))
@@ -184,7 +183,7 @@ class Committer:
         """Store a group, tell its callers, and return what the store skipped. Raises nothing."""
         started = time.monotonic()
         try:
-            decisions = await self._store.append([call.submission for call in group], wait=wait)
+            decisions = await self._database.append([call.submission for call in group], wait=wait)
         except Exception as error:
             # Whatever it is, the callers must learn of it and the next group must be tried. Only of two errors is it
             # known that nothing was stored and that it is one caller's: then each is tried alone.

@@ -21,7 +21,7 @@ from headgate_server.core.model import (
 from headgate_server.core.settle import Settlement
 from headgate_server.ingest.committer import Committer
 from headgate_server.process.aside import aside
-from headgate_server.store import Store
+from headgate_server.store import Ledgers, Limits
 
 
 def request_key(scope: str, key: str, content: bytes) -> RequestKey:
@@ -37,8 +37,9 @@ def request_key(scope: str, key: str, content: bytes) -> RequestKey:
 class Ingest:
     """Takes slots, each a draft or the problem that makes it none, to outcomes."""
 
-    def __init__(self, store: Store, committer: Committer):
-        self._store = store
+    def __init__(self, ledgers: Ledgers, limits: Limits, committer: Committer):
+        self._ledgers = ledgers
+        self._limits = limits
         self._committer = committer
 
     def check_room(self, workspace_id: int, events: int, size: int) -> None:
@@ -69,13 +70,13 @@ class Ingest:
     async def _predict(self, submission: Submission) -> Settled:
         """Decide as the store would, on what it holds now and without its lock, and forget what would be linked."""
         workspace = submission.workspace_id
-        head, usage = await self._store.head(workspace), await self._store.usage(workspace)
+        head, usage = await self._ledgers.head(workspace), await self._limits.usage(workspace)
         dedupes = [slot.dedupe for slot in submission.slots if isinstance(slot, Draft) and slot.dedupe is not None]
-        known = await self._store.lookup(workspace, dedupes) if dedupes else {}
+        known = await self._ledgers.lookup(workspace, dedupes) if dedupes else {}
         # What was stored between these reads is older than anything that would be linked now.
         newest = max((link.sequence for link in known.values()), default=0)
         settlement = Settlement(
-            workspace, head._replace(sequence=max(head.sequence, newest)), known, {}, await self._store.now(), usage
+            workspace, head._replace(sequence=max(head.sequence, newest)), known, {}, await self._ledgers.now(), usage
         )
         decision = settlement.decide(submission)
         assert isinstance(decision, Settled)  # noqa: S101 - there is no request key, so nothing to replay
@@ -104,7 +105,7 @@ class Ingest:
     async def _differing(
         self, workspace_id: int, slots: Sequence[Draft | Problem], conflicts: Mapping[int, bytes]
     ) -> Mapping[int, tuple[str, ...]]:
-        stored = {event.id: event for event in await self._store.fetch(workspace_id, list(set(conflicts.values())))}
+        stored = {event.id: event for event in await self._ledgers.fetch(workspace_id, list(set(conflicts.values())))}
 
         def differing() -> dict[int, tuple[str, ...]]:
             pairs = ((index, slots[index], stored.get(event_id)) for index, event_id in conflicts.items())

@@ -138,12 +138,12 @@ class Lanes(Generic[W]):
         if not lane.parked and len(lane.waiting) == 1:
             self._ready.append(workspace)
 
-    def take(self, now: float, *, parked: int | None = None, workspaces: int | None = None) -> Taken[W]:
+    def take(self, now: float, *, parked: int | None = None) -> Taken[W]:
         """Take a fair share of every ready lane, in turn, up to the bounds of a group; or of the one `parked` lane.
 
-        `workspaces` is how many lanes are taken from at most. A submission is never split: it may exceed the bounds.
+        A submission is never split: it may exceed the bounds.
         """
-        turns = list(self._ready)[:workspaces] if parked is None else [parked]
+        turns = list(self._ready) if parked is None else [parked]
         events, size = self._bounds.group_events, self._bounds.group_bytes
         share = max(1, events // max(1, len(turns)))
         taken: Taken[W] = Taken([], [])

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from headgate_server.core.errors import Unavailable
-from headgate_server.store import NOT_DURABLE, Store
+from headgate_server.store import NOT_DURABLE, Probe
 
 _FRESH_SECONDS = 1.0
 """How long an answer holds: those who ask have no key, and asking must not become a flood of commits."""
@@ -22,8 +22,8 @@ class Readiness:
     is forgotten.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic):
-        self._store = store
+    def __init__(self, probe: Probe, clock: Callable[[], float] = time.monotonic):
+        self._database_probe = probe
         self._clock = clock
         self._fresh_until = self._probed = float("-inf")
         self._refusal: Unavailable | None = None
@@ -67,7 +67,7 @@ class Readiness:
     async def _probe(self, thorough: bool) -> None:
         refusal: Unavailable | None = None
         try:
-            await self._store.ping(thorough=thorough)
+            await self._database_probe.ping(thorough=thorough)
         except Unavailable as error:
             refusal = error
         except Exception as error:

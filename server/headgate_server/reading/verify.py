@@ -40,7 +40,7 @@ async def verify(
 
     Raises `InvalidRequest` if `expected` lies outside of the range, and what the store raises.
     """
-    end = await store.ledger_end(workspace.id)
+    end = await store.proof.end(workspace.id)
     wanted = _range(workspace, created_from, created_to, end)
     previous = await _link_before(store, workspace, wanted, after)
     checker = Checker(previous, expected)
@@ -70,10 +70,10 @@ async def _run(store: Store, wanted: LedgerRange, checker: Checker, limit: int, 
     """Check events up to the limit or the end of the range; return the id from which to go on."""
     while True:
         left = limit - checker.checked
-        page = await store.ledger_page(wanted, min(_PAGE_EVENTS, left) if left > 0 else _PAGE_EVENTS, after)
+        page = await store.proof.page(wanted, min(_PAGE_EVENTS, left) if left > 0 else _PAGE_EVENTS, after)
         await asyncio.to_thread(checker.add, page.events)
         if checker.released:
-            checker.holds(await store.lookup(wanted.workspace_id, sorted(checker.released)))
+            checker.holds(await store.ledgers.lookup(wanted.workspace_id, sorted(checker.released)))
         after = page.resume
         if after is None or (checker.checked >= limit and type(after) is bytes and len(after) == 16):
             return after
@@ -83,13 +83,13 @@ async def _link_before(store: Store, workspace: Workspace, wanted: LedgerRange |
     """Return the link that the first event of the range hangs on."""
     before: StoredEvent | None = None
     if after is not None:
-        before = await store.ledger_event(workspace.id, after)
+        before = await store.proof.event(workspace.id, after)
         if before is None:
             raise InvalidRequest(
                 "The page_token names an event that is not there.", reason="INVALID_PAGE_TOKEN", field="page_token"
             )
     elif wanted is not None and wanted.first is not None:
-        before = await store.ledger_event_before(workspace.id, wanted.first)
+        before = await store.proof.event_before(workspace.id, wanted.first)
     if before is None:
         return ledger.genesis(workspace.name)
     return Head(
@@ -130,6 +130,6 @@ async def _check_end(store: Store, workspace: Workspace, checker: Checker, head:
         before = None
         if month:
             first = ledger.first_id(timestamps.month_start(month))
-            before = await store.ledger_event_before(workspace.id, first)
+            before = await store.proof.event_before(workspace.id, first)
         month_start = 0 if before is None else before.sequence
     checker.expect_stored_head(head, month_start if type(month_start) is int else None)

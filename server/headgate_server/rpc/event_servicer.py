@@ -12,7 +12,7 @@ from headgate_server.rpc import decode, wire
 from headgate_server.rpc.pages import page_size, page_token, resume_from
 from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
-from headgate_server.store import Store
+from headgate_server.store import Ledgers
 
 SERVICE = "headgate.v1.EventService"
 _DEFAULT_PAGE = 50
@@ -24,8 +24,8 @@ _INLINE_EVENTS = 100
 class EventServicer:
     """Reads events back."""
 
-    def __init__(self, store: Store):
-        self._store = store
+    def __init__(self, ledgers: Ledgers):
+        self._ledgers = ledgers
 
     def methods(self) -> Sequence[AnyMethod]:
         """Return the service's methods."""
@@ -54,7 +54,7 @@ class EventServicer:
             event_id = UUID(request.id).bytes
         except ValueError:
             raise InvalidRequest(f"{request.id[:80]!r} is not a UUID.", reason="INVALID_ID", field="id") from None
-        events = await self._store.fetch(call.caller.workspace.id, [event_id])
+        events = await self._ledgers.fetch(call.caller.workspace.id, [event_id])
         if not events:
             raise NotFound(f"There is no event {request.id} in this workspace.", reason="EVENT_NOT_FOUND")
         return GetEventResponse(event=wire.event_message(events[0], as_text=call.bridged))
@@ -62,7 +62,7 @@ class EventServicer:
     async def list_events(self, call: Call, request: ListEventsRequest) -> ListEventsResponse:
         """Return one page of the caller's workspace's events."""
         workspace_id = call.caller.workspace.id
-        page = await self._store.events(_query(workspace_id, request))
+        page = await self._ledgers.events(_query(workspace_id, request))
         token = page_token(page.resume, workspace_id, request)
 
         def response() -> ListEventsResponse:

@@ -53,7 +53,7 @@ class LedgerServicer:
 
     async def get_head(self, call: Call, request: GetHeadRequest) -> GetHeadResponse:
         """Return the last link of the caller's workspace's ledger."""
-        head = await self._store.head(call.caller.workspace.id)
+        head = await self._store.ledgers.head(call.caller.workspace.id)
         response = GetHeadResponse(sequence=head.sequence, hash=head.hash.hex())
         if head.sequence:
             wire.set_timestamp(response.created_at, head.created_at)

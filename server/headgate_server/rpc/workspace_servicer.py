@@ -8,7 +8,7 @@ from headgate_server.core.model import Scope
 from headgate_server.rpc import wire
 from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
-from headgate_server.store import Store
+from headgate_server.store import Limits
 
 SERVICE = "headgate.v1.WorkspaceService"
 
@@ -16,8 +16,8 @@ SERVICE = "headgate.v1.WorkspaceService"
 class WorkspaceServicer:
     """Shows what a workspace has used."""
 
-    def __init__(self, store: Store):
-        self._store = store
+    def __init__(self, limits: Limits):
+        self._limits = limits
 
     def methods(self) -> Sequence[AnyMethod]:
         """Return the service's methods."""
@@ -34,7 +34,7 @@ class WorkspaceServicer:
 
     async def get_usage(self, call: Call, request: GetUsageRequest) -> GetUsageResponse:
         """Return what the caller's workspace has stored this month, and may."""
-        usage = await self._store.usage(call.caller.workspace.id)
+        usage = await self._limits.usage(call.caller.workspace.id)
         # By the store's clock, as the quota is: the next event is counted in this month.
         start = timestamps.month_start(usage.month)
         response = GetUsageResponse(used=usage.events, quota=usage.quota)

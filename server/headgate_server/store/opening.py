@@ -46,18 +46,18 @@ async def _open_sqlite(rest: str, serving: bool) -> Store:
 
 async def _open_file(path: Path, serving: bool) -> Store:
     try:
-        from headgate_server.store.sqlite.database import SqliteStore
+        from headgate_server.store.sqlite.database import SqliteDatabase
     except ImportError as error:
         raise _extra_missing(error) from error
-    return await SqliteStore.open(path, serving=serving)
+    return Store(await SqliteDatabase.open(path, serving=serving))
 
 
 async def _open_postgres(url: str) -> Store:
     try:
-        from headgate_server.store.postgres.database import PostgresStore
+        from headgate_server.store.postgres.database import PostgresDatabase
     except ImportError as error:
         raise _extra_missing(error) from error
-    return await PostgresStore.open(url)
+    return Store(await PostgresDatabase.open(url))
 
 
 def _extra_missing(error: ImportError) -> SetupError:

@@ -13,7 +13,8 @@ from sqlalchemy import ColumnElement, Connection, Text, cast, func, literal, sel
 from sqlalchemy.types import TypeEngine
 
 from headgate_server.core.model import EventPage, LedgerEnd, LedgerRange, StoredEvent, StoredHead, StoredLedger
-from headgate_server.store import PAGE_BYTES
+from headgate_server.store.database import Database
+from headgate_server.store.ledgers import PAGE_BYTES
 from headgate_server.store.schema import events, heads, workspaces
 
 
@@ -32,7 +33,45 @@ _BEFORE_ALL_BUT_NULL = float("-inf")
 """Where the ids begin that are not NULL, in SQLite's order: NULL, numbers, texts, bytes."""
 
 
-def end(connection: Connection, workspace_id: int) -> LedgerEnd:
+class Proof:
+    """Reads ledgers for a check. Every cell MUST come as it is stored, whatever it holds."""
+
+    def __init__(self, database: Database):
+        self._database = database
+
+    async def ledgers(self) -> list[StoredLedger]:
+        """Return every ledger that the tables name, those without a workspace too, with its name as stored."""
+        return await self._database.read(_ledgers)
+
+    async def end(self, workspace_id: int) -> LedgerEnd:
+        """Return the head and the newest event as they were at one moment."""
+        return await self._database.read(lambda connection: _end(connection, workspace_id))
+
+    async def page(self, wanted: LedgerRange, limit: int, after: Any = None) -> EventPage:
+        """Return the events of a range that follow the id `after`, in the order of their ids.
+
+        At most `limit`, and no more than about `PAGE_BYTES` of content; `resume` is what `after` is next.
+        """
+        return await self._database.read(lambda connection: _page(connection, wanted, limit, after))
+
+    async def event(self, workspace_id: int, event_id: Any) -> StoredEvent | None:
+        """Return the event of this id."""
+        return await self._database.read(
+            lambda connection: _one(
+                connection, [events.c.workspace_id == workspace_id, events.c.id == _id(connection, event_id)]
+            )
+        )
+
+    async def event_before(self, workspace_id: int, first: bytes) -> StoredEvent | None:
+        """Return the last event whose id is below `first`."""
+        return await self._database.read(
+            lambda connection: _one(
+                connection, [events.c.workspace_id == workspace_id, events.c.id < _id(connection, first)]
+            )
+        )
+
+
+def _end(connection: Connection, workspace_id: int) -> LedgerEnd:
     """Return the ledger's head and its newest event, by one statement: no append comes between the two."""
     here = select(*_HEAD, literal(1).label("head_found")).where(heads.c.workspace_id == workspace_id).subquery()
     newest = (
@@ -54,7 +93,7 @@ def end(connection: Connection, workspace_id: int) -> LedgerEnd:
     )
 
 
-def page(connection: Connection, wanted: LedgerRange, limit: int, after: Any = None) -> EventPage:
+def _page(connection: Connection, wanted: LedgerRange, limit: int, after: Any = None) -> EventPage:
     """Return the next events of a range, at most `limit` and no more than about `PAGE_BYTES`, but at least one."""
     bounds = _bounds(connection, wanted)
     if after is not None:
@@ -69,17 +108,7 @@ def page(connection: Connection, wanted: LedgerRange, limit: int, after: Any = N
     return EventPage(found, _cursor(found[-1].id) if more and found else None)
 
 
-def before(connection: Connection, workspace_id: int, first: bytes) -> StoredEvent | None:
-    """Return the last event whose id is below `first`."""
-    return _one(connection, [events.c.workspace_id == workspace_id, events.c.id < _id(connection, first)])
-
-
-def event(connection: Connection, workspace_id: int, event_id: Any) -> StoredEvent | None:
-    """Return the event of this id."""
-    return _one(connection, [events.c.workspace_id == workspace_id, events.c.id == _id(connection, event_id)])
-
-
-def ledgers(connection: Connection) -> list[StoredLedger]:
+def _ledgers(connection: Connection) -> list[StoredLedger]:
     """Return every ledger: of each workspace, and of each id that stands in `heads` or `events` and is no workspace's.
 
     Reads one row of `events` for each ledger, whatever they hold.

@@ -5,12 +5,14 @@ throughput for ever, and on Citus a workspace is the shard. Times are microsecon
 a UUIDv7.
 """
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Dialect,
     ForeignKey,
     Identity,
@@ -22,10 +24,15 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    bindparam,
     text,
 )
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
+
+from headgate_server.core.model import StoredEvent
 
 
 class EventId(TypeDecorator[bytes]):
@@ -87,10 +94,7 @@ heads = Table(
     postgresql_with={"fillfactor": "10"},
 )
 
-# The columns are model.StoredEvent's, in its order.
-events = Table(
-    "events",
-    metadata,
+_EVENT_COLUMNS: tuple[Column[Any], ...] = (
     Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
     Column("id", EventId, primary_key=True),
     Column("sequence", BigInteger, nullable=False),
@@ -107,6 +111,12 @@ events = Table(
     Column("salt", LargeBinary(16), nullable=False),
     Column("commitment", LargeBinary(32), nullable=False),
     Column("event_hash", LargeBinary(32), nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    *sorted(_EVENT_COLUMNS, key=lambda column: StoredEvent._fields.index(column.name)),
 )
 
 # That an identity is stored once is decided by the look-up under its head's lock; these guard it against whoever writes
@@ -127,6 +137,32 @@ events.append_constraint(
         where=text("dedupe IS NOT NULL"),
     ).ddl_if(dialect="postgresql")
 )
+
+
+class Holds(ColumnElement[bool]):
+    """Whether an event holds one of these identities of a workspace's, asked of the index of identities: each dialect
+    says it so that no plan can read the ledger instead.
+    """
+
+    inherit_cache = False
+
+    def __init__(self, workspace_id: int, dedupes: Sequence[bytes]):
+        owner = workspace_id.to_bytes(8, "big")
+        self.by_dialect = {
+            "sqlite": text(
+                "events.rowid IN (SELECT rowid FROM events INDEXED BY events_dedupe_key"
+                " WHERE workspace_id = :workspace_id AND dedupe IN :dedupes)"
+            ).bindparams(bindparam("workspace_id", workspace_id), bindparam("dedupes", list(dedupes), expanding=True)),
+            "postgresql": text(
+                "(int8send(events.workspace_id) || events.dedupe) = ANY (:holders) AND events.dedupe IS NOT NULL"
+            ).bindparams(bindparam("holders", [owner + dedupe for dedupe in dedupes], postgresql.ARRAY(LargeBinary))),
+        }
+
+
+@compiles(Holds)
+def _render(element: Holds, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.by_dialect[compiler.dialect.name], **options)
+
 
 answers = Table(
     "answers",

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from asyncpg.pgproto.pgproto import UUID
 
-from headgate_server.core.model import Decision, Head, Link, StoredAnswer, Submission, Usage
+from headgate_server.core.model import Decision, Head, Link, StoredAnswer, StoredEvent, Submission, Usage
 from headgate_server.core.settle import Settlement
-from headgate_server.store import ANSWER_LIFETIME, DataRefused, sql
-from headgate_server.store.schema import events
+from headgate_server.store.answers import ANSWER_LIFETIME
+from headgate_server.store.database import DataRefused
+from headgate_server.store.group import answer_key, identities, request_keys
 
 SILENCE = 2.0
 """Seconds in which a server answers a statement that waits for nothing. One that does not is gone, or the way to it."""
@@ -69,22 +70,24 @@ CROSS JOIN LATERAL (
 ) AS e
 """
 
-_LOOKUP = f"""
-SELECT e.dedupe, e.id, e.sequence, e.created_at, e.event_hash, e.salt, e.commitment FROM {_IDENTITIES}
-"""  # noqa: S608 - of constants alone, as the two below
-
+# One row for the clock, one for each event that holds an identity, one for each answer: each kind has its own columns.
 _PROBE = f"""
-SELECT 'now' AS kind, NULL::bigint AS workspace_id, NULL::bytea AS key, NULL::text AS scope, NULL::uuid AS id,
-       NULL::bigint AS sequence, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS created_at,
-       NULL::bytea AS event_hash, NULL::bytea AS salt, NULL::bytea AS commitment
+SELECT 'now' AS kind, NULL::bigint AS workspace_id,
+       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now,
+       NULL::bytea AS dedupe, NULL::uuid AS id, NULL::bigint AS sequence, NULL::bigint AS created_at,
+       NULL::bytea AS event_hash, NULL::bytea AS salt, NULL::bytea AS commitment,
+       NULL::text AS scope, NULL::bytea AS key, NULL::bigint AS answered_at, NULL::bytea AS fingerprint,
+       NULL::bytea AS answer
 UNION ALL
-SELECT 'event', e.workspace_id, e.dedupe, NULL, e.id, e.sequence, e.created_at, e.event_hash, e.salt, e.commitment
+SELECT 'event', e.workspace_id, NULL, e.dedupe, e.id, e.sequence, e.created_at, e.event_hash, e.salt, e.commitment,
+       NULL, NULL, NULL, NULL, NULL
 FROM {_IDENTITIES}
 UNION ALL
-SELECT 'answer', a.workspace_id, a.key, a.scope, NULL, NULL, a.created_at, a.fingerprint, NULL, a.answer
+SELECT 'answer', a.workspace_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       a.scope, a.key, a.created_at, a.fingerprint, a.answer
 FROM unnest($2::bigint[], $3::text[], $4::bytea[]) AS wanted (workspace_id, scope, key)
 JOIN answers AS a USING (workspace_id, scope, key)
-"""  # noqa: S608
+"""  # noqa: S608 - of constants alone, as the one below
 
 # By the row's place, which cannot change under the lock: any other condition would be the planner's choice again.
 _SUPERSEDE = f"""
@@ -105,10 +108,8 @@ FROM unnest($7::bigint[], $8::bigint[], $9::bytea[], $10::bigint[], $11::int[], 
 WHERE heads.workspace_id = new.workspace_id
 """
 
-_COLUMNS = [column.name for column in events.columns]
 
-
-class Landmark(NamedTuple):
+class CommitMarker(NamedTuple):
     """By what one can tell, later and from another connection, whether a transaction was committed."""
 
     workspace_id: int
@@ -119,10 +120,10 @@ class Landmark(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """What one append came to. Without a landmark it has written nothing, and there is nothing to commit."""
+    """What one append came to. Without a marker it has written nothing, and there is nothing to commit."""
 
     decisions: list[Decision | None]
-    landmark: Landmark | None
+    marker: CommitMarker | None
 
 
 async def decide_and_write(connection: Any, submissions: Sequence[Submission], wait: bool, level: str) -> Decided:
@@ -164,31 +165,31 @@ async def _settlements(
     """Read the clock, and what is known of the groups' identities and request keys: a statement after the lock, so it
     sees all that the lock waited for."""
     requests = {
-        (workspace, scope, sql.answer_key(key)): key
+        (workspace, scope, answer_key(key)): key
         for workspace, group in groups.items()
-        for scope, key in sql.request_keys(group)
+        for scope, key in request_keys(group)
     }
-    identities = _holders({workspace: sql.identities(group) for workspace, group in groups.items()})
-    rows = await connection.fetch(_PROBE, identities, *_transposed(requests, 3))
+    holders = _holders({workspace: identities(group) for workspace, group in groups.items()})
+    rows = await connection.fetch(_PROBE, holders, *_transposed(requests, 3))
     known: dict[int, dict[bytes, Link]] = {workspace: {} for workspace in groups}
     answers: dict[int, dict[tuple[str, str], StoredAnswer]] = {workspace: {} for workspace in groups}
-    now: int = next(row["created_at"] for row in rows if row["kind"] == "now")
-    for kind, workspace, key, scope, event_id, sequence, created_at, event_hash, salt, commitment in rows:
+    now: int = next(row["now"] for row in rows if row["kind"] == "now")
+    for kind, workspace, _, dedupe, event_id, *link, scope, key, answered_at, fingerprint, answer in rows:
         if kind == "event":
-            known[workspace][key] = Link(event_id.bytes, sequence, created_at, event_hash, salt, commitment)
-        elif kind == "answer" and created_at > now - ANSWER_LIFETIME:
-            answers[workspace][scope, requests[workspace, scope, key]] = StoredAnswer(event_hash, commitment)
+            known[workspace][dedupe] = Link(event_id.bytes, *link)
+        elif kind == "answer" and answered_at > now - ANSWER_LIFETIME:
+            answers[workspace][scope, requests[workspace, scope, key]] = StoredAnswer(fingerprint, answer)
     return now, {
         workspace: Settlement(workspace, head, known[workspace], answers[workspace], now, usage)
         for workspace, (head, usage) in heads.items()
     }
 
 
-async def _write(connection: Any, settlements: Mapping[int, Settlement], now: int) -> Landmark | None:
+async def _write(connection: Any, settlements: Mapping[int, Settlement], now: int) -> CommitMarker | None:
     superseded = {workspace: settled.superseded for workspace, settled in settlements.items() if settled.superseded}
     rows = [(row[0], UUID(row[1]), *row[2:]) for settled in settlements.values() for row in settled.rows]
     answers = [
-        (workspace, request.scope, sql.answer_key(request.key), request.fingerprint, answer)
+        (workspace, request.scope, answer_key(request.key), request.fingerprint, answer)
         for workspace, settled in settlements.items()
         for request, answer in settled.new_answers
     ]
@@ -200,14 +201,14 @@ async def _write(connection: Any, settlements: Mapping[int, Settlement], now: in
     if superseded:
         await connection.execute(_SUPERSEDE, _holders(superseded))
     if rows:
-        await connection.copy_records_to_table("events", columns=_COLUMNS, records=rows)
+        await connection.copy_records_to_table("events", columns=StoredEvent._fields, records=rows)
     await connection.execute(_FINISH, *_transposed(answers, 5), now, *_transposed(moved, 6))
     if rows:
-        return Landmark(rows[-1][0], rows[-1][1].bytes, None)
-    return Landmark(answers[-1][0], None, (answers[-1][1], answers[-1][2], now))
+        return CommitMarker(rows[-1][0], rows[-1][1].bytes, None)
+    return CommitMarker(answers[-1][0], None, (answers[-1][1], answers[-1][2], now))
 
 
-async def was_committed(connection: Any, landmark: Landmark) -> bool:
+async def was_committed(connection: Any, marker: CommitMarker) -> bool:
     """Find out what became of a transaction whose connection was lost while it committed.
 
     The lock waits for the old server process, which may still be about to commit or to notice that its client is gone.
@@ -215,25 +216,14 @@ async def was_committed(connection: Any, landmark: Landmark) -> bool:
     """
     async with connection.transaction(isolation="read_committed"):
         await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
-        await connection.fetch(_LOCK, [landmark.workspace_id])
-        if landmark.event_id is not None:
+        await connection.fetch(_LOCK, [marker.workspace_id])
+        if marker.event_id is not None:
             statement = "SELECT EXISTS (SELECT FROM events WHERE workspace_id = $1 AND id = $2)"
-            return bool(await connection.fetchval(statement, landmark.workspace_id, UUID(landmark.event_id)))
+            return bool(await connection.fetchval(statement, marker.workspace_id, UUID(marker.event_id)))
         statement = """
             SELECT EXISTS (SELECT FROM answers WHERE workspace_id = $1 AND scope = $2 AND key = $3 AND created_at = $4)
         """
-        return bool(await connection.fetchval(statement, landmark.workspace_id, *(landmark.answer or ())))
-
-
-async def look_up(connection: Any, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
-    """Return the links of the events that hold these identities now.
-
-    Raises what asyncpg raises; the caller rolls back.
-    """
-    await connection.execute(f"BEGIN READ ONLY; {_PLANNER}")
-    rows = await connection.fetch(_LOOKUP, _holders({workspace_id: dedupes}))
-    await connection.execute("ROLLBACK")
-    return {dedupe: Link(event_id.bytes, *link) for dedupe, event_id, *link in rows}
+        return bool(await connection.fetchval(statement, marker.workspace_id, *(marker.answer or ())))
 
 
 def _holders(groups: Mapping[int, Sequence[bytes]]) -> list[bytes]:

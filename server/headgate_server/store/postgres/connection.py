@@ -4,7 +4,7 @@ import asyncio
 import random
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from headgate_server.core.errors import Unavailable
-from headgate_server.store import DataRefused
+from headgate_server.store.database import DataRefused
 from headgate_server.store.postgres.append import SILENCE
 from headgate_server.store.postgres.errors import DRIVER_ERRORS, Transient, translate
 from headgate_server.store.postgres.target import Target
@@ -51,8 +51,9 @@ class Connector:
     the server: prepared statements have no names then, since the next one may go to another server process.
     """
 
-    def __init__(self, target: Target, *, pooler: bool = False):
+    def __init__(self, target: Target, *, pooler: bool = False, settings: Mapping[str, str] | None = None):
         self.target = target
+        self._settings = settings or {}
         self._hosts = target.hosts
         self.pooler = pooler
         self.closed = False
@@ -79,14 +80,18 @@ class Connector:
         self._hosts = (host, *(other for other in self._hosts if other != host))
 
     async def _connect_to(self, host: tuple[str, int]) -> Any:
-        cache = {"statement_cache_size": 0} if self.pooler else {}
+        arguments = dict(self.target.arguments)
+        if self.pooler:
+            arguments["statement_cache_size"] = 0
+        else:
+            # A pooler would refuse what it does not know.
+            arguments["server_settings"] = arguments["server_settings"] | self._settings
         connection = await asyncpg.connect(
             host=host[0],
             port=host[1],
             timeout=self.target.connect_timeout,
             connection_class=Connection,
-            **self.target.arguments,
-            **cache,
+            **arguments,
         )
         _watch(connection.socket, self.target)
         return connection

@@ -1,4 +1,4 @@
-"""The `Store` promise on PostgreSQL, for several server processes on one database."""
+"""The `Database` promise on PostgreSQL, for several server processes on one database."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -6,20 +6,17 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, text
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
 from headgate_server.core.errors import OutcomeUnknown, SetupError, Unavailable
-from headgate_server.core.model import Admission, Decision, Link, RateLimit, Submission
-from headgate_server.store import migrate, sql
-from headgate_server.store.base import SqlStore
+from headgate_server.core.model import Decision, Submission
+from headgate_server.store import migrate
+from headgate_server.store.database import Database
 from headgate_server.store.postgres.append import (
     LOCK_TIMEOUT,
-    SILENCE,
+    CommitMarker,
     Decided,
-    Landmark,
     decide_and_write,
-    look_up,
     was_committed,
 )
 from headgate_server.store.postgres.connection import Connector, engine, plain_connection, stands_behind_pooler
@@ -33,7 +30,6 @@ from headgate_server.store.postgres.errors import (
     translate,
 )
 from headgate_server.store.postgres.target import Target, parse
-from headgate_server.store.schema import workspaces
 
 T = TypeVar("T")
 
@@ -65,20 +61,21 @@ OLDEST_SERVER = 15
 """The oldest that the tests run on, and that most distributions and hosters have."""
 
 
-class PostgresStore(SqlStore):
-    """The `Store` promise on a PostgreSQL database. `PostgresStore.open` makes one."""
+class PostgresDatabase(Database):
+    """The `Database` promise on PostgreSQL. `PostgresDatabase.open` makes one."""
 
     def __init__(self, target: Target, *, pooler: bool):
-        super().__init__()
         self._commit_level = "on"
         """What our transactions set synchronous_commit to: what the database is set to, unless that is off."""
         self._connector = Connector(target, pooler=pooler)
         self._appending = engine(self._connector, "READ COMMITTED")
         # A read is one statement, or several on rows that never change: no transaction, no round trips for one.
-        self._reading = engine(self._connector, "AUTOCOMMIT")
+        # Reads go by an index. A plan made while a table was small, and kept, would read all of it when it is large.
+        self._readers = Connector(target, pooler=pooler, settings={"enable_seqscan": "off", "jit": "off"})
+        self._reading = engine(self._readers, "AUTOCOMMIT")
 
     @classmethod
-    async def open(cls, url: str) -> "PostgresStore":
+    async def open(cls, url: str) -> "PostgresDatabase":
         """Connect to the database, check that it keeps what it acknowledges, and migrate it.
 
         Raises `errors.SetupError`.
@@ -120,14 +117,14 @@ class PostgresStore(SqlStore):
             try:
                 async with asyncio.timeout_at(deadline):
                     decided = await decide_and_write(connection, submissions, wait, self._commit_level)
-                    if decided.landmark is None:
+                    if decided.marker is None:
                         await connection.execute("ROLLBACK")
                         return decided.decisions
             except DRIVER_ERRORS as error:
                 raise translate(error) from error
-            return await self._commit(connection, decided, decided.landmark)
+            return await self._commit(connection, decided, decided.marker)
 
-    async def _commit(self, connection: Any, decided: Decided, landmark: Landmark) -> list[Decision | None]:
+    async def _commit(self, connection: Any, decided: Decided, marker: CommitMarker) -> list[Decision | None]:
         try:
             async with asyncio.timeout(COMMIT_DEADLINE):
                 await connection.execute("COMMIT")
@@ -135,86 +132,43 @@ class PostgresStore(SqlStore):
             if not is_disconnect(error):
                 raise translate(error) from error
             connection.terminate()
-            if not await self._resolve(landmark):
+            if not await self._resolve(marker):
                 raise Unavailable("The store's database was lost before it committed.") from error
         return decided.decisions
 
-    async def _resolve(self, landmark: Landmark) -> bool:
+    async def _resolve(self, marker: CommitMarker) -> bool:
         """Return whether a transaction was committed whose connection was lost. Raises `OutcomeUnknown`."""
         try:
             async with asyncio.timeout(RESOLVE_DEADLINE):
                 while True:
                     try:
-                        return await self._look_up(landmark)
+                        return await self._look_up(marker)
                     except DRIVER_ERRORS:
                         # The server may be restarting, or its stand-in not promoted yet.
                         await asyncio.sleep(0.1)
         except TimeoutError as error:
             raise OutcomeUnknown("The store's database was lost while it committed, and cannot be asked.") from error
 
-    async def _look_up(self, landmark: Landmark) -> bool:
+    async def _look_up(self, marker: CommitMarker) -> bool:
         # Not from the pool, whose connections most likely were lost as well; and also while the store is being
         # closed.
         connection = await Connector(self._connector.target, pooler=self._connector.pooler).connect()
         try:
-            return await was_committed(connection, landmark)
+            return await was_committed(connection, marker)
         finally:
             connection.terminate()
 
-    async def lookup(self, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
-        """Return the links of the events that hold these identities now."""
-        if not dedupes:
-            return {}
-        deadline = _in(DEADLINE)
-        try:
-            return await self._lookup(workspace_id, dedupes, deadline)
-        except Transient:
-            return await self._lookup(workspace_id, dedupes, deadline)
-
-    async def _lookup(self, workspace_id: int, dedupes: Sequence[bytes], deadline: float) -> dict[bytes, Link]:
-        async with plain_connection(self._reading, deadline) as connection:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    return await look_up(connection, workspace_id, dedupes)
-            except DRIVER_ERRORS as error:
-                raise translate(error) from error
-
-    async def admit(self, workspace_id: int, receiver: str, rate: RateLimit) -> Admission:
-        """Count one request against a rate limit."""
-
-        def count(connection: Connection) -> Admission:
-            # A limit that forgets some requests in a power cut is still a limit; an fsync a request is not to be
-            # had.
-            connection.execute(text("SET LOCAL synchronous_commit = off"))
-            return sql.admit(connection, workspace_id, receiver, rate, self._now(connection))
-
-        try:
-            return await self._write(count)
-        except OutcomeUnknown as error:
-            # Of the request itself nothing was stored, and that is what a caller asks about.
-            raise Unavailable(error.message) from error
-
-    async def ping(self, *, thorough: bool = False) -> None:
-        """Return if an event can be stored durably now."""
-        soon = _in(SILENCE)
-        try:
-            await super().ping(thorough=thorough)
-        except Transient:
-            # The connection was lost while it was used; a database that hangs has taken its time already.
-            if _in(0) > soon:
-                raise
-            await super().ping(thorough=thorough)
-
     async def close(self) -> None:
         """Finish what is under way and let go of every connection."""
-        self._connector.closed = True
+        self._connector.closed = self._readers.closed = True
         # Each connection says goodbye and hears the server hang up; one that is dead would be waited for without end.
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_DEADLINE):
                 await self._appending.dispose()
                 await self._reading.dispose()
 
-    async def _read(self, work: Callable[[Connection], T]) -> T:
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` read; once more if its connection was lost."""
         deadline = _in(DEADLINE)
         try:
             return await self._read_once(work, deadline)
@@ -229,13 +183,22 @@ class PostgresStore(SqlStore):
         except DRIVER_ERRORS as error:
             raise translate(error) from error
 
-    async def _write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
+        """Return what `work` did, once it is committed; once more if its connection was lost before."""
+        deadline = _in(DEADLINE)
+        try:
+            return await self._write_once(work, durable, deadline)
+        except Transient:
+            return await self._write_once(work, durable, deadline)
+
+    async def _write_once(self, work: Callable[[Connection], T], durable: bool, deadline: float) -> T:
+        level = self._commit_level if durable else "off"
         committing = False
         try:
-            async with asyncio.timeout(DEADLINE) as limit, self._appending.connect() as connection:
+            async with asyncio.timeout_at(deadline) as limit, self._appending.connect() as connection:
                 await connection.exec_driver_sql(
                     f"SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}s', true),"
-                    f" set_config('synchronous_commit', '{self._commit_level}', true)"
+                    f" set_config('synchronous_commit', '{level}', true)"
                 )
                 try:
                     result = await connection.run_sync(work)
@@ -250,21 +213,20 @@ class PostgresStore(SqlStore):
                 return result
         except DRIVER_ERRORS as error:
             if committing and is_disconnect(error):
+                if not durable:
+                    raise Unavailable("The store's database was lost while it committed.") from error
                 raise OutcomeUnknown("The store's database was lost while it committed.") from error
             raise translate(error) from error
 
-    def _now(self, connection: Connection) -> int:
+    def now(self, connection: Connection) -> int:
+        """Return the server's clock."""
         return int(
             connection.execute(text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")).scalar_one()
         )
 
-    def _check_durability(self, connection: Connection) -> None:
+    def check_durable(self, connection: Connection) -> None:
+        """Raise `errors.Unavailable` unless commits are synced; take over the level at which the database commits."""
         self._commit_level = commit_level(connection)
-
-    def _insert_workspace(self, connection: Connection, name: str) -> int | None:
-        # Waits for another process that is making the same one.
-        made = insert(workspaces).values(name=name, created_at=self._now(connection))
-        return connection.execute(made.on_conflict_do_nothing().returning(workspaces.c.id)).scalar_one_or_none()
 
 
 def _in(seconds: float) -> float:

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, text
 
-from headgate_server.store.base import not_durable
+from headgate_server.store.database import not_durable
 
 LEVELS = ("on", "local", "remote_write", "remote_apply")
 """Of synchronous_commit, all at which a commit is on this server's disk when it returns."""

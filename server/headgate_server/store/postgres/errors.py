@@ -4,7 +4,7 @@ from asyncpg import InterfaceError, InternalClientError, PostgresError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from headgate_server.core.errors import Unavailable
-from headgate_server.store import DataRefused
+from headgate_server.store.database import DataRefused
 
 DRIVER_ERRORS = (
     PostgresError,

@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pysqlite3 import dbapi2 as driver
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from headgate_server.core.errors import OutcomeUnknown, SetupError, Unavailable
-from headgate_server.core.model import Admission, Decision, Head, Link, RateLimit, StoredAnswer, Submission, Usage
+from headgate_server.core.model import Decision, Head, Link, StoredAnswer, StoredEvent, Submission, Usage
 from headgate_server.core.settle import Settlement
-from headgate_server.store import ANSWER_LIFETIME, DataRefused, migrate, sql
-from headgate_server.store.base import SqlStore, not_durable
-from headgate_server.store.schema import events, workspaces
+from headgate_server.store import migrate
+from headgate_server.store.answers import ANSWER_LIFETIME
+from headgate_server.store.database import Database, DataRefused, not_durable
+from headgate_server.store.group import answer_key, identities, request_keys
 from headgate_server.store.sqlite.target import prepare_file, take_lock
 
 T = TypeVar("T")
@@ -36,8 +37,8 @@ READERS = 4
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process (`headgate keys`, a backup) that writes."""
 
-_BUSY_PAUSE = 0.1
-"""Seconds after which a probe that found the lock taken tries again."""
+_BUSY_PAUSE = 0.02
+"""Seconds after which a write that found the lock taken tries again."""
 
 _PRAGMAS = (
     # Acknowledged means on disk: in WAL mode only FULL syncs the log at every commit.
@@ -62,9 +63,10 @@ _READ_HEAD = "SELECT sequence, hash, created_at, quota, month, month_events FROM
 # busy, so a statement takes many rows. Only three numbers of them: the driver keeps a statement with the values it last
 # had. FAIL, since the transaction is rolled back in any case: without it SQLite keeps, for each statement of several
 # rows, a copy of every page that it changes.
-_ROW = f"({', '.join('?' * len(events.columns))})"
+_COLUMNS = ", ".join(StoredEvent._fields)
+_ROW = f"({', '.join('?' * len(StoredEvent._fields))})"
 _INSERTS = {
-    rows: f"INSERT OR FAIL INTO events VALUES {', '.join([_ROW] * rows)}"  # noqa: S608 - question marks alone
+    rows: f"INSERT OR FAIL INTO events ({_COLUMNS}) VALUES {', '.join([_ROW] * rows)}"  # noqa: S608 - question marks alone
     for rows in (64, 8, 1)
 }
 
@@ -90,11 +92,10 @@ _STORE_ANSWER = (
 )
 
 
-class SqliteStore(SqlStore):
-    """The `Store` promise on one SQLite file. `SqliteStore.open` makes one."""
+class SqliteDatabase(Database):
+    """The `Database` promise on one SQLite file. `SqliteDatabase.open` makes one."""
 
     def __init__(self, path: Path, clock: Callable[[], int], lock: int | None):
-        super().__init__()
         self._writer = _engine(path, "BEGIN IMMEDIATE", pool_size=1)
         self._reader = _engine(path, "BEGIN", pool_size=READERS)
         self._write_thread = ThreadPoolExecutor(1, "headgate-sqlite-write")
@@ -104,7 +105,9 @@ class SqliteStore(SqlStore):
         self._closed = False
 
     @classmethod
-    async def open(cls, path: Path, *, serving: bool = False, clock: Callable[[], int] | None = None) -> "SqliteStore":
+    async def open(
+        cls, path: Path, *, serving: bool = False, clock: Callable[[], int] | None = None
+    ) -> "SqliteDatabase":
         """Open the database at `path`, made if there is none, and migrate it.
 
         With `serving` a second serving process on the file is refused. `clock` gives microseconds since the epoch.
@@ -153,32 +156,6 @@ class SqliteStore(SqlStore):
         head, usage = Head(*row[:3]), Usage(*row[3:])
         return Settlement(workspace_id, head, *_probe(cursor, workspace_id, group, now), now, usage)
 
-    async def lookup(self, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
-        """Return the links of the events that hold these identities now."""
-        return await self._read(lambda connection: _holders(_cursor(connection), workspace_id, dedupes))
-
-    async def admit(self, workspace_id: int, receiver: str, rate: RateLimit) -> Admission:
-        """Count one request against a rate limit."""
-        return await self._write(lambda connection: sql.admit(connection, workspace_id, receiver, rate, self._clock()))
-
-    async def ping(self, *, thorough: bool = False) -> None:
-        """Return if an event can be stored durably now."""
-        # Not `_write`: while somebody else holds the lock it would keep the thread that writes from appends.
-        deadline = time.monotonic() + BUSY_TIMEOUT
-        while not await self._in(self._write_thread, lambda: self._pinged(thorough)):
-            if time.monotonic() > deadline:
-                raise Unavailable("Another process holds the store's lock.")
-            await asyncio.sleep(_BUSY_PAUSE)
-
-    def _pinged(self, thorough: bool) -> bool:
-        """Write a probe; False if another process holds the lock."""
-        try:
-            with _translated(), _transaction(self._writer, wait=False) as connection:
-                self._try_out(connection, thorough)
-        except _LockedError:
-            return False
-        return True
-
     async def close(self) -> None:
         """Finish what is under way and let go of the file."""
         self._closed = True
@@ -194,39 +171,43 @@ class SqliteStore(SqlStore):
             os.close(self._lock)
             self._lock = None
 
-    async def _read(self, work: Callable[[Connection], T]) -> T:
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` read."""
+
         def run() -> T:
             with _translated(), self._reader.connect() as connection:
                 return work(connection)
 
         return await self._in(self._read_threads, run)
 
-    async def _write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
+        """Return what `work` did, once it is committed and on disk, be it asked for or not."""
+
         def run() -> T:
+            with _translated(), _transaction(self._writer, wait=False) as connection:
+                return work(connection)
+
+        # Not a wait in the thread that writes: it would keep appends from it while somebody else holds the lock.
+        deadline = time.monotonic() + BUSY_TIMEOUT
+        while True:
             try:
-                with _translated(), _transaction(self._writer, wait=True) as connection:
-                    return work(connection)
+                return await self._in(self._write_thread, run)
             except _LockedError as error:
-                raise Unavailable("Another process holds the store's lock.") from error
+                if time.monotonic() > deadline:
+                    raise Unavailable("Another process holds the store's lock.") from error
+            await asyncio.sleep(_BUSY_PAUSE)
 
-        return await self._in(self._write_thread, run)
-
-    def _now(self, connection: Connection) -> int:
+    def now(self, connection: Connection) -> int:
+        """Return the clock that the store was opened with."""
         return self._clock()
 
-    def _check_durability(self, connection: Connection) -> None:
+    def check_durable(self, connection: Connection) -> None:
+        """Raise `errors.Unavailable` unless commits are synced."""
         cursor = _cursor(connection)
         for pragma, wanted in (("synchronous", 2), ("journal_mode", "wal")):
             found = cursor.execute(f"PRAGMA {pragma}").fetchone()[0]
             if found != wanted:
                 raise not_durable(f"The store's database runs with {pragma}={found}")
-
-    def _insert_workspace(self, connection: Connection, name: str) -> int | None:
-        # The transaction has the write lock: nobody can come in between.
-        if connection.execute(select(workspaces.c.id).where(workspaces.c.name == name)).first() is not None:
-            return None
-        made = connection.execute(insert(workspaces).values(name=name, created_at=self._clock()))
-        return int((made.inserted_primary_key or [0])[0])
 
     async def _in(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         if self._closed:
@@ -334,10 +315,10 @@ def _probe(
     cursor: Any, workspace_id: int, group: list[Submission], now: int
 ) -> tuple[dict[bytes, Link], dict[tuple[str, str], StoredAnswer]]:
     """Read, under the lock, which identities and request keys of the group are taken."""
-    known = _holders(cursor, workspace_id, sql.identities(group))
+    known = _holders(cursor, workspace_id, identities(group))
     answers: dict[tuple[str, str], StoredAnswer] = {}
-    for scope, key in sql.request_keys(group):
-        parameters = (workspace_id, scope, sql.answer_key(key), now - ANSWER_LIFETIME)
+    for scope, key in request_keys(group):
+        parameters = (workspace_id, scope, answer_key(key), now - ANSWER_LIFETIME)
         found = cursor.execute(_FIND_ANSWER, parameters).fetchone()
         if found is not None:
             answers[scope, key] = StoredAnswer(*found)
@@ -356,7 +337,7 @@ def _store(connection: Connection, workspace_id: int, settlement: Settlement, no
             cursor.execute(statement, values)
         cursor.execute(_MOVE_HEAD, (*settlement.head, *settlement.usage[1:], workspace_id))
     for request, answer in settlement.new_answers:
-        key = sql.answer_key(request.key)
+        key = answer_key(request.key)
         cursor.execute(_STORE_ANSWER, (workspace_id, request.scope, key, request.fingerprint, answer, now))
 
 

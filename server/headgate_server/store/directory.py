@@ -1,0 +1,109 @@
+"""Who there is: workspaces, and the API keys that open them."""
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy.dialects import postgresql
+
+from headgate_server.core import ledger
+from headgate_server.core.errors import NotFound
+from headgate_server.core.model import ApiKey, RateLimit, Scope, Workspace
+from headgate_server.store.database import Database
+from headgate_server.store.schema import api_keys, heads, workspaces
+
+_WORKSPACES = select(workspaces.c.id, workspaces.c.name, workspaces.c.rates)
+
+_KEYS = select(api_keys, workspaces.c.name, workspaces.c.rates).join(
+    workspaces, workspaces.c.id == api_keys.c.workspace_id
+)
+
+
+class Directory:
+    """Workspaces and API keys.
+
+    What a method changed MUST be on disk when it returns, and be seen by every process. A name and a key's digest are
+    unique. A key is kept as its SHA-256 and never as itself.
+    """
+
+    def __init__(self, database: Database):
+        self._database = database
+
+    async def create_workspace(self, name: str) -> Workspace:
+        """Return the workspace of this name, made if there is none. Its ledger is empty, not absent."""
+        return await self._database.write(lambda connection: self._create_workspace(connection, name))
+
+    def _create_workspace(self, connection: Connection, name: str) -> Workspace:
+        # Waits for another process that is making the same one.
+        made = postgresql.insert(workspaces).values(name=name, created_at=self._database.now(connection))
+        made_id = connection.execute(made.on_conflict_do_nothing().returning(workspaces.c.id)).scalar_one_or_none()
+        if made_id is None:
+            found = _workspace_of(connection, name)
+            if found is None:
+                raise NotFound(f"The workspace {name!r} was removed while it was looked up.")
+            return found
+        genesis = ledger.genesis(name)
+        head = {"sequence": genesis.sequence, "hash": genesis.hash, "created_at": genesis.created_at}
+        connection.execute(insert(heads).values(workspace_id=made_id, **head))
+        return Workspace(made_id, name)
+
+    async def workspace(self, name: str) -> Workspace | None:
+        """Return the workspace of this name, None if there is none."""
+        return await self._database.read(lambda connection: _workspace_of(connection, name))
+
+    async def workspaces(self) -> list[Workspace]:
+        """Return all workspaces by name."""
+        found = await self._database.read(
+            lambda connection: [_workspace(*row) for row in connection.execute(_WORKSPACES)]
+        )
+        # Sorted here: databases differ in how they collate.
+        return sorted(found, key=lambda workspace: workspace.name)
+
+    async def add_key(self, key: ApiKey) -> None:
+        """Store an API key."""
+        row = key._asdict() | {"scopes": " ".join(sorted(key.scopes)), "workspace_id": key.workspace.id}
+        del row["workspace"]
+        await self._database.write(lambda connection: connection.execute(insert(api_keys).values(row)).close())
+
+    async def find_key(self, digest: bytes) -> ApiKey | None:
+        """Return the key with this SHA-256, revoked and expired ones too; None if there is none."""
+        statement = _KEYS.where(api_keys.c.digest == digest)
+        row = await self._database.read(lambda connection: connection.execute(statement).first())
+        return None if row is None else _key(row)
+
+    async def list_keys(self, workspace_id: int | None = None) -> list[ApiKey]:
+        """Return the keys of one workspace, or of all, oldest first."""
+        statement = _KEYS.order_by(api_keys.c.created_at, api_keys.c.id)
+        if workspace_id is not None:
+            statement = statement.where(api_keys.c.workspace_id == workspace_id)
+        return await self._database.read(lambda connection: [_key(row) for row in connection.execute(statement)])
+
+    async def revoke_key(self, key_id: str, at: int) -> bool:
+        """Revoke a key; False if there is none of that id. A key that was revoked before stays revoked as of then."""
+        revoked = (
+            update(api_keys).where(api_keys.c.id == key_id).values(revoked_at=func.coalesce(api_keys.c.revoked_at, at))
+        )
+        return await self._database.write(lambda connection: connection.execute(revoked).rowcount > 0)
+
+
+def _workspace_of(connection: Connection, name: str) -> Workspace | None:
+    row = connection.execute(_WORKSPACES.where(workspaces.c.name == name)).first()
+    return None if row is None else _workspace(*row)
+
+
+def _workspace(workspace_id: int, name: str, rates: str | None) -> Workspace:
+    own = {receiver: None if rate is None else RateLimit(*rate) for receiver, rate in json.loads(rates or "{}").items()}
+    return Workspace(workspace_id, name, own)
+
+
+def _key(row: Row[Any]) -> ApiKey:
+    return ApiKey(
+        id=row.id,
+        digest=row.digest,
+        prefix=row.prefix,
+        workspace=_workspace(row.workspace_id, row.name, row.rates),
+        scopes=frozenset(map(Scope, row.scopes.split())),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+    )

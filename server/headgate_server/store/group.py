@@ -1,0 +1,22 @@
+"""What an append has to look up for a group of submissions, whatever the dialect."""
+
+from collections.abc import Iterable
+from hashlib import sha256
+
+from headgate_server.core.model import Draft, Submission
+
+
+def identities(group: Iterable[Submission]) -> list[bytes]:
+    """Return the identities that a group's drafts claim, each once, in the order of the index."""
+    claimed = {slot.dedupe for submission in group for slot in submission.slots if isinstance(slot, Draft)}
+    return sorted(dedupe for dedupe in claimed if dedupe is not None)
+
+
+def request_keys(group: Iterable[Submission]) -> set[tuple[str, str]]:
+    """Return the (scope, key) of the group's requests, each once."""
+    return {(request.scope, request.key) for submission in group if (request := submission.request_key) is not None}
+
+
+def answer_key(key: str) -> bytes:
+    """Return what stands for a request key in the table of answers: 16 bytes."""
+    return sha256(key.encode()).digest()[:16]

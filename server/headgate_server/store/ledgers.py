@@ -1,0 +1,207 @@
+"""The ledgers as they are read: heads, events, pages of them. They are written by the append alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnCollection, ColumnElement, Connection, Row, func, select
+
+from headgate_server.core import ledger
+from headgate_server.core.errors import NotFound
+from headgate_server.core.model import EventPage, EventQuery, Head, Link, StoredEvent, Workspace
+from headgate_server.store.database import Database
+from headgate_server.store.schema import Holds, events, heads
+
+SCAN_LIMIT = 10_000
+"""Rows that one page of `events` looks at: some milliseconds of work, whatever the filter."""
+
+PAGE_BYTES = 4 * 1024 * 1024
+"""Content that one page of `events` returns: it fits beside others in memory and under every default limit of an
+HTTP client.
+"""
+
+_FETCH_CHUNK = 1_000
+"""Events that one statement asks for by id or identity."""
+
+_LINKS = select(*(events.c[name] for name in ("dedupe", *Link._fields)))
+
+
+class Ledgers:
+    """Reads ledgers. What an append has acknowledged MUST be seen. An event never changes, except that it lets go of
+    its identity when it is replaced, and none is ever put between old ones.
+    """
+
+    def __init__(self, database: Database):
+        self._database = database
+
+    async def head(self, workspace_id: int) -> Head:
+        """Return the last link of the workspace's ledger; of an empty ledger sequence 0 and the genesis hash.
+
+        Raises `errors.NotFound`.
+        """
+        statement = select(heads.c.sequence, heads.c.hash, heads.c.created_at).where(
+            heads.c.workspace_id == workspace_id
+        )
+        row = await self._database.read(lambda connection: connection.execute(statement).first())
+        if row is None:
+            raise NotFound("There is no such workspace.")
+        return Head(*row)
+
+    async def now(self) -> int:
+        """Return the clock that `created_at` comes from: the database's, in microseconds since the epoch."""
+        return await self._database.read(self._database.now)
+
+    async def lookup(self, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
+        """Return the links of the events that hold these identities now, without a lock: advisory."""
+        if not dedupes:
+            return {}
+        return await self._database.read(lambda connection: _lookup(connection, workspace_id, dedupes))
+
+    async def fetch(self, workspace_id: int, ids: Sequence[bytes]) -> list[StoredEvent]:
+        """Return those of the workspace's events that have one of these ids, in the order of their ids."""
+        return await self._database.read(lambda connection: _fetch(connection, workspace_id, ids))
+
+    async def events(self, query: EventQuery) -> EventPage:
+        """Return one page of a workspace's events in the order of their ids.
+
+        Looks at no more than `SCAN_LIMIT` rows and returns no more than about `PAGE_BYTES` of content (but at least
+        one event where there is one): `resume` tells from where to go on. `resume` is None only if the end was
+        reached.
+        """
+        return await self._database.read(lambda connection: _page(connection, query))
+
+    async def hashes_before(self, workspace: Workspace, ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return, for each of these events, the event_hash of the one before it; for the first event the genesis
+        hash.
+        """
+        return await self._database.read(lambda connection: _hashes_before(connection, workspace, ids))
+
+
+def _lookup(connection: Connection, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
+    found: dict[bytes, Link] = {}
+    for start in range(0, len(dedupes), _FETCH_CHUNK):
+        statement = _LINKS.where(Holds(workspace_id, dedupes[start : start + _FETCH_CHUNK]))
+        found |= {dedupe: Link(*link) for dedupe, *link in connection.execute(statement)}
+    return found
+
+
+def _fetch(connection: Connection, workspace_id: int, ids: Sequence[bytes]) -> list[StoredEvent]:
+    found: list[StoredEvent] = []
+    ordered = sorted(set(ids))
+    for start in range(0, len(ordered), _FETCH_CHUNK):
+        chunk = ordered[start : start + _FETCH_CHUNK]
+        statement = select(events).where(events.c.workspace_id == workspace_id, events.c.id.in_(chunk))
+        found += map(StoredEvent._make, connection.execute(statement.order_by(events.c.id)))
+    return found
+
+
+def _page(connection: Connection, query: EventQuery) -> EventPage:
+    """Return one page of events: first the ids and sizes of what matches, then as many rows as a page may hold."""
+    if query.limit < 1:
+        raise ValueError("a page holds at least one event")
+    if query.dedupe is not None:
+        holder = _lookup(connection, query.workspace_id, [query.dedupe]).get(query.dedupe)
+        return EventPage([], None) if holder is None else _matching(connection, query, holder.id)
+    hits, end = _hits(connection, query)
+    count = _fitting(hits[: query.limit])
+    resume = hits[count - 1].id if count < len(hits) else end
+    return EventPage(_rows(connection, query, hits[:count]), resume)
+
+
+def _matching(connection: Connection, query: EventQuery, event_id: bytes) -> EventPage:
+    """Return the event of this id as the only one that can match the query, if it does."""
+    found = connection.execute(
+        select(events).where(events.c.id == event_id, *_bounds(query), *_filters(events.c, query))
+    )
+    return EventPage([StoredEvent._make(row) for row in found], None)
+
+
+def _hits(connection: Connection, query: EventQuery) -> tuple[Sequence[Row[Any, Any]], bytes | None]:
+    """Return (id, size) of the events that match among the next `SCAN_LIMIT`, at most one more than asked for.
+
+    Also the id at which the scan stopped short of the ledger's end, None if it came to it.
+    """
+    limit = min(query.limit + 1, SCAN_LIMIT)
+    size = func.coalesce(func.octet_length(events.c.data), 0).label("size")
+    scan = select(events.c.id, size).where(*_bounds(query)).order_by(_direction(events.c.id, query))
+    if not _filters(events.c, query):
+        hits = connection.execute(scan.limit(limit)).all()
+        return hits, hits[-1].id if len(hits) == SCAN_LIMIT else None
+    window = (
+        scan.add_columns(events.c.receiver, events.c.type, events.c.source, events.c.subject, events.c.dedupe)
+        .limit(SCAN_LIMIT)
+        .subquery()
+    )
+    matching = select(window.c.id, window.c.size).where(*_filters(window.c, query))
+    hits = connection.execute(matching.order_by(_direction(window.c.id, query)).limit(limit)).all()
+    if len(hits) > query.limit:
+        return hits, hits[-1].id
+    return hits, connection.execute(
+        scan.with_only_columns(events.c.id).offset(SCAN_LIMIT - 1).limit(1)
+    ).scalar_one_or_none()
+
+
+def _fitting(hits: Sequence[Row[Any, Any]]) -> int:
+    """Return how many of these events fit into one page; the first always does."""
+    content = 0
+    for count, hit in enumerate(hits):
+        content += hit.size
+        if content > PAGE_BYTES and count:
+            return count
+    return len(hits)
+
+
+def _rows(connection: Connection, query: EventQuery, hits: Sequence[Row[Any, Any]]) -> list[StoredEvent]:
+    if not hits:
+        return []
+    # The same filter between the same ids yields the same events: they never change, and none is ever put between
+    # old ones.
+    first, last = sorted((hits[0].id, hits[-1].id))
+    statement = (
+        select(events)
+        .where(
+            events.c.workspace_id == query.workspace_id, events.c.id.between(first, last), *_filters(events.c, query)
+        )
+        .order_by(_direction(events.c.id, query))
+    )
+    return [StoredEvent._make(row) for row in connection.execute(statement)]
+
+
+def _direction(column: ColumnElement[bytes], query: EventQuery) -> ColumnElement[bytes]:
+    return column.desc() if query.newest_first else column.asc()
+
+
+def _bounds(query: EventQuery) -> list[ColumnElement[bool]]:
+    """Return what the primary key answers: the workspace, and a range of ids."""
+    bounds = [events.c.workspace_id == query.workspace_id]
+    if query.after is not None:
+        bounds.append(events.c.id < query.after if query.newest_first else events.c.id > query.after)
+    if query.created_from is not None:
+        bounds.append(events.c.id >= ledger.first_id(query.created_from))
+    if query.created_to is not None:
+        bounds.append(events.c.id < ledger.first_id(query.created_to))
+    return bounds
+
+
+def _filters(columns: ColumnCollection[str, Any], query: EventQuery) -> list[ColumnElement[bool]]:
+    """Return what has to be looked at row by row."""
+    wanted = {"receiver": query.receiver, "type": query.type, "source": query.source, "subject": query.subject}
+    filters: list[ColumnElement[bool]] = [columns[name] == value for name, value in wanted.items() if value is not None]
+    if query.current_only:
+        filters.append(columns["dedupe"].is_not(None))
+    if query.type_prefix:
+        # No LIKE: the prefix is the caller's, and SQLite's LIKE ignores case.
+        filters.append(func.substr(columns["type"], 1, len(query.type_prefix)) == query.type_prefix)
+    return filters
+
+
+def _hashes_before(connection: Connection, workspace: Workspace, ids: Sequence[bytes]) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = {}
+    for event_id in ids:
+        before = (
+            select(events.c.event_hash)
+            .where(events.c.workspace_id == workspace.id, events.c.id < event_id)
+            .order_by(events.c.id.desc())
+            .limit(1)
+        )
+        found[event_id] = connection.execute(before).scalar_one_or_none() or ledger.genesis(workspace.name).hash
+    return found
