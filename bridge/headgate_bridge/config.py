@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,26 @@ BODY_MARGIN = 1024 * 1024
 LISTENER = "http"
 CLUSTER = "headgate"
 TRANSCODER = "transcoder"
+CORS = "cors"
+HEADERS = "headers"
+
+# By this header the servers know what is the bridge's own.
+BRIDGE_HEADER = "x-headgate-bridge"
+
+ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
 class BridgeError(SetupError):
     """The bridge cannot start or run. The message is one line that can be shown as it is."""
+
+
+def _origin_of(text: str) -> str:
+    """Return an origin as browsers write it (RFC 6454, 6.2), or "*". Raises `ValueError` for anything else."""
+    origin = text.lower()
+    if origin != "*" and not ORIGIN.fullmatch(origin):
+        raise ValueError(f"{text!r} is no origin: give scheme and host, such as https://app.example.com, or *")
+    # The port that the scheme has anyway is left out.
+    return origin.removesuffix({"https": ":443", "http": ":80"}.get(origin.partition("://")[0], ""))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +68,21 @@ class BridgeConfig:
 
     # The server's limit of a request body, in bytes, after inflation. Envoy's own limit is BODY_MARGIN higher.
     body_limit: int
+
+    # What the servers must be told so that they believe the bridge: their own `bridge_token`.
+    marker: str
+
+    # Origins whose pages may call from a browser, such as https://app.example.com; "*" is any. None by default: whose
+    # pages may read answers is for the operator to say.
+    cors_origins: tuple[str, ...] = setting(
+        (),
+        "cors-origin",
+        "Let pages of this origin call REST from a browser, such as https://app.example.com; '*' is any. "
+        "Several may be given. Without it: none.",
+        metavar="ORIGIN",
+        multiple=True,
+        read=_origin_of,
+    )
 
     # None: the envoy.yaml that comes with Headgate.
     config_file: Path | None = setting(
@@ -140,7 +172,9 @@ def _fill_in_transcoder(listener: dict[str, Any], config: BridgeConfig) -> None:
     for manager in managers:
         settings = _part(_named(manager["http_filters"], TRANSCODER, "http filter"), "typed_config")
         settings["max_request_body_size"] = config.body_limit + BODY_MARGIN
-        _fill_in_retries(manager, config)
+        _fill_in_marker(manager, config)
+        for host in _virtual_hosts(manager):
+            _fill_in_host(host, config)
         # A relative path would depend on the folder in which Envoy starts. An absolute path was chosen by the operator.
         if not Path(settings.get("proto_descriptor", "")).is_absolute():
             descriptor = _shipped("headgate.binpb", "generated/headgate.binpb")
@@ -149,11 +183,28 @@ def _fill_in_transcoder(listener: dict[str, Any], config: BridgeConfig) -> None:
             settings["proto_descriptor"] = str(descriptor)
 
 
-def _fill_in_retries(manager: dict[str, Any], config: BridgeConfig) -> None:
-    """Set the size of the bodies that Envoy keeps for a retry, if it keeps any: a larger request would fail there."""
-    for host in (manager.get("route_config") or {}).get("virtual_hosts") or []:
-        if isinstance(host, dict) and "request_body_buffer_limit" in host:
-            host["request_body_buffer_limit"] = config.body_limit + BODY_MARGIN
+def _fill_in_marker(manager: dict[str, Any], config: BridgeConfig) -> None:
+    settings = _part(_named(manager["http_filters"], HEADERS, "http filter"), "typed_config")
+    for mutation in _part(_part(settings, "mutations"), "request_mutations"):
+        header = mutation.get("append", {}).get("header", {})
+        if header.get("key") == BRIDGE_HEADER:
+            header["value"] = config.marker
+            return
+    raise _MissingPartError(f"mutation of {BRIDGE_HEADER}")
+
+
+def _virtual_hosts(manager: dict[str, Any]) -> list[dict[str, Any]]:
+    hosts = (manager.get("route_config") or {}).get("virtual_hosts") or []
+    return [host for host in hosts if isinstance(host, dict)]
+
+
+def _fill_in_host(host: dict[str, Any], config: BridgeConfig) -> None:
+    if "request_body_buffer_limit" in host:
+        # What is kept of a request for another try, where anything is kept: a larger one would fail at that.
+        host["request_body_buffer_limit"] = config.body_limit + BODY_MARGIN
+    if config.cors_origins:
+        policy = _part(_part(host, "typed_per_filter_config"), CORS)
+        policy["allow_origin_string_match"] = [{"exact": origin} for origin in config.cors_origins]
 
 
 def _socket_address(host: str, port: int) -> dict[str, Any]:

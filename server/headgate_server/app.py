@@ -29,6 +29,7 @@ from headgate_server.rpc.ledger_servicer import LedgerServicer
 from headgate_server.rpc.pipeline.interceptors import standard
 from headgate_server.rpc.pipeline.load import Load
 from headgate_server.rpc.pipeline.method import AnyMethod
+from headgate_server.rpc.pipeline.trust import Trust
 from headgate_server.rpc.probe_servicer import ProbeServicer
 from headgate_server.rpc.server import GrpcServer
 from headgate_server.rpc.workspace_servicer import WorkspaceServicer
@@ -74,10 +75,11 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         stack.push_async_callback(readiness.close)
         committer = Committer(store.database, settings.committer, readiness)
         stack.push_async_callback(committer.close)
+        trust = Trust(settings.server.bridge_token)
         server = GrpcServer(
             settings.server,
             methods(store, committer, readiness, settings.ingest, metrics),
-            standard(Authenticator(store.directory), metrics, Load(settings.server), settings.server.body_limit),
+            standard(Authenticator(store.directory), metrics, Load(settings.server), trust, settings.server.body_limit),
         )
         await server.start()
         stack.push_async_callback(server.stop, settings.shutdown_grace)

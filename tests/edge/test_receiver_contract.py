@@ -19,6 +19,7 @@ from headgate_server.core.model import Draft, Outcome, Problem
 from headgate_server.receivers import Endpoint, Find, HttpRequest, Intake, Page, Receiver, Reply, Search, Take
 from headgate_server.receivers.common import judged, read_list
 from headgate_server.receivers.registry import RECEIVERS
+from headgate_server.rpc.pipeline.trust import PUBLIC
 from tests.support.inprocess import Service, serving
 
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"
@@ -76,7 +77,7 @@ async def mirror(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     """Run a server with the receiver, behind Envoy, and return a client of the receiver."""
     monkeypatch.setattr(app, "RECEIVERS", MappingProxyType({**RECEIVERS, "mirror": Mirror()}))
     async with serving(sqlite_url) as service:
-        config = BridgeConfig(http_port=0, upstreams=(("127.0.0.1", service.port),))
+        config = BridgeConfig(http_port=0, upstreams=(("127.0.0.1", service.port),), body_limit=1 << 20, marker=PUBLIC)
         async with Envoy(config) as envoy, await _client(service, envoy) as client:
             yield client
 

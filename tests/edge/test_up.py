@@ -131,7 +131,7 @@ def test_an_envoy_that_dies_is_replaced(tmp_path: Path) -> None:
 async def test_an_envoy_that_cannot_be_replaced_ends_it(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_bytes((Path(__file__).parents[2] / "envoy.yaml").read_bytes())
-    async with Envoy(BridgeConfig(http_port=0, config_file=mine)) as envoy:
+    async with Envoy(BridgeConfig(http_port=0, config_file=mine, body_limit=1 << 20, marker="1")) as envoy:
         mine.write_text("no more")
         os.kill(envoy.pid, signal.SIGKILL)
         with pytest.raises(SetupError, match=f"envoy on port {envoy.port} died .* 2 times in a row; .*mine.yaml"):

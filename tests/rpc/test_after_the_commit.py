@@ -94,7 +94,7 @@ async def test_a_header_that_cannot_be_sent(
 
     monkeypatch.setattr(IngestServicer, "_store", with_header)
     async with serving(sqlite_url) as service, service.caller() as caller:
-        more = [("x-envoy-original-path", "/v1/events/batch")] if bridged else []
+        more = [("x-envoy-original-path", "/v1/events/batch"), ("x-headgate-bridge", "1")] if bridged else []
         call = caller._channel.unary_unary(BATCH)(batch_bytes(event("a")), metadata=(*caller.metadata, *more))
         assert await call
         sent = await (call.initial_metadata() if bridged else call.trailing_metadata())
@@ -110,7 +110,7 @@ async def test_a_vendors_answer_is_made_before_the_commit(
     monkeypatch.setattr(compat, "_encode", bug)
     async with serving(sqlite_url) as service, service.caller() as caller:
         request = HttpBody(data=orjson.dumps({"events": vendor.events(1)}))
-        metadata = [("x-headgate-method", "POST"), ("x-headgate-path", vendor.batch)]
+        metadata = [("x-headgate-method", "POST"), ("x-headgate-path", vendor.batch), ("x-headgate-bridge", "1")]
         refusal = await refused(
             caller.send(
                 request.SerializeToString(), HttpBody, method="/headgate.v1.CompatService/Receive", metadata=metadata

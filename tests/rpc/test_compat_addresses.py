@@ -22,7 +22,7 @@ EVENT = {
 
 
 async def _call(caller: Caller, path: str, body: bytes = b"", method: str = "GET") -> Any:
-    metadata = (("x-headgate-path", path), ("x-headgate-method", method))
+    metadata = (("x-headgate-path", path), ("x-headgate-method", method), ("x-headgate-bridge", "1"))
     answer = await caller.send(HttpBody(data=body).SerializeToString(), HttpBody, method=RECEIVE, metadata=metadata)
     assert answer.content_type == "application/json"
     return orjson.loads(answer.data)

@@ -48,7 +48,13 @@ async def _receive(
     caller: Caller, method: str, path: str, body: Any = None, more: Iterable[tuple[str, str]] = ()
 ) -> tuple[Any, dict[str, str | bytes]]:
     """Return the answer's JSON, and the metadata that came with it."""
-    metadata = (*caller.metadata, ("x-headgate-method", method), ("x-headgate-path", path), *more)
+    metadata = (
+        *caller.metadata,
+        ("x-headgate-bridge", "1"),
+        ("x-headgate-method", method),
+        ("x-headgate-path", path),
+        *more,
+    )
     request = HttpBody(data=body if isinstance(body, bytes) else orjson.dumps(body))
     ask = caller._channel.unary_unary(RECEIVE, response_deserializer=HttpBody.FromString)
     call = ask(request.SerializeToString(), metadata=metadata)
@@ -137,7 +143,10 @@ async def test_requests_that_are_none(caller: Caller) -> None:
         ("NOT_FOUND", "NO_SUCH_RECEIVER"),
     ]
     bytes_that_are_none = caller.send(
-        b"\xff", HttpBody, method=RECEIVE, metadata=(("x-headgate-path", batch), ("x-headgate-method", "POST"))
+        b"\xff",
+        HttpBody,
+        method=RECEIVE,
+        metadata=(("x-headgate-path", batch), ("x-headgate-method", "POST"), ("x-headgate-bridge", "1")),
     )
     assert (await refused(bytes_that_are_none)).reason == "MALFORMED_REQUEST"
 

@@ -34,7 +34,12 @@ class Counted:
 
     async def ask(self, caller: Caller, path: str, body: Any, method: str = "POST") -> tuple[int, Any, list[str]]:
         """Call as the bridge does: return the HTTP status, the body, and the codes that were counted."""
-        sent = (("x-envoy-original-path", path), ("x-headgate-path", path), ("x-headgate-method", method))
+        sent = (
+            ("x-envoy-original-path", path),
+            ("x-headgate-path", path),
+            ("x-headgate-method", method),
+            ("x-headgate-bridge", "1"),
+        )
         request = HttpBody(data=body if isinstance(body, bytes) else orjson.dumps(body))
         ask = caller._channel.unary_unary(RECEIVE, response_deserializer=HttpBody.FromString)
         call = ask(request.SerializeToString(), metadata=(*caller.metadata, *sent))

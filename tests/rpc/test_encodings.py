@@ -133,7 +133,7 @@ async def test_reads_in_json(caller: Caller) -> None:
         ListEventsRequest(page_size=2).SerializeToString(),
         HttpBody,
         method="/headgate.v1.EventService/ListEvents",
-        metadata=(("x-envoy-original-path", "/v1/events"),),
+        metadata=(("x-envoy-original-path", "/v1/events"), ("x-headgate-bridge", "1")),
     )
     assert json_format.Parse(body.data, type(page)()) == page
 

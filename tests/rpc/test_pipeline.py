@@ -21,6 +21,7 @@ from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.interceptors import standard
 from headgate_server.rpc.pipeline.load import Load
 from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, Method, Needs, Public, ServerStream, Unary
+from headgate_server.rpc.pipeline.trust import PUBLIC, Trust
 from headgate_server.rpc.server import GrpcServer, ServerConfig
 from headgate_server.store import Store
 from tests.support.calls import Refusal, refused
@@ -30,7 +31,7 @@ from tests.support.waiting import until
 pytestmark = on_sqlite
 
 SERVICE = "test.v1.EchoService"
-BRIDGED = (("x-envoy-original-path", "/test"),)
+BRIDGED = (("x-envoy-original-path", "/test"), ("x-headgate-bridge", "1"))
 LIMIT = 10_000
 READERS = Needs((Scope.EVENTS_READ,))
 KINDS = ("One", "Down", "Both")
@@ -140,7 +141,7 @@ def serve(store: Store) -> Serve:
         key = await admin.create_key(store, "acme", frozenset({Scope.EVENTS_READ}))
         running = Running(store, key)
         authenticator = Authenticator(store.directory, timer=lambda: running.seconds)
-        chain = standard(authenticator, running.metrics, Load(config), LIMIT)
+        chain = standard(authenticator, running.metrics, Load(config), Trust(PUBLIC), LIMIT)
         server = GrpcServer(config, running.echo.methods(access), chain)
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as running.channel:

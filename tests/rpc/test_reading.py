@@ -51,7 +51,7 @@ def _keys(*pages: ListEventsResponse) -> list[str]:
 async def _get_json(caller: Caller, event_id: str) -> bytes:
     """Return the JSON of one event as the bridge gets it, unparsed."""
     request = GetEventRequest(id=event_id).SerializeToString()
-    bridged = (("x-envoy-original-path", f"/v1/events/{event_id}"),)
+    bridged = (("x-envoy-original-path", f"/v1/events/{event_id}"), ("x-headgate-bridge", "1"))
     body = await caller.send(request, HttpBody, method=GET, metadata=bridged)
     data: bytes = body.data
     return data

@@ -107,7 +107,7 @@ class Caller(Client):
         """Send a JSON body as the bridge does, and return the JSON that the bridge would forward."""
         data = body if isinstance(body, bytes) else orjson.dumps(body)
         request = RawBatchIngestRequest(json=HttpBody(content_type="application/json", data=data))
-        bridged = (("x-envoy-original-path", "/v1/events/batch"),)
+        bridged = (("x-envoy-original-path", "/v1/events/batch"), ("x-headgate-bridge", "1"))
         answer = await self.send(request.SerializeToString(), HttpBody, method=method, metadata=bridged)
         assert answer.content_type == "application/json"
         return orjson.loads(answer.data)

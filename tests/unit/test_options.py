@@ -16,6 +16,7 @@ from headgate_server.cli.serve import serve
 from headgate_server.cli.workers import arguments, environment
 from headgate_server.config import Settings, StoreConfig
 from headgate_server.process.setting import Row, build, handed_over, rows, setting
+from headgate_server.rpc.server import ServerConfig
 
 OPTIONS = {
     "store": None,
@@ -80,10 +81,15 @@ def test_every_option_reaches_the_workers(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_is_secret_is_no_argument() -> None:
-    given = Settings(store=StoreConfig(url="postgresql://user:hunter2@host/x"))
+    given = Settings(
+        store=StoreConfig(url="postgresql://user:hunter2@host/x"), server=ServerConfig(bridge_token="hunter2")
+    )
     (argv,) = arguments(given, [7000], 1)
     assert not [part for part in argv if "hunter2" in part]
-    assert environment(given) == {"HEADGATE_STORE": "postgresql://user:hunter2@host/x"}
+    assert environment(given) == {
+        "HEADGATE_STORE": "postgresql://user:hunter2@host/x",
+        "HEADGATE_BRIDGE_TOKEN": "hunter2",
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,10 @@
 """`headgate up` and `headgate bridge`: the commands that run Envoy."""
 
 import re
+import secrets
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -19,6 +20,7 @@ from headgate_server.process.child import RestartPolicy, keep
 from headgate_server.process.ports import HIGHEST_PORT, host_of, shown, url_of
 from headgate_server.process.setting import build, setting
 from headgate_server.process.signals import stop_signal
+from headgate_server.rpc.pipeline.trust import PUBLIC
 from headgate_server.rpc.server import ServerConfig
 
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -72,10 +74,10 @@ def up(**values: Any) -> None:
 @click.command()
 @options(BridgeConfig)
 @options(UpstreamConfig)
-@options(Settings, only=("body-limit", "log-level"))
+@options(Settings, only=("body-limit", "bridge-token", "log-level"))
 def bridge(**values: Any) -> None:
     """Run only Envoy, in front of gRPC servers that run elsewhere."""
-    settings = build(Settings, {name: values[name] for name in ("body_limit", "log_level")})
+    settings = build(Settings, {name: values[name] for name in ("body_limit", "bridge_token", "log_level")})
     logs.configure(settings.log_level)
     run(_bridge(_bridge_config(values, settings, build(UpstreamConfig, values).addresses)))
 
@@ -84,6 +86,7 @@ async def _up(settings: Settings, values: dict[str, Any]) -> None:
     """Run all processes until a signal comes, or until one of them ends and cannot be replaced."""
     stop = stop_signal()
     check_workers(settings)
+    settings = _with_secret(settings)
     render(_bridge_config(values, settings, ()))  # find a bad envoy.yaml before any process starts
     # One half for Envoy's requests and then one for the servers' own; together they are the configured grace.
     grace = settings.shutdown_grace / 2
@@ -125,7 +128,15 @@ def _bridge_config(values: dict[str, Any], settings: Settings, upstreams: Sequen
         # A server that listens on every address also listens on loopback, to which Envoy can connect.
         upstreams=tuple((_EVERY_ADDRESS.get(host, host), port) for host, port in upstreams),
         body_limit=settings.server.body_limit,
+        marker=settings.server.bridge_token,
     )
+
+
+def _with_secret(settings: Settings) -> Settings:
+    """Return settings with a token of this start, unless one was given."""
+    if settings.server.bridge_token != PUBLIC:
+        return settings
+    return replace(settings, server=replace(settings.server, bridge_token=secrets.token_urlsafe()))
 
 
 async def _greet(settings: Settings, rest: str, grpc: str) -> None:

@@ -20,11 +20,10 @@ from headgate_server.process.aside import aside
 from headgate_server.process.metrics import Metrics
 from headgate_server.process.setting import setting
 from headgate_server.rpc import decode, wire
-from headgate_server.rpc.pipeline.call import Call
+from headgate_server.rpc.pipeline.call import REQUEST_KEY, Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
 
 SERVICE = "headgate.v1.IngestService"
-REQUEST_KEY = "idempotency-key"
 REPLAYED_KEY = "idempotency-replayed"
 
 _Decoded = TypeVar("_Decoded")

@@ -18,6 +18,7 @@ from headgate_server.rpc.pipeline.call import Call, Handler
 from headgate_server.rpc.pipeline.interceptors import Chain
 from headgate_server.rpc.pipeline.load import LoadConfig
 from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, ServerStream, Unary
+from headgate_server.rpc.pipeline.trust import PUBLIC, repeated, token_of
 from headgate_server.rpc.transport import Farewell, server_options
 
 _Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
@@ -42,6 +43,15 @@ class ServerConfig(LoadConfig):
         most=HIGHEST_PORT,
     )
     """gRPC's customary port."""
+    bridge_token: str = setting(
+        PUBLIC,
+        "bridge-token",
+        "By this the server knows its bridge: the same for both. `headgate up` makes one of its own.",
+        metavar="TOKEN",
+        read=token_of,
+        secret=True,
+    )
+    """Not secret by default, so that server and bridge work together without a setting."""
     body_limit: int = setting(8 * 1024 * 1024, "body-limit", "Bytes of one request.", least=1024, most=1 << 30)
     """Bytes of one request: a thousand events of 8 KiB. Envoy's own limit follows from this one."""
 
@@ -94,7 +104,7 @@ def _bind(method: AnyMethod, handler: Handler) -> grpc.RpcMethodHandler:
         case Unary():
 
             async def unary(body: bytes, context: _Context) -> bytes:
-                call = Call(method.full_name, _metadata(context), body)
+                call = _call(method, context, body)
                 answer = await handler(call)
                 await _end(call, context)
                 return answer
@@ -103,22 +113,26 @@ def _bind(method: AnyMethod, handler: Handler) -> grpc.RpcMethodHandler:
         case ServerStream():
 
             async def server_stream(body: bytes, context: _Context) -> None:
-                await _stream(handler, Call(method.full_name, _metadata(context), body), context)
+                await _stream(handler, _call(method, context, body), context)
 
             return grpc.unary_stream_rpc_method_handler(server_stream)
         case BothWays():
 
             async def both_ways(messages: AsyncIterator[bytes], context: _Context) -> None:
-                arriving = _until_gone(messages)
-                await _stream(handler, Call(method.full_name, _metadata(context), messages=arriving), context)
+                await _stream(handler, _call(method, context, messages=_until_gone(messages)), context)
 
             return grpc.stream_stream_rpc_method_handler(both_ways)
         case _ as never:
             assert_never(never)
 
 
-def _metadata(context: _Context) -> dict[str, str | bytes]:
-    return dict(context.invocation_metadata() or ())
+def _call(
+    method: AnyMethod, context: _Context, body: bytes = b"", messages: AsyncIterator[bytes] | None = None
+) -> Call:
+    sent = context.invocation_metadata() or ()
+    metadata = dict(sent)
+    twice = repeated(sent) if len(metadata) != len(sent) else frozenset()
+    return Call(method.full_name, metadata, body, messages, repeated=twice)
 
 
 async def _until_gone(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -7,6 +7,10 @@ from typing import NamedTuple
 import grpc
 
 from headgate_server.access.auth import Principal
+from headgate_server.core.errors import InvalidRequest
+
+REQUEST_KEY = "idempotency-key"
+"""The metadata key of a request key, as HTTP's `Idempotency-Key`."""
 
 CODING_KEY = "x-headgate-content-encoding"
 """The metadata key under which the bridge passes on the content-encoding of an HTTP body, which it does not decode."""
@@ -32,6 +36,8 @@ class Call:
     """The serialized requests as they arrive; None where the caller sends one."""
     send: Callable[[bytes], Awaitable[None]] | None = None
     """Sends one serialized response of a stream, and waits while the caller takes no more; None for a unary call."""
+    repeated: frozenset[str] = frozenset()
+    """Names of which nobody knows the value that is meant: see `trust.repeated`. `metadata` has the last one."""
     request_id: str = ""
     principal: Principal | None = None
     reply_metadata: list[tuple[str, str | bytes]] = field(default_factory=list)
@@ -57,9 +63,16 @@ class Call:
         return self.principal
 
     def text(self, key: str) -> str | None:
-        """Return a metadata value, None if it was not sent."""
+        """Return a metadata value, None if it was not sent. Raises `InvalidRequest` for one of `repeated`."""
+        if key in self.repeated:
+            raise repetition(key)
         value = self.metadata.get(key)
         return value if isinstance(value, str) else None
+
+
+def repetition(key: str) -> InvalidRequest:
+    """Return what to say of a header that was sent more than once and may not be."""
+    return InvalidRequest(f"The header {key} was sent more than once.", reason="REPEATED_HEADER", field=key)
 
 
 Handler = Callable[[Call], Awaitable[bytes]]

@@ -20,10 +20,11 @@ from headgate_server.process.aside import aside
 from headgate_server.process.causes import Causes
 from headgate_server.process.metrics import Metrics
 from headgate_server.rpc import status
-from headgate_server.rpc.pipeline.call import Call, Failure, Handler
+from headgate_server.rpc.pipeline.call import Call, Failure, Handler, repetition
 from headgate_server.rpc.pipeline.load import Load
 from headgate_server.rpc.pipeline.messages import handler_of
 from headgate_server.rpc.pipeline.method import AnyMethod, OwnWords, Public
+from headgate_server.rpc.pipeline.trust import Trust
 
 log = structlog.get_logger("headgate.access")
 
@@ -33,18 +34,21 @@ Chain = Callable[[AnyMethod], Handler]
 
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_BEARERS = re.compile(r"bearer [^,]*(, *bearer [^,]*)+", re.IGNORECASE)
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 
-def standard(authenticator: Authenticator, metrics: Metrics, load: Load, body_limit: int) -> Chain:
+def standard(authenticator: Authenticator, metrics: Metrics, load: Load, trust: Trust, body_limit: int) -> Chain:
     """Return the interceptors, of which the first is outermost, around what reads and writes messages.
 
-    Errors end the call, so they stand outside of all. The request id comes before whatever logs it. Watching is
+    Errors end the call, so they stand outside of all. What others than the bridge say in its name is dropped before
+    anything asks whether a call is bridged. The request id comes before whatever logs it. Watching is
     outside of all that refuses; a vendor's words for a refusal are within it, so that it knows the status. Admission
     comes before authentication: a call that waits for its key to be looked up is in memory like any other. Bodies are
     read last, and only of callers who may.
     """
-    around = (errors, request_id, watch(metrics), words, admit(load), authenticate(authenticator))
+    seen = (errors, trust.drop, request_id, watch(metrics))
+    around = (*seen, trust.refuse, words, admit(load), authenticate(authenticator))
 
     def chain(method: AnyMethod) -> Handler:
         handler = handler_of(method, body_limit)
@@ -217,6 +221,22 @@ def _guard(call: Call, again: Callable[[], Awaitable[auth.Principal]], scopes: t
 
 
 def api_key(call: Call) -> str | None:
-    """Return the API key of `Authorization: Bearer` (RFC 6750), else of `X-API-Key`."""
-    bearer = _BEARER.fullmatch(call.text("authorization") or "")
-    return bearer[1] if bearer is not None else call.text("x-api-key")
+    """Return the API key of `Authorization: Bearer` (RFC 6750), else of `X-API-Key`.
+
+    Raises `InvalidRequest` if the one that counts was sent with different values.
+    """
+    authorization = call.text("authorization") or ""
+    if _BEARERS.fullmatch(authorization):
+        authorization = _only(authorization, "authorization") or ""
+    bearer = _BEARER.fullmatch(authorization)
+    return bearer[1] if bearer is not None else _only(call.text("x-api-key"), "x-api-key")
+
+
+def _only(joined: str | None, name: str) -> str | None:
+    """Return the value of a header that Envoy may have made of several. No key has a comma."""
+    if joined is None or "," not in joined:
+        return joined
+    first, *others = {value.strip() for value in joined.split(",")}
+    if others:
+        raise repetition(name)
+    return first

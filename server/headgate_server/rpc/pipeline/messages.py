@@ -19,6 +19,8 @@ from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, ServerStrea
 _Read = Callable[[Call, bytes], Awaitable[Any]]
 _Write = Callable[[Call, Message], Awaitable[bytes]]
 
+_BODY_FIELD = "json"
+"""Where the bridge puts an HTTP body that it does not read."""
 _JSON = "application/json"
 _LINES = "application/x-ndjson"
 """Of a stream: one JSON object a line."""
@@ -81,6 +83,7 @@ def _reader(method: AnyMethod, body_limit: int) -> _Read:
     """
     kind, admit = method.request, method.admit
     body_of = _http_body(kind)
+    bridges_own = _BODY_FIELD if _BODY_FIELD in kind.DESCRIPTOR.fields_by_name else None
 
     async def read(call: Call, serialized: bytes) -> Any:
         try:
@@ -89,6 +92,9 @@ def _reader(method: AnyMethod, body_limit: int) -> _Read:
             raise InvalidRequest(
                 f"The request is not a serialized {kind.DESCRIPTOR.full_name}.", reason="MALFORMED_REQUEST"
             ) from None
+        if bridges_own is not None and not call.bridged:
+            # To all others the field is unknown, as the public message has it, and so it is ignored.
+            request.ClearField(bridges_own)
         if admit is not None:
             await admit(call, request)
         body = body_of(request)
@@ -107,7 +113,7 @@ def _http_body(kind: type[Message]) -> Callable[[Any], HttpBody | None]:
     """Return what finds the HTTP body within a request: the request itself, its field `json`, or none."""
     if kind is HttpBody:
         return lambda request: request
-    field = kind.DESCRIPTOR.fields_by_name.get("json")
+    field = kind.DESCRIPTOR.fields_by_name.get(_BODY_FIELD)
     if field is not None and field.message_type is HttpBody.DESCRIPTOR:
         return lambda request: request.json if request.HasField("json") else None
     return lambda request: None

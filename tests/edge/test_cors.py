@@ -1,0 +1,92 @@
+"""Calls from pages in a browser: none unless an operator names their origins."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.edge import JSON, Edge, failure
+from tests.support.up import Up, headgate
+from tests.support.vendors import VENDORS
+
+ALLOWED, OTHER = "https://app.example.com", "https://evil.example"
+ORIGINS = ("--cors-origin", "https://App.example.com:443", "--cors-origin", "http://localhost:3000")
+PATHS = ["/v1/events", "/v1/events/batch", "/v1/usage", "/healthz", "/nothing", VENDORS["scrip"].batch]
+ASKED = {"access-control-request-method": "POST", "access-control-request-headers": "content-type,x-api-key"}
+
+
+@pytest.fixture(scope="module")
+def open_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    """Return clients of a service that two origins may call."""
+    folder = tmp_path_factory.mktemp("cors")
+    with Up("--data-dir", "data", *ORIGINS, folder=folder) as up, closing(Edge(up, "", up.key)) as edge:
+        yield edge
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("origin", [ALLOWED, "http://localhost:3000"])
+def test_a_preflight_needs_no_key(open_edge: Edge, path: str, origin: str) -> None:
+    response = httpx.options(f"http://{open_edge.up.rest}{path}", headers={"origin": origin, **ASKED})
+    assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["access-control-allow-origin"] == origin
+    allowed = response.headers["access-control-allow-headers"].split(", ")
+    assert {"authorization", "x-api-key", "content-type", "content-encoding", "idempotency-key"} <= set(allowed)
+    assert response.headers["access-control-allow-methods"] == "GET, HEAD, POST"
+    assert int(response.headers["access-control-max-age"]) > 0
+    assert response.headers["x-request-id"]
+    # Whoever holds a page's cookies has no key by that.
+    assert "access-control-allow-credentials" not in response.headers
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("body", [b'{"type":"t"}', b"{"])
+def test_a_page_may_read_every_answer(open_edge: Edge, path: str, body: bytes) -> None:
+    for headers in ({}, {"x-api-key": ""}, {"content-encoding": "zstd"}, {"content-type": "application/grpc-web"}):
+        for method in ("POST", "GET"):
+            sent = JSON | {"origin": ALLOWED} | headers
+            response = open_edge.http.request(method, path, content=body, headers=sent)
+            assert response.headers["access-control-allow-origin"] == ALLOWED
+            exposed = response.headers["access-control-expose-headers"].split(", ")
+            assert {"retry-after", "x-request-id", "idempotency-replayed", "x-ratelimit-reset"} <= set(exposed)
+
+
+@pytest.mark.parametrize("origin", [OTHER, "null", "http://app.example.com", "https://app.example.com.evil.example"])
+def test_another_origin_is_told_nothing(open_edge: Edge, origin: str) -> None:
+    preflight = open_edge.http.options("/v1/events", headers={"origin": origin, **ASKED})
+    assert failure(preflight) == (404, 5, "NO_SUCH_PATH")
+    for response in (preflight, open_edge.post("/v1/events", {"type": "t"}, origin=origin)):
+        assert not any(name.startswith("access-control-") for name in response.headers)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_by_default_no_origin_may(edge: Edge, path: str) -> None:
+    response = edge.http.options(path, headers={"origin": ALLOWED, **ASKED})
+    assert response.status_code == 404
+    answer = edge.post(path, {"type": "t"}, origin=ALLOWED)
+    assert not any(name.startswith("access-control-") for name in (*response.headers, *answer.headers))
+
+
+def test_any_origin(tmp_path: Path) -> None:
+    with Up("--data-dir", "data", folder=tmp_path, HEADGATE_CORS_ORIGIN="*") as up:
+        for origin in (ALLOWED, OTHER):
+            response = httpx.get(f"http://{up.rest}/healthz", headers={"origin": origin})
+            assert response.headers["access-control-allow-origin"] == origin
+
+
+@pytest.mark.parametrize("command", ["up", "bridge"])
+@pytest.mark.parametrize(
+    "origin", ["app.example.com", "https://app.example.com/", "null", "", "ftp://x", "https://*.x"]
+)
+def test_what_is_no_origin(tmp_path: Path, command: str, origin: str) -> None:
+    arguments = [
+        "--http-port",
+        "0",
+        "--cors-origin",
+        origin,
+        *(["--data-dir", str(tmp_path)] if command == "up" else []),
+    ]
+    done = headgate(command, *arguments)
+    assert done.returncode == 2
+    assert f"{origin!r} is no origin" in done.stderr
