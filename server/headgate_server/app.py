@@ -1,9 +1,11 @@
 """The one place where objects are wired together."""
 
-import asyncio
 import contextlib
 import gc
+import os
+import socket
 import sys
+import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
@@ -11,13 +13,15 @@ from prometheus_client import start_http_server
 
 from headgate_server.access.auth import Authenticator
 from headgate_server.access.limits import RateLimiter
+from headgate_server.background import purge, watch
+from headgate_server.background.leased import Leased
+from headgate_server.background.supervisor import Job, Supervisor
 from headgate_server.config import Settings
-from headgate_server.core.errors import SetupError, Unavailable
+from headgate_server.core.errors import SetupError
 from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.compat import Compat
 from headgate_server.ingest.ingest import Ingest
 from headgate_server.ingest.readiness import Readiness
-from headgate_server.process.causes import Causes
 from headgate_server.process.clock import system_clock
 from headgate_server.process.metrics import Metrics
 from headgate_server.process.signals import stop_signal
@@ -33,19 +37,19 @@ from headgate_server.rpc.pipeline.trust import Trust
 from headgate_server.rpc.probe_servicer import ProbeServicer
 from headgate_server.rpc.server import GrpcServer
 from headgate_server.rpc.workspace_servicer import WorkspaceServicer
-from headgate_server.store import Answers, Store
+from headgate_server.store import Store
 from headgate_server.store.opening import open_store
 
 log = structlog.get_logger(__name__)
 
-_PURGE_SECONDS = 3600
-"""Answers live for 24 hours; an hour more or less of disk does not matter."""
-_PROBE_SECONDS = 2.0
-"""A probe is a commit: so rare it costs nothing, and a store that is lost is known before most balancers ask twice."""
-
 
 def methods(
-    store: Store, committer: Committer, readiness: Readiness, config: IngestConfig, metrics: Metrics
+    store: Store,
+    committer: Committer,
+    readiness: Readiness,
+    supervisor: Supervisor,
+    config: IngestConfig,
+    metrics: Metrics,
 ) -> Sequence[AnyMethod]:
     """Return every RPC that Headgate serves."""
     ingest = Ingest(store.ledgers, store.limits, committer)
@@ -56,7 +60,7 @@ def methods(
         *LedgerServicer(store).methods(),
         *CompatServicer(compat, RECEIVERS, RateLimiter(store.limits), metrics, system_clock).methods(),
         *WorkspaceServicer(store.limits).methods(),
-        *ProbeServicer(readiness).methods(),
+        *ProbeServicer(readiness, supervisor).methods(),
     )
 
 
@@ -71,6 +75,7 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         stack.push_async_callback(store.close)
         metrics = Metrics()
         _serve_metrics(settings, metrics, stack)
+        supervisor = Supervisor(metrics)
         readiness = Readiness(store.probe)
         stack.push_async_callback(readiness.close)
         committer = Committer(store.database, settings.committer, readiness)
@@ -78,14 +83,13 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         trust = Trust(settings.server.bridge_token)
         server = GrpcServer(
             settings.server,
-            methods(store, committer, readiness, settings.ingest, metrics),
+            methods(store, committer, readiness, supervisor, settings.ingest, metrics),
             standard(Authenticator(store.directory), metrics, Load(settings.server), trust, settings.server.body_limit),
         )
         await server.start()
         stack.push_async_callback(server.stop, settings.shutdown_grace)
-        for work in (_purge_answers(store.answers), _watch_store(readiness, server)):
-            task = asyncio.create_task(work)
-            stack.push_async_callback(_cancel, task)
+        supervisor.start(_jobs(store, readiness, server))
+        stack.push_async_callback(supervisor.stop)
         yield server
 
 
@@ -120,37 +124,10 @@ def _serve_metrics(settings: Settings, metrics: Metrics, stack: contextlib.Async
     stack.callback(http.shutdown)
 
 
-async def _purge_answers(answers: Answers) -> None:
-    """Delete the answers of request keys whose time is over, now and every hour."""
-    while True:
-        try:
-            purged = await answers.purge()
-            log.info("answers_purged", count=purged)
-        except Unavailable as error:
-            log.warning("purge_failed", error=str(error))
-        await asyncio.sleep(_PURGE_SECONDS)
-
-
-async def _watch_store(readiness: Readiness, server: GrpcServer) -> None:
-    """Tell grpc.health.v1.Health, and the log, whether an event can be stored. Survives whatever goes wrong."""
-    serving = True
-    causes = Causes()
-    while True:
-        try:
-            await readiness.check()
-            now = True
-        except Exception as error:
-            now = False
-            causes.tell("not_ready", error)
-        if now != serving:
-            log.warning("store_found" if now else "store_lost")
-            server.set_serving(now)
-            serving = now
-        await asyncio.sleep(_PROBE_SECONDS)
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    (ended,) = await asyncio.gather(task, return_exceptions=True)
-    if not isinstance(ended, asyncio.CancelledError):
-        log.error("background_task_failed", task=task.get_name(), error=repr(ended))
+def _jobs(store: Store, readiness: Readiness, server: GrpcServer) -> Sequence[Job]:
+    """Return the background work of a server process."""
+    holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
+    return (
+        Job(watch.NAME, watch.Watch(readiness, server.set_serving)),
+        Job(purge.NAME, Leased(purge.NAME, store.leases, holder, purge.Purge(store.answers), terms=purge.TERMS)),
+    )

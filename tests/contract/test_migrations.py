@@ -119,8 +119,13 @@ async def test_a_month_is_counted_anew(store_url: str) -> None:
     counts = "SELECT month, month_events FROM heads ORDER BY sequence"
     counted = await database.execute(store_url, counts)
     assert [events for _, events in counted] == [0, 3]
-    for change in ("heads SET month = 0, month_events = 0", "alembic_version SET version_num = '0003'"):
-        await database.execute(store_url, f"UPDATE {change}")
+    for change in (
+        "UPDATE heads SET month = 0, month_events = 0",
+        "DROP TABLE leases",
+        "DROP TABLE cursors",
+        "UPDATE alembic_version SET version_num = '0003'",
+    ):
+        await database.execute(store_url, change)
     store = await open_store(store_url)
     try:
         assert await database.execute(store_url, counts) == counted

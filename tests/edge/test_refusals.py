@@ -248,7 +248,7 @@ def test_the_request_id_is_in_the_log(edge: Edge) -> None:
 
 def test_probes_need_no_key(edge: Edge) -> None:
     assert httpx.get(f"http://{edge.up.rest}/healthz").json() == {"status": "ok"}
-    assert httpx.get(f"http://{edge.up.rest}/readyz").json() == {"status": "ready"}
+    assert httpx.get(f"http://{edge.up.rest}/readyz").json()["status"] == "ready"
 
 
 def test_http_1_0(edge: Edge) -> None:
@@ -258,4 +258,4 @@ def test_http_1_0(edge: Edge) -> None:
         connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
         response = http.client.HTTPResponse(connection)
         response.begin()
-        assert (response.status, json.loads(response.read())) == (200, {"status": "ready"})
+        assert (response.status, json.loads(response.read())["status"]) == (200, "ready")

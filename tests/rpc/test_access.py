@@ -22,10 +22,12 @@ from headgate.v1.event_service_pb2 import GetEventRequest, ListEventsRequest
 from headgate_server import app
 from headgate_server.access import admin
 from headgate_server.access.auth import Authenticator
+from headgate_server.background.supervisor import Supervisor
 from headgate_server.config import Settings
 from headgate_server.core.errors import Unauthenticated, Unavailable
 from headgate_server.core.model import Scope
 from headgate_server.ingest.committer import Committer
+from headgate_server.ingest.readiness import Readiness
 from headgate_server.process.clock import system_clock
 from headgate_server.process.metrics import Metrics
 from headgate_server.rpc.pipeline.method import AnyMethod, Needs, OwnWords, Public
@@ -44,7 +46,9 @@ FILES = (
 )
 """The files of headgate.v1 that hold services; a test checks that there are no others."""
 
-PUBLIC = "/headgate.v1.ProbeService/"
+PROBES = "/headgate.v1.ProbeService/"
+CHECK_KEY = PROBES + "CheckKey"
+"""What the bridge asks: any valid key opens it, whatever its scopes."""
 COMPAT = "/headgate.v1.CompatService/Receive"
 """Its scopes are those of the vendors' endpoints, which the tests of the receivers walk."""
 
@@ -60,7 +64,7 @@ def _descriptors() -> dict[str, MethodDescriptor]:
 
 DESCRIPTORS = _descriptors()
 GUARDED = [
-    pytest.param(name, id=name.rpartition(".")[2]) for name in DESCRIPTORS if not name.startswith((PUBLIC, COMPAT))
+    pytest.param(name, id=name.rpartition(".")[2]) for name in DESCRIPTORS if not name.startswith((PROBES, COMPAT))
 ]
 
 NEEDED = {
@@ -78,7 +82,9 @@ NEEDED = {
 @pytest.fixture
 async def served(store: Store) -> dict[str, AnyMethod]:
     """Return the methods that the server serves, by name."""
-    methods = app.methods(store, Committer(store.database), Settings().ingest, Metrics())
+    metrics, readiness = Metrics(), Readiness(store.probe)
+    committer = Committer(store.database, readiness=readiness)
+    methods = app.methods(store, committer, readiness, Supervisor(metrics), Settings().ingest, metrics)
     return {method.full_name: method for method in methods}
 
 
@@ -87,9 +93,10 @@ async def test_every_rpc_of_the_descriptor_is_served(served: dict[str, AnyMethod
     assert served.keys() == DESCRIPTORS.keys()
     declared = {name: method.access for name, method in served.items()}
     assert {name: access for name, access in declared.items() if isinstance(access, Needs)} == {
-        name: Needs((scope,)) for name, scope in NEEDED.items()
+        **{name: Needs((scope,)) for name, scope in NEEDED.items()},
+        CHECK_KEY: Needs(tuple(Scope)),
     }
-    assert all(name.startswith(PUBLIC) for name, access in declared.items() if isinstance(access, Public))
+    assert all(name.startswith(PROBES) for name, access in declared.items() if isinstance(access, Public))
     assert [name for name, access in declared.items() if isinstance(access, OwnWords)] == [COMPAT]
 
 
@@ -169,7 +176,12 @@ async def test_the_scope_is_enough(service: Service, method: str, header: str) -
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, id=name.rpartition("/")[2]) for name in DESCRIPTORS if name.startswith(PUBLIC)]
+    "name",
+    [
+        pytest.param(name, id=name.rpartition("/")[2])
+        for name in DESCRIPTORS
+        if name.startswith(PROBES) and name != CHECK_KEY
+    ],
 )
 @on_sqlite
 async def test_probes_need_no_key(service: Service, name: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from headgate.v1.bridge_view_pb2 import GetReadinessResponse
 from headgate.v1.workspace_service_pb2 import GetUsageRequest, GetUsageResponse
 from headgate_server.core import timestamps
 from headgate_server.process.clock import system_clock
@@ -192,3 +193,12 @@ async def test_a_watcher_that_does_not_read_keeps_nobody_from_learning(service: 
         for watch in watches:
             assert health_pb2.HealthCheckResponse.FromString(await watch.read()).status == SERVING
             watch.cancel()
+
+
+async def test_the_jobs_of_the_process_are_shown(service: Service) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+        answer = GetReadinessResponse.FromString(await channel.unary_unary(READY)(b""))
+    assert {job.name: (job.state, job.failures) for job in answer.jobs} == {
+        "watch": ("running", 0),
+        "purge": ("running", 0),
+    }

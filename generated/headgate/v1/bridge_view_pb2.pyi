@@ -81,10 +81,24 @@ class GetReadinessRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetReadinessResponse(_message.Message):
-    __slots__ = ("status",)
+    __slots__ = ("status", "jobs")
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
     status: str
-    def __init__(self, status: _Optional[str] = ...) -> None: ...
+    jobs: _containers.RepeatedCompositeFieldContainer[JobHealth]
+    def __init__(self, status: _Optional[str] = ..., jobs: _Optional[_Iterable[_Union[JobHealth, _Mapping]]] = ...) -> None: ...
+
+class JobHealth(_message.Message):
+    __slots__ = ("name", "state", "failures", "last_error")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    state: str
+    failures: int
+    last_error: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., failures: _Optional[int] = ..., last_error: _Optional[str] = ...) -> None: ...
 
 class CheckKeyRequest(_message.Message):
     __slots__ = ()

@@ -122,5 +122,9 @@ class OutcomeUnknown(Unavailable):
     reason = "OUTCOME_UNKNOWN"
 
 
+class LeaseLost(Exception):
+    """Another process holds the lease now: nothing was changed, and this process must stop what the lease was for."""
+
+
 class SetupError(Exception):
     """The operator must correct something before the service can start. The message is one line that names it."""

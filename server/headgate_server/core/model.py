@@ -333,3 +333,28 @@ class EventPage(NamedTuple):
 
     events: Sequence[StoredEvent]
     resume: bytes | None
+
+
+class Lease(NamedTuple):
+    """The right to do one thing, held by one process. `epoch` grows by one whenever it is taken: it names one holder's
+    time in office, and fences that holder's writes.
+    """
+
+    name: str
+    holder: str
+    epoch: int
+
+
+class Position(NamedTuple):
+    """How far a follower has come in a ledger: the last event that it has dealt with; None and 0 before the first."""
+
+    sequence: int = 0
+    id: bytes | None = None
+
+
+class Lagging(NamedTuple):
+    """A ledger that has events beyond a follower's cursor: its cursor, and the sequence of the ledger's head."""
+
+    workspace_id: int
+    position: Position
+    head: int

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
@@ -28,6 +28,18 @@ class Metrics:
         )
         self._events = Counter("headgate_events", "Events by what became of them.", ("status",), registry=self.registry)
         self.registry.register(_LogCollector())
+        self._job_failures = Counter(
+            "headgate_job_failures",
+            "Failures of background jobs, each of which is started again.",
+            ("job",),
+            registry=self.registry,
+        )
+        self._job_running = Gauge(
+            "headgate_job_running",
+            "1 while a background job runs, 0 while it waits to be started again.",
+            ("job",),
+            registry=self.registry,
+        )
 
     def call(self, method: str, code: str, seconds: float) -> None:
         """Count one call."""
@@ -38,6 +50,14 @@ class Metrics:
         """Count events by status."""
         for status, count in statuses.items():
             self._events.labels(status).inc(count)
+
+    def job_failed(self, job: str) -> None:
+        """Count a failure of a background job."""
+        self._job_failures.labels(job).inc()
+
+    def job_running(self, job: str, *, running: bool) -> None:
+        """Note whether a background job runs."""
+        self._job_running.labels(job).set(running)
 
 
 class _LogCollector(Collector):

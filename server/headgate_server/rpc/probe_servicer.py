@@ -9,7 +9,9 @@ from headgate.v1.bridge_view_pb2 import (
     GetHealthResponse,
     GetReadinessRequest,
     GetReadinessResponse,
+    JobHealth,
 )
+from headgate_server.background.supervisor import Supervisor
 from headgate_server.core.model import Scope
 from headgate_server.ingest.readiness import Readiness
 from headgate_server.rpc.pipeline.call import Call
@@ -21,8 +23,9 @@ SERVICE = "headgate.v1.ProbeService"
 class ProbeServicer:
     """Says whether the process runs, whether it can store events, and whether a key is valid."""
 
-    def __init__(self, readiness: Readiness):
+    def __init__(self, readiness: Readiness, supervisor: Supervisor):
         self._readiness = readiness
+        self._supervisor = supervisor
 
     def methods(self) -> Sequence[AnyMethod]:
         """Return the service's methods; all but one need no key."""
@@ -60,7 +63,11 @@ class ProbeServicer:
     async def get_readiness(self, call: Call, request: GetReadinessRequest) -> GetReadinessResponse:
         """Answer if an event can be stored. Otherwise the store's error is the call's error."""
         await self._readiness.check()
-        return GetReadinessResponse(status="ready")
+        jobs = [
+            JobHealth(name=job.name, state=job.state, failures=job.failures, last_error=job.last_error)
+            for job in self._supervisor.statuses()
+        ]
+        return GetReadinessResponse(status="ready", jobs=jobs)
 
     async def check_key(self, call: Call, request: CheckKeyRequest) -> CheckKeyResponse:
         """Answer: a call with an invalid key is refused before this method."""

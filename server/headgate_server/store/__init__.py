@@ -3,8 +3,10 @@
 """
 
 from headgate_server.store.answers import Answers
+from headgate_server.store.cursors import Cursors
 from headgate_server.store.database import NOT_DURABLE, Database, DataRefused
 from headgate_server.store.directory import Directory
+from headgate_server.store.leases import Leases
 from headgate_server.store.ledgers import Ledgers
 from headgate_server.store.limits import Limits
 from headgate_server.store.probe import Probe
@@ -13,9 +15,11 @@ from headgate_server.store.proof import Proof
 __all__ = [
     "NOT_DURABLE",
     "Answers",
+    "Cursors",
     "DataRefused",
     "Database",
     "Directory",
+    "Leases",
     "Ledgers",
     "Limits",
     "Probe",
@@ -33,6 +37,8 @@ class Store:
         self.directory = Directory(database)
         self.limits = Limits(database)
         self.answers = Answers(database)
+        self.leases = Leases(database)
+        self.cursors = Cursors(database)
         self.probe = Probe(database)
         self.proof = Proof(database)
 

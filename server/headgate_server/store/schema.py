@@ -199,3 +199,27 @@ api_keys = Table(
     Column("revoked_at", BigInteger),
     UniqueConstraint("digest"),
 )
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    # Empty: it is free.
+    Column("holder", Text, nullable=False),
+    # How often it was taken: it names one holder's time in office.
+    Column("epoch", BigInteger, nullable=False),
+    # By the database's clock.
+    Column("ends_at", BigInteger, nullable=False),
+)
+
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("follower", Text, primary_key=True),
+    Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
+    # The last event that was dealt with.
+    Column("sequence", BigInteger, nullable=False),
+    Column("event_id", EventId, nullable=False),
+    # By the database's clock: the ledgers that wait longest are read first.
+    Column("moved_at", BigInteger, nullable=False),
+)

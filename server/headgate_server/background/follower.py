@@ -1,0 +1,136 @@
+"""Followers: background readers of ledgers, each with a cursor per workspace.
+
+Within a workspace ids, `sequence` and `created_at` order alike, and the head's lock is held to the commit. So whoever
+reads in order misses nothing: the ledger is the outbox, and the append knows of no follower.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from headgate_server.background.supervisor import BackOff
+from headgate_server.background.wakeup import Wakeup
+from headgate_server.core.errors import LeaseLost
+from headgate_server.core.model import EventQuery, Lagging, Lease, Position, StoredEvent
+from headgate_server.store import Cursors, Ledgers
+
+log = structlog.get_logger(__name__)
+
+
+class Follower(Protocol):
+    """What is done with the events of every ledger, in order."""
+
+    name: str
+    """Names the cursors: a follower of another name begins at the beginning of every ledger."""
+
+    async def process(self, workspace_id: int, events: Sequence[StoredEvent], lease: Lease) -> None:
+        """Do it with the next events of one ledger. When it returns, what was done MUST be durable.
+
+        The same events come again if the process ends, or loses its lease, before the cursor has moved: at least
+        once. What it writes to the store MUST name the lease's epoch. What it raises holds up this ledger alone: the
+        same events come again after a pause.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowingConfig:
+    """How a follower reads. Times in seconds."""
+
+    page_events: int = 500
+    """Events that are processed between two moves of the cursor: so many are processed again after a crash."""
+    ledgers: int = 100
+    """Ledgers that one look at the heads returns: the others come next, since those come first that wait longest."""
+    shortest_poll: float = 0.02
+    longest_poll: float = 0.25
+    """Between two looks at the heads, growing while nothing comes. Commits of the same process wake the follower at
+    once; only those of other processes wait for a look.
+    """
+
+
+class Following:
+    """The work of one follower, to be run under a lease: looks which ledgers have moved, reads on, processes, moves
+    the cursor.
+    """
+
+    def __init__(
+        self,
+        follower: Follower,
+        ledgers: Ledgers,
+        cursors: Cursors,
+        wakeup: Wakeup,
+        *,
+        config: FollowingConfig | None = None,
+        back_off: BackOff | None = None,
+        timer: Callable[[], float] = time.monotonic,
+    ):
+        self._follower = follower
+        self._ledgers = ledgers
+        self._cursors = cursors
+        self._wakeup = wakeup
+        self._config = config or FollowingConfig()
+        self._back_off = back_off or BackOff()
+        self._timer = timer
+        self._resting: dict[int, _Rest] = {}
+
+    async def __call__(self, lease: Lease) -> None:
+        """Follow until cancelled. Raises what the store raises, and `LeaseLost` when another holder was found."""
+        config = self._config
+        pause = config.shortest_poll
+        while True:
+            moved = await self._round(lease)
+            pause = config.shortest_poll if moved else min(pause * 2, config.longest_poll)
+            if not moved and await self._wakeup.wait(pause):
+                pause = config.shortest_poll
+
+    async def _round(self, lease: Lease) -> bool:
+        """Read on in every ledger that has moved; whether anything was processed."""
+        now = self._timer()
+        resting = [workspace_id for workspace_id, rest in self._resting.items() if rest.until > now]
+        moved = False
+        for lagging in await self._cursors.lagging(self._follower.name, self._config.ledgers, without=resting):
+            moved = await self._read_on(lagging, lease) or moved
+        return moved
+
+    async def _read_on(self, lagging: Lagging, lease: Lease) -> bool:
+        workspace_id, position = lagging.workspace_id, lagging.position
+        page = await self._ledgers.events(
+            EventQuery(workspace_id=workspace_id, limit=self._config.page_events, after=position.id)
+        )
+        if not page.events:
+            return False
+        try:
+            await self._follower.process(workspace_id, page.events, lease)
+        except LeaseLost:
+            raise
+        except Exception as error:
+            self._rest(workspace_id, error)
+            return False
+        self._resting.pop(workspace_id, None)
+        newest = page.events[-1]
+        reached = Position(newest.sequence, newest.id)
+        await self._cursors.move(self._follower.name, workspace_id, position, reached, lease)
+        return True
+
+    def _rest(self, workspace_id: int, error: Exception) -> None:
+        earlier = self._resting.get(workspace_id)
+        pause = self._back_off.after(earlier.pause if earlier else 0.0, 0.0)
+        self._resting[workspace_id] = _Rest(pause, self._timer() + pause)
+        log.warning(
+            "follower_failed",
+            follower=self._follower.name,
+            workspace_id=workspace_id,
+            error=type(error).__name__,
+            again_in=pause,
+            exc_info=error,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """After a failure in one ledger: how long it is left alone, and until when."""
+
+    pause: float
+    until: float
