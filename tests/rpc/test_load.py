@@ -81,3 +81,34 @@ async def test_a_call_that_failed_or_was_given_up_is_no_longer_in_progress() -> 
         await given_up
     held.ended.set()
     assert await Request(b"c").to(load.bounded(held)) == b"c"
+
+
+async def test_what_a_body_becomes_counts_too() -> None:
+    held = Held()
+
+    async def inflating(call: Call) -> bytes:
+        call.hold(8)
+        return await held(call)
+
+    handler = Load(ServerConfig(bytes_in_progress=10)).bounded(inflating)
+    alone = Request(b"x").to(handler)
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await Request(b"y").to(handler)
+    held.ended.set()
+    assert await alone == b"x"
+    assert await Request(b"y").to(handler) == b"y"
+
+
+async def test_a_body_that_is_still_inflated_after_its_call_counts_no_more() -> None:
+    calls: list[Call] = []
+
+    async def noted(call: Call) -> bytes:
+        calls.append(call)
+        return call.body
+
+    handler = Load(ServerConfig(bytes_in_progress=10)).bounded(noted)
+    await Request(b"x").to(handler)
+    with pytest.raises(Overloaded):
+        calls[0].hold(100)
+    assert await Request(b"y" * 5).to(handler) == b"y" * 5

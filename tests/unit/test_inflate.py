@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from headgate_server.core.errors import BodyTooLarge, InvalidRequest
+from headgate_server.core.errors import BodyTooLarge, InvalidRequest, Overloaded
 from headgate_server.core.inflate import gunzip
 
 TEXT = b"an event " * 50_000
@@ -39,3 +39,18 @@ def test_no_more_is_made_than_may_be() -> None:
         gunzip(gzip.compress(TEXT), len(TEXT) - 1)
     with pytest.raises(BodyTooLarge):
         gunzip(gzip.compress(b"x" * 600) * 2, 1_000)
+
+
+def test_what_it_becomes_is_counted_as_it_does() -> None:
+    """Ten kilobytes that become ten megabytes are ended at the first that is too many."""
+    held: list[int] = []
+
+    def hold(size: int) -> None:
+        held.append(size)
+        if size > 3 << 20:
+            raise Overloaded("too much")
+
+    with pytest.raises(Overloaded):
+        gunzip(gzip.compress(bytes(10 << 20)), 10 << 20, hold)
+    assert held == sorted(held)
+    assert held[-1] <= 4 << 20

@@ -8,13 +8,14 @@ exactly, element by element.
 
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from json.scanner import make_scanner
 from typing import Any, NamedTuple
 
 import orjson
 
-from headgate_server.core import canonical
+from headgate_server.core import canonical, jsonscan
 from headgate_server.core.canonical import MAX_DEPTH, Number, Unrepresentable
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.model import Problem
@@ -23,6 +24,10 @@ INLINE_BYTES = 256 * 1024
 """A larger body is read on a thread, so that other calls are not held up: it takes milliseconds, a poisoned one
 seconds.
 """
+
+
+_MANY_VALUES = 50_000
+"""Commas from which on a list is counted before it is read. Fewer values take some 5 MB, whatever they are."""
 
 
 class Body(NamedTuple):
@@ -34,14 +39,20 @@ class Body(NamedTuple):
     members: dict[str, Any]
 
 
-def read_batch(body: bytes, list_name: str = "events") -> Body:
+def read_batch(body: bytes, list_name: str = "events", most: int = sys.maxsize) -> Body:
     """Read an object whose member `list_name` is a list of elements that are read on their own.
 
+    A list of more than `most` elements is not read to its end, nor is what follows it: it has `most` + 1 elements then.
     Raises `InvalidRequest`: no JSON, no object, no such member, no list, or a member of the object twice.
     """
+    if _holds_more(body, most, list_name):
+        return Body([None] * (most + 1), {})
     value = _read_fast(body)
     if value is None:
-        value = _Reader(body, list_name).read()
+        try:
+            value = _Reader(body, list_name, most).read()
+        except _TooMany:
+            return Body([None] * (most + 1), {})
     if type(value) is not dict:
         raise InvalidRequest(f'The body must be a JSON object with a list "{list_name}".', reason="NOT_AN_OBJECT")
     items = value.pop(list_name, None)
@@ -52,13 +63,18 @@ def read_batch(body: bytes, list_name: str = "events") -> Body:
     return Body(items, value)
 
 
-def read_list(body: bytes) -> Sequence[Any]:
-    """Read a list of elements that are read on their own, as those of `read_batch` are. Raises `InvalidRequest`: no
-    JSON, or no list.
+def read_list(body: bytes, most: int = sys.maxsize) -> Sequence[Any]:
+    """Read a list of elements that are read on their own, as those of `read_batch` are, and no more of them. Raises
+    `InvalidRequest`: no JSON, or no list.
     """
+    if _holds_more(body, most, None):
+        return [None] * (most + 1)
     value = _read_fast(body)
     if value is None:
-        value = _Reader(body, None).read_list()
+        try:
+            value = _Reader(body, None, most).read_list()
+        except _TooMany:
+            return [None] * (most + 1)
     if type(value) is not list:
         raise InvalidRequest("The body must be a JSON list.", reason="WRONG_TYPE")
     return value
@@ -91,6 +107,11 @@ def canonical_object(text: bytes) -> bytes | None:
 def read_exact(text: bytes) -> Any:
     """Read JSON that this program wrote itself, every number as its `Number`, the text that it has there."""
     return json.loads(text, parse_float=Number, parse_int=Number)
+
+
+def _holds_more(body: bytes, most: int, list_name: str | None) -> bool:
+    """Whether a list has more than `most` elements, where it matters to know that before it is read."""
+    return body.count(b",") >= max(_MANY_VALUES, most) and jsonscan.holds_more(body, most, list_name)
 
 
 # What matters of each byte when looking for numbers: a digit or point, an exponent's letter, a minus, anything else.
@@ -177,6 +198,10 @@ def _may_begin_number(body: bytes, at: int) -> bool:
     return before < 0 or body[before] in _BEFORE_A_NUMBER
 
 
+class _TooMany(Exception):
+    """The list has more elements than are wanted."""
+
+
 class _NotJson(Exception):
     """A constant that Python's scanner knows and JSON does not: NaN, Infinity, -Infinity."""
 
@@ -188,7 +213,8 @@ class _Reader:
     number's text and every object's members before anything is lost.
     """
 
-    def __init__(self, body: bytes, list_name: str | None):
+    def __init__(self, body: bytes, list_name: str | None, most: int = sys.maxsize):
+        self._most = most
         try:
             self._text = body.decode()
         except UnicodeDecodeError as error:
@@ -256,6 +282,8 @@ class _Reader:
         if self._text[at : at + 1] == "]":
             return items, at + 1
         while True:
+            if len(items) == self._most:
+                raise _TooMany
             item, at = self._element(at)
             items.append(item)
             at = self._skip_space(at)

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import orjson
 
 from headgate_server.core.errors import InvalidRequest, NotFound, QuotaExceeded
-from headgate_server.core.jsonbody import INLINE_BYTES
 from headgate_server.core.model import Answer, EventQuery, Outcome, Replayed, StoredEvent, Submission, Workspace
 from headgate_server.ingest.ingest import Ingest, request_key
 from headgate_server.reading.verify import verify
@@ -98,8 +97,7 @@ class Compat:
         request: HttpRequest,
         idempotency_key: str | None,
     ) -> Exchange:
-        small = len(request.body) <= INLINE_BYTES
-        intake = endpoint.read(request) if small else await asyncio.to_thread(endpoint.read, request)
+        intake = await self._ingest.decoded(len(request.body), lambda: endpoint.read(request))
         key = None
         if endpoint.request_key and idempotency_key is not None:
             scope = f"{receiver.name} {request.method} {request.path}"

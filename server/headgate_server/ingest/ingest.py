@@ -20,6 +20,7 @@ from headgate_server.core.model import (
 )
 from headgate_server.core.settle import Settlement
 from headgate_server.ingest.committer import Committer
+from headgate_server.ingest.decoding import Decoding
 from headgate_server.process.aside import aside
 from headgate_server.store import Ledgers, Limits
 
@@ -41,6 +42,8 @@ class Ingest:
         self._ledgers = ledgers
         self._limits = limits
         self._committer = committer
+        self.decoded = Decoding()
+        """Reads bodies."""
 
     def check_room(self, workspace_id: int, events: int, size: int) -> None:
         """Raise `Overloaded` if so many events, of so many bytes, could not wait to be stored now.

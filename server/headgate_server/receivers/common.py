@@ -33,7 +33,7 @@ def read_list(request: HttpRequest, most: int, name: str = "events") -> Sequence
 
     Raises `InvalidRequest`: MALFORMED_JSON, NOT_AN_OBJECT, MISSING_FIELD, WRONG_TYPE, EMPTY_BATCH, TOO_MANY_EVENTS.
     """
-    items = jsonbody.read_batch(request.body, name).items if name else jsonbody.read_list(request.body)
+    items = jsonbody.read_batch(request.body, name, most).items if name else jsonbody.read_list(request.body, most)
     if not items:
         raise InvalidRequest("A batch needs at least one event.", reason="EMPTY_BATCH", field=name)
     if len(items) > most:

@@ -26,14 +26,14 @@ def batch(request: RawBatchIngestRequest, max_events: int) -> DecodedBatch:
     """Decode a batch of either encoding. Raises `InvalidRequest` where it is no batch: nothing of it is stored."""
     atomic, validate_only = request.atomic, request.validate_only
     if not request.HasField("json"):
-        _check_count(len(request.events), max_events)
+        check_count(len(request.events), max_events)
         events = request.events
         slots = list(map(proto_event, events, validate.salts(len(events))))
         return DecodedBatch(slots, atomic, validate_only)
     if request.events:
         raise _two_encodings()
-    body = jsonbody.read_batch(request.json.data)
-    _check_count(len(body.items), max_events)
+    body = jsonbody.read_batch(request.json.data, most=max_events)
+    check_count(len(body.items), max_events)
     for name, value in body.members.items():
         option = _OPTIONS.get(name)
         if option is None:
@@ -157,12 +157,13 @@ def _value(value: Value) -> Any:
             return None
 
 
-def _check_count(count: int, max_events: int) -> None:
+def check_count(count: int, max_events: int) -> None:
+    """Raise `InvalidRequest` for a batch of no events, or of more than are taken."""
     if count == 0:
         raise InvalidRequest("A batch needs at least one event.", reason="EMPTY_BATCH", field="events")
     if count > max_events:
         raise InvalidRequest(
-            f"A batch holds at most {max_events} events, this one has {count}.",
+            f"A batch holds at most {max_events} events, this one has more.",
             reason="TOO_MANY_EVENTS",
             field="events",
         )

@@ -1,6 +1,5 @@
 """headgate.v1.IngestService."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventResult, IngestResponse
 from headgate_server.core.errors import EventConflict, InvalidRequest
-from headgate_server.core.jsonbody import INLINE_BYTES
 from headgate_server.core.model import Answer, Draft, Outcome, Problem, Replayed, Scope, Status, Submission
 from headgate_server.ingest.ingest import Ingest, request_key
 from headgate_server.process.aside import aside
@@ -26,7 +24,6 @@ from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
 SERVICE = "headgate.v1.IngestService"
 REPLAYED_KEY = "idempotency-replayed"
 
-_Decoded = TypeVar("_Decoded")
 _Said = TypeVar("_Said", bound=Message)
 _Request = RawBatchIngestRequest | RawIngestRequest
 
@@ -74,13 +71,15 @@ class IngestServicer:
 
     async def check_room(self, call: Call, request: _Request) -> None:
         """Refuse what could not be stored before it is read. Of a JSON body nobody knows yet how many events it has."""
+        if isinstance(request, RawBatchIngestRequest) and len(request.events) > self._config.max_events:
+            decode.check_count(len(request.events), self._config.max_events)
         if not request.validate_only:
             events = len(request.events) or 1 if isinstance(request, RawBatchIngestRequest) else 1
             self._ingest.check_room(call.caller.workspace.id, events, len(call.body))
 
     async def batch_ingest(self, call: Call, request: RawBatchIngestRequest) -> BatchIngestResponse | HttpBody:
         """Store each event on its own and answer with one result per event."""
-        batch = await _decoded(call, request, lambda: decode.batch(request, self._config.max_events))
+        batch = await self._ingest.decoded(_size(call, request), lambda: decode.batch(request, self._config.max_events))
         taken = await self._take(call, request, batch.slots, atomic=batch.atomic, validate_only=batch.validate_only)
         if isinstance(taken, BatchIngestResponse):
             return taken
@@ -88,7 +87,7 @@ class IngestServicer:
 
     async def ingest(self, call: Call, request: RawIngestRequest) -> IngestResponse:
         """Store one event; what keeps it from being stored is the call's error."""
-        slot = await _decoded(call, request, lambda: decode.single(request))
+        slot = await self._ingest.decoded(_size(call, request), lambda: decode.single(request))
         taken = await self._take(call, request, [slot], atomic=False, validate_only=request.validate_only)
         if isinstance(taken, BatchIngestResponse):
             (result,) = taken.results
@@ -175,10 +174,9 @@ def _bare(outcome: Outcome) -> Outcome:
     return Outcome(outcome.status, outcome.link, problem)
 
 
-async def _decoded(call: Call, request: _Request, read: Callable[[], _Decoded]) -> _Decoded:
-    """Decode a body: a large one on a thread, so that other calls go on."""
-    size = len(request.json.data) if request.HasField("json") else len(call.body)
-    return read() if size <= INLINE_BYTES else await asyncio.to_thread(read)
+def _size(call: Call, request: _Request) -> int:
+    """Return how many bytes of a request are to be read."""
+    return len(request.json.data) if request.HasField("json") else len(call.body)
 
 
 def _stored_answer(call: Call, request: _Request) -> Answer | None:

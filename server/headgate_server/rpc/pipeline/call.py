@@ -38,6 +38,10 @@ class Call:
     """Sends one serialized response of a stream, and waits while the caller takes no more; None for a unary call."""
     repeated: frozenset[str] = frozenset()
     """Names of which nobody knows the value that is meant: see `trust.repeated`. `metadata` has the last one."""
+    hold: Callable[[int], None] = lambda size: None
+    """Says what a body has become, in bytes beyond those that came. Raises `Overloaded` past what may be in progress;
+    from any thread.
+    """
     request_id: str = ""
     principal: Principal | None = None
     reply_metadata: list[tuple[str, str | bytes]] = field(default_factory=list)

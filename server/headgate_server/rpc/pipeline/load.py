@@ -1,7 +1,9 @@
 """How much is in progress, over all methods."""
 
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 
 from headgate_server.core.errors import Overloaded
 from headgate_server.process.setting import PAST_IT, setting
@@ -18,9 +20,9 @@ class LoadConfig:
     """Calls in progress; further ones are refused at once. Streams of health and reflection do not count: whoever
     holds them needs no key, and must not shut out those who have one.
     """
-    bytes_in_progress: int = 128 * 1024 * 1024
-    """Bodies of the calls in progress, which take some times as much memory while they are read; past it calls are
-    refused.
+    bytes_in_progress: int = 64 * 1024 * 1024
+    """Bodies of the calls in progress, inflated; past it calls are refused. A body is there up to three times while it
+    is read: as it came, as a field of its message, and as what is decoded.
     """
 
 
@@ -35,6 +37,7 @@ class Load:
         self._most_bytes = config.bytes_in_progress
         self._calls = 0
         self._bytes = 0
+        self._lock = threading.Lock()
 
     def bounded(self, handler: Handler) -> Handler:
         """Return a handler that counts its calls, and the requests that they stream, and refuses those past a bound."""
@@ -44,20 +47,30 @@ class Load:
             if self._calls >= self._most_calls or self._is_too_much(size):
                 raise Overloaded("Too many calls are in progress; nothing of this one was done.")
             self._calls += 1
-            held = _Held(size)
-            self._bytes += size
+            held = _Held(0)
+            self._hold(held, size)
+            call.hold = partial(self._inflated, held, size)
             if call.messages is not None:
                 call.messages = self._counted(call.messages, held)
             try:
                 return await handler(call)
             finally:
                 self._calls -= 1
-                self._bytes -= held.size
+                held.over = True
+                self._hold(held, 0)
 
         return admitted
 
     def _is_too_much(self, size: int) -> bool:
         return self._calls > 0 and self._bytes + size > self._most_bytes
+
+    def _inflated(self, held: "_Held", came: int, size: int) -> None:
+        """Count a body that came as `came` bytes, and has become `size` bytes more. Raises `Overloaded`."""
+        if held.over:
+            raise Overloaded("The call was given up.")
+        if self._calls > 1 and self._bytes + came + size - held.size > self._most_bytes:
+            raise Overloaded("Too much is in progress; nothing of this call was done.")
+        self._hold(held, came + size)
 
     async def _counted(self, messages: AsyncIterator[bytes], held: "_Held") -> AsyncIterator[bytes]:
         """Yield a stream's requests; each counts until the handler asks for the next."""
@@ -70,8 +83,10 @@ class Load:
             self._hold(held, 0)
 
     def _hold(self, held: "_Held", size: int) -> None:
-        self._bytes += size - held.size
-        held.size = size
+        with self._lock:  # bodies are inflated on threads
+            size = 0 if held.over else size
+            self._bytes += size - held.size
+            held.size = size
 
 
 @dataclass(slots=True)
@@ -79,3 +94,5 @@ class _Held:
     """The bytes that one call holds now."""
 
     size: int
+    over: bool = False
+    """Whether the call has ended; the thread that inflates its body may not have."""

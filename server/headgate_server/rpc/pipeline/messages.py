@@ -101,7 +101,7 @@ def _reader(method: AnyMethod, body_limit: int) -> _Read:
         if body is None:
             check_size(len(serialized), body_limit)
         elif call.text(CODING_KEY) == "gzip":
-            body.data = await asyncio.to_thread(gunzip, body.data, body_limit)
+            body.data = await asyncio.to_thread(gunzip, body.data, body_limit, call.hold)
         else:
             check_size(len(body.data), body_limit)
         return request

@@ -1,0 +1,86 @@
+"""How many elements a list in a JSON body has, found without making any of them. Pure."""
+
+import re
+
+import orjson
+
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_TOKEN = re.compile(rb'[^"\[\]{},:]*+(?:(?P<string>' + _STRING + rb")|(?P<mark>[\[\]{},:]))", re.DOTALL)
+_TO_MARK = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+", re.DOTALL)
+"""To the next bracket, brace or comma."""
+_TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL)
+"""To the next bracket or brace. Both are possessive: nothing is kept for going back."""
+
+
+def holds_more(body: bytes, most: int, list_name: str | None) -> bool:
+    """Whether the list has more than `most` elements: the member `list_name` of the body, or the body itself.
+
+    It reads no further than to the first element that is too many. Of what is no JSON it may say either.
+    """
+    at = _list_start(body, list_name)
+    if at is None:
+        return False
+    for _ in range(most):
+        at = _element_end(body, at)
+        if body[at : at + 1] != b",":
+            return False
+        at += 1
+    return True
+
+
+def _list_start(body: bytes, list_name: str | None) -> int | None:
+    """Return where the list's first element may begin, None if there is no such list."""
+    first = _TOKEN.match(body)
+    if first is None or first["mark"] != (b"[" if list_name is None else b"{"):
+        return None
+    at = first.end()
+    if list_name is None:
+        return at
+    name = b""
+    while (token := _TOKEN.match(body, at)) is not None:
+        at = token.end()
+        mark = token["mark"]
+        if mark is None:
+            name = token["string"]
+        elif mark == b"[" and _is(name, list_name):
+            return at
+        elif mark in b"[{":
+            at = _nested_end(body, at)
+        elif mark == b",":
+            name = b""
+    return None
+
+
+def _element_end(body: bytes, at: int) -> int:
+    """Return where the comma or bracket behind an element is; the body's end if there is none."""
+    while True:
+        match = _TO_MARK.match(body, at)
+        assert match is not None  # noqa: S101 - it matches nothing, too
+        at = match.end()
+        if body[at : at + 1] not in (b"[", b"{"):
+            return at
+        at = _nested_end(body, at + 1)
+
+
+def _nested_end(body: bytes, at: int) -> int:
+    """Return where a list or object ends whose first bracket lies before `at`; the body's end if it does not."""
+    depth = 1
+    while depth:
+        match = _TO_BRACKET.match(body, at)
+        assert match is not None  # noqa: S101 - it matches nothing, too
+        mark = body[match.end() : match.end() + 1]
+        if mark not in (b"[", b"{", b"]", b"}"):
+            return len(body)
+        depth += 1 if mark in b"[{" else -1
+        at = match.end() + 1
+    return at
+
+
+def _is(token: bytes, name: str) -> bool:
+    """Whether a string of the body is this name."""
+    if b"\\" not in token:
+        return token[1:-1] == name.encode()
+    try:
+        return bool(orjson.loads(token) == name)
+    except orjson.JSONDecodeError:
+        return False

@@ -1,0 +1,68 @@
+"""Where large bodies are read: on threads, so that other calls go on, and few bytes at a time, so that memory lasts."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+from headgate_server.core.jsonbody import INLINE_BYTES
+
+_Decoded = TypeVar("_Decoded")
+
+_BYTES_AT_ONCE = 8 * 1024 * 1024
+"""One body of the largest default size. A list of empty lists takes 25 times its bytes while it is read, an object of
+short names 30 times; and threads of one interpreter read two bodies no sooner than one after the other.
+"""
+
+
+class Decoding:
+    """Reads bodies; of large ones so many bytes at once, in the order in which they came. One per process."""
+
+    def __init__(self, bytes_at_once: int = _BYTES_AT_ONCE):
+        self._most = bytes_at_once
+        self._bytes = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def __call__(self, size: int, read: Callable[[], _Decoded]) -> _Decoded:
+        """Return what `read` makes of a body of `size` bytes, and raise what it raises. Small ones are read at once."""
+        if size <= INLINE_BYTES:
+            return read()
+        await self._enter(size)
+        work = asyncio.ensure_future(asyncio.to_thread(read))
+        # A caller that is gone does not end the thread, whose memory counts until it has ended.
+        work.add_done_callback(lambda done: self._leave(size, done))
+        return await asyncio.shield(work)
+
+    async def _enter(self, size: int) -> None:
+        if not self._waiting and self._fits(size):
+            self._bytes += size
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, place))
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self._bytes -= size
+            self._admit()
+            raise
+
+    def _fits(self, size: int) -> bool:
+        """Whether there is room; a body that is alone is never too large."""
+        return not self._bytes or self._bytes + size <= self._most
+
+    def _leave(self, size: int, work: "asyncio.Future[_Decoded]") -> None:
+        if not work.cancelled():
+            work.exception()  # nobody may be left to look at it
+        self._bytes -= size
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting:
+            size, place = self._waiting[0]
+            if not place.done():
+                if not self._fits(size):
+                    return
+                self._bytes += size
+                place.set_result(None)
+            self._waiting.popleft()
