@@ -9,7 +9,7 @@ from pysqlite3 import dbapi2
 from headgate_server.core.errors import Unavailable
 from headgate_server.core.model import EventQuery, Status
 from headgate_server.store import Store
-from headgate_server.store.sqlite import database as sqlite
+from headgate_server.store.sqlite import append as sqlite_append
 from headgate_server.store.sqlite.database import SqliteDatabase
 from tests.support import database
 from tests.support.drafts import append, draft
@@ -73,7 +73,7 @@ async def test_identities_are_found_through_their_index(tmp_path: Path) -> None:
     store = Store(await SqliteDatabase.open(tmp_path / "headgate.db"))
     try:
         with store.database._reader.connect() as connection:
-            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sqlite._PROBE}", (1, b"")).all()
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sqlite_append._PROBE}", (1, b"")).all()
         reads = [row.detail for row in plan if "events" in row.detail]
         assert reads == ["SEARCH events USING INDEX events_dedupe_key (workspace_id=? AND dedupe=?)"]
     finally:
@@ -106,7 +106,7 @@ async def test_a_group_that_fails_midway_leaves_nothing(tmp_path: Path, monkeypa
         await append(store, workspace, draft("taken"))
         before = await store.ledgers.head(workspace)
         with monkeypatch.context() as blind:
-            blind.setattr(sqlite, "_PROBE", f"{sqlite._PROBE} AND FALSE")
+            blind.setattr(sqlite_append, "_PROBE", f"{sqlite_append._PROBE} AND FALSE")
             with pytest.raises(Unavailable):
                 await append(store, workspace, *(draft(str(n)) for n in range(90)), draft("taken"))
         assert await store.ledgers.head(workspace) == before

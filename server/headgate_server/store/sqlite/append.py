@@ -1,0 +1,119 @@
+"""The statements of one append on SQLite, on the driver's own cursor; `database` brings the transaction and errors."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
+from typing import Any
+
+from sqlalchemy import Connection
+
+from headgate_server.core.model import Decision, Head, Link, StoredAnswer, StoredEvent, Submission, Usage
+from headgate_server.core.settle import Settlement
+from headgate_server.store.answers import ANSWER_LIFETIME
+from headgate_server.store.database import DataRefused
+from headgate_server.store.group import answer_key, identities, request_keys
+from headgate_server.store.sqlite.connection import raw_cursor
+
+_READ_HEAD = "SELECT sequence, hash, created_at, quota, month, month_events FROM heads WHERE workspace_id = ?"
+
+# After each statement the writer waits for its turn at the interpreter, for up to milliseconds where the event loop is
+# busy, so a statement takes many rows. Only three numbers of them: the driver keeps a statement with the values it last
+# had. FAIL, since the transaction is rolled back in any case: without it SQLite keeps, for each statement of several
+# rows, a copy of every page that it changes.
+_COLUMNS = ", ".join(StoredEvent._fields)
+_ROW = f"({', '.join('?' * len(StoredEvent._fields))})"
+_INSERTS = {
+    rows: f"INSERT OR FAIL INTO events ({_COLUMNS}) VALUES {', '.join([_ROW] * rows)}"  # noqa: S608 - question marks alone
+    for rows in (64, 8, 1)
+}
+
+# The identities come as one value, 16 bytes each, and are cut apart where nobody has to wait for it: whatever their
+# number, it is one statement and one step. The index is named so that no plan can ever scan a ledger under the lock.
+_PROBE = (
+    "WITH RECURSIVE slices (start) AS (SELECT 1 UNION ALL SELECT start + 16 FROM slices LIMIT length(?2) / 16)"
+    " SELECT dedupe, id, sequence, created_at, event_hash, salt, commitment FROM events INDEXED BY events_dedupe_key"
+    " WHERE workspace_id = ?1 AND dedupe IN (SELECT substr(?2, start, 16) FROM slices)"
+)
+
+_FIND_ANSWER = (
+    "SELECT fingerprint, answer FROM answers WHERE workspace_id = ? AND scope = ? AND key = ? AND created_at > ?"
+)
+
+_MOVE_HEAD = (
+    "UPDATE heads SET sequence = ?, hash = ?, created_at = ?, month = ?, month_events = ? WHERE workspace_id = ?"
+)
+
+_STORE_ANSWER = (
+    "INSERT OR REPLACE INTO answers (workspace_id, scope, key, fingerprint, answer, created_at)"
+    " VALUES (?, ?, ?, ?, ?, ?)"
+)
+
+
+def decide_and_write(connection: Connection, submissions: Sequence[Submission], now: int) -> list[Decision]:
+    """Decide submissions, in order, and write what that says. The caller's transaction holds the write lock.
+
+    Raises `DataRefused` and what the driver raises; the caller rolls back.
+    """
+    decisions: dict[int, Decision] = {}
+    # Sorting is stable: within a workspace the callers keep their order.
+    order = sorted(range(len(submissions)), key=lambda index: submissions[index].workspace_id)
+    for workspace_id, group in groupby(order, key=lambda index: submissions[index].workspace_id):
+        indexes = list(group)
+        settlement = _settle(connection, workspace_id, [submissions[i] for i in indexes], now)
+        for index in indexes:
+            decisions[index] = settlement.decide(submissions[index])
+        _store(connection, workspace_id, settlement, now)
+    return [decisions[index] for index in range(len(submissions))]
+
+
+def _settle(connection: Connection, workspace_id: int, group: list[Submission], now: int) -> Settlement:
+    cursor = raw_cursor(connection)
+    row = cursor.execute(_READ_HEAD, (workspace_id,)).fetchone()
+    if row is None:
+        raise DataRefused(f"there is no workspace {workspace_id}")
+    head, usage = Head(*row[:3]), Usage(*row[3:])
+    return Settlement(workspace_id, head, *_probe(cursor, workspace_id, group, now), now, usage)
+
+
+def _holders(cursor: Any, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
+    """Return the links of the events that hold these identities, of 16 bytes each."""
+    rows = cursor.execute(_PROBE, (workspace_id, b"".join(dedupes)))
+    return {dedupe: Link(*link) for dedupe, *link in rows}
+
+
+def _probe(
+    cursor: Any, workspace_id: int, group: list[Submission], now: int
+) -> tuple[dict[bytes, Link], dict[tuple[str, str], StoredAnswer]]:
+    """Read, under the lock, which identities and request keys of the group are taken."""
+    known = _holders(cursor, workspace_id, identities(group))
+    answers: dict[tuple[str, str], StoredAnswer] = {}
+    for scope, key in request_keys(group):
+        parameters = (workspace_id, scope, answer_key(key), now - ANSWER_LIFETIME)
+        found = cursor.execute(_FIND_ANSWER, parameters).fetchone()
+        if found is not None:
+            answers[scope, key] = StoredAnswer(*found)
+    return known, answers
+
+
+def _store(connection: Connection, workspace_id: int, settlement: Settlement, now: int) -> None:
+    cursor = raw_cursor(connection)
+    if settlement.superseded:
+        cursor.executemany(
+            "UPDATE events SET dedupe = NULL WHERE workspace_id = ? AND dedupe = ?",
+            [(workspace_id, dedupe) for dedupe in settlement.superseded],
+        )
+    if settlement.rows:
+        for statement, values in insertions(settlement.rows):
+            cursor.execute(statement, values)
+        cursor.execute(_MOVE_HEAD, (*settlement.head, *settlement.usage[1:], workspace_id))
+    for request, answer in settlement.new_answers:
+        key = answer_key(request.key)
+        cursor.execute(_STORE_ANSWER, (workspace_id, request.scope, key, request.fingerprint, answer, now))
+
+
+def insertions(rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the statements that write these rows, each with its values."""
+    first = 0
+    for size, statement in _INSERTS.items():
+        while len(rows) - first >= size:
+            yield statement, [*chain.from_iterable(rows[first : first + size])]
+            first += size

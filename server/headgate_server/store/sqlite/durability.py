@@ -1,0 +1,15 @@
+"""What an acknowledgement rests on: the pragmas of the connection that writes."""
+
+from sqlalchemy import Connection
+
+from headgate_server.store.database import not_durable
+from headgate_server.store.sqlite.connection import raw_cursor
+
+
+def check(connection: Connection) -> None:
+    """Raise `errors.Unavailable` unless commits are synced."""
+    cursor = raw_cursor(connection)
+    for pragma, wanted in (("synchronous", 2), ("journal_mode", "wal")):
+        found = cursor.execute(f"PRAGMA {pragma}").fetchone()[0]
+        if found != wanted:
+            raise not_durable(f"The store's database runs with {pragma}={found}")

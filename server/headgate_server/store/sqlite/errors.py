@@ -1,0 +1,38 @@
+"""SQLite's errors, as the `Database` promise has them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pysqlite3 import dbapi2 as driver
+from sqlalchemy.exc import DBAPIError
+
+from headgate_server.core.errors import Unavailable
+from headgate_server.store.database import DataRefused
+
+
+class LockedError(Exception):
+    """Another connection holds the write lock."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's errors, plain or wrapped by SQLAlchemy, into those of the `Store` promise."""
+    try:
+        yield
+    except (driver.DataError, OverflowError, UnicodeEncodeError) as error:
+        raise DataRefused(str(error)) from error
+    except (DBAPIError, driver.Error) as error:
+        if isinstance(error, DBAPIError) and isinstance(error.orig, driver.DataError):
+            raise DataRefused(str(error.orig)) from error
+        raise Unavailable("The store's database failed.") from error
+
+
+def result_code(error: BaseException) -> int:
+    """Return SQLite's primary result code, 0 if it is no error of SQLite's."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    return int(getattr(original, "sqlite_errorcode", 0)) & 0xFF
+
+
+def cause(error: BaseException) -> str:
+    """Return SQLite's own words."""
+    return str(error.orig if isinstance(error, DBAPIError) else error)
