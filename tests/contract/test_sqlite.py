@@ -10,6 +10,8 @@ from headgate_server.core.errors import Unavailable
 from headgate_server.core.model import EventQuery, Status
 from headgate_server.store import Store
 from headgate_server.store.sqlite import append as sqlite_append
+from headgate_server.store.sqlite import connection as sqlite_connection
+from headgate_server.store.sqlite import database as sqlite_database
 from headgate_server.store.sqlite.database import SqliteDatabase
 from tests.support import database
 from tests.support.drafts import append, draft
@@ -117,7 +119,8 @@ async def test_a_group_that_fails_midway_leaves_nothing(tmp_path: Path, monkeypa
 
 
 async def test_a_lock_that_is_never_let_go_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.1)
+    for module in (sqlite_connection, sqlite_database):
+        monkeypatch.setattr(module, "BUSY_TIMEOUT", 0.1)
     url = f"sqlite:///{tmp_path}/headgate.db"
     store = Store(await SqliteDatabase.open(tmp_path / "headgate.db"))
     try:
