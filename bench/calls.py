@@ -31,9 +31,7 @@ class Encoding(NamedTuple):
         """Return how many events were newly stored. Raises `RuntimeError` if the answer is not what it must be."""
         statuses = self.statuses(answer)
         if statuses != call.statuses:
-            raise RuntimeError(
-                f"a call was answered with {Counter(statuses)}, and not {Counter(call.statuses)} in order"
-            )
+            raise RuntimeError(f"answered with {Counter(statuses)}, and not {Counter(call.statuses)} in order")
         return statuses.count("accepted")
 
 

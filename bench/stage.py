@@ -20,7 +20,6 @@ class Role:
     """A sender, and the processes besides its own whose CPU time and memory it is to blame for."""
 
     sender: Child | Ghz | Wrk
-    """A contender, which counts events, or a tool, which runs for a time."""
     spenders: Mapping[str, Sequence[int]]
     """Process ids by part: Envoy, server, database. All below them count as well."""
     stores: bool = True

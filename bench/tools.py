@@ -102,7 +102,8 @@ class Wrk(Tool):
     async def go(self) -> Timing:
         """Send. Calls that were under way when time was up are stored and not counted.
 
-        Raises `RuntimeError` if a call fails, or does not store every event.
+        Raises `RuntimeError` if a call fails, or does not store every event; `TimeoutError` if there are more callers
+        than answers: then the time was too short to say anything.
         """
         events = [orjson.dumps(workload.order(number, _MARK)) for number in range(self._load.batch)]
         with tempfile.NamedTemporaryFile("wb", suffix=".json") as body:
@@ -115,6 +116,8 @@ class Wrk(Tool):
             (output,), cpu_seconds = await self._run(command)
         said = json.loads(output.splitlines()[-1])
         answered, failed = said.pop("calls") - said["refused"], said.pop("failed")
-        if failed or not answered + said["refused"]:
+        if failed:
             raise RuntimeError(f"wrk to {self._address}: {failed} calls failed, {answered} were answered")
+        if answered + said["refused"] < self._load.callers:
+            raise TimeoutError(f"wrk to {self._address}: {answered} calls were answered in {self._seconds}")
         return Timing(events=answered * self._load.batch, cpu_seconds=cpu_seconds, **said)

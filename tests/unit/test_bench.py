@@ -2,17 +2,21 @@
 
 import asyncio
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench import calls, report, suite
+from bench import calls, report, run, suite
 from bench.calls import Call
 from bench.contender import Assignment, Timing
 from bench.driver import Loop, Refused
 from bench.measured import Played
 from bench.run import highest_rate
+from bench.stage import Role
 from bench.suite import By, Load, Ratio, Scenario, Store
 from headgate.v1.ingest_service_pb2 import BatchIngestRequest, BatchIngestResponse, EventResult
+from headgate_server.store.opening import open_store
 from tests.support import ghzfiles
 
 _FAST, _SLOW, _LIMIT = Load(By.GRPC, 100, 64), Load(By.GRPC, 100, 8), Load(By.LIMIT, 4_000)
@@ -152,3 +156,33 @@ async def test_a_latency_at_a_rate_counts_from_when_the_call_was_due() -> None:
     timing = await loop.check()
     assert timing.events == 3
     assert timing.p50 > 40
+
+
+class _Slow:
+    """A tool that has too few answers in less than four seconds."""
+
+    def __init__(self) -> None:
+        self.tried: list[float] = []
+
+    async def prepare(self, assignment: Assignment, seconds: float) -> None:
+        self.tried.append(seconds)
+
+    async def go(self) -> Timing:
+        if self.tried[-1] < 4:
+            raise TimeoutError
+        return Timing(events=100, seconds=self.tried[-1])
+
+
+async def test_a_tool_that_has_too_few_answers_gets_twice_the_time(sqlite_url: str) -> None:
+    await (await open_store(sqlite_url)).close()
+    sender: Any = _Slow()
+    timing = await run._turn(sqlite_url, Role(sender, {}, stores=False), Assignment(_FAST, 100), 1.0)
+    assert sender.tried == [1.0, 2.0, 4.0]
+    assert timing.seconds == 4.0
+
+
+def test_the_benchmark_stays_small() -> None:
+    """What measures must be read faster than what it measures. Delete before you add."""
+    folder = Path(run.__file__).parent
+    files = [*folder.rglob("*.py"), *folder.rglob("*.lua")]
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) <= 1_800
