@@ -62,7 +62,7 @@ async def test_limits_are_exact_over_stores_and_apart_by_workspace_and_receiver(
         neighbour = (await store.directory.create_workspace("neighbour")).id
         asked = [(workspace, "flokit"), (workspace, "scrip"), (neighbour, "flokit")] * 12
         admissions = await asyncio.gather(
-            *((store, other)[number % 2].admit(*one, SLOW) for number, one in enumerate(asked))
+            *((store, other)[number % 2].limits.admit(*one, SLOW) for number, one in enumerate(asked))
         )
         allowed = Counter(one for one, admission in zip(asked, admissions, strict=True) if admission.allowed)
         assert allowed == {(workspace, "flokit"): 5, (workspace, "scrip"): 5, (neighbour, "flokit"): 5}
@@ -170,7 +170,10 @@ async def test_a_quota_is_exact_under_concurrency(store: Store, store_url: str, 
     other = await open_store(store_url)
     try:
         decisions = await asyncio.gather(
-            *((store, other)[n % 2].append([submission(workspace, *(draft() for _ in range(9)))]) for n in range(12))
+            *(
+                (store, other)[n % 2].database.append([submission(workspace, *(draft() for _ in range(9)))])
+                for n in range(12)
+            )
         )
         outcomes = [outcome for (decision,) in decisions for outcome in decision.outcomes]  # type: ignore[union-attr]
         assert Counter(outcome.status for outcome in outcomes) == {Status.ACCEPTED: 50, Status.REJECTED: 58}
