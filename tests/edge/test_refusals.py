@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.support.edge import JSON, Edge, failure, statuses
+from tests.support.waiting import until_true
 
 BATCH = "/v1/events/batch"
 ONE = b'{"events":[{"type":"t"}]}'
@@ -239,10 +240,14 @@ def test_the_request_id_is_in_the_log(edge: Edge) -> None:
     response = edge.batch({"type": "t"})
     assert response
     answered = edge.http.get("/v1/events").headers["x-request-id"]
-    lines = [json.loads(line) for line in edge.up.log.read_text().splitlines() if line.startswith("{")]
-    assert [line["method"] for line in lines if line.get("request_id") == answered] == [
-        "/headgate.v1.EventService/ListEvents"
-    ]
+
+    def logged() -> list[str]:
+        written = edge.up.log.read_text().splitlines()
+        lines = [json.loads(line) for line in written if line.startswith("{") and line.endswith("}")]
+        return [line["method"] for line in lines if line.get("request_id") == answered]
+
+    # A thread writes the log, a moment after the answer.
+    assert until_true(logged) == ["/headgate.v1.EventService/ListEvents"]
     assert edge.key not in edge.up.log.read_text()
 
 

@@ -15,6 +15,7 @@ from headgate.v1.event_service_pb2 import ListEventsResponse
 from headgate.v1.ingest_service_pb2 import BatchIngestResponse
 from headgate_server.core import canonical, jsonbody, timestamps
 from headgate_server.core.model import Link, Outcome, Problem, Status, StoredEvent
+from headgate_server.core.reasons import Reason
 from headgate_server.rpc import wire
 from headgate_server.rpc.pipeline import printer
 from tests.unit.numbers import exact, exactly, number_tokens
@@ -31,7 +32,7 @@ _LINKS = st.builds(
 )
 _PROBLEMS = st.builds(
     Problem,
-    reason=_TEXTS,
+    reason=st.sampled_from(Reason),
     field=_TEXTS,
     message=_TEXTS,
     retryable=st.booleans(),

@@ -13,6 +13,7 @@ from cachetools import TTLCache
 from headgate_server.core import ledger
 from headgate_server.core.errors import InvalidRequest, PermissionDenied, Unauthenticated
 from headgate_server.core.model import ApiKey, Scope, Workspace
+from headgate_server.core.reasons import Reason
 from headgate_server.process.clock import Clock, system_clock
 from headgate_server.store import Directory
 
@@ -84,7 +85,7 @@ class Authenticator:
         if not key:
             raise Unauthenticated(
                 'An API key is required, as "Authorization: Bearer hg_…" or "X-API-Key: hg_…".',
-                reason="MISSING_API_KEY",
+                reason=Reason.MISSING_API_KEY,
             )
         if not key.startswith(PREFIX) or len(key) > _MAX_LENGTH:
             raise _refusal()

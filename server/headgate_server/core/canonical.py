@@ -15,6 +15,8 @@ from typing import Any
 
 import orjson
 
+from headgate_server.core.reasons import Reason
+
 MAX_DEPTH = 100
 """Levels of nesting: deeper than any honest event, far below what would exhaust a stack."""
 
@@ -32,7 +34,7 @@ _NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
 class Unrepresentable(ValueError):
     """The value has no canonical form: the reason's constant and a sentence."""
 
-    def __init__(self, reason: str, message: str):
+    def __init__(self, reason: Reason, message: str):
         super().__init__(message)
         self.reason = reason
         self.message = message
@@ -50,7 +52,7 @@ class Number(str):
         """
         match = _NUMBER.fullmatch(token)
         if match is None:
-            raise Unrepresentable("INVALID_NUMBER", f"{token[:40]!r} is not a JSON number.")
+            raise Unrepresentable(Reason.INVALID_NUMBER, f"{token[:40]!r} is not a JSON number.")
         sign, whole, fraction, exponent = match.groups()
         fraction = fraction or ""
         digits = (whole + fraction).lstrip("0")
@@ -85,7 +87,7 @@ def encode(value: Any) -> bytes:
         # Of what a JSON or protobuf parser yields, only a lone surrogate has no UTF-8 (RFC 8259, 8.2; RFC 7493,
         # 2.1).
         raise Unrepresentable(
-            "INVALID_UNICODE", "A string holds a lone surrogate, which is no Unicode text."
+            Reason.INVALID_UNICODE, "A string holds a lone surrogate, which is no Unicode text."
         ) from error
 
 
@@ -130,7 +132,7 @@ def content(type_: str, source: str, subject: str, occurred_at: int | None, data
 def _is_plain(value: Any, depth: int) -> bool:
     """Whether orjson writes `value` canonically as it is. Raises `Unrepresentable` for what has no canonical form."""
     if depth > MAX_DEPTH:
-        raise Unrepresentable("NESTING_TOO_DEEP", f"The event nests deeper than {MAX_DEPTH} levels.")
+        raise Unrepresentable(Reason.NESTING_TOO_DEEP, f"The event nests deeper than {MAX_DEPTH} levels.")
     plain = True
     kind = type(value)
     if kind is dict:
@@ -147,7 +149,7 @@ def _is_plain(value: Any, depth: int) -> bool:
             plain = _is_plain(child, depth + 1) and plain
         elif kind is float:
             if child - child != 0.0:
-                raise Unrepresentable("INVALID_NUMBER", "A number is NaN or infinite.")
+                raise Unrepresentable(Reason.INVALID_NUMBER, "A number is NaN or infinite.")
             # Where orjson's text is RFC 8785's: not integral, and neither of the two uses an exponent.
             plain = plain and 1e-5 <= abs(child) < 1e15 and not child.is_integer()
         elif kind is Number:
@@ -208,4 +210,4 @@ def _positional(digits: str, point: int) -> str:
 
 
 def _exponent_too_large() -> Unrepresentable:
-    return Unrepresentable("NUMBER_OUT_OF_RANGE", f"A number's exponent is beyond {MAX_EXPONENT}.")
+    return Unrepresentable(Reason.NUMBER_OUT_OF_RANGE, f"A number's exponent is beyond {MAX_EXPONENT}.")

@@ -5,6 +5,7 @@ not an exception but a `model.Problem`.
 """
 
 from headgate_server.core.model import Admission, RateLimit
+from headgate_server.core.reasons import Reason
 
 
 class HeadgateError(Exception):
@@ -15,7 +16,7 @@ class HeadgateError(Exception):
     program may want.
     """
 
-    reason = "INTERNAL"
+    reason: Reason = Reason.INTERNAL
     retry_after: float | None = None
     cause_told = False
     """Whether its cause was logged: many calls may share one error."""
@@ -24,7 +25,7 @@ class HeadgateError(Exception):
         self,
         message: str,
         *,
-        reason: str | None = None,
+        reason: Reason | None = None,
         field: str = "",
         retry_after: float | None = None,
         metadata: dict[str, str] | None = None,
@@ -42,56 +43,56 @@ class HeadgateError(Exception):
 class InvalidRequest(HeadgateError):
     """Correct the request: it will never be accepted unchanged."""
 
-    reason = "INVALID_REQUEST"
+    reason = Reason.INVALID_REQUEST
 
 
 class BodyTooLarge(InvalidRequest):
     """Send a smaller body."""
 
-    reason = "BODY_TOO_LARGE"
+    reason = Reason.BODY_TOO_LARGE
 
 
 class Unauthenticated(HeadgateError):
     """Send a valid API key."""
 
-    reason = "INVALID_API_KEY"
+    reason = Reason.INVALID_API_KEY
 
 
 class PermissionDenied(HeadgateError):
     """Send a key with the scope that the message names."""
 
-    reason = "MISSING_SCOPE"
+    reason = Reason.MISSING_SCOPE
 
 
 class NotFound(HeadgateError):
     """The caller's workspace has no such resource."""
 
-    reason = "NOT_FOUND"
+    reason = Reason.NOT_FOUND
 
 
 class EventConflict(HeadgateError):
     """Another event is stored under this idempotency key: send it under a key of its own, or drop it."""
 
-    reason = "IDEMPOTENCY_CONFLICT"
+    reason = Reason.IDEMPOTENCY_CONFLICT
 
 
 class RequestKeyReused(HeadgateError):
     """Another request was sent under this `Idempotency-Key`: use a new key for a new request."""
 
-    reason = "IDEMPOTENCY_KEY_REUSED"
+    reason = Reason.IDEMPOTENCY_KEY_REUSED
 
 
 class Overloaded(HeadgateError):
     """Too much is waiting: nothing was stored, retry after `retry_after`."""
 
-    reason = "OVERLOADED"
+    reason = Reason.OVERLOADED
     retry_after = 1.0
 
 
 class RateLimited(Overloaded):
     """The workspace exceeds its rate limit: nothing was changed, retry after `retry_after`."""
 
-    reason = "RATE_LIMITED"
+    reason = Reason.RATE_LIMITED
 
     def __init__(self, message: str, *, retry_after: float, limit: RateLimit, admission: Admission):
         super().__init__(message, retry_after=retry_after)
@@ -104,13 +105,13 @@ class QuotaExceeded(HeadgateError):
     the next month has begun.
     """
 
-    reason = "QUOTA_EXCEEDED"
+    reason = Reason.QUOTA_EXCEEDED
 
 
 class Unavailable(HeadgateError):
     """The store cannot be reached: nothing was stored, retry after `retry_after`."""
 
-    reason = "STORE_UNAVAILABLE"
+    reason = Reason.STORE_UNAVAILABLE
     retry_after = 1.0
 
 
@@ -119,7 +120,7 @@ class OutcomeUnknown(Unavailable):
     nothing is stored twice.
     """
 
-    reason = "OUTCOME_UNKNOWN"
+    reason = Reason.OUTCOME_UNKNOWN
 
 
 class LeaseLost(Exception):

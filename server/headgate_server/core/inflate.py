@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Callable
 
 from headgate_server.core.errors import BodyTooLarge, InvalidRequest
+from headgate_server.core.reasons import Reason
 
 _GZIP = 16 + zlib.MAX_WBITS
 _SLICE = 64 * 1024
@@ -57,4 +58,4 @@ def _inflate_member(view: memoryview, at: int, inflated: bytearray, limit: int, 
 
 
 def _corrupt(why: str) -> InvalidRequest:
-    return InvalidRequest(f"The body is not gzip, as its content-encoding says: {why}.", reason="CORRUPT_GZIP")
+    return InvalidRequest(f"The body is not gzip, as its content-encoding says: {why}.", reason=Reason.CORRUPT_GZIP)

@@ -19,6 +19,7 @@ from headgate_server.core import canonical, jsonscan
 from headgate_server.core.canonical import MAX_DEPTH, Number, Unrepresentable
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.model import Problem
+from headgate_server.core.reasons import Reason
 
 INLINE_BYTES = 256 * 1024
 """A larger body is read on a thread, so that other calls are not held up: it takes milliseconds, a poisoned one
@@ -54,12 +55,12 @@ def read_batch(body: bytes, list_name: str = "events", most: int = sys.maxsize) 
         except _TooMany:
             return Body([None] * (most + 1), {})
     if type(value) is not dict:
-        raise InvalidRequest(f'The body must be a JSON object with a list "{list_name}".', reason="NOT_AN_OBJECT")
+        raise InvalidRequest(f'The body must be a JSON object with a list "{list_name}".', reason=Reason.NOT_AN_OBJECT)
     items = value.pop(list_name, None)
     if items is None:
-        raise InvalidRequest(f'The "{list_name}" field is required.', reason="MISSING_FIELD", field=list_name)
+        raise InvalidRequest(f'The "{list_name}" field is required.', reason=Reason.MISSING_FIELD, field=list_name)
     if type(items) is not list:
-        raise InvalidRequest(f'The "{list_name}" field must be a list.', reason="WRONG_TYPE", field=list_name)
+        raise InvalidRequest(f'The "{list_name}" field must be a list.', reason=Reason.WRONG_TYPE, field=list_name)
     return Body(items, value)
 
 
@@ -76,7 +77,7 @@ def read_list(body: bytes, most: int = sys.maxsize) -> Sequence[Any]:
         except _TooMany:
             return [None] * (most + 1)
     if type(value) is not list:
-        raise InvalidRequest("The body must be a JSON list.", reason="WRONG_TYPE")
+        raise InvalidRequest("The body must be a JSON list.", reason=Reason.WRONG_TYPE)
     return value
 
 
@@ -219,7 +220,7 @@ class _Reader:
             self._text = body.decode()
         except UnicodeDecodeError as error:
             raise InvalidRequest(
-                f"The body is not UTF-8: byte {error.start} is 0x{body[error.start]:02x}.", reason="MALFORMED_JSON"
+                f"The body is not UTF-8: byte {error.start} is 0x{body[error.start]:02x}.", reason=Reason.MALFORMED_JSON
             ) from None
         self._list_name = list_name
         self._flaw: Problem | None = None
@@ -261,7 +262,7 @@ class _Reader:
             name, at = self._element(at)
             if not isinstance(name, str) or name in members:
                 raise InvalidRequest(
-                    f"The body has the member {name!r} twice.", reason="DUPLICATE_FIELD", field=str(name)
+                    f"The body has the member {name!r} twice.", reason=Reason.DUPLICATE_FIELD, field=str(name)
                 )
             at = self._skip_space(self._expect(self._skip_space(at), ":"))
             if name == self._list_name and self._text[at : at + 1] == "[":
@@ -298,14 +299,14 @@ class _Reader:
             value, end = self._scan(self._text, at)
         except RecursionError:
             return Problem(
-                "NESTING_TOO_DEEP", "", f"The event nests deeper than {MAX_DEPTH} levels."
+                Reason.NESTING_TOO_DEEP, "", f"The event nests deeper than {MAX_DEPTH} levels."
             ), self._skip_nested(at)
         except StopIteration as error:
             raise self._malformed(error.value) from None
         except json.JSONDecodeError as error:
             raise self._malformed(error.pos) from None
         except _NotJson as error:
-            raise InvalidRequest(f"The body is not JSON: it holds {error}.", reason="MALFORMED_JSON") from None
+            raise InvalidRequest(f"The body is not JSON: it holds {error}.", reason=Reason.MALFORMED_JSON) from None
         return (value if self._flaw is None else self._flaw), end
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -314,7 +315,7 @@ class _Reader:
             seen: set[str] = set()
             twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
             self._flaw = self._flaw or Problem(
-                "DUPLICATE_FIELD",
+                Reason.DUPLICATE_FIELD,
                 "",
                 f"The name {twice[:80]!r} stands twice in one object; which value counts is not defined.",
             )
@@ -390,7 +391,8 @@ class _Reader:
         column = at - self._text.rfind("\n", 0, at)
         found = repr(self._text[at]) if at < len(self._text) else "the end"
         return InvalidRequest(
-            f"The body is not JSON: {found} at line {line}, column {column} is not expected.", reason="MALFORMED_JSON"
+            f"The body is not JSON: {found} at line {line}, column {column} is not expected.",
+            reason=Reason.MALFORMED_JSON,
         )
 
 

@@ -11,6 +11,8 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from headgate_server.core.reasons import Reason
+
 NATIVE = "native"
 """The receiver of Headgate's own API."""
 
@@ -41,11 +43,11 @@ class Mismatch(Enum):
 class Problem(NamedTuple):
     """Why one event is not stored.
 
-    `reason` is a constant for programs, `field` a path into the event ("" for the whole of it), `message` a
+    `reason` is for programs, `field` a path into the event ("" for the whole of it), `message` a
     sentence.
     """
 
-    reason: str
+    reason: Reason
     field: str
     message: str
     retryable: bool = False

@@ -29,6 +29,7 @@ from headgate_server.core.model import (
     Submission,
     Usage,
 )
+from headgate_server.core.reasons import Reason
 
 
 def next_created_at(last: int, now: int) -> int:
@@ -188,16 +189,18 @@ class Settlement:
 
 
 CONFLICT = Problem(
-    "IDEMPOTENCY_CONFLICT", "idempotency_key", "Another event with other content is stored under this idempotency key."
+    Reason.IDEMPOTENCY_CONFLICT,
+    "idempotency_key",
+    "Another event with other content is stored under this idempotency key.",
 )
 ABORTED = Problem(
-    "ABORTED",
+    Reason.ABORTED,
     "",
     "The event is valid; nothing was stored because the call is atomic and another event failed.",
     retryable=True,
 )
 QUOTA_EXCEEDED = Problem(
-    "QUOTA_EXCEEDED", "", "The workspace has stored as many events as its quota allows this month.", retryable=True
+    Reason.QUOTA_EXCEEDED, "", "The workspace has stored as many events as its quota allows this month.", retryable=True
 )
 
 

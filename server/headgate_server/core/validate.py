@@ -10,6 +10,7 @@ from typing import Any
 
 from headgate_server.core import canonical, ledger, timestamps
 from headgate_server.core.model import NATIVE, Draft, Mismatch, Problem
+from headgate_server.core.reasons import Reason
 
 MAX_TEXT = 255
 """The most characters of type, source, subject and idempotency_key."""
@@ -30,7 +31,7 @@ def native_json(event: Any, salt: bytes = b"") -> Draft | Problem:
     if isinstance(event, Problem):
         return event
     if type(event) is not dict:
-        return Problem("WRONG_TYPE", "", f"An event must be a JSON object, not {json_type(event)}.")
+        return Problem(Reason.WRONG_TYPE, "", f"An event must be a JSON object, not {json_type(event)}.")
     warnings: tuple[str, ...] = ()
     if not event.keys() <= _FIELDS:
         spelled = _respell(event)
@@ -44,7 +45,7 @@ def native_json(event: Any, salt: bytes = b"") -> Draft | Problem:
         try:
             occurred_at, change = timestamps.parse(moment)
         except ValueError as error:
-            return Problem("INVALID_TIMESTAMP", "occurred_at", f"{error}.")
+            return Problem(Reason.INVALID_TIMESTAMP, "occurred_at", f"{error}.")
         if change is not None:
             warnings += (f"occurred_at {change}.",)
     data = event.get("data")
@@ -163,13 +164,15 @@ def _texts_problem(event: Mapping[str, Any]) -> Problem | None:
     """Return the problem of the event's first invalid text; None if all are valid."""
     type_, key = event.get("type"), event.get("idempotency_key")
     if type_ is None or type_ == "":
-        return Problem("MISSING_FIELD", "type", "The type field is required.")
+        return Problem(Reason.MISSING_FIELD, "type", "The type field is required.")
     for field in ("type", "source", "subject", "idempotency_key"):
         value = event.get(field)
         if value is not None and (problem := text_problem(field, value)) is not None:
             return problem
     if key == "":
-        return Problem("EMPTY_FIELD", "idempotency_key", "The idempotency_key field must not be empty; leave it out.")
+        return Problem(
+            Reason.EMPTY_FIELD, "idempotency_key", "The idempotency_key field must not be empty; leave it out."
+        )
     return None
 
 
@@ -178,16 +181,16 @@ def text_problem(field: str, value: Any, limit: int = MAX_TEXT) -> Problem | Non
     if type(value) is not str:
         return _wrong_type(field, "a string", value)
     if len(value) > limit:
-        return Problem("TOO_LONG", field, f"The {field} field is longer than {limit} characters.")
+        return Problem(Reason.TOO_LONG, field, f"The {field} field is longer than {limit} characters.")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
             return Problem(
-                "INVALID_UNICODE", field, f"The {field} field holds a lone surrogate, which is no Unicode text."
+                Reason.INVALID_UNICODE, field, f"The {field} field holds a lone surrogate, which is no Unicode text."
             )
     if "\0" in value:
-        return Problem("INVALID_CHARACTER", field, f"The {field} field holds the character U+0000.")
+        return Problem(Reason.INVALID_CHARACTER, field, f"The {field} field holds the character U+0000.")
     return None
 
 
@@ -211,7 +214,7 @@ def _respell(event: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]] | 
     for name, value in event.items():
         if name in _FIELDS_OF_PROTO:
             return Problem(
-                "UNKNOWN_FIELD", name, "data_json is a field of gRPC messages; in JSON the object goes into data."
+                Reason.UNKNOWN_FIELD, name, "data_json is a field of gRPC messages; in JSON the object goes into data."
             )
         field = _ALIASES.get(name, name)
         if field not in _FIELDS:
@@ -219,7 +222,7 @@ def _respell(event: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]] | 
             if unknown <= _WARNED_FIELDS:
                 warnings.append(f"The field {_shown(name)} is not known and was ignored.")
         elif field in known:
-            return Problem("DUPLICATE_FIELD", field, f"The field {field} stands twice, in two spellings.")
+            return Problem(Reason.DUPLICATE_FIELD, field, f"The field {field} stands twice, in two spellings.")
         else:
             known[field] = value
     if unknown > _WARNED_FIELDS:
@@ -234,4 +237,4 @@ def _shown(name: str) -> str:
 
 
 def _wrong_type(field: str, wanted: str, value: Any) -> Problem:
-    return Problem("WRONG_TYPE", field, f"The {field} field must be {wanted}, not {json_type(value)}.")
+    return Problem(Reason.WRONG_TYPE, field, f"The {field} field must be {wanted}, not {json_type(value)}.")

@@ -14,6 +14,7 @@ import structlog
 
 from headgate_server.core.errors import InvalidRequest, Overloaded, Unavailable
 from headgate_server.core.model import Decision, Settled, Status, Submission
+from headgate_server.core.reasons import Reason
 from headgate_server.core.settle import AnswerFailed
 from headgate_server.ingest.lanes import Bounds, Lanes, Waiting
 from headgate_server.ingest.pace import Pace
@@ -109,7 +110,7 @@ class Committer:
         the work.
         """
         if self._closing:
-            raise Unavailable("The server is shutting down.", reason="SHUTTING_DOWN")
+            raise Unavailable("The server is shutting down.", reason=Reason.SHUTTING_DOWN)
         if not self._lanes.has_room(workspace_id, events, size):
             raise Overloaded(
                 "Too many events are waiting to be stored; nothing of this request was stored.",
@@ -192,7 +193,7 @@ class Committer:
             if isinstance(error, DataRefused):
                 # The driver's own words are not logged: they quote the value.
                 log.error("data_refused", workspace_id=group[0].submission.workspace_id)
-                error = InvalidRequest("The database refused a value of this request.", reason="DATA_REFUSED")
+                error = InvalidRequest("The database refused a value of this request.", reason=Reason.DATA_REFUSED)
             elif not isinstance(error, Unavailable):
                 log.exception("append_failed")
             else:

@@ -9,6 +9,7 @@ import orjson
 
 from headgate_server.core.errors import InvalidRequest, NotFound, QuotaExceeded
 from headgate_server.core.model import Answer, EventQuery, Outcome, Replayed, StoredEvent, Submission, Workspace
+from headgate_server.core.reasons import Reason
 from headgate_server.ingest.ingest import Ingest, request_key
 from headgate_server.reading.verify import verify
 from headgate_server.receivers import (
@@ -156,7 +157,7 @@ class Compat:
         found = await self._store.ledgers.fetch(workspace.id, [endpoint.read(request)])
         events = [event for event in found if event.receiver == receiver.name]
         if not events:
-            raise NotFound("There is no such event.", reason="EVENT_NOT_FOUND")
+            raise NotFound("There is no such event.", reason=Reason.EVENT_NOT_FOUND)
         return Page(events, None, await self._previous(workspace, events) if endpoint.with_previous else ())
 
     async def _previous(self, workspace: Workspace, events: Sequence[StoredEvent]) -> Sequence[bytes]:
@@ -201,5 +202,5 @@ def _from_cursor(cursor: str | None) -> bytes | None:
     except ValueError:
         event_id = b""
     if len(event_id) != 16:
-        raise InvalidRequest("The cursor is not one that was given here.", reason="INVALID_CURSOR", field="cursor")
+        raise InvalidRequest("The cursor is not one that was given here.", reason=Reason.INVALID_CURSOR, field="cursor")
     return event_id

@@ -18,6 +18,7 @@ from headgate_server.core.model import (
     Status,
     Submission,
 )
+from headgate_server.core.reasons import Reason
 from headgate_server.core.settle import Settlement
 from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.decoding import Decoding
@@ -31,7 +32,7 @@ def request_key(scope: str, key: str, content: bytes) -> RequestKey:
     Raises `InvalidRequest` if the key is empty or too long.
     """
     if not 1 <= len(key) <= 255:
-        raise InvalidRequest("An Idempotency-Key has 1 to 255 characters.", reason="INVALID_IDEMPOTENCY_KEY")
+        raise InvalidRequest("An Idempotency-Key has 1 to 255 characters.", reason=Reason.INVALID_IDEMPOTENCY_KEY)
     return RequestKey(scope=scope, key=key, fingerprint=sha256(content).digest())
 
 

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable
 
 from headgate_server.core.errors import Unavailable
-from headgate_server.store import NOT_DURABLE, Probe
+from headgate_server.core.reasons import Reason
+from headgate_server.store import Probe
 
 _FRESH_SECONDS = 1.0
 """How long an answer holds: those who ask have no key, and asking must not become a flood of commits."""
@@ -38,7 +39,7 @@ class Readiness:
 
     def _not_durable(self) -> bool:
         """Whether the last probe found what no commit shows."""
-        return self._refusal is not None and self._refusal.reason == NOT_DURABLE
+        return self._refusal is not None and self._refusal.reason == Reason.STORE_NOT_DURABLE
 
     def failed(self) -> None:
         """Note that a commit has just failed."""

@@ -8,6 +8,7 @@ from headgate_server.core import ledger, shapes, timestamps
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.ledger import Break, Checker
 from headgate_server.core.model import Head, LedgerEnd, LedgerRange, StoredEvent, StoredHead, Workspace
+from headgate_server.core.reasons import Reason
 from headgate_server.store import Store
 
 _PAGE_EVENTS = 1_000
@@ -86,7 +87,7 @@ async def _link_before(store: Store, workspace: Workspace, wanted: LedgerRange |
         before = await store.proof.event(workspace.id, after)
         if before is None:
             raise InvalidRequest(
-                "The page_token names an event that is not there.", reason="INVALID_PAGE_TOKEN", field="page_token"
+                "The page_token names an event that is not there.", reason=Reason.INVALID_PAGE_TOKEN, field="page_token"
             )
     elif wanted is not None and wanted.first is not None:
         before = await store.proof.event_before(workspace.id, wanted.first)
@@ -105,7 +106,7 @@ def _check_start(checker: Checker, previous: Head, expected: Head, *, resumed: b
     elif expected.sequence < previous.sequence and not resumed:
         raise InvalidRequest(
             f"The expected head {expected.sequence} lies before the range, which begins after {previous.sequence}.",
-            reason="EXPECTED_HEAD_OUT_OF_RANGE",
+            reason=Reason.EXPECTED_HEAD_OUT_OF_RANGE,
             field="expected_sequence",
         )
 
@@ -115,7 +116,7 @@ def _check_unpassed(checker: Checker, expected: Head, *, ended: bool, bounded: b
     if ended and bounded and expected.sequence > checker.last.sequence:
         raise InvalidRequest(
             f"The expected head {expected.sequence} lies beyond the range, which ends at {checker.last.sequence}.",
-            reason="EXPECTED_HEAD_OUT_OF_RANGE",
+            reason=Reason.EXPECTED_HEAD_OUT_OF_RANGE,
             field="expected_sequence",
         )
     if ended or expected.sequence < checker.last.sequence:

@@ -8,6 +8,7 @@ import orjson
 from headgate_server.core import canonical, jsonbody, timestamps
 from headgate_server.core.errors import HeadgateError, QuotaExceeded
 from headgate_server.core.model import STORED, Outcome, Problem, StoredEvent
+from headgate_server.core.reasons import Reason
 from headgate_server.receivers import HttpRequest
 
 MAX_MESSAGE = 1_000
@@ -51,12 +52,14 @@ def is_unprocessable(error: HeadgateError) -> bool:
     return error.reason in _UNPROCESSABLE
 
 
-_UNPROCESSABLE = frozenset({"NOT_AN_OBJECT", "MISSING_FIELD", "WRONG_TYPE", "EMPTY_BATCH", "TOO_MANY_EVENTS"})
+_UNPROCESSABLE = frozenset(
+    {Reason.NOT_AN_OBJECT, Reason.MISSING_FIELD, Reason.WRONG_TYPE, Reason.EMPTY_BATCH, Reason.TOO_MANY_EVENTS}
+)
 
 
 def quota_problem(outcome: Outcome) -> Problem | None:
     """Return the problem of an event that the monthly quota keeps out; None of every other event."""
-    return outcome.problem if outcome.problem is not None and outcome.problem.reason == "QUOTA_EXCEEDED" else None
+    return outcome.problem if outcome.problem is not None and outcome.problem.reason == Reason.QUOTA_EXCEEDED else None
 
 
 def check_quota(request: HttpRequest, outcomes: Sequence[Outcome]) -> None:

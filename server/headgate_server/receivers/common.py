@@ -12,6 +12,7 @@ from uuid import UUID
 from headgate_server.core import canonical, jsonbody, timestamps, validate
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.model import Draft, Problem
+from headgate_server.core.reasons import Reason
 from headgate_server.receivers import HttpRequest
 
 Json = dict[str, Any]
@@ -22,7 +23,7 @@ _WITHOUT_OFFSET = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt][0-9:.]+)?")
 class Invalid(Exception):
     """One event cannot be taken; carries the problem."""
 
-    def __init__(self, reason: str, field: str, message: str):
+    def __init__(self, reason: Reason, field: str, message: str):
         super().__init__(message)
         self.problem = Problem(reason, field, message)
 
@@ -35,9 +36,9 @@ def read_list(request: HttpRequest, most: int, name: str = "events") -> Sequence
     """
     items = jsonbody.read_batch(request.body, name, most).items if name else jsonbody.read_list(request.body, most)
     if not items:
-        raise InvalidRequest("A batch needs at least one event.", reason="EMPTY_BATCH", field=name)
+        raise InvalidRequest("A batch needs at least one event.", reason=Reason.EMPTY_BATCH, field=name)
     if len(items) > most:
-        raise InvalidRequest(f"Batch size exceeds maximum of {most} events", reason="TOO_MANY_EVENTS", field=name)
+        raise InvalidRequest(f"Batch size exceeds maximum of {most} events", reason=Reason.TOO_MANY_EVENTS, field=name)
     return items
 
 
@@ -46,7 +47,7 @@ def judged(event: Any, draft: Callable[[Json], Draft | Problem]) -> Draft | Prob
     if isinstance(event, Problem):
         return event
     if type(event) is not dict:
-        return Problem("WRONG_TYPE", "", f"An event must be a JSON object, not {validate.json_type(event)}.")
+        return Problem(Reason.WRONG_TYPE, "", f"An event must be a JSON object, not {validate.json_type(event)}.")
     try:
         return draft(event)
     except Invalid as error:
@@ -64,7 +65,7 @@ def text(event: Json, name: str, *, required: bool = False, most: int = validate
     value = event.get(name)
     if value is None or value == "":
         if required:
-            raise Invalid("MISSING_FIELD", name, f"The {name} field is required.")
+            raise Invalid(Reason.MISSING_FIELD, name, f"The {name} field is required.")
         return None
     problem = validate.text_problem(name, value, most)
     if problem is not None:
@@ -77,16 +78,16 @@ def moment(event: Json, name: str, *, required: bool = False) -> tuple[int | Non
     value = event.get(name)
     if value is None:
         if required:
-            raise Invalid("MISSING_FIELD", name, f"The {name} field is required.")
+            raise Invalid(Reason.MISSING_FIELD, name, f"The {name} field is required.")
         return None, ()
     if type(value) is not str:
         raise Invalid(
-            "WRONG_TYPE", name, f"The {name} field must be an RFC 3339 string, not {validate.json_type(value)}."
+            Reason.WRONG_TYPE, name, f"The {name} field must be an RFC 3339 string, not {validate.json_type(value)}."
         )
     try:
         instant, change = timestamps.parse(value)
     except ValueError as error:
-        raise Invalid("INVALID_TIMESTAMP", name, f"{error}.") from None
+        raise Invalid(Reason.INVALID_TIMESTAMP, name, f"{error}.") from None
     return instant, () if change is None else (f"{name} {change}.",)
 
 
@@ -99,10 +100,10 @@ def an_object(event: Json, name: str, *, required: bool = False) -> Json | None:
     value = event.get(name)
     if value is None:
         if required:
-            raise Invalid("MISSING_FIELD", name, f"The {name} field is required.")
+            raise Invalid(Reason.MISSING_FIELD, name, f"The {name} field is required.")
         return None
     if type(value) is not dict:
-        raise Invalid("WRONG_TYPE", name, f"The {name} field must be an object, not {validate.json_type(value)}.")
+        raise Invalid(Reason.WRONG_TYPE, name, f"The {name} field must be an object, not {validate.json_type(value)}.")
     return value
 
 
@@ -110,7 +111,7 @@ def a_list(event: Json, name: str) -> list[Any] | None:
     """Return a member that is a JSON array."""
     value = event.get(name)
     if value is not None and type(value) is not list:
-        raise Invalid("WRONG_TYPE", name, f"The {name} field must be a list, not {validate.json_type(value)}.")
+        raise Invalid(Reason.WRONG_TYPE, name, f"The {name} field must be a list, not {validate.json_type(value)}.")
     return value
 
 
@@ -123,7 +124,9 @@ def page_limit(query: Mapping[str, Any], default: int, most: int, name: str = "l
         return default
     digits = str(asked) if type(asked) in (int, str) else ""
     if not (digits.isascii() and digits.isdigit() and len(digits) < 10 and 1 <= int(digits) <= most):
-        raise InvalidRequest(f"{name} must be a whole number from 1 to {most}.", reason="INVALID_LIMIT", field=name)
+        raise InvalidRequest(
+            f"{name} must be a whole number from 1 to {most}.", reason=Reason.INVALID_LIMIT, field=name
+        )
     return int(digits)
 
 
@@ -140,7 +143,7 @@ def instant(query: Mapping[str, Any], name: str) -> int | None:
     try:
         return timestamps.parse(value if "T" in value.upper() else value + "T00:00:00Z")[0]
     except ValueError as error:
-        raise InvalidRequest(f"{name}: {error}.", reason="INVALID_TIMESTAMP", field=name) from None
+        raise InvalidRequest(f"{name}: {error}.", reason=Reason.INVALID_TIMESTAMP, field=name) from None
 
 
 def asked_id(request: HttpRequest) -> bytes:
@@ -148,7 +151,7 @@ def asked_id(request: HttpRequest) -> bytes:
     try:
         return UUID(request.path.rpartition("/")[2]).bytes
     except ValueError:
-        raise NotFound("There is no such event.", reason="EVENT_NOT_FOUND") from None
+        raise NotFound("There is no such event.", reason=Reason.EVENT_NOT_FOUND) from None
 
 
 def iso_moment(event: Json, name: str, *, required: bool = True) -> tuple[int | None, tuple[str, ...]]:
@@ -193,5 +196,5 @@ def read_object(request: HttpRequest) -> Json:
     if isinstance(value, Problem):
         raise InvalidRequest(value.message, reason=value.reason, field=value.field)
     if type(value) is not dict:
-        raise InvalidRequest("The body must be a JSON object.", reason="NOT_AN_OBJECT")
+        raise InvalidRequest("The body must be a JSON object.", reason=Reason.NOT_AN_OBJECT)
     return value

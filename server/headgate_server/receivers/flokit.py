@@ -6,6 +6,7 @@ from typing import Any
 from headgate_server.core import jsonbody, validate
 from headgate_server.core.errors import HeadgateError
 from headgate_server.core.model import STORED, Draft, Link, Outcome, Problem, RateLimit
+from headgate_server.core.reasons import Reason
 from headgate_server.receivers import Endpoint, HttpRequest, Intake, Receiver, Reply, Take, schema
 from headgate_server.receivers.answers import check_quota, code_of, message_of, problem_of
 from headgate_server.receivers.common import Invalid, Json, an_object, iso_moment, judged, read_list, text
@@ -79,7 +80,7 @@ def _draft(event: Json) -> Draft | Problem:
     user = text(event, "user_id") or text(event, "anonymous_id")
     if user is None:
         field = "user_id or anonymous_id"
-        raise Invalid("MISSING_FIELD", field, f"One of {field} is required.")
+        raise Invalid(Reason.MISSING_FIELD, field, f"One of {field} is required.")
     timestamp, _ = iso_moment(event, "timestamp")
     properties = an_object(event, "properties") or {}
     draft = validate.seal(
@@ -105,13 +106,13 @@ def _property_problem(name: str, properties: Json) -> Problem | None:
         return None
     field = str(found[0].path[-1])
     if found[0].keyword == "type":
-        return Problem("WRONG_TYPE", field, f"The {field} field must be a string.")
-    return Problem("MISSING_FIELD", field, f"The {field} field is required.")
+        return Problem(Reason.WRONG_TYPE, field, f"The {field} field must be a string.")
+    return Problem(Reason.MISSING_FIELD, field, f"The {field} field is required.")
 
 
-def _reason(reason: str, field: str, message: str) -> str:
+def _reason(reason: Reason, field: str, message: str) -> str:
     """Return the vendor's sentence for what is missing, ours for all else."""
-    return f"Missing required field: {field}" if reason == "MISSING_FIELD" else message
+    return f"Missing required field: {field}" if reason == Reason.MISSING_FIELD else message
 
 
 def _reply_batch(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply:

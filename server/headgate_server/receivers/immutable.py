@@ -8,6 +8,7 @@ from headgate_server.core import canonical, jsonbody, timestamps, validate
 from headgate_server.core.errors import HeadgateError
 from headgate_server.core.ledger import Break
 from headgate_server.core.model import STORED, Draft, Mismatch, Outcome, Problem, Status, StoredEvent
+from headgate_server.core.reasons import Reason
 from headgate_server.receivers import (
     Check,
     Checked,
@@ -117,7 +118,7 @@ def _draft(event: Json) -> Draft | Problem:
     if broken:
         return _problem(broken[0])
     if common.is_larger(draft, event, "metadata", MOST_METADATA):
-        return Problem("TOO_LONG", "metadata", "The metadata field must not be larger than 64 KB.")
+        return Problem(Reason.TOO_LONG, "metadata", "The metadata field must not be larger than 64 KB.")
     return draft
 
 
@@ -126,7 +127,7 @@ def _problem(broken: schema.Violation) -> Problem:
     wanted = broken.wanted
     if broken.keyword == "type":
         [wanted] = (_TYPES[kind] for kind in broken.wanted if kind != "null")
-    return Problem("INVALID_FIELD", field, _SENTENCES[broken.keyword].format(field=field, wanted=wanted))
+    return Problem(Reason.INVALID_FIELD, field, _SENTENCES[broken.keyword].format(field=field, wanted=wanted))
 
 
 def _reply_batch(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply:

@@ -6,6 +6,7 @@ from typing import Any
 from headgate_server.core import jsonbody, validate
 from headgate_server.core.errors import HeadgateError, InvalidRequest
 from headgate_server.core.model import STORED, Draft, Mismatch, Outcome, Problem, Scope, StoredEvent
+from headgate_server.core.reasons import Reason
 from headgate_server.receivers import Endpoint, Find, HttpRequest, Intake, Page, Receiver, Reply, Search, Take, schema
 from headgate_server.receivers.answers import check_quota, members, message_of, problem_of
 from headgate_server.receivers.common import (
@@ -196,7 +197,7 @@ def _read_query(request: HttpRequest) -> Search:
     query = read_object(request)
     if unknown := query.keys() - _FILTERS:
         # To leave a filter unheard would show events that were not asked for.
-        raise InvalidRequest(f"The filter {min(unknown)!r} is not supported.", reason="UNKNOWN_FILTER")
+        raise InvalidRequest(f"The filter {min(unknown)!r} is not supported.", reason=Reason.UNKNOWN_FILTER)
     try:
         use_case = text(query, "useCaseId", required=True, most=256)
         types = _types(query)
@@ -217,7 +218,8 @@ def _types(query: Json) -> Sequence[str]:
     single = text(query, "eventType")
     types = [*(a_list(query, "eventTypes") or ()), *([] if single is None else [single])]
     if len(types) > MOST_TYPES:
-        raise Invalid("TOO_MANY", "eventTypes", f"eventTypes may name at most {MOST_TYPES} types.")
+        words = f"eventTypes may name at most {MOST_TYPES} types."
+        raise InvalidRequest(words, reason=Reason.TOO_MANY, field="eventTypes")
     for kind in types:
         text({"eventTypes": kind}, "eventTypes", required=True)
     return types

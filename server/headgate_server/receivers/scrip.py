@@ -7,6 +7,7 @@ from typing import Any
 from headgate_server.core import jsonbody, timestamps, validate
 from headgate_server.core.errors import HeadgateError, InvalidRequest
 from headgate_server.core.model import STORED, Draft, Link, Outcome, Problem, RateLimit, Status, StoredEvent
+from headgate_server.core.reasons import Reason
 from headgate_server.receivers import Endpoint, Find, Get, HttpRequest, Intake, Page, Receiver, Reply, Search, Take
 from headgate_server.receivers.answers import (
     QUOTA_CODE,
@@ -51,9 +52,9 @@ _CODES = {
 _ECHOED = ("idempotency_key", "program_id", "participant_id", "external_id", "event_timestamp")
 """What an answer gives back of an event: texts that `_draft` has checked."""
 _REQUIRED = ("program_id", "idempotency_key", "event_timestamp", "event_data")
+_TIMES = ("created_at", "received_at", "processed_at", "updated_at")
 _OPTIONAL = ("external_id", "participant_id", "recipient_id", "recipient_external_id")
 _FIELDS = frozenset(_REQUIRED + _OPTIONAL)
-
 _PENDING, _DONE = "PENDING", "COMPLETED"
 """No consumer is waited for, so an event is done as soon as it can be read."""
 _CHOICES = {
@@ -113,7 +114,7 @@ def _draft(event: Json) -> Draft | Problem:
     _uuid(event, "recipient_id")
     text(event, "recipient_external_id")
     if external_id is None and participant_id is None:
-        raise Invalid("MISSING_FIELD", "", "external_id or participant_id is required")
+        raise Invalid(Reason.MISSING_FIELD, "", "external_id or participant_id is required")
     return validate.seal(
         receiver=NAME,
         type_=_type(payload),
@@ -134,7 +135,7 @@ def _uuid(event: Json, name: str) -> str | None:
 def _checked_uuid(name: str, value: str) -> str:
     """Return a UUID in lower case: letters of either case name the same program."""
     if not _UUID.fullmatch(value.lower()):
-        raise Invalid("INVALID_UUID", name, f"The {name} field must be a UUID.")
+        raise Invalid(Reason.INVALID_UUID, name, f"The {name} field must be a UUID.")
     return value.lower()
 
 
@@ -189,7 +190,7 @@ def _read_search(request: HttpRequest) -> Search:
     query = {name: value for name, value in request.query.items() if value}
     for name, choices in _CHOICES.items():
         if name in query and query[name] not in choices:
-            raise InvalidRequest(f"invalid {name}", reason="INVALID_FILTER", field=name)
+            raise InvalidRequest(f"invalid {name}", reason=Reason.INVALID_FILTER, field=name)
     created_to = instant(query, "to")
     return Search(
         limit=page_limit(query, 50, 200),
@@ -207,7 +208,7 @@ def _read_search(request: HttpRequest) -> Search:
 def _asked_uuid(query: Mapping[str, str], name: str) -> str | None:
     value = query.get(name, "").lower() or None
     if value is not None and not _UUID.fullmatch(value):
-        raise InvalidRequest(f"invalid {name}", reason="INVALID_FILTER", field=name)
+        raise InvalidRequest(f"invalid {name}", reason=Reason.INVALID_FILTER, field=name)
     return value
 
 
@@ -244,7 +245,6 @@ def _reply_event(request: HttpRequest, page: Page) -> Reply:
 
 def _shown(event: StoredEvent) -> Json:
     """Return a stored event as the vendor shows it: the object that was sent, and what came to be known of it."""
-    created_at = timestamps.format(event.created_at)
     known = {"id": shown_id(event.id), "status": _DONE, "event_type": "EXTERNAL", "error_message": None}
-    times = dict.fromkeys(("created_at", "received_at", "processed_at", "updated_at"), created_at)
-    return dict.fromkeys(_OPTIONAL) | members(event) | known | times
+    known |= dict.fromkeys(_TIMES, timestamps.format(event.created_at))
+    return dict.fromkeys(_OPTIONAL) | members(event) | known

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from headgate_server.core import jsonbody, validate
 from headgate_server.core.errors import BodyTooLarge, HeadgateError, RequestKeyReused
 from headgate_server.core.model import STORED, Draft, Outcome, Problem, Status
+from headgate_server.core.reasons import Reason
 from headgate_server.receivers import Endpoint, HttpRequest, Intake, Receiver, Reply, Take
 from headgate_server.receivers.answers import check_quota, code_of, is_unprocessable, message_of, quota_problem
 from headgate_server.receivers.common import Invalid, Json, an_object, is_larger, judged, read_list, text
@@ -63,8 +64,8 @@ def _error(code: str, message: str, field: str = "") -> Json:
     return {"code": code, "message": message} | ({"field": field} if field else {})
 
 
-def _words(reason: str, message: str) -> str:
-    return "required" if reason == "MISSING_FIELD" else message
+def _words(reason: Reason, message: str) -> str:
+    return "required" if reason == Reason.MISSING_FIELD else message
 
 
 def _read_batch(request: HttpRequest) -> Intake:
@@ -88,7 +89,9 @@ def _draft(event: Json) -> Draft | Problem:
     name = text(event, "name", required=True)
     properties = an_object(event, "properties")
     if properties is not None and len(properties) > MOST_PROPERTIES:
-        raise Invalid("TOO_MANY_PROPERTIES", "properties", f"The properties field has over {MOST_PROPERTIES} keys.")
+        raise Invalid(
+            Reason.TOO_MANY_PROPERTIES, "properties", f"The properties field has over {MOST_PROPERTIES} keys."
+        )
     draft = validate.seal(
         receiver=NAME,
         type_=name,
@@ -99,7 +102,7 @@ def _draft(event: Json) -> Draft | Problem:
         identity=None,
     )
     if isinstance(draft, Draft) and is_larger(draft, event, "properties", MOST_PROPERTIES_BYTES):
-        raise Invalid("TOO_LONG", "properties", "The properties field is larger than 1 MB.")
+        raise Invalid(Reason.TOO_LONG, "properties", "The properties field is larger than 1 MB.")
     return draft
 
 

@@ -12,6 +12,7 @@ from google.api.httpbody_pb2 import HttpBody
 from headgate_server.access.limits import RateLimiter
 from headgate_server.core.errors import HeadgateError, NotFound, RateLimited
 from headgate_server.core.model import Admission, RateLimit
+from headgate_server.core.reasons import Reason
 from headgate_server.ingest.compat import Compat
 from headgate_server.process.aside import aside
 from headgate_server.process.clock import Clock
@@ -124,7 +125,7 @@ class CompatServicer:
         receiver = self._receivers.get(vendor)
         if not address.startswith(PREFIX) or receiver is None:
             names = ", ".join(sorted(self._receivers))
-            raise NotFound(f"There is no receiver {vendor[:80]!r}; there are: {names}.", reason="NO_SUCH_RECEIVER")
+            raise NotFound(f"There is no receiver {vendor[:80]!r}; there are: {names}.", reason=Reason.NO_SUCH_RECEIVER)
         return receiver
 
     def _route(self, call: Call) -> Route:
@@ -140,7 +141,7 @@ class CompatServicer:
         folder, _, last = path.rpartition("/")
         one = routes.get((method, folder + "/{id}")) if last else None
         if one is None:
-            raise NotFound(f"{receiver.name} has no {method} {path[:200]} here.", reason="NO_SUCH_PATH")
+            raise NotFound(f"{receiver.name} has no {method} {path[:200]} here.", reason=Reason.NO_SUCH_PATH)
         return Route(receiver, one, method, f"{folder}/{unquote(last)}", query)
 
 

@@ -12,6 +12,7 @@ from headgate.v1.event_pb2 import Event
 from headgate_server.core import jsonbody, timestamps, validate
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.model import Draft, Problem
+from headgate_server.core.reasons import Reason
 
 
 class DecodedBatch(NamedTuple):
@@ -37,9 +38,9 @@ def batch(request: RawBatchIngestRequest, max_events: int) -> DecodedBatch:
     for name, value in body.members.items():
         option = _OPTIONS.get(name)
         if option is None:
-            raise InvalidRequest(f"The field {name[:80]!r} is not known.", reason="UNKNOWN_FIELD", field=name[:80])
+            raise InvalidRequest(f"The field {name[:80]!r} is not known.", reason=Reason.UNKNOWN_FIELD, field=name[:80])
         if value is not None and type(value) is not bool:
-            raise InvalidRequest(f"The {option} field must be true or false.", reason="WRONG_TYPE", field=option)
+            raise InvalidRequest(f"The {option} field must be true or false.", reason=Reason.WRONG_TYPE, field=option)
         if option == "atomic":
             atomic = atomic or bool(value)
         else:
@@ -53,7 +54,7 @@ def single(request: RawIngestRequest) -> Draft | Problem:
     (salt,) = validate.salts(1)
     if not request.HasField("json"):
         if not request.event:
-            raise InvalidRequest("The event field is required.", reason="MISSING_FIELD", field="event")
+            raise InvalidRequest("The event field is required.", reason=Reason.MISSING_FIELD, field="event")
         return proto_event(request.event, salt)
     if request.event:
         raise _two_encodings()
@@ -66,7 +67,7 @@ def proto_event(serialized: bytes, salt: bytes) -> Draft | Problem:
         event = Event.FromString(serialized)
     except DecodeError:
         return Problem(
-            "MALFORMED_EVENT",
+            Reason.MALFORMED_EVENT,
             "",
             "The event is no valid message: malformed, a string that is not UTF-8, or a Struct nested deeper than "
             "protobuf reads (send it as data_json).",
@@ -79,7 +80,7 @@ def proto_event(serialized: bytes, salt: bytes) -> Draft | Problem:
         occurred_at = moment.seconds * 1_000_000 + nanos // 1000
         if not (timestamps.MIN <= occurred_at <= timestamps.MAX and 0 <= nanos < 1_000_000_000):
             return Problem(
-                "INVALID_TIMESTAMP", "occurred_at", "occurred_at is outside the years 1 to 9999, or its nanos are."
+                Reason.INVALID_TIMESTAMP, "occurred_at", "occurred_at is outside the years 1 to 9999, or its nanos are."
             )
         if nanos % 1000:
             warnings = (validate.FINER_THAN_MICROSECONDS,)
@@ -113,7 +114,7 @@ def microseconds(moment: Timestamp, field: str) -> int:
     """Return a Timestamp of a request in microseconds. Raises `InvalidRequest` outside the years 1 to 9999."""
     value = moment.seconds * 1_000_000 + moment.nanos // 1000
     if not (timestamps.MIN <= value <= timestamps.MAX and 0 <= moment.nanos < 1_000_000_000):
-        raise InvalidRequest(f"{field} is outside the years 1 to 9999.", reason="INVALID_TIMESTAMP", field=field)
+        raise InvalidRequest(f"{field} is outside the years 1 to 9999.", reason=Reason.INVALID_TIMESTAMP, field=field)
     return value
 
 
@@ -122,12 +123,12 @@ def _data_json(text: bytes) -> dict[str, Any] | Problem:
     try:
         value = jsonbody.read_one(text)
     except InvalidRequest as error:
-        return Problem("INVALID_JSON", "data_json", error.message.replace("The body", "data_json"))
+        return Problem(Reason.INVALID_JSON, "data_json", error.message.replace("The body", "data_json"))
     if isinstance(value, Problem):
         return value._replace(field="data_json")
     if type(value) is not dict:
         return Problem(
-            "WRONG_TYPE", "data_json", f"data_json must hold a JSON object, not {validate.json_type(value)}."
+            Reason.WRONG_TYPE, "data_json", f"data_json must hold a JSON object, not {validate.json_type(value)}."
         )
     return value
 
@@ -160,17 +161,17 @@ def _value(value: Value) -> Any:
 def check_count(count: int, max_events: int) -> None:
     """Raise `InvalidRequest` for a batch of no events, or of more than are taken."""
     if count == 0:
-        raise InvalidRequest("A batch needs at least one event.", reason="EMPTY_BATCH", field="events")
+        raise InvalidRequest("A batch needs at least one event.", reason=Reason.EMPTY_BATCH, field="events")
     if count > max_events:
         raise InvalidRequest(
             f"A batch holds at most {max_events} events, this one has more.",
-            reason="TOO_MANY_EVENTS",
+            reason=Reason.TOO_MANY_EVENTS,
             field="events",
         )
 
 
 def _two_encodings() -> InvalidRequest:
-    return InvalidRequest("The request carries both a JSON body and protobuf events.", reason="TWO_ENCODINGS")
+    return InvalidRequest("The request carries both a JSON body and protobuf events.", reason=Reason.TWO_ENCODINGS)
 
 
 _EXACT = 2.0**53

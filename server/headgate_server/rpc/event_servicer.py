@@ -8,6 +8,7 @@ from headgate.v1.event_service_pb2 import GetEventRequest, GetEventResponse, Lis
 from headgate_server.core import ledger
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.model import NATIVE, EventQuery, Scope
+from headgate_server.core.reasons import Reason
 from headgate_server.rpc import decode, wire
 from headgate_server.rpc.pages import page_size, page_token, resume_from
 from headgate_server.rpc.pipeline.call import Call
@@ -53,10 +54,10 @@ class EventServicer:
         try:
             event_id = UUID(request.id).bytes
         except ValueError:
-            raise InvalidRequest(f"{request.id[:80]!r} is not a UUID.", reason="INVALID_ID", field="id") from None
+            raise InvalidRequest(f"{request.id[:80]!r} is not a UUID.", reason=Reason.INVALID_ID, field="id") from None
         events = await self._ledgers.fetch(call.caller.workspace.id, [event_id])
         if not events:
-            raise NotFound(f"There is no event {request.id} in this workspace.", reason="EVENT_NOT_FOUND")
+            raise NotFound(f"There is no event {request.id} in this workspace.", reason=Reason.EVENT_NOT_FOUND)
         return GetEventResponse(event=wire.event_message(events[0], as_text=call.bridged))
 
     async def list_events(self, call: Call, request: ListEventsRequest) -> ListEventsResponse:
@@ -76,7 +77,7 @@ def _query(workspace_id: int, request: ListEventsRequest) -> EventQuery:
     for field in ("type", "source", "subject", "idempotency_key"):
         if "\0" in getattr(request, field):  # no event has one, and PostgreSQL refuses to compare with it
             raise InvalidRequest(
-                f"The {field} field holds the character U+0000.", reason="INVALID_CHARACTER", field=field
+                f"The {field} field holds the character U+0000.", reason=Reason.INVALID_CHARACTER, field=field
             )
     prefix = request.type.endswith(".*")
     dedupe = None

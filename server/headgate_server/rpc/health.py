@@ -11,6 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from headgate_server.core.errors import NotFound
+from headgate_server.core.reasons import Reason
 from headgate_server.rpc.plain import Context, abort, read
 
 SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -55,7 +56,7 @@ class Health:
         """Return the state of a service; NOT_FOUND of one that is not served."""
         name = (await read(body, health_pb2.HealthCheckRequest, context)).service
         if name not in self._services:
-            raise await abort(context, NotFound("There is no such service here.", reason="NO_SUCH_SERVICE"))
+            raise await abort(context, NotFound("There is no such service here.", reason=Reason.NO_SUCH_SERVICE))
         return self._answer(name)
 
     async def watch(self, body: bytes, context: Context) -> AsyncIterator[bytes]:

@@ -13,6 +13,7 @@ from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventResult, IngestResponse
 from headgate_server.core.errors import EventConflict, InvalidRequest
 from headgate_server.core.model import Answer, Draft, Outcome, Problem, Replayed, Scope, Status, Submission
+from headgate_server.core.reasons import Reason
 from headgate_server.ingest.ingest import Ingest, request_key
 from headgate_server.process.aside import aside
 from headgate_server.process.metrics import Metrics
@@ -217,11 +218,12 @@ def _written_anew(event: bytes) -> bytes:
 def _error(result: EventResult) -> EventConflict | InvalidRequest:
     """Return a single event's problem as the error of the call."""
     problem = result.error
+    reason = Reason(problem.reason)  # of an earlier answer too: a reason is never taken away
     if result.status != Status.CONFLICT:
-        return InvalidRequest(problem.message, reason=problem.reason, field=problem.field)
+        return InvalidRequest(problem.message, reason=reason, field=problem.field)
     metadata = {}
     if result.id:
         metadata = {"event_id": result.id, "sequence": str(result.sequence)}
     if problem.differing_fields:
         metadata["differing_fields"] = ",".join(problem.differing_fields)
-    return EventConflict(problem.message, reason=problem.reason, field=problem.field, metadata=metadata)
+    return EventConflict(problem.message, reason=reason, field=problem.field, metadata=metadata)

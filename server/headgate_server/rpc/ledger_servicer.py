@@ -12,6 +12,7 @@ from headgate.v1.ledger_service_pb2 import (
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.ledger import Break
 from headgate_server.core.model import Head, Scope
+from headgate_server.core.reasons import Reason
 from headgate_server.reading.verify import verify
 from headgate_server.rpc import decode, wire
 from headgate_server.rpc.pages import page_size, page_token, resume_from
@@ -90,11 +91,13 @@ def _expected_head(request: VerifyLedgerRequest) -> Head | None:
     if len(digest) != 32:
         raise InvalidRequest(
             "expected_hash must be 64 hexadecimal digits and come with expected_sequence.",
-            reason="INVALID_EXPECTED_HEAD",
+            reason=Reason.INVALID_EXPECTED_HEAD,
             field="expected_hash",
         )
     if request.expected_sequence < 0:
-        raise InvalidRequest("expected_sequence must not be negative.", reason="NEGATIVE", field="expected_sequence")
+        raise InvalidRequest(
+            "expected_sequence must not be negative.", reason=Reason.NEGATIVE, field="expected_sequence"
+        )
     return Head(request.expected_sequence, digest, 0)
 
 

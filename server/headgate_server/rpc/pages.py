@@ -6,6 +6,7 @@ from hashlib import sha256
 from google.protobuf.message import Message
 
 from headgate_server.core.errors import InvalidRequest
+from headgate_server.core.reasons import Reason
 
 _ID_BYTES = 16
 _CHECK_BYTES = 8
@@ -32,7 +33,7 @@ def resume_from(token: str, workspace_id: int, request: Message) -> bytes | None
     if len(decoded) != _ID_BYTES + _CHECK_BYTES or decoded[_ID_BYTES:] != _check(workspace_id, request):
         raise InvalidRequest(
             "The page_token is not one that was given for this request; all other fields must stay as they were.",
-            reason="INVALID_PAGE_TOKEN",
+            reason=Reason.INVALID_PAGE_TOKEN,
             field="page_token",
         )
     return decoded[:_ID_BYTES]
@@ -41,7 +42,7 @@ def resume_from(token: str, workspace_id: int, request: Message) -> bytes | None
 def page_size(asked: int, default: int, most: int, field: str = "page_size") -> int:
     """Return how much to return: the default for 0, at most `most`. Raises `InvalidRequest` if negative."""
     if asked < 0:
-        raise InvalidRequest(f"{field} must not be negative.", reason="NEGATIVE", field=field)
+        raise InvalidRequest(f"{field} must not be negative.", reason=Reason.NEGATIVE, field=field)
     return min(asked or default, most)
 
 

@@ -6,6 +6,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from headgate_server.core.errors import HeadgateError, InvalidRequest
+from headgate_server.core.reasons import Reason
 from headgate_server.rpc import status
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
@@ -19,7 +20,7 @@ async def read(body: bytes, kind: type[_Request], context: Context) -> _Request:
         return kind.FromString(body)
     except DecodeError:
         words = f"The request is not a serialized {kind.DESCRIPTOR.full_name}."
-        raise await abort(context, InvalidRequest(words, reason="MALFORMED_REQUEST")) from None
+        raise await abort(context, InvalidRequest(words, reason=Reason.MALFORMED_REQUEST)) from None
 
 
 async def abort(context: Context, error: HeadgateError) -> HeadgateError:

@@ -4,7 +4,7 @@
 
 from headgate_server.store.answers import Answers
 from headgate_server.store.cursors import Cursors
-from headgate_server.store.database import NOT_DURABLE, Database, DataRefused
+from headgate_server.store.database import Database, DataRefused
 from headgate_server.store.directory import Directory
 from headgate_server.store.leases import Leases
 from headgate_server.store.ledgers import Ledgers
@@ -13,7 +13,6 @@ from headgate_server.store.probe import Probe
 from headgate_server.store.proof import Proof
 
 __all__ = [
-    "NOT_DURABLE",
     "Answers",
     "Cursors",
     "DataRefused",

@@ -8,17 +8,14 @@ from sqlalchemy import Connection
 
 from headgate_server.core.errors import Unavailable
 from headgate_server.core.model import Decision, Submission
+from headgate_server.core.reasons import Reason
 
 T = TypeVar("T")
 
 
-NOT_DURABLE = "STORE_NOT_DURABLE"
-"""The reason of `errors.Unavailable` where the database is set to lose, in a power cut, what it acknowledges."""
-
-
 def not_durable(message: str) -> Unavailable:
     """Return what to raise where the database would not keep what it acknowledges."""
-    return Unavailable(f"{message}: it would lose acknowledged events.", reason=NOT_DURABLE)
+    return Unavailable(f"{message}: it would lose acknowledged events.", reason=Reason.STORE_NOT_DURABLE)
 
 
 class DataRefused(Exception):
@@ -71,7 +68,7 @@ class Database(ABC):
 
     @abstractmethod
     def check_durable(self, connection: Connection) -> None:
-        """Raise `errors.Unavailable` (`NOT_DURABLE`) if the database is set to lose, in a power cut, what it
+        """Raise `errors.Unavailable` (`STORE_NOT_DURABLE`) if the database is set to lose, in a power cut, what it
         acknowledges. For `work`.
         """
 

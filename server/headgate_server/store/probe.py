@@ -26,7 +26,7 @@ class Probe:
         It writes what an append writes, takes that back, and commits a small row of its own, which costs an fsync:
         call it every few seconds at most. `thorough` writes and commits some tens of kilobytes: for a store that just
         failed, since the last pages of a full disk may still take a small row. Also raises if the database would not
-        keep, in a power cut, what it acknowledges (`NOT_DURABLE`).
+        keep, in a power cut, what it acknowledges (`STORE_NOT_DURABLE`).
         """
         filling = os.urandom(_THOROUGH_BYTES if thorough else 0)
 

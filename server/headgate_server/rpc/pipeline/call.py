@@ -8,6 +8,7 @@ import grpc
 
 from headgate_server.access.auth import Principal
 from headgate_server.core.errors import InvalidRequest
+from headgate_server.core.reasons import Reason
 
 REQUEST_KEY = "idempotency-key"
 """The metadata key of a request key, as HTTP's `Idempotency-Key`."""
@@ -76,7 +77,7 @@ class Call:
 
 def repetition(key: str) -> InvalidRequest:
     """Return what to say of a header that was sent more than once and may not be."""
-    return InvalidRequest(f"The header {key} was sent more than once.", reason="REPEATED_HEADER", field=key)
+    return InvalidRequest(f"The header {key} was sent more than once.", reason=Reason.REPEATED_HEADER, field=key)
 
 
 Handler = Callable[[Call], Awaitable[bytes]]

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.inflate import check_size, gunzip
+from headgate_server.core.reasons import Reason
 from headgate_server.rpc.pipeline import printer, query
 from headgate_server.rpc.pipeline.call import CODING_KEY, Call, Handler
 from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, ServerStream, Unary
@@ -90,7 +91,7 @@ def _reader(method: AnyMethod, body_limit: int) -> _Read:
             request = query.read(kind, serialized) if call.bridged else kind.FromString(serialized)
         except DecodeError:
             raise InvalidRequest(
-                f"The request is not a serialized {kind.DESCRIPTOR.full_name}.", reason="MALFORMED_REQUEST"
+                f"The request is not a serialized {kind.DESCRIPTOR.full_name}.", reason=Reason.MALFORMED_REQUEST
             ) from None
         if bridges_own is not None and not call.bridged:
             # To all others the field is unknown, as the public message has it, and so it is ignored.

@@ -11,6 +11,7 @@ from headgate.v1.event_service_pb2 import ListEventsRequest
 from headgate.v1.ledger_service_pb2 import VerifyLedgerRequest
 from headgate_server.core import timestamps
 from headgate_server.core.errors import InvalidRequest
+from headgate_server.core.reasons import Reason
 
 _VIEWS: Mapping[type[Message], type[Message]] = {
     ListEventsRequest: RawListEventsRequest,
@@ -37,4 +38,4 @@ def _instant(field: str, text: str) -> int:
         # A form's space is the plus of an offset: no RFC 3339 time holds a space.
         return timestamps.parse(text.replace(" ", "+"))[0]
     except ValueError as error:
-        raise InvalidRequest(f"{field}: {error}.", reason="INVALID_TIMESTAMP", field=field) from None
+        raise InvalidRequest(f"{field}: {error}.", reason=Reason.INVALID_TIMESTAMP, field=field) from None

@@ -4,6 +4,7 @@ import hmac
 from collections.abc import Iterable, Mapping
 
 from headgate_server.core.errors import PermissionDenied
+from headgate_server.core.reasons import Reason
 from headgate_server.rpc.pipeline.call import REQUEST_KEY, Call, Handler
 from headgate_server.rpc.pipeline.method import AnyMethod
 
@@ -53,7 +54,7 @@ class Trust:
             if BRIDGE_KEY in call.metadata:
                 raise PermissionDenied(
                     "The bridge's token is not the server's: HEADGATE_BRIDGE_TOKEN must be the same for both.",
-                    reason="UNKNOWN_BRIDGE",
+                    reason=Reason.UNKNOWN_BRIDGE,
                 )
             return await handler(call)
 
