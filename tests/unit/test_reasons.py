@@ -3,6 +3,7 @@
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def _answer(kind: type[HeadgateError]) -> Answer:
     return Answer(status.code_of(error).grpc.name, status.http_of(error))
 
 
+@cache
 def _raised() -> tuple[dict[Reason, set[Answer]], set[Reason]]:
     """Return what the server's code makes: the answers of each reason, and the reasons of events."""
     answers: dict[Reason, set[Answer]] = defaultdict(set)
@@ -70,6 +72,7 @@ def _own(argument: ast.expr) -> Iterator[Reason]:
         yield from _reasons_in(argument)
 
 
+@cache
 def _bridges() -> dict[Reason, set[Answer]]:
     """Return the answers that envoy.yaml gives by itself."""
     listener = yaml.safe_load((_ROOT / "envoy.yaml").read_text())["static_resources"]["listeners"][0]
