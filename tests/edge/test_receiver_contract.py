@@ -17,7 +17,7 @@ from headgate_server.core import validate
 from headgate_server.core.errors import HeadgateError
 from headgate_server.core.model import Draft, Outcome, Problem
 from headgate_server.receivers import Endpoint, Find, HttpRequest, Intake, Page, Receiver, Reply, Search, Take
-from headgate_server.receivers.common import judged, read_list
+from headgate_server.receivers.common import decode_event, read_list
 from headgate_server.receivers.registry import RECEIVERS
 from headgate_server.rpc.pipeline.trust import PUBLIC
 from tests.support.inprocess import Service, serving
@@ -45,7 +45,7 @@ class Mirror(Receiver):
 
 
 def _read(request: HttpRequest) -> Intake:
-    return Intake([judged(item, _draft) for item in read_list(request, 10, name="")])
+    return Intake([decode_event(item, _draft) for item in read_list(request, 10, name="")])
 
 
 def _draft(event: Any) -> Draft | Problem:

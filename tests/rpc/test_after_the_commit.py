@@ -85,14 +85,14 @@ async def test_a_header_that_cannot_be_sent(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch, header: tuple[str, str], bridged: bool
 ) -> None:
     """It is left out; the answer and its other headers are sent."""
-    store = IngestServicer._store
+    take = IngestServicer._take
 
     async def with_header(self: IngestServicer, call: Call, *arguments: Any, **named: Any) -> Any:
-        outcomes = await store(self, call, *arguments, **named)
+        taken = await take(self, call, *arguments, **named)
         call.reply_metadata += [header, ("x-other", "kept")]
-        return outcomes
+        return taken
 
-    monkeypatch.setattr(IngestServicer, "_store", with_header)
+    monkeypatch.setattr(IngestServicer, "_take", with_header)
     async with serving(sqlite_url) as service, service.caller() as caller:
         more = [("x-envoy-original-path", "/v1/events/batch"), ("x-headgate-bridge", "1")] if bridged else []
         call = caller._channel.unary_unary(BATCH)(batch_bytes(event("a")), metadata=(*caller.metadata, *more))

@@ -84,7 +84,7 @@ def encode(value: Any) -> bytes:
         _write(value, parts.append)
         return "".join(parts).encode()
     except (TypeError, UnicodeEncodeError) as error:
-        # Of what a JSON or protobuf parser yields, only a lone surrogate has no UTF-8 (RFC 8259, 8.2; RFC 7493,
+        # A parser of JSON or protobuf yields one thing that has no UTF-8: a lone surrogate (RFC 8259, 8.2; RFC 7493,
         # 2.1).
         raise Unrepresentable(
             Reason.INVALID_UNICODE, "A string holds a lone surrogate, which is no Unicode text."

@@ -186,8 +186,8 @@ class Committer:
         try:
             decisions = await self._database.append([call.submission for call in group], wait=wait)
         except Exception as error:
-            # Whatever it is, the callers must learn of it and the next group must be tried. Only of two errors is it
-            # known that nothing was stored and that it is one caller's: then each is tried alone.
+            # The callers must learn of every error, and the next group must be tried. Two errors say that nothing was
+            # stored and that one caller is the cause: then each caller's submission is tried alone.
             if isinstance(error, (DataRefused, AnswerFailed)) and len(group) > 1:
                 return await self._append_each(group, wait=wait)
             if isinstance(error, DataRefused):

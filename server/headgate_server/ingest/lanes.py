@@ -112,7 +112,7 @@ class Lanes(Generic[W]):
 
     def has_room(self, workspace: int, events: int, size: int) -> bool:
         """Whether a submission of so many events and bytes of content may be added now."""
-        # Whatever its size, a submission is let in where nothing waits: it could never be stored otherwise.
+        # A submission of any size is let in where nothing waits: it could never be stored otherwise.
         if not self.events:
             return True
         bounds = self._bounds

@@ -32,6 +32,6 @@ class Pace:
         """Return after how many seconds a caller with so many events should come, while so many wait before it."""
         now = self._clock()
         self._next = max(self._next, now + waiting / self._rate) + events / self._rate
-        # Of those who were told, some never come; they do not push the others away without end.
+        # Some callers never come back. The bound keeps them from pushing the others away without end.
         self._next = min(self._next, now + _LONGEST)
         return max(self._next - now, _SHORTEST)

@@ -1,7 +1,7 @@
 """What receivers share in reading requests and their fields; `answers.py` is the other direction. Pure.
 
-A field that is not as the vendor asks raises `Invalid`, which `judged` turns into the slot's problem; so a receiver
-reads an event from top to bottom and says nothing twice.
+A field that is not as the vendor asks raises `Invalid`, which `decode_event` turns into the slot's problem. So a
+receiver reads an event from top to bottom and says nothing twice.
 """
 
 import re
@@ -42,7 +42,7 @@ def read_list(request: HttpRequest, most: int, name: str = "events") -> Sequence
     return items
 
 
-def judged(event: Any, draft: Callable[[Json], Draft | Problem]) -> Draft | Problem:
+def decode_event(event: Any, draft: Callable[[Json], Draft | Problem]) -> Draft | Problem:
     """Judge one element: `draft` sees only objects, and may raise `Invalid`."""
     if isinstance(event, Problem):
         return event

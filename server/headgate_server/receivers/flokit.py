@@ -9,7 +9,7 @@ from headgate_server.core.model import STORED, Draft, Link, Outcome, Problem, Ra
 from headgate_server.core.reasons import Reason
 from headgate_server.receivers import Endpoint, HttpRequest, Intake, Receiver, Reply, Take, schema
 from headgate_server.receivers.answers import check_quota, code_of, message_of, problem_of
-from headgate_server.receivers.common import Invalid, Json, an_object, iso_moment, judged, read_list, text
+from headgate_server.receivers.common import Invalid, Json, an_object, decode_event, iso_moment, read_list, text
 
 NAME = "flokit"
 
@@ -66,7 +66,7 @@ def _read_single(request: HttpRequest) -> Intake:
 
 
 def _intake(items: Sequence[Any]) -> Intake:
-    return Intake([judged(item, _draft) for item in items], items=items)
+    return Intake([decode_event(item, _draft) for item in items], items=items)
 
 
 def _name(item: Any) -> str | None:

@@ -87,11 +87,11 @@ class Immutable(Receiver):
 
 
 def _read_batch(request: HttpRequest) -> Intake:
-    return Intake([common.judged(event, _draft) for event in common.read_list(request, MOST_EVENTS)])
+    return Intake([common.decode_event(event, _draft) for event in common.read_list(request, MOST_EVENTS)])
 
 
 def _read_single(request: HttpRequest) -> Intake:
-    return Intake([common.judged(jsonbody.read_one(request.body), _draft)])
+    return Intake([common.decode_event(jsonbody.read_one(request.body), _draft)])
 
 
 def _draft(event: Json) -> Draft | Problem:

@@ -14,9 +14,9 @@ from headgate_server.receivers.common import (
     Json,
     a_list,
     an_object,
+    decode_event,
     instant,
     iso_moment,
-    judged,
     page_limit,
     read_list,
     read_object,
@@ -85,7 +85,7 @@ def _read_single(request: HttpRequest) -> Intake:
 
 
 def _intake(items: Sequence[Any], now: int) -> Intake:
-    return Intake([judged(item, lambda event: _draft(event, now)) for item in items], items=items)
+    return Intake([decode_event(item, lambda event: _draft(event, now)) for item in items], items=items)
 
 
 def _draft(sent: Json, now: int) -> Draft | Problem:

@@ -25,8 +25,8 @@ from headgate_server.receivers.common import (
     an_object,
     asked_id,
     asked_text,
+    decode_event,
     instant,
-    judged,
     moment,
     page_limit,
     read_list,
@@ -96,12 +96,12 @@ def _refused(status: int, code: str, message: str) -> Reply:
 
 def _read_batch(request: HttpRequest) -> Intake:
     events = read_list(request, MOST_EVENTS)
-    return Intake([judged(event, _draft) for event in events], items=events)
+    return Intake([decode_event(event, _draft) for event in events], items=events)
 
 
 def _read_single(request: HttpRequest) -> Intake:
     event = jsonbody.read_one(request.body)
-    return Intake([judged(event, _draft)], items=[event])
+    return Intake([decode_event(event, _draft)], items=[event])
 
 
 def _draft(event: Json) -> Draft | Problem:
@@ -158,7 +158,7 @@ def _result(index: int, settled: tuple[Any, Outcome]) -> Json:
     event, outcome = settled
     if outcome.link is not None and outcome.status in STORED:
         return {"index": index, "status": "accepted", "event": _receipt(event, outcome.link)}
-    return {"index": index, "status": "error", "error": _said(outcome), "event": None}
+    return {"index": index, "status": "error", "error": _error_text(outcome), "event": None}
 
 
 def _reply_single(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
@@ -168,7 +168,7 @@ def _reply_single(request: HttpRequest, intake: Intake, outcomes: Sequence[Outco
     check_quota(request, outcomes)
     if outcome.status is Status.CONFLICT:
         return _refused(409, _CONFLICT, problem_of(outcome).message)
-    return _refused(400, _CODES[400], _said(outcome))
+    return _refused(400, _CODES[400], _error_text(outcome))
 
 
 def _receipt(event: Json, link: Link) -> Json:
@@ -176,7 +176,7 @@ def _receipt(event: Json, link: Link) -> Json:
     return {"id": shown_id(link.id)} | {name: event.get(name) or None for name in _ECHOED} | {"status": _PENDING}
 
 
-def _said(outcome: Outcome) -> str:
+def _error_text(outcome: Outcome) -> str:
     """Return why an event is not stored, in the vendor's words."""
     if outcome.status is Status.CONFLICT:
         return _CONFLICT

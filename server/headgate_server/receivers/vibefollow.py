@@ -8,7 +8,7 @@ from headgate_server.core.model import STORED, Draft, Outcome, Problem, Status
 from headgate_server.core.reasons import Reason
 from headgate_server.receivers import Endpoint, HttpRequest, Intake, Receiver, Reply, Take
 from headgate_server.receivers.answers import check_quota, code_of, is_unprocessable, message_of, quota_problem
-from headgate_server.receivers.common import Invalid, Json, an_object, is_larger, judged, read_list, text
+from headgate_server.receivers.common import Invalid, Json, an_object, decode_event, is_larger, read_list, text
 
 NAME = "vibefollow"
 
@@ -70,13 +70,13 @@ def _words(reason: Reason, message: str) -> str:
 
 def _read_batch(request: HttpRequest) -> Intake:
     _check_size(request)
-    slots = [judged(event, _draft) for event in read_list(request, MOST_EVENTS)]
+    slots = [decode_event(event, _draft) for event in read_list(request, MOST_EVENTS)]
     return Intake(slots, atomic=True)
 
 
 def _read_single(request: HttpRequest) -> Intake:
     _check_size(request)
-    return Intake([judged(jsonbody.read_one(request.body), _draft)], atomic=True)
+    return Intake([decode_event(jsonbody.read_one(request.body), _draft)], atomic=True)
 
 
 def _check_size(request: HttpRequest) -> None:

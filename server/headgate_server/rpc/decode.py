@@ -95,7 +95,7 @@ def proto_event(serialized: bytes, salt: bytes) -> Draft | Problem:
             data = _data_json(text)
     if isinstance(data, Problem):
         return data
-    judged = validate.native(
+    draft = validate.native(
         event.type,
         event.source,
         event.subject,
@@ -105,9 +105,9 @@ def proto_event(serialized: bytes, salt: bytes) -> Draft | Problem:
         salt,
         warnings,
     )
-    if field == "data_json" and isinstance(judged, Problem) and judged.field == "data":
-        return judged._replace(field=field)
-    return judged
+    if field == "data_json" and isinstance(draft, Problem) and draft.field == "data":
+        return draft._replace(field=field)
+    return draft
 
 
 def microseconds(moment: Timestamp, field: str) -> int:

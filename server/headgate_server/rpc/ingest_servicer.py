@@ -25,7 +25,7 @@ from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
 SERVICE = "headgate.v1.IngestService"
 REPLAYED_KEY = "idempotency-replayed"
 
-_Said = TypeVar("_Said", bound=Message)
+_Written = TypeVar("_Written", bound=Message)
 _Request = RawBatchIngestRequest | RawIngestRequest
 
 
@@ -84,7 +84,7 @@ class IngestServicer:
         taken = await self._take(call, request, batch.slots, atomic=batch.atomic, validate_only=batch.validate_only)
         if isinstance(taken, BatchIngestResponse):
             return taken
-        return _said(wire.batch_answer if call.bridged else wire.batch_message, taken)
+        return _written(wire.batch_answer if call.bridged else wire.batch_message, taken)
 
     async def ingest(self, call: Call, request: RawIngestRequest) -> IngestResponse:
         """Store one event; what keeps it from being stored is the call's error."""
@@ -93,7 +93,7 @@ class IngestServicer:
         if isinstance(taken, BatchIngestResponse):
             (result,) = taken.results
         else:
-            result = _said(lambda outcomes: wire.result_message(0, *outcomes), taken)
+            result = _written(lambda outcomes: wire.result_message(0, *outcomes), taken)
         if result.HasField("error"):
             raise _error(result)
         return IngestResponse(result=result)
@@ -158,7 +158,7 @@ def _explained(outcomes: Sequence[Outcome], differences: Mapping[int, tuple[str,
     return explained
 
 
-def _said(write: Callable[[Sequence[Outcome]], _Said], outcomes: Sequence[Outcome]) -> _Said:
+def _written(write: Callable[[Sequence[Outcome]], _Written], outcomes: Sequence[Outcome]) -> _Written:
     """Return the answer. What is stored must be said: one that cannot be written in full is written without what
     explains it.
     """

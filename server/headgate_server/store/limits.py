@@ -49,8 +49,8 @@ class Limits:
     async def admit(self, workspace_id: int, receiver: str, rate: RateLimit) -> Admission:
         """Count one request against a rate limit (GCRA), in one statement, exact over all processes.
 
-        A refused request is not counted. What was counted need not survive a power cut: a limit that forgets some
-        requests is still a limit, and an fsync a request is not to be had.
+        A refused request is not counted. A count need not survive a power cut: a limit that forgets some requests is
+        still a limit, and one fsync for each request would be too slow.
         """
         return await self._database.write(
             lambda connection: _admit(connection, workspace_id, receiver, rate, self._database.now(connection)),
