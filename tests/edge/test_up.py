@@ -219,6 +219,8 @@ def test_the_store_is_lost_and_found(postgres_url: str, tmp_path: Path) -> None:
     with Up("--store", postgres_url, folder=tmp_path) as up, closing(Edge(up, postgres_url, up.key)) as edge:
         edge.batch({"type": "t"})
         with held(outage(postgres_url)):
+            # An answer holds for a second.
+            until_true(lambda: edge.http.get("/readyz").status_code == 503)
             assert failure(edge.http.get("/readyz")) == (503, 14, "STORE_UNAVAILABLE")
             assert edge.http.get("/healthz").status_code == 200
             lost = edge.post("/v1/events/batch", {"events": [{"type": "t", "idempotency_key": "k"}]})

@@ -124,8 +124,8 @@ class Authenticator:
 
 
 def require(principal: Principal, *scopes: str) -> None:
-    """Raise `PermissionDenied` if the caller's key has none of the scopes."""
-    if not any(principal.may(scope) for scope in scopes):
+    """Raise `PermissionDenied` if the caller's key has none of the scopes; any key will do where none is named."""
+    if scopes and not any(principal.may(scope) for scope in scopes):
         wanted = " or ".join(f'"{scope}"' for scope in scopes)
         raise PermissionDenied(f"The API key lacks the scope {wanted}.")
 

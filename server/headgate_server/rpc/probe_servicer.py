@@ -12,7 +12,6 @@ from headgate.v1.bridge_view_pb2 import (
     JobHealth,
 )
 from headgate_server.background.supervisor import Supervisor
-from headgate_server.core.model import Scope
 from headgate_server.ingest.readiness import Readiness
 from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Public, Unary
@@ -51,7 +50,7 @@ class ProbeServicer:
                 name="CheckKey",
                 request=CheckKeyRequest,
                 response=CheckKeyResponse,
-                access=Needs(tuple(Scope)),
+                access=Needs(()),
                 kind=Unary(self.check_key),
             ),
         )

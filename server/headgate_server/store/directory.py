@@ -8,7 +8,7 @@ from sqlalchemy.dialects import postgresql
 
 from headgate_server.core import ledger
 from headgate_server.core.errors import NotFound
-from headgate_server.core.model import ApiKey, RateLimit, Scope, Workspace
+from headgate_server.core.model import ApiKey, RateLimit, Workspace
 from headgate_server.store.database import Database
 from headgate_server.store.schema import api_keys, heads, workspaces
 
@@ -102,7 +102,7 @@ def _key(row: Row[Any]) -> ApiKey:
         digest=row.digest,
         prefix=row.prefix,
         workspace=_workspace(row.workspace_id, row.name, row.rates),
-        scopes=frozenset(map(Scope, row.scopes.split())),
+        scopes=frozenset(row.scopes.split()),
         created_at=row.created_at,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,

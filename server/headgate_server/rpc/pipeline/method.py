@@ -44,7 +44,7 @@ class Public:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """The call needs a key that has at least one of these scopes."""
+    """The call needs a key that has at least one of these scopes; any valid key where none is named."""
 
     scopes: tuple[str, ...]
 
