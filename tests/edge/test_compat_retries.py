@@ -92,7 +92,7 @@ def test_a_key_belongs_to_its_endpoint_and_workspace(make_edge: MakeEdge, vendor
     sent = [
         edge.post(vendor.batch, {"events": vendor.events(1)}, idempotency_key="k"),
         edge.post(_single(vendor), vendor.event(1), idempotency_key="k"),
-        edge.post(other.batch, {"events": other.ledgers.events(1)}, idempotency_key="k"),
+        edge.post(other.batch, {"events": other.events(1)}, idempotency_key="k"),
         edge.post("/v1/events/batch", {"events": [{"type": "t"}]}, idempotency_key="k"),
         neighbour.post(vendor.batch, {"events": vendor.events(2)}, idempotency_key="k"),
     ]
