@@ -5,15 +5,12 @@ A table in docs/design/ledger.md says how each of them shows; the cases below ar
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
 
 import pytest
 
-from headgate_server.access import admin
 from headgate_server.core import ledger
-from headgate_server.core.ledger import BreakType
-from headgate_server.core.model import EventQuery, Head, Mismatch, StoredEvent, Workspace
+from headgate_server.core.model import Head, Mismatch
 from headgate_server.reading.verify import verify
 from headgate_server.store import Store
 from headgate_server.store.opening import open_store
@@ -21,86 +18,7 @@ from headgate_server.store.schema import events as events_table
 from headgate_server.store.schema import heads as heads_table
 from tests.support import database
 from tests.support.drafts import append, draft
-
-CONTENT, HASH, CHAIN, HEAD = (
-    BreakType.CONTENT_MISMATCH,
-    BreakType.HASH_MISMATCH,
-    BreakType.CHAIN_BREAK,
-    BreakType.HEAD_MISMATCH,
-)
-COUNT = 6
-YEAR = 365 * 86_400 * 1_000_000
-
-Found = set[tuple[int, str]]
-
-
-class Tampered(NamedTuple):
-    """A ledger of six sound events, its tables' copies, and a connection that changes them."""
-
-    store: Store
-    url: str
-    workspace: Workspace
-    events: Sequence[StoredEvent]
-    head: Head
-    run: Callable[[str], Awaitable[None]]
-
-    async def change(self, *statements: str) -> None:
-        for statement in statements:
-            await self.run(statement)
-
-    async def restore(self) -> None:
-        for table in ("events", "heads", "workspaces"):
-            await self.change(f"DELETE FROM {table}", f"INSERT INTO {table} SELECT * FROM saved_{table}")
-
-    async def found(self, limit: int = 100, **options: object) -> Found:
-        """Return (sequence, type) of each break, page after page."""
-        breaks: Found = set()
-        after = None
-        while True:
-            page = await verify(self.store, self.workspace, limit=limit, after=after, **options)  # type: ignore[arg-type]
-            breaks |= {(one.sequence, one.type) for one in page.breaks}
-            after = page.resume
-            if after is None:
-                return breaks
-
-    def sql(self, value: bytes) -> str:
-        return database.literal(self.url, value)
-
-    def sql_id(self, value: bytes) -> str:
-        return database.id_literal(self.url, value)
-
-    def insertion(self, like: StoredEvent, event_id: bytes, sequence: int) -> str:
-        """Return the statement that inserts a copy of an event under another id and sequence."""
-        copied = ", ".join(
-            {"id": self.sql_id(event_id), "sequence": str(sequence), "dedupe": "NULL"}.get(column.name, column.name)
-            for column in events_table.columns
-        )
-        return f"INSERT INTO events SELECT {copied} FROM events WHERE id = {self.sql_id(like.id)}"
-
-
-@pytest.fixture
-async def tampered(store: Store, store_url: str, workspace: int) -> AsyncIterator[Tampered]:
-    """Return a workspace with six events, every other one with a key, and copies of its tables."""
-    drafts = [draft(f"k{n}" if n % 2 else None, {"n": n}, subject=f"s{n}", occurred_at=n) for n in range(1, COUNT + 1)]
-    for one in drafts:
-        await append(store, workspace, one)
-    events = (await store.ledgers.events(EventQuery(workspace_id=workspace, limit=100))).events
-    async with database.connected(store_url) as run:
-        for table in ("events", "heads", "workspaces"):
-            await run(f"CREATE TABLE saved_{table} AS SELECT * FROM {table}")
-        yield Tampered(store, store_url, Workspace(workspace, "acme"), events, await store.ledgers.head(workspace), run)
-
-
-async def check(tampered: Tampered, what: str, wanted: Found, *, in_a_range: bool = True) -> None:
-    """Check that a whole verification finds `wanted`, and so do one with an expected head, one in pages, and (if the
-    break shows there) one of a range with all of the events.
-    """
-    first, last = tampered.events[0].created_at, tampered.events[-1].created_at
-    with_head = await tampered.found(expected=tampered.head)
-    assert with_head - {(COUNT, HEAD)} == wanted - {(COUNT, HEAD)}, what
-    assert await tampered.found(limit=4) == wanted, what
-    bounded = await tampered.found(created_from=first - 10 * YEAR, created_to=last + 2 * YEAR)
-    assert bounded == ({each for each in wanted if each[1] != HEAD} if in_a_range else set()), what
+from tests.support.tampering import CHAIN, CONTENT, COUNT, HASH, HEAD, YEAR, Tampered, check, reports
 
 
 def _changes(tampered: Tampered) -> dict[str, list[tuple[str, str]]]:
@@ -355,143 +273,35 @@ async def test_a_head_removed(tampered: Tampered) -> None:
     await check(tampered, "no head", {(COUNT, HEAD)})
 
 
-async def _reports(store: Store) -> dict[str, Found]:
-    return {
-        report.workspace.name: {(one.sequence, one.type) for one in report.breaks}
-        async for report in admin.verify_ledgers(store, None)
-    }
-
-
 async def test_the_workspaces_row(tampered: Tampered) -> None:
     """The genesis binds the name; the id leads to the rows. A ledger without a workspace is checked too."""
     store, workspace = tampered.store, tampered.workspace
-    assert await _reports(store) == {"acme": set()}
+    assert await reports(store) == {"acme": set()}
     await tampered.change("UPDATE workspaces SET name = 'other'")
-    assert await _reports(store) == {"other": {(1, HASH)}}
+    assert await reports(store) == {"other": {(1, HASH)}}
     await tampered.change(f"UPDATE workspaces SET name = 'acme', id = {workspace.id + 1}")
-    reports = await _reports(store)
-    assert reports.pop("acme") == {(0, HEAD)}
-    ((name, breaks),) = reports.items()
+    found = await reports(store)
+    assert found.pop("acme") == {(0, HEAD)}
+    ((name, breaks),) = found.items()
     assert str(workspace.id) in name
     assert breaks >= {(0, HEAD), (1, HASH)}
     await tampered.change("DELETE FROM workspaces", "DELETE FROM heads")
-    assert [breaks >= {(0, HEAD), (1, HASH), (COUNT, HEAD)} for breaks in (await _reports(store)).values()] == [True]
+    assert [breaks >= {(0, HEAD), (1, HASH), (COUNT, HEAD)} for breaks in (await reports(store)).values()] == [True]
     await tampered.change("DELETE FROM events")
-    assert await _reports(store) == {}
+    assert await reports(store) == {}
 
 
 async def test_a_workspace_without_a_ledger(tampered: Tampered) -> None:
     await tampered.change(
         f"INSERT INTO workspaces (id, name, created_at) VALUES ({tampered.workspace.id + 1}, 'forged', 0)"
     )
-    assert await _reports(tampered.store) == {"acme": set(), "forged": {(0, HEAD)}}
+    assert await reports(tampered.store) == {"acme": set(), "forged": {(0, HEAD)}}
 
 
 async def test_columns_that_no_proof_rests_on(tampered: Tampered) -> None:
     await tampered.change("UPDATE workspaces SET created_at = 0, rates = '{\"scrip\": null}'")
-    assert await _reports(tampered.store) == {"acme": set()}
+    assert await reports(tampered.store) == {"acme": set()}
     await check(tampered, "settings", set())
-
-
-async def test_null_where_there_is_none(tampered: Tampered) -> None:
-    """A person who can change rows can usually change the tables too."""
-    columns = [column.name for column in events_table.columns if not column.nullable and not column.primary_key]
-    await _allow_null(tampered, "events", columns)
-    wanted = {"sequence": CHAIN, "created_at": HASH, "receiver": HASH, "event_hash": HASH}
-    for column in columns:
-        for place in (1, 3, COUNT):
-            await tampered.change(f"UPDATE events SET {column} = NULL WHERE sequence = {place}")
-            found = await tampered.found()
-            assert (place, wanted.get(column, CONTENT)) in found, column
-            await tampered.restore()
-    columns = ["sequence", "hash", "created_at", "month", "month_events"]
-    await _allow_null(tampered, "heads", columns)
-    for column in columns:
-        await tampered.change(f"UPDATE heads SET {column} = NULL")
-        await check(tampered, column, {(COUNT, HEAD)})
-        await tampered.restore()
-
-
-async def _allow_null(tampered: Tampered, table: str, columns: Sequence[str]) -> None:
-    if tampered.url.startswith("sqlite"):
-        await tampered.change(
-            "PRAGMA writable_schema = ON",
-            f"UPDATE sqlite_schema SET sql = replace(sql, ' NOT NULL', '') WHERE name = '{table}'",
-            "PRAGMA writable_schema = RESET",
-        )
-        return
-    for column in columns:
-        await tampered.change(f"ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL")
-
-
-_CELLS = ("'abc'", "x'ff'", "x''", "7", "1.5", "CAST(x'ff' AS TEXT)", "x'0001020304050607'")
-"""Values of every type, which SQLite keeps in any column; one is a text that is not UTF-8."""
-
-
-@pytest.mark.parametrize("place", [1, COUNT])
-async def test_a_cell_of_another_type(sqlite_store: Tampered, place: int) -> None:
-    kinds = {"sequence": CHAIN} | dict.fromkeys(
-        ("type", "source", "subject", "occurred_at", "data", "salt", "commitment"), CONTENT
-    )
-    columns = [column.name for column in events_table.columns if not column.primary_key]
-    for column in columns:
-        for value in _CELLS:
-            what = f"UPDATE events SET {column} = {value} WHERE sequence = {place}"
-            await sqlite_store.change(what, "UPDATE events SET type = 'changed' WHERE sequence = 2")
-            found = await sqlite_store.found()
-            assert (place, kinds.get(column, HASH)) in found or column == "sequence", what
-            assert {kind for sequence, kind in found if sequence != 2}, what
-            # The break of the other changed event shows as well.
-            assert (2, CONTENT) in found, what
-            await sqlite_store.restore()
-
-
-async def test_an_id_of_another_type_or_length(sqlite_store: Tampered) -> None:
-    for value in (*_CELLS, "NULL", "id || x'00'", "substr(id, 1, 15)", "CAST(id AS TEXT)"):
-        if value == "NULL":
-            await _allow_null(sqlite_store, "events", ["id"])
-        for place in (1, 3, COUNT):
-            what = f"UPDATE events SET id = {value} WHERE sequence = {place}"
-            await sqlite_store.change(what)
-            found = await sqlite_store.found()
-            assert (place, HASH) in found, what
-            assert await sqlite_store.found(limit=1) == await sqlite_store.found(limit=4) == found, what
-            assert await sqlite_store.found(expected=sqlite_store.head) >= found, what
-            await sqlite_store.restore()
-
-
-async def test_many_ids_of_another_type(sqlite_store: Tampered) -> None:
-    """A page ends only at an id that a token can hold: rows with other ids are checked with their page."""
-    await sqlite_store.change(
-        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000)"
-        " INSERT INTO events SELECT workspace_id, 'forged' || i, 7000 + i, created_at, receiver, type, source, subject,"
-        " occurred_at, data, NULL, NULL, NULL, salt, commitment, event_hash FROM events JOIN n WHERE sequence = 2"
-    )
-    page = await verify(sqlite_store.store, sqlite_store.workspace, limit=2)
-    assert page.events_checked > 3000
-    assert page.resume is not None
-    assert len(page.breaks) == ledger.MAX_BREAKS
-
-
-async def test_a_head_and_a_workspace_of_another_type(sqlite_store: Tampered) -> None:
-    for column in ("sequence", "hash", "created_at", "month", "month_events"):
-        for value in _CELLS:
-            await sqlite_store.change(f"UPDATE heads SET {column} = {value}")
-            assert {kind for _, kind in await sqlite_store.found()} == {HEAD}, (column, value)
-            await sqlite_store.restore()
-    for value in ("x'ff'", "CAST(x'ff' AS TEXT)", "'other'"):
-        await sqlite_store.change(f"UPDATE workspaces SET name = {value}, rates = 'no JSON'")
-        ((_, breaks),) = (await _reports(sqlite_store.store)).items()
-        assert breaks >= {(1, HASH)}, value
-        await sqlite_store.restore()
-
-
-@pytest.fixture
-async def sqlite_store(tampered: Tampered) -> Tampered:
-    """Return the tampered store on SQLite, whose columns accept values of every type."""
-    if not tampered.url.startswith("sqlite"):
-        pytest.skip("PostgreSQL's columns take values of their own type alone")
-    return tampered
 
 
 async def test_a_range_sees_what_is_in_it(tampered: Tampered) -> None:
