@@ -8,17 +8,18 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "reasons.md"
 
 _HEAD = """# Reasons
 
-An error says what went wrong twice: `message` is for people and may change, `reason` is for programs and keeps its
-meaning. An error of a whole call has its reason in `details` (`google.rpc.ErrorInfo`, domain `headgate`), an error of
-one event in the event's result. New reasons may come: a program treats one that it does not know by the code beside it.
+An error has a `message` and a `reason`. The message is for people and may change. The reason is for programs and keeps
+its meaning. An error of a whole call has its reason in `details` (`google.rpc.ErrorInfo`, domain `headgate`). An error
+of one event has it in the event's result. New reasons may be added: a program that does not know a reason goes by the
+code.
 
-- **codes** are those of a call that failed, a single event's (`Ingest`, `POST /v1/events`) among them. Vendors' paths
-  have the status and the body that the vendor documents.
-- **event**: it may stand in a batch's results. Then it concerns that event alone, and the call succeeds.
-- **retry**: the same request may succeed later. `Retry-After` and `google.rpc.RetryInfo` say when, where that is known.
-  Without it the request stays wrong until it is mended.
+- **codes**: the codes of a call that failed. A call with a single event (`Ingest`, `POST /v1/events`) is one of these.
+  Vendors' paths answer with the status and the body that the vendor documents.
+- **event**: the reason can be in a batch's results. Then it concerns that event alone, and the call succeeds.
+- **retry**: the same request may succeed later. `Retry-After` and `google.rpc.RetryInfo` say when, if that is known.
+  Without this mark the request fails until it is corrected.
 
-This page is made from `server/headgate_server/core/reasons.py`; a test holds it to what the code raises.
+This page is generated from `server/headgate_server/core/reasons.py`. A test compares it with what the code raises.
 
 | reason | meaning | what to do | codes | event | retry |
 |---|---|---|---|---|---|

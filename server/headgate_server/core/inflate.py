@@ -1,4 +1,4 @@
-"""Gzip bodies, inflated whole or not at all. Pure."""
+"""Decompresses gzip bodies, completely or not at all. Pure."""
 
 import zlib
 from collections.abc import Callable
@@ -8,25 +8,25 @@ from headgate_server.core.reasons import Reason
 
 _GZIP = 16 + zlib.MAX_WBITS
 _SLICE = 64 * 1024
-"""Bytes that the inflater is fed at once: what it leaves of a member's last slice is copied, so it must be little.
+"""Bytes that are given to zlib at once. zlib copies what it does not use of a member's last slice, so slices are small.
 """
 _PIECE = 1024 * 1024
-"""Bytes that are made at once, and are not counted yet."""
+"""Bytes that zlib makes at once, before they are counted."""
 _MAX_MEMBERS = 1_000
-"""Members of one body. Senders write one; each costs an inflater, and an empty one takes 20 bytes."""
+"""Members of one body. Senders write one. Each costs a decompressor, though an empty one has only 20 bytes."""
 
 
 def check_size(size: int, limit: int) -> None:
-    """Raise `BodyTooLarge` for a body of more bytes than are taken at once."""
+    """Raise `BodyTooLarge` if a body has more bytes than the limit."""
     if size > limit:
-        raise BodyTooLarge(f"The body has {size} bytes, more than the {limit} that are taken at once.")
+        raise BodyTooLarge(f"The body has {size} bytes, more than the limit of {limit}.")
 
 
 def gunzip(body: bytes, limit: int, hold: Callable[[int], None] = lambda size: None) -> bytes:
-    """Return what a gzip body (RFC 1952, one or more members) holds; no more than `limit` bytes are ever made of it.
-    `hold` is told how many there are so far, as they become more, and ends it with what it raises.
+    """Return the content of a gzip body (RFC 1952, one or more members). It never makes more than `limit` bytes.
+    `hold` is called with the number of bytes so far whenever it grows; if it raises, decompression ends.
 
-    Raises `InvalidRequest` if it is corrupt, cut off, followed by something else or of too many members, and
+    Raises `InvalidRequest` if the body is corrupt, cut off, followed by other bytes or has too many members, and
     `BodyTooLarge` past the limit.
     """
     inflated = bytearray()
@@ -40,20 +40,20 @@ def gunzip(body: bytes, limit: int, hold: Callable[[int], None] = lambda size: N
 
 
 def _inflate_member(view: memoryview, at: int, inflated: bytearray, limit: int, hold: Callable[[int], None]) -> int:
-    """Append what the member that begins at `at` holds, and return where it ends."""
+    """Append the content of the member that begins at `at`, and return the position of its end."""
     member = zlib.decompressobj(_GZIP)
     while not member.eof:
-        fed = view[at : at + _SLICE]
-        if not fed:
+        chunk = view[at : at + _SLICE]
+        if not chunk:
             raise _corrupt("it is cut off")
         try:
-            inflated += member.decompress(fed, min(_PIECE, limit + 1 - len(inflated)))
+            inflated += member.decompress(chunk, min(_PIECE, limit + 1 - len(inflated)))
         except zlib.error:
             raise _corrupt("it is corrupt") from None
         if len(inflated) > limit:
-            raise BodyTooLarge(f"The body inflates to more than the {limit} bytes that are taken at once.")
+            raise BodyTooLarge(f"The decompressed body has more bytes than the limit of {limit}.")
         hold(len(inflated))
-        at += len(fed) - len(member.unused_data) - len(member.unconsumed_tail)
+        at += len(chunk) - len(member.unused_data) - len(member.unconsumed_tail)
     return at
 
 

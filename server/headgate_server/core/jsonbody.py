@@ -1,9 +1,9 @@
-"""Reads JSON bodies so that one bad value spoils only its own element. Pure.
+"""Reads JSON bodies so that a bad value affects only its own element. Pure.
 
-A body is either no JSON (RFC 8259: grammar and UTF-8), then it is refused as a whole, or every element of its list
-stands on its own. The ordinary body is read by orjson. What orjson refuses or would change without a word (long
-numbers, lone surrogates, infinities, duplicate names, deep nesting) is noticed, and such a body is read again,
-exactly, element by element (`jsonexact`).
+A body that is not JSON (RFC 8259: grammar and UTF-8) is refused as a whole. In any other body each element of the list
+is read on its own. orjson reads the ordinary body. Some values orjson refuses or changes silently: long numbers, lone
+surrogates, infinities, duplicate names and deep nesting. They are detected, and such a body is read again, exactly,
+element by element (`jsonexact`).
 """
 
 import json
@@ -20,18 +20,18 @@ from headgate_server.core.jsonexact import ExactReader, TooMany
 from headgate_server.core.reasons import Reason
 
 INLINE_BYTES = 256 * 1024
-"""A larger body is read on a thread, so that other calls are not held up: it takes milliseconds, a poisoned one
-seconds.
+"""A larger body is read on a thread, so that it does not delay other calls. It takes milliseconds; a body made to be
+slow takes seconds.
 """
 
 
 _MANY_VALUES = 50_000
-"""Commas from which on a list is counted before it is read. Fewer values take some 5 MB, whatever they are."""
+"""A body with this many commas has its list counted before it is read. Fewer values take about 5 MB at most."""
 
 
 class Body(NamedTuple):
-    """A JSON object with one list: the list's elements, each a value or why it is none, and the object's other
-    members.
+    """A JSON object with one list: the list's elements and the object's other members. An element is a value, or the
+    `Problem` that made it unreadable.
     """
 
     items: Sequence[Any]
@@ -39,10 +39,11 @@ class Body(NamedTuple):
 
 
 def read_batch(body: bytes, list_name: str = "events", most: int = sys.maxsize) -> Body:
-    """Read an object whose member `list_name` is a list of elements that are read on their own.
+    """Read an object whose member `list_name` is a list of elements. Each element is read on its own.
 
-    A list of more than `most` elements is not read to its end, nor is what follows it: it has `most` + 1 elements then.
-    Raises `InvalidRequest`: no JSON, no object, no such member, no list, or a member of the object twice.
+    If the list has more than `most` elements, its rest and the rest of the body are not read, and the result has
+    `most` + 1 elements. Raises `InvalidRequest` if the body is not JSON or not an object, if the member is missing or
+    not a list, or if the object has a member twice.
     """
     if _holds_more(body, most, list_name):
         return Body([None] * (most + 1), {})
@@ -63,8 +64,8 @@ def read_batch(body: bytes, list_name: str = "events", most: int = sys.maxsize) 
 
 
 def read_list(body: bytes, most: int = sys.maxsize) -> Sequence[Any]:
-    """Read a list of elements that are read on their own, as those of `read_batch` are, and no more of them. Raises
-    `InvalidRequest`: no JSON, or no list.
+    """Read a list of elements. They are read on their own and at most `most` + 1, as in `read_batch`. Raises
+    `InvalidRequest` if the body is not JSON or not a list.
     """
     if _holds_more(body, most, None):
         return [None] * (most + 1)
@@ -80,7 +81,7 @@ def read_list(body: bytes, most: int = sys.maxsize) -> Sequence[Any]:
 
 
 def read_one(body: bytes) -> Any:
-    """Read one value: the value, or the `Problem` that makes it none. Raises `InvalidRequest` if the body is no
+    """Read one value. Return it, or the `Problem` that made it unreadable. Raises `InvalidRequest` if the body is not
     JSON.
     """
     value = _read_fast(body)
@@ -88,8 +89,8 @@ def read_one(body: bytes) -> Any:
 
 
 def canonical_object(text: bytes) -> bytes | None:
-    """Return the canonical form of JSON text that holds one ordinary object, as most do, in one step: what `read_one`
-    and `canonical.encode` return. None where it takes those two, or the text is no such thing.
+    """Return the canonical form of JSON text that is one ordinary object, as most texts are. The result is what
+    `read_one` and then `canonical.encode` return. None means that the caller has to use those two.
     """
     if not _is_ordinary(text):
         return None
@@ -104,16 +105,16 @@ def canonical_object(text: bytes) -> bytes | None:
 
 
 def read_exact(text: bytes) -> Any:
-    """Read JSON that this program wrote itself, every number as its `Number`, the text that it has there."""
+    """Read JSON that this program wrote. Every number becomes a `Number`, which keeps its text."""
     return json.loads(text, parse_float=Number, parse_int=Number)
 
 
 def _holds_more(body: bytes, most: int, list_name: str | None) -> bool:
-    """Whether a list has more than `most` elements, where it matters to know that before it is read."""
+    """Whether a list has more than `most` elements. A body with few commas is not examined: the answer is no."""
     return body.count(b",") >= max(_MANY_VALUES, most) and jsonscan.holds_more(body, most, list_name)
 
 
-# What matters of each byte when looking for numbers: a digit or point, an exponent's letter, a minus, anything else.
+# The class of each byte in the search for numbers: a digit or point, an exponent's letter, a minus, anything else.
 _SHAPE = bytes(
     0x30 if chr(byte) in "0123456789." else 0x65 if chr(byte) in "eE" else 0x2D if chr(byte) == "-" else 0x20
     for byte in range(256)
@@ -126,13 +127,13 @@ _BEFORE_A_NUMBER = b":,[ \t\n\r"
 
 
 def _read_fast(body: bytes) -> Any:
-    """Return what orjson reads if it is sure to be exact, None if the body has to be read again exactly (or is
-    `null`).
+    """Return what orjson reads if that is certainly exact. None means that the body has to be read again exactly, or
+    is `null`.
 
-    A decimal of at most 15 significant digits within the range of a double has a double of its own, and so survives;
-    a number of more digits, or so small that it may underflow, need not. Overflow, surrogates and depth orjson
-    refuses by itself. Duplicate names show in the count of colons, which is the same before and after unless a name,
-    with its colon, was dropped.
+    A decimal of at most 15 significant digits within the range of a double keeps its value as a double. A number of
+    more digits may lose its value, and so may one that is so small that it underflows. orjson itself refuses overflow,
+    surrogates and too much depth. The count of colons shows duplicate names: it is the same before and after, unless a
+    name was dropped with its colon.
     """
     try:
         value = orjson.loads(body)
@@ -148,7 +149,7 @@ def _read_fast(body: bytes) -> Any:
 
 
 def _is_ordinary(body: bytes) -> bool:
-    """Whether orjson changes no number of a body, and no colon is hidden by an escape."""
+    """Whether orjson changes no number of a body, and the body has no escaped colon."""
     shape = body.translate(_SHAPE)
     if _PERHAPS_LONG in shape and (
         _holds_long_number(_LONG, shape, body) or _holds_long_number(_LONG_WITH_EXPONENT, shape, body)
@@ -156,15 +157,15 @@ def _is_ordinary(body: bytes) -> bool:
         return False
     if _PERHAPS_TINY in shape and (_holds_tiny_number(b"e-", body) or _holds_tiny_number(b"E-", body)):
         return False
-    # Perhaps an escaped colon, which would spoil the count.
+    # This may be an escaped colon, which would make the count of colons wrong.
     return not (b"\\" in body and b"\\u003" in body)
 
 
 def _holds_long_number(pattern: bytes, shape: bytes, body: bytes) -> bool:
-    """Whether `pattern` occurs in `shape` where a number may begin: ids of 17 and more digits are ordinary, and
-    mostly strings.
+    """Whether `pattern` occurs in `shape` where a number may begin. Ids of 17 and more digits are common, and most of
+    them are strings.
 
-    What a string holds behind a colon or a space counts too; that costs a second reading and no more.
+    Digits behind a colon or a space inside a string count too. The only cost of that is a second reading.
     """
     at = shape.find(pattern)
     while at >= 0:
@@ -175,9 +176,9 @@ def _holds_long_number(pattern: bytes, shape: bytes, body: bytes) -> bool:
 
 
 def _holds_tiny_number(mark: bytes, body: bytes) -> bool:
-    """Whether `mark`, a negative exponent, has three digits and may belong to a number: UUIDs are full of the like.
+    """Whether `mark`, a negative exponent, has three digits and may belong to a number. UUIDs often contain such text.
 
-    The number has at most 15 characters before the mark; those with more are found by `_holds_long_number`.
+    The number has at most 15 characters before the mark; `_holds_long_number` finds the longer ones.
     """
     at = body.find(mark)
     while at >= 0:
@@ -190,7 +191,7 @@ def _holds_tiny_number(mark: bytes, body: bytes) -> bool:
 
 
 def _may_begin_number(body: bytes, at: int) -> bool:
-    """Whether what stands before `at` is what stands before a number, its sign left aside."""
+    """Whether a number, with or without a sign, may begin at `at`, judging by the byte before it."""
     before = at - 1
     if before >= 0 and body[before] == ord("-"):
         before -= 1

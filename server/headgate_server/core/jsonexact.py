@@ -1,4 +1,4 @@
-"""Reads a JSON body exactly, element by element: what the fast way of `jsonbody` refuses or would change. Pure."""
+"""Reads a JSON body exactly, element by element. `jsonbody` uses it for bodies that orjson refuses or changes. Pure."""
 
 import json
 import re
@@ -14,23 +14,23 @@ from headgate_server.core.reasons import Reason
 
 
 class TooMany(Exception):
-    """The list has more elements than are wanted."""
+    """The list has more elements than the caller takes."""
 
 
 class _NotJson(Exception):
-    """A constant that Python's scanner knows and JSON does not: NaN, Infinity, -Infinity."""
+    """A constant that Python's scanner accepts and JSON does not have: NaN, Infinity, -Infinity."""
 
 
 class ExactReader:
     """Reads one body exactly, with the scanner of the standard library, which yields values one by one.
 
-    `make_scanner` is the C scanner where CPython has it. It reads strictly by the grammar; the hooks see every
-    number's text and every object's members before anything is lost.
+    `make_scanner` is the C scanner where CPython has it. It follows the grammar strictly. The hooks get every number's
+    text and every object's members before any information is lost.
     """
 
     def __init__(self, body: bytes, list_name: str | None, most: int = sys.maxsize):
-        """`list_name` names the member of the body whose list is read element by element; None: there is none.
-        Raises `InvalidRequest` for what is no UTF-8.
+        """`list_name` names the member of the body whose list is read element by element; None means no such member.
+        Raises `InvalidRequest` if the body is not UTF-8.
         """
         self._most = most
         try:
@@ -50,9 +50,9 @@ class ExactReader:
         self._scan: Callable[[str, int], tuple[Any, int]] = make_scanner(decoder)  # type: ignore[arg-type]
 
     def read(self) -> Any:
-        """Return the body's value; with `list_name` an object whose list holds a value or `Problem` per element.
+        """Return the body's value. With `list_name`, the object's list has a value or a `Problem` for each element.
 
-        Raises `InvalidRequest` for what is no JSON, and `TooMany` at an element beyond the most that are wanted.
+        Raises `InvalidRequest` if the body is not JSON, and `TooMany` if the list has more than `most` elements.
         """
         at = self._skip_space(0)
         if self._list_name is not None and self._text[at : at + 1] == "{":
@@ -60,12 +60,12 @@ class ExactReader:
         return self._whole(*self._element(at))
 
     def read_list(self) -> Any:
-        """Return the body's value; of a list a value or `Problem` per element. Raises what `read` raises."""
+        """Return the body's value. A list has a value or a `Problem` for each element. Raises what `read` raises."""
         at = self._skip_space(0)
         return self._whole(*(self._elements(at) if self._text[at : at + 1] == "[" else self._element(at)))
 
     def _whole(self, value: Any, end: int) -> Any:
-        """Return the body's value, if nothing follows it."""
+        """Return the body's value. Raises `InvalidRequest` if anything follows it."""
         end = self._skip_space(end)
         if end != len(self._text):
             raise self._malformed(end)
@@ -113,7 +113,7 @@ class ExactReader:
             at = self._skip_space(self._expect(at, ","))
 
     def _element(self, at: int) -> tuple[Any, int]:
-        """Return the value, or the first `Problem` in it, and where it ends."""
+        """Return the value, or the first `Problem` in it, and the position of its end."""
         self._flaw = None
         try:
             value, end = self._scan(self._text, at)
@@ -126,18 +126,18 @@ class ExactReader:
         except json.JSONDecodeError as error:
             raise self._malformed(error.pos) from None
         except _NotJson as error:
-            raise InvalidRequest(f"The body is not JSON: it holds {error}.", reason=Reason.MALFORMED_JSON) from None
+            raise InvalidRequest(f"The body is not JSON: it contains {error}.", reason=Reason.MALFORMED_JSON) from None
         return (value if self._flaw is None else self._flaw), end
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         members = dict(pairs)
         if len(members) != len(pairs):
-            seen: set[str] = set()
-            twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            earlier: set[str] = set()
+            twice = next(name for name, _ in pairs if name in earlier or earlier.add(name))  # type: ignore[func-returns-value]
             self._flaw = self._flaw or Problem(
                 Reason.DUPLICATE_FIELD,
                 "",
-                f"The name {twice[:80]!r} stands twice in one object; which value counts is not defined.",
+                f"The name {twice[:80]!r} occurs twice in one object; it is not defined which value counts.",
             )
         return members
 
@@ -145,7 +145,7 @@ class ExactReader:
         return int(token) if len(token) <= 18 else self._number(token)
 
     def _decimal(self, token: str) -> Any:
-        # A decimal of at most 15 digits in the middle of the range has a double of its own.
+        # A decimal of at most 15 digits in the middle of the range keeps its value as a double.
         if len(token) <= 16 and 1e-290 < abs(value := float(token)) < 1e290:
             return value
         return self._number(token)
@@ -170,14 +170,14 @@ class ExactReader:
         return at + 1
 
     def _skip_nested(self, at: int) -> int:
-        """Return where a value ends that is too deep for the scanner, by a walk over its tokens that keeps its own
-        stack.
+        """Return the position of the end of a value that is too deep for the scanner. This walks over the value's
+        tokens with a stack of its own.
 
-        Every token is matched by the grammar, so that what is too deep and also malformed is found malformed.
+        It checks every token against the grammar: a value that is too deep and also malformed is reported as malformed.
         """
         closers: list[str] = []
-        # What may come next: a value, a value or the end of an empty list, a name, a name or the end of an empty
-        # object, a colon, or a comma or closer.
+        # The state names what may come next: a value, a value or the end of an empty list, a name, a name or the end
+        # of an empty object, a colon, or a comma or the end of a list or object.
         state = "value"
         while True:
             match = _TOKEN.match(self._text, at)
@@ -194,7 +194,7 @@ class ExactReader:
             closers.append("]" if mark == "[" else "}")
             return "value or ]" if mark == "[" else "name or }"
         if state in ("value", "value or ]") and (match["scalar"] or match["string"]):
-            return "comma"  # never the whole value: a scalar is not deep
+            return "comma"  # a scalar is never the whole value here: it is not deep
         if state in ("name", "name or }") and match["string"]:
             return "colon"
         if state == "colon" and mark == ":":

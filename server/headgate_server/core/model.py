@@ -1,7 +1,8 @@
 """The values that the service passes around. Pure: no I/O, no clock, no wire format.
 
 Times are integers: microseconds since 1970-01-01T00:00:00Z. Ids are the 16 bytes of a UUIDv7. Hashes are 32 bytes.
-Values made once per event are named tuples: immutable, and several times cheaper to make than frozen dataclasses.
+Values that are made for every event are named tuples: they are immutable, and made several times faster than frozen
+dataclasses.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ NATIVE = "native"
 
 
 class Status(StrEnum):
-    """What became of the event at one position; the words of the wire."""
+    """What became of the event at one position. The API uses the same words."""
 
     ACCEPTED = "accepted"
     REPLACED = "replaced"
@@ -33,7 +34,7 @@ STORED = frozenset({Status.ACCEPTED, Status.REPLACED, Status.DUPLICATE})
 
 
 class Mismatch(Enum):
-    """What a draft asks for when its identity is taken by an event with other content."""
+    """What is done with a draft if an event with other content has its identity."""
 
     CONFLICT = "conflict"
     DUPLICATE = "duplicate"
@@ -43,8 +44,7 @@ class Mismatch(Enum):
 class Problem(NamedTuple):
     """Why one event is not stored.
 
-    `reason` is for programs, `field` a path into the event ("" for the whole of it), `message` a
-    sentence.
+    `reason` is for programs. `field` is a path into the event; "" means the whole event. `message` is a sentence.
     """
 
     reason: Reason
@@ -55,41 +55,41 @@ class Problem(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """An event that passed validation and is not stored yet. `core/validate.py` makes them."""
+    """An event that passed validation and is not stored yet. `core/validate.py` makes drafts."""
 
     receiver: str
     type: str
     source: str
-    """Empty where none was sent."""
+    """Empty if none was sent."""
     subject: str
-    """Empty where none was sent."""
+    """Empty if none was sent."""
     occurred_at: int | None
     data: bytes | None
-    """The payload's canonical JSON; None where none was sent."""
+    """The payload's canonical JSON; None if none was sent."""
     scope: str | None
-    """What the key is unique within; None without a key."""
+    """The key is unique within this scope. None without a key."""
     key: str | None
     dedupe: bytes | None
-    """What the unique index holds: the first 16 bytes of the identity; None without a key."""
+    """The first 16 bytes of the identity, which the unique index contains; None without a key."""
     salt: bytes
     commitment: bytes
     """SHA-256(salt || canonical)."""
     identity: bytes
     """SHA-256 of (receiver, scope, key); empty without a key."""
     canonical: bytes
-    """The canonical content, all that was sent except the identity."""
+    """The canonical content: everything that was sent, except the identity."""
     on_mismatch: Mismatch = Mismatch.CONFLICT
     warnings: tuple[str, ...] = ()
 
     def stored(
         self, workspace_id: int, event_id: bytes, sequence: int, created_at: int, event_hash: bytes
     ) -> "StoredEvent":
-        """Return the row that is stored of it."""
+        """Return the row that is stored for this draft."""
         return StoredEvent._make((workspace_id, event_id, sequence, created_at, *_shared(self), event_hash))
 
 
 class Link(NamedTuple):
-    """A stored event as its ledger knows it, with what a resend is compared by."""
+    """A stored event's place in its ledger, with the salt and the commitment that a resent event is compared with."""
 
     id: bytes
     sequence: int
@@ -100,8 +100,8 @@ class Link(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of the event at one position. `link` is the stored event's: for `duplicate` and `conflict` the
-    original's.
+    """What became of the event at one position. `link` belongs to the stored event; for `duplicate` and `conflict` that
+    is the original.
     """
 
     status: Status
@@ -119,8 +119,8 @@ class Head(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What a workspace has stored in a month (UTC, as a number such as 202611), and may store in each; None: any
-    number.
+    """The number of events that a workspace has stored in a month (UTC, as a number such as 202611), and its quota for
+    each month. None means no quota.
     """
 
     quota: int | None
@@ -132,7 +132,7 @@ UNLIMITED = Usage(None, 0, 0)
 
 
 class StoredEvent(NamedTuple):
-    """One row of the ledger, as stored. The order of its fields is the one place that says the order of columns."""
+    """One row of the ledger, as stored. Only the order of these fields defines the order of columns."""
 
     workspace_id: int
     id: bytes
@@ -153,33 +153,35 @@ class StoredEvent(NamedTuple):
 
 
 class StoredHead(NamedTuple):
-    """A row of `heads`, as stored: what a check of the ledger reads, and takes nothing of for granted."""
+    """A row of `heads`, as stored. A check of the ledger reads it and trusts none of its values or types."""
 
     sequence: Any
     hash: Any
     created_at: Any
     month: Any
-    """The month (UTC) in which the next microsecond after `created_at` lies, such as 202611; 0 in an empty ledger."""
+    """The month (UTC) of the microsecond after `created_at`, such as 202611; 0 in an empty ledger."""
     month_events: Any
-    """The events of that month."""
+    """The number of events of that month."""
 
 
 class LedgerEnd(NamedTuple):
-    """Where a ledger ends, read at one moment: its head, and the event with the highest id; None: there is none."""
+    """The end of a ledger, read at one moment: its head, and the event with the highest id. None means that there is
+    none.
+    """
 
     head: StoredHead | None
     newest: StoredEvent | None
 
 
 class StoredLedger(NamedTuple):
-    """A ledger as the tables name it. One without a `name` has rows, and no row in `workspaces`."""
+    """A ledger that the tables contain. One without a `name` has rows, but its id is not in `workspaces`."""
 
     workspace_id: Any
     name: Any
 
 
 _shared = itemgetter(*(Draft._fields.index(name) for name in StoredEvent._fields if name in Draft._fields))
-"""What a draft and its row have in common, in the row's order: receiver to commitment."""
+"""Return the fields that a draft shares with its row, in the row's order: receiver to commitment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,23 +191,23 @@ class RequestKey:
     scope: str
     key: str
     fingerprint: bytes
-    """SHA-256 over the raw body and the options: a second request under the key must have the same."""
+    """SHA-256 over the raw body and the options. A second request under the key must have the same fingerprint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A caller's answer, which is made before the commit, and the request key that it is stored under, if any."""
+    """How a caller's answer is made, before the commit, and the request key that it is stored under, if any."""
 
     encode: Callable[[Sequence[Outcome]], bytes]
-    """Makes the answer of the outcomes. It runs under the ledger's lock, so it must be quick and must not fail: what it
-    raises stores nothing.
+    """Makes the answer from the outcomes. It runs under the ledger's lock, so it must be quick and must not fail: if it
+    raises, nothing is stored.
     """
     request_key: RequestKey | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """One caller's events, decided as one: a slot per position, either a draft or why it is none."""
+    """One caller's events, which are decided together. Each position has a slot: a draft, or why there is none."""
 
     workspace_id: int
     slots: Sequence[Draft | Problem]
@@ -214,24 +216,24 @@ class Submission:
 
     @property
     def request_key(self) -> RequestKey | None:
-        """The key under which the answer is stored, and found again."""
+        """The key under which the answer is stored and looked up."""
         return None if self.answer is None else self.answer.request_key
 
 
 class Settled(NamedTuple):
-    """A submission was decided: one outcome per slot, in order."""
+    """The submission was decided: one outcome for each slot, in order."""
 
     outcomes: Sequence[Outcome]
 
 
 class Replayed(NamedTuple):
-    """The request key was used before, by the same request: its stored answer."""
+    """The same request used the request key before. This is its stored answer."""
 
     answer: bytes
 
 
 class KeyReused(NamedTuple):
-    """The request key was used before, by another request."""
+    """A different request used the request key before."""
 
 
 Decision = Settled | Replayed | KeyReused
@@ -245,7 +247,7 @@ class StoredAnswer(NamedTuple):
 
 
 class Scope(StrEnum):
-    """What an API key may do. A receiver may have scopes of its own beside these: `Receiver.scopes`."""
+    """What an API key may do. A receiver may have more scopes of its own: `Receiver.scopes`."""
 
     EVENTS_WRITE = "events:write"
     EVENTS_READ = "events:read"
@@ -254,7 +256,7 @@ class Scope(StrEnum):
 
 
 class RateLimit(NamedTuple):
-    """At most `requests` in `period` microseconds, evenly; `burst` of them at once."""
+    """At most `requests` in `period` microseconds, evenly spread; at most `burst` of them at once."""
 
     requests: int
     period: int
@@ -262,18 +264,19 @@ class RateLimit(NamedTuple):
 
 
 class Admission(NamedTuple):
-    """Whether a request is within its rate, how many more are at once, and after how many microseconds one, and all,
-    are again.
-    """
+    """Whether a request is within its rate limit."""
 
     allowed: bool
     remaining: int
+    """How many more requests are allowed at once."""
     retry_after: int
+    """Microseconds until one request is allowed again."""
     reset_after: int
+    """Microseconds until the whole burst is allowed again."""
 
 
 class Workspace(NamedTuple):
-    """A tenant. `rates` are its own limits by receiver, where they differ from the receiver's; None there: no limit."""
+    """A tenant. `rates` are the limits by receiver that differ from the receiver's default; None means no limit."""
 
     id: int
     name: str
@@ -281,12 +284,12 @@ class Workspace(NamedTuple):
 
 
 class ApiKey(NamedTuple):
-    """An API key as stored: never the key itself, only its SHA-256."""
+    """An API key as stored: its SHA-256, never the key itself."""
 
     id: str
     digest: bytes
     prefix: str
-    """The first characters, to tell keys apart in a list."""
+    """The key's first characters, which distinguish keys in a list."""
     workspace: Workspace
     scopes: frozenset[str]
     created_at: int
@@ -296,7 +299,7 @@ class ApiKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventQuery:
-    """Which events of one workspace, in which order, from where."""
+    """Which events of one workspace to read, in which order, and from which one on."""
 
     workspace_id: int
     limit: int
@@ -306,20 +309,20 @@ class EventQuery:
     source: str | None = None
     subject: str | None = None
     dedupe: bytes | None = None
-    """Only the event that holds this identity now."""
+    """Only the event that has this identity now."""
     current_only: bool = False
-    """Only events that hold their identity now: none that a later revision replaced, and none without one."""
+    """Only events that have an identity and still have it: a later revision takes it over from the one it replaces."""
     created_from: int | None = None
     """Inclusive."""
     created_to: int | None = None
     """Exclusive."""
     newest_first: bool = False
     after: bytes | None = None
-    """The id at which the page before ended; exclusive in the direction of the order."""
+    """The last id of the previous page. The next page begins after it, in the direction of the order."""
 
 
 class LedgerRange(NamedTuple):
-    """Which events of one ledger to check, in the order of their ids. None: no bound."""
+    """Which events of one ledger to check, in the order of their ids. None means no bound."""
 
     workspace_id: int
     first: bytes | None = None
@@ -327,19 +330,21 @@ class LedgerRange(NamedTuple):
     before: bytes | None = None
     """Exclusive."""
     last: Any = None
-    """Inclusive: the id of a stored event, whatever it is."""
+    """Inclusive: the id of a stored event, whatever its type."""
 
 
 class EventPage(NamedTuple):
-    """Events, and the id from which to go on; None at the end. It may hold fewer events than asked for, even none."""
+    """Events, and the id after which the next page begins; None at the end. A page may have fewer events than
+    requested, even none.
+    """
 
     events: Sequence[StoredEvent]
     resume: bytes | None
 
 
 class Lease(NamedTuple):
-    """The right to do one thing, held by one process. `epoch` grows by one whenever it is taken: it names one holder's
-    time in office, and fences that holder's writes.
+    """The right of one process to do one job. `epoch` grows by one whenever a process takes the lease: it identifies
+    one holder's term, and fences that holder's writes.
     """
 
     name: str
@@ -348,14 +353,14 @@ class Lease(NamedTuple):
 
 
 class Position(NamedTuple):
-    """How far a follower has come in a ledger: the last event that it has dealt with; None and 0 before the first."""
+    """How far a follower is in a ledger: the last event that it processed; 0 and None before the first."""
 
     sequence: int = 0
     id: bytes | None = None
 
 
 class Lagging(NamedTuple):
-    """A ledger that has events beyond a follower's cursor: its cursor, and the sequence of the ledger's head."""
+    """A ledger with events beyond a follower's cursor: the cursor's position, and the sequence of the ledger's head."""
 
     workspace_id: int
     position: Position

@@ -86,7 +86,7 @@ class Reason(_Upper):
 
 
 class Answer(NamedTuple):
-    """What carries a reason: a gRPC code and the HTTP status beside it."""
+    """A gRPC code and the HTTP status that belongs to it. An answer with them carries a reason."""
 
     grpc: str
     http: int
@@ -110,148 +110,167 @@ LATE = Answer("DEADLINE_EXCEEDED", 504)
 
 
 class Entry(NamedTuple):
-    """What the catalogue says of a reason."""
+    """The catalogue's entry for a reason."""
 
     means: str
     do: str
     answers: tuple[Answer, ...] = (BAD,)
-    """Of a call that failed as a whole, a single event's among them."""
+    """The answers to a call that failed as a whole. A call with a single event is one of these."""
     of_an_event: bool = False
-    """Whether it also stands in a batch's results, and spoils its own event only."""
+    """Whether the reason can also be in a batch's results, where it affects only its own event."""
     retry: bool = False
     """Whether the same request may succeed later."""
 
 
 def _event(means: str, do: str) -> Entry:
-    """Return the entry of what is wrong with one event: a batch's result, and a single event's error of the call."""
+    """Return the entry for a fault of one event: it is in a batch's result, and the error of a call with one event."""
     return Entry(means, do, of_an_event=True)
 
 
 CATALOGUE: Mapping[Reason, Entry] = {
     Reason.ABORTED: Entry(
         "The event is valid; another event of an atomic batch failed.",
-        "Mend the other event and send the batch again.",
+        "Correct the other event and send the batch again.",
         answers=(),
         of_an_event=True,
         retry=True,
     ),
-    Reason.BODY_TOO_LARGE: Entry("The body is larger than the limit, inflated.", "Send less at once.", (LARGE,)),
-    Reason.CORRUPT_GZIP: Entry("The body says that it is gzip and is not.", "Compress it anew, or send it plain."),
-    Reason.DATA_REFUSED: Entry(
-        "The database refused a value; nothing of the request is stored.", "Send the events one by one to find it."
+    Reason.BODY_TOO_LARGE: Entry(
+        "The body is larger than the limit, after decompression.", "Send fewer events in one request.", (LARGE,)
     ),
-    Reason.DUPLICATE_FIELD: _event("A name stands twice in one object.", "Send each name once."),
+    Reason.CORRUPT_GZIP: Entry(
+        "`Content-Encoding` says gzip, but the body is not valid gzip.", "Compress it again, or send it uncompressed."
+    ),
+    Reason.DATA_REFUSED: Entry(
+        "The database refused a value; nothing of the request is stored.",
+        "Send the events one by one to find the one with that value.",
+    ),
+    Reason.DUPLICATE_FIELD: _event("A name occurs twice in one object.", "Send each name once."),
     Reason.EMPTY_BATCH: Entry("The batch has no events.", "Send at least one."),
-    Reason.EMPTY_FIELD: _event("A field is there and is empty.", "Leave it out, or fill it."),
+    Reason.EMPTY_FIELD: _event("A field is present but empty.", "Leave it out, or fill it."),
     Reason.EVENT_NOT_FOUND: Entry("There is no such event in this workspace.", "Check the id and the key.", (MISSING,)),
     Reason.EXPECTED_HEAD_OUT_OF_RANGE: Entry(
-        "The expected head lies outside of the range that is checked.", "Widen the range, or leave it out."
+        "The expected head is outside the range that is checked.", "Widen the range, or leave it out."
     ),
     Reason.HEADERS_TOO_LARGE: Entry("The request's headers are too large.", "Send fewer or shorter ones.", (HEADERS,)),
     Reason.IDEMPOTENCY_CONFLICT: Entry(
         "Another event with other content is stored under this idempotency key.",
-        "Give the event a key of its own, or drop it. `differing_fields` says where they differ.",
+        "Give the event a key of its own, or do not send it. `differing_fields` says where they differ.",
         (CONFLICT,),
         of_an_event=True,
     ),
     Reason.IDEMPOTENCY_KEY_REUSED: Entry(
         "Another request was sent under this `Idempotency-Key`.", "Use a new key for a new request.", (REUSED,)
     ),
-    Reason.INTERNAL: Entry("A bug of the service.", "Tell the operator the request id: the log knows more.", (BUG,)),
+    Reason.INTERNAL: Entry(
+        "The service has a bug.", "Tell the operator the request id: the log has the details.", (BUG,)
+    ),
     Reason.INVALID_API_KEY: Entry(
-        "The API key is unknown, revoked or expired.", "Bring a valid key.", (UNAUTHENTICATED,)
+        "The API key is unknown, revoked or expired.", "Send a valid key.", (UNAUTHENTICATED,)
     ),
-    Reason.INVALID_CHARACTER: _event("A text holds the character U+0000.", "Leave it out."),
-    Reason.INVALID_CURSOR: Entry("The cursor is not one that was given here.", "Begin with the first page."),
+    Reason.INVALID_CHARACTER: _event("A text contains the character U+0000.", "Leave the character out."),
+    Reason.INVALID_CURSOR: Entry("The cursor does not come from an answer of this service.", "Begin with page one."),
     Reason.INVALID_EXPECTED_HEAD: Entry(
-        "The expected head is no sequence with 64 hexadecimal digits.", "Send both as `GetHead` gave them."
+        "The expected head is not a sequence with 64 hexadecimal digits.", "Send both as `GetHead` returned them."
     ),
-    Reason.INVALID_FIELD: _event("A field breaks a rule of the vendor's.", "The message says which."),
-    Reason.INVALID_FILTER: Entry("A filter has a value that it cannot have.", "The message says which it can have."),
-    Reason.INVALID_ID: Entry("The id is no UUID.", "Send an id that an answer gave."),
+    Reason.INVALID_FIELD: _event("A field violates a rule of the vendor.", "The message says which rule."),
+    Reason.INVALID_FILTER: Entry("A filter has a value that is not allowed.", "The message says the allowed values."),
+    Reason.INVALID_ID: Entry("The id is not a UUID.", "Send an id from an answer of this service."),
     Reason.INVALID_IDEMPOTENCY_KEY: Entry(
-        "The header `Idempotency-Key` is empty, too long, or no ASCII text.", "Send a key of 1 to 255 characters."
+        "The header `Idempotency-Key` is empty, too long, or not ASCII text.", "Send a key of 1 to 255 characters."
     ),
-    Reason.INVALID_JSON: _event("`data_json` is no JSON.", "Mend it; the message says where."),
-    Reason.INVALID_LIMIT: Entry("The page size is no whole number within its bounds.", "The message says the bounds."),
-    Reason.INVALID_NUMBER: _event("A number is NaN, infinite, or no number.", "Send a finite number, or null."),
+    Reason.INVALID_JSON: _event("`data_json` is not JSON.", "Correct it; the message says where."),
+    Reason.INVALID_LIMIT: Entry(
+        "The page size is not a whole number within its bounds.", "The message says the bounds."
+    ),
+    Reason.INVALID_NUMBER: _event("A number is NaN or infinite, or it is not a number.", "Send a finite one, or null."),
     Reason.INVALID_PAGE_TOKEN: Entry(
-        "The page token was given for another request, or its event is gone.",
-        "Keep all other fields as they were, or begin anew.",
+        "The page token belongs to another request, or its event does not exist any more.",
+        "Keep all other fields unchanged, or begin with page one.",
     ),
     Reason.INVALID_REQUEST: Entry(
         "The request cannot be read: its query, its path or a header.", "The message says what."
     ),
     Reason.INVALID_TIMESTAMP: _event(
-        "A time is not RFC 3339, does not exist, or lies outside the years 1 to 9999.",
+        "A time is not RFC 3339, does not exist, or is outside the years 1 to 9999.",
         "Send a time such as 2024-01-15T10:30:00Z.",
     ),
-    Reason.INVALID_UNICODE: _event("A text holds a lone surrogate.", "Send Unicode text."),
-    Reason.INVALID_UUID: _event("A field must be a UUID.", "Send one."),
+    Reason.INVALID_UNICODE: _event("A text contains a lone surrogate.", "Send Unicode text."),
+    Reason.INVALID_UUID: _event("A field must be a UUID and is not.", "Send a UUID."),
     Reason.MALFORMED_EVENT: _event(
-        "The event is no valid protobuf message.", "Generate the stubs anew; send deep data as `data_json`."
+        "The event is not a valid protobuf message.",
+        "Generate the stubs again; send deeply nested data as `data_json`.",
     ),
-    Reason.MALFORMED_JSON: Entry("The body is no JSON; nothing is stored.", "Mend it; the message says where."),
-    Reason.MALFORMED_REQUEST: Entry("The request is no valid protobuf message.", "Generate the stubs anew."),
+    Reason.MALFORMED_JSON: Entry("The body is not JSON; nothing is stored.", "Correct it; the message says where."),
+    Reason.MALFORMED_REQUEST: Entry("The request is not a valid protobuf message.", "Generate the stubs again."),
     Reason.MISSING_API_KEY: Entry(
         "There is no API key.", "Send `Authorization: Bearer hg_…` or `X-API-Key: hg_…`.", (UNAUTHENTICATED,)
     ),
-    Reason.MISSING_FIELD: _event("A required field is absent or empty.", "Send it."),
-    Reason.MISSING_SCOPE: Entry("The API key may not do this.", "Bring a key with the scope named.", (FORBIDDEN,)),
-    Reason.NEGATIVE: Entry("A number is negative that must not be.", "Send 0 or more."),
-    Reason.NESTING_TOO_DEEP: _event("The data nests deeper than 100 levels.", "Flatten it."),
-    Reason.NOT_AN_OBJECT: Entry("The body is JSON, and no object.", "Send an object."),
-    Reason.NOT_FOUND: Entry("There is no such thing in this workspace.", "Check the name.", (MISSING,)),
-    Reason.NO_SUCH_PATH: Entry("Nothing answers to this method and path.", "Check both.", (MISSING,)),
-    Reason.NO_SUCH_RECEIVER: Entry(
-        "There is no such vendor under `/compat/`.", "The message lists those that there are.", (MISSING,)
+    Reason.MISSING_FIELD: _event("A required field is absent or empty.", "Send the field."),
+    Reason.MISSING_SCOPE: Entry(
+        "The API key may not do this.", "Use a key with the scope that the message names.", (FORBIDDEN,)
     ),
-    Reason.NO_SUCH_SERVICE: Entry("Health was asked of a service that is not there.", "Check its name.", (MISSING,)),
-    Reason.NUMBER_OUT_OF_RANGE: _event("A number's exponent is beyond 999,999,999.", "Send a smaller one, or text."),
+    Reason.NEGATIVE: Entry("A number is negative but must not be.", "Send 0 or more."),
+    Reason.NESTING_TOO_DEEP: _event("The data nests deeper than 100 levels.", "Flatten the data."),
+    Reason.NOT_AN_OBJECT: Entry("The body is JSON but not an object.", "Send an object."),
+    Reason.NOT_FOUND: Entry("The workspace has nothing under this name.", "Check the name.", (MISSING,)),
+    Reason.NO_SUCH_PATH: Entry("The service has no such method and path.", "Check both.", (MISSING,)),
+    Reason.NO_SUCH_RECEIVER: Entry(
+        "There is no such vendor under `/compat/`.", "The message lists the vendors.", (MISSING,)
+    ),
+    Reason.NO_SUCH_SERVICE: Entry("The health check names an unknown service.", "Check the name.", (MISSING,)),
+    Reason.NUMBER_OUT_OF_RANGE: _event(
+        "A number's exponent is beyond 999,999,999.", "Send a smaller number, or a string."
+    ),
     Reason.OUTCOME_UNKNOWN: Entry(
-        "The store was lost while it committed: the events may be stored.",
+        "The connection to the store was lost during the commit: the events may be stored.",
         "Send the request again; with keys nothing is stored twice.",
         (DOWN,),
         retry=True,
     ),
     Reason.OVERLOADED: Entry(
-        "Too much is waiting already; nothing is stored.", "Come back after `Retry-After`.", (BUSY, DOWN), retry=True
+        "Too many requests are waiting; nothing is stored.", "Try again after `Retry-After`.", (BUSY, DOWN), retry=True
     ),
     Reason.QUOTA_EXCEEDED: Entry(
-        "The workspace has stored what it may this month.",
-        "Wait for the first of next month (UTC), or have the quota raised.",
+        "The workspace has used up this month's quota.",
+        "Wait for the first of next month (UTC), or ask the operator for a higher quota.",
         (BAD, BUSY),
         of_an_event=True,
         retry=True,
     ),
     Reason.RATE_LIMITED: Entry(
-        "The workspace has made as many requests as it may.", "Come back after `Retry-After`.", (BUSY,), retry=True
+        "The workspace has sent more requests than its rate limit.",
+        "Try again after `Retry-After`.",
+        (BUSY,),
+        retry=True,
     ),
     Reason.REPEATED_HEADER: Entry(
-        "A header was sent more than once that may stand once: a request key, or two different credentials.",
-        "Send it once.",
+        "The request has two request keys, or two different credentials; only one is allowed.", "Send the header once."
     ),
     Reason.REQUEST_TIMEOUT: Entry(
         "The request did not arrive in time.", "Send it again, faster or in parts.", (TIMEOUT,), retry=True
     ),
     Reason.SHUTTING_DOWN: Entry(
-        "The server is ending; nothing is stored.", "Send the request again, to another server.", (DOWN,), retry=True
+        "The server is shutting down; nothing is stored.",
+        "Send the request again, to another server.",
+        (DOWN,),
+        retry=True,
     ),
     Reason.STORE_NOT_DURABLE: Entry(
-        "The database is set to lose, in a power cut, what it acknowledges; nothing is stored.",
+        "With its settings the database would lose acknowledged events in a power cut; nothing is stored.",
         "Tell the operator: the message names the setting.",
         (DOWN,),
         retry=True,
     ),
     Reason.STORE_UNAVAILABLE: Entry(
         "The database cannot be reached or cannot store; nothing is stored.",
-        "Come back after `Retry-After`.",
+        "Try again after `Retry-After`.",
         (DOWN,),
         retry=True,
     ),
     Reason.TOO_LONG: _event("A field is longer than its limit.", "Shorten it; the message says the limit."),
-    Reason.TOO_MANY: Entry("A filter has more values than it may.", "Ask in parts."),
-    Reason.TOO_MANY_EVENTS: Entry("The batch has more events than it may.", "Send it in parts."),
+    Reason.TOO_MANY: Entry("A filter has too many values.", "Send several requests with fewer values each."),
+    Reason.TOO_MANY_EVENTS: Entry("The batch has too many events.", "Send several smaller batches."),
     Reason.TOO_MANY_PROPERTIES: _event("An event has more properties than the vendor allows.", "Send fewer."),
     Reason.TWO_ENCODINGS: Entry("The request has both a JSON body and protobuf events.", "Send one of them."),
     Reason.UNKNOWN_BRIDGE: Entry(
@@ -259,13 +278,13 @@ CATALOGUE: Mapping[Reason, Entry] = {
         "Tell the operator: `HEADGATE_BRIDGE_TOKEN` must be the same for both.",
         (FORBIDDEN,),
     ),
-    Reason.UNKNOWN_FIELD: _event("A field has a name that means nothing here.", "Leave it out, or mend its name."),
-    Reason.UNKNOWN_FILTER: Entry("There is no such filter.", "The message lists those that there are."),
+    Reason.UNKNOWN_FIELD: _event("A field has an unknown name.", "Leave the field out, or correct its name."),
+    Reason.UNKNOWN_FILTER: Entry("There is no such filter.", "The message lists the filters."),
     Reason.UNSUPPORTED_MEDIA_TYPE: Entry(
-        "The body is compressed or encoded in a way that is not read.", "Send JSON, plain or as gzip.", (MEDIA,)
+        "The body has an unsupported encoding or compression.", "Send JSON, uncompressed or as gzip.", (MEDIA,)
     ),
     Reason.UNSUPPORTED_TRANSFER_ENCODING: Entry(
-        "The body comes in a transfer-encoding other than chunks.",
+        "The body has a transfer-encoding other than `chunked`.",
         "Send it with a length, or chunked.",
         (UNIMPLEMENTED,),
     ),
@@ -276,10 +295,10 @@ CATALOGUE: Mapping[Reason, Entry] = {
         retry=True,
     ),
     Reason.UPSTREAM_UNAVAILABLE: Entry(
-        "The server cannot be reached, or went away before it answered: the events may be stored.",
+        "The server cannot be reached, or ended before it answered: the events may be stored.",
         "Send the request again; with keys nothing is stored twice.",
         (DOWN,),
         retry=True,
     ),
-    Reason.WRONG_TYPE: _event("A field has another type than it must.", "The message says which it must have."),
+    Reason.WRONG_TYPE: _event("A field has the wrong type.", "The message says which type it must have."),
 }

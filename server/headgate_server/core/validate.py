@@ -222,7 +222,7 @@ def _respell(event: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]] | 
             if unknown <= _WARNED_FIELDS:
                 warnings.append(f"The field {_shown(name)} is not known and was ignored.")
         elif field in known:
-            return Problem(Reason.DUPLICATE_FIELD, field, f"The field {field} stands twice, in two spellings.")
+            return Problem(Reason.DUPLICATE_FIELD, field, f"The field {field} occurs twice, in two spellings.")
         else:
             known[field] = value
     if unknown > _WARNED_FIELDS:
