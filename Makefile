@@ -7,6 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 BENCH_STAMP := .venv/.installed-bench
+CLIENTS_STAMP := tests/clients/node_modules/.package-lock.json
 
 .PHONY: help
 help: ## show this help
@@ -25,8 +26,15 @@ install: $(STAMP) ## set up .venv with everything, also .venv/bin/headgate
 run: install ## run the service on the embedded store: REST on :8080, gRPC on :50051
 	exec $(BIN)/headgate up
 
+$(CLIENTS_STAMP): tests/clients/package.json tests/clients/package-lock.json
+	npm ci --prefix tests/clients --ignore-scripts --no-audit --no-fund
+	touch $@
+
+.PHONY: clients
+clients: $(CLIENTS_STAMP) ## install what receivers in JavaScript use; needs node and npm
+
 .PHONY: test
-test: install ## run the tests: unit, contract, rpc, edge and faults, on real parts
+test: install clients ## run the tests: unit, contract, rpc, edge and faults, on real parts
 	$(BIN)/python -m pytest --numprocesses auto --cov --cov-report=term
 
 $(BENCH_STAMP): $(STAMP)
@@ -87,4 +95,4 @@ envoy-check: install ## let the real Envoy validate envoy.yaml
 
 .PHONY: clean
 clean: ## remove built files
-	rm -rf .venv .build .coverage* .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .build tests/clients/node_modules .coverage* .mypy_cache .ruff_cache .hypothesis
