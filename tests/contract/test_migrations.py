@@ -123,6 +123,8 @@ async def test_a_month_is_counted_anew(store_url: str) -> None:
         "UPDATE heads SET month = 0, month_events = 0",
         "DROP TABLE leases",
         "DROP TABLE cursors",
+        "DROP TABLE destinations",
+        "DROP TABLE failures",
         "UPDATE alembic_version SET version_num = '0003'",
     ):
         await database.execute(store_url, change)

@@ -76,6 +76,12 @@ class EventConflict(HeadgateError):
     reason = Reason.IDEMPOTENCY_CONFLICT
 
 
+class AlreadyExists(HeadgateError):
+    """The workspace has one of this name: choose another, or change the one that there is."""
+
+    reason = Reason.NAME_TAKEN
+
+
 class RequestKeyReused(HeadgateError):
     """Another request was sent under this `Idempotency-Key`: use a new key for a new request."""
 

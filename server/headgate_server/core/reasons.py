@@ -53,6 +53,7 @@ class Reason(_Upper):
     MISSING_API_KEY = auto()
     MISSING_FIELD = auto()
     MISSING_SCOPE = auto()
+    NAME_TAKEN = auto()
     NEGATIVE = auto()
     NESTING_TOO_DEEP = auto()
     NOT_AN_OBJECT = auto()
@@ -63,6 +64,7 @@ class Reason(_Upper):
     NUMBER_OUT_OF_RANGE = auto()
     OUTCOME_UNKNOWN = auto()
     OVERLOADED = auto()
+    PAST_THE_END = auto()
     QUOTA_EXCEEDED = auto()
     RATE_LIMITED = auto()
     REPEATED_HEADER = auto()
@@ -210,6 +212,9 @@ CATALOGUE: Mapping[Reason, Entry] = {
     Reason.MISSING_SCOPE: Entry(
         "The API key may not do this.", "Use a key with the scope that the message names.", (FORBIDDEN,)
     ),
+    Reason.NAME_TAKEN: Entry(
+        "The workspace has something of this name.", "Choose another name, or change the one that exists.", (CONFLICT,)
+    ),
     Reason.NEGATIVE: Entry("A number is negative but must not be.", "Send 0 or more."),
     Reason.NESTING_TOO_DEEP: _event("The data nests deeper than 100 levels.", "Flatten the data."),
     Reason.NOT_AN_OBJECT: Entry("The body is JSON but not an object.", "Send an object."),
@@ -230,6 +235,9 @@ CATALOGUE: Mapping[Reason, Entry] = {
     ),
     Reason.OVERLOADED: Entry(
         "Too many requests are waiting; nothing is stored.", "Try again after `Retry-After`.", (BUSY, DOWN), retry=True
+    ),
+    Reason.PAST_THE_END: Entry(
+        "A sequence lies past the end: of the ledger, or of what was delivered.", "The message says where the end is."
     ),
     Reason.QUOTA_EXCEEDED: Entry(
         "The workspace has used up this month's quota.",

@@ -39,6 +39,7 @@ CODES: dict[type[errors.HeadgateError], Code] = {
     errors.PermissionDenied: Code(grpc.StatusCode.PERMISSION_DENIED),
     errors.NotFound: Code(grpc.StatusCode.NOT_FOUND),
     errors.EventConflict: Code(grpc.StatusCode.ALREADY_EXISTS),
+    errors.AlreadyExists: Code(grpc.StatusCode.ALREADY_EXISTS),
     errors.RequestKeyReused: Code(grpc.StatusCode.FAILED_PRECONDITION, 422),
     errors.Overloaded: Code(grpc.StatusCode.RESOURCE_EXHAUSTED),
     errors.QuotaExceeded: Code(grpc.StatusCode.RESOURCE_EXHAUSTED),

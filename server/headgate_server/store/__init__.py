@@ -5,6 +5,8 @@
 from headgate_server.store.answers import Answers
 from headgate_server.store.cursors import Cursors
 from headgate_server.store.database import Database, DataRefused
+from headgate_server.store.deliveries import Deliveries
+from headgate_server.store.destinations import Destinations
 from headgate_server.store.directory import Directory
 from headgate_server.store.leases import Leases
 from headgate_server.store.ledgers import Ledgers
@@ -17,6 +19,8 @@ __all__ = [
     "Cursors",
     "DataRefused",
     "Database",
+    "Deliveries",
+    "Destinations",
     "Directory",
     "Leases",
     "Ledgers",
@@ -38,6 +42,8 @@ class Store:
         self.answers = Answers(database)
         self.leases = Leases(database)
         self.cursors = Cursors(database)
+        self.destinations = Destinations(database)
+        self.deliveries = Deliveries(database)
         self.probe = Probe(database)
         self.proof = Proof(database)
 

@@ -223,3 +223,55 @@ cursors = Table(
     # By the database's clock: the ledgers that wait longest are read first.
     Column("moved_at", BigInteger, nullable=False),
 )
+
+destinations = Table(
+    "destinations",
+    metadata,
+    Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    # JSON: filter, ordering and target.
+    Column("settings", Text, nullable=False),
+    # JSON: what signs, and headers. Plain, since each request needs them: who reads the database can sign.
+    Column("secrets", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    # The sequence after which it began.
+    Column("start", BigInteger, nullable=False),
+    # The last event that was delivered or set aside, or did not match.
+    Column("cursor", BigInteger, nullable=False),
+    Column("cursor_id", EventId),
+    # The same of a replay, and the last sequence that it covers; null: there is none.
+    Column("replay", BigInteger),
+    Column("replay_id", EventId),
+    Column("replay_until", BigInteger),
+    Column("delivered", BigInteger, nullable=False),
+    Column("failed_attempts", BigInteger, nullable=False),
+    Column("failing_since", BigInteger),
+    Column("last_error", Text, nullable=False),
+    Column("last_error_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    # Grows with every change that an operator makes.
+    Column("revision", BigInteger, nullable=False),
+    UniqueConstraint("workspace_id", "name"),
+)
+
+# Only failures have rows: a success moves the cursor, once a page.
+failures = Table(
+    "failures",
+    metadata,
+    Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("destination_id", Text, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("event_id", EventId, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("first_failed_at", BigInteger, nullable=False),
+    Column("last_attempt_at", BigInteger, nullable=False),
+    # By the database's clock; null: there will be none.
+    Column("next_attempt_at", BigInteger),
+    Column("status", Integer),
+    Column("error", Text, nullable=False),
+    Index(None, "workspace_id", "destination_id", "state", "next_attempt_at"),
+)

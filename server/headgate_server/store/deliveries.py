@@ -1,0 +1,231 @@
+"""Destinations as the delivering process has them: what to deliver, and what became of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, and_, delete, func, select, update
+from sqlalchemy.dialects import postgresql
+
+from headgate_server.core.destinations import (
+    Assignment,
+    Destination,
+    Failure,
+    FailureState,
+    Fate,
+    Report,
+    SetAside,
+    State,
+    Watched,
+)
+from headgate_server.core.model import Lease, StoredEvent
+from headgate_server.store.database import Database
+from headgate_server.store.destination_rows import DESTINATIONS, FAILURES, destination_of, failure_of, secrets_of
+from headgate_server.store.leases import fence
+from headgate_server.store.schema import destinations, failures, heads
+
+_MICROSECONDS = 1_000_000
+
+MOST_AHEAD = 1_000
+"""Failures beyond the cursor that an assignment holds; an ordered destination has one, and what was skipped."""
+
+
+class Deliveries:
+    """What the holder of the lease reads and writes.
+
+    A report MUST be recorded as a whole, under a lease of the reporter's epoch and from where the reporter saw the
+    cursor, or not at all. A success writes nothing for its event: the cursor moves once a page.
+    """
+
+    def __init__(self, database: Database):
+        self._database = database
+
+    async def watch(self) -> Sequence[Watched]:
+        """Return every active destination, and how far its ledger goes."""
+        statement = (
+            select(
+                destinations.c.workspace_id,
+                destinations.c.id,
+                destinations.c.revision,
+                destinations.c.cursor,
+                heads.c.sequence,
+            )
+            .join(heads, heads.c.workspace_id == destinations.c.workspace_id)
+            .where(destinations.c.state == State.ACTIVE)
+        )
+        rows = await self._database.read(lambda connection: connection.execute(statement).all())
+        return [Watched(*row) for row in rows]
+
+    async def assignment(self, workspace_id: int, destination_id: str) -> Assignment | None:
+        """Return what is needed to deliver to a destination; None if there is none, or it is not active."""
+        mine = (destinations.c.workspace_id == workspace_id, destinations.c.id == destination_id)
+        statement = DESTINATIONS.add_columns(destinations.c.secrets).where(*mine)
+
+        def work(connection: Connection) -> Assignment | None:
+            row = connection.execute(statement).first()
+            if row is None or row.state != State.ACTIVE:
+                return None
+            destination = destination_of(row)
+            ahead = FAILURES.where(*_of(destination), failures.c.sequence > destination.cursor.sequence)
+            rows = connection.execute(ahead.order_by(failures.c.sequence).limit(MOST_AHEAD))
+            found = [failure_of(one) for one in rows]
+            return Assignment(destination, secrets_of(row.secrets), self._database.now(connection), found)
+
+        return await self._database.read(work)
+
+    async def due(self, destination: Destination, through: int, limit: int) -> tuple[Sequence[Failure], float | None]:
+        """Return at most `limit` set-aside events up to the sequence `through` whose next attempt is due, and seconds
+        until the next after them is: None if there is none, 0 if there are more already.
+        """
+        retrying = (*_of(destination), failures.c.state == FailureState.RETRYING, failures.c.sequence <= through)
+        statement = FAILURES.where(*retrying).order_by(failures.c.next_attempt_at, failures.c.sequence)
+
+        def work(connection: Connection) -> tuple[Sequence[Failure], float | None]:
+            now = self._database.now(connection)
+            found = [failure_of(row) for row in connection.execute(statement.limit(limit + 1))]
+            ready = [one for one in found[:limit] if (one.next_attempt_at or 0) <= now]
+            if len(ready) == len(found):
+                return ready, None
+            following = found[len(ready)].next_attempt_at or 0
+            return ready, max(0.0, (following - now) / _MICROSECONDS)
+
+        return await self._database.read(work)
+
+    async def retrying(self, destination: Destination) -> int:
+        """Return how many events wait for their next attempt."""
+        here = (*_of(destination), failures.c.state == FailureState.RETRYING)
+        statement = select(func.count()).select_from(failures).where(*here)
+        return int(await self._database.read(lambda connection: connection.execute(statement).scalar_one()))
+
+    async def record(self, reports: Sequence[Report], lease: Lease) -> Sequence[float | None]:
+        """Record reports, in one transaction. For each: for how many seconds its destination has got nothing but
+        failures by now, 0 if its last attempt was a success; None if nothing was recorded: the destination is gone, or
+        its cursor is elsewhere.
+
+        Raises `LeaseLost`, with nothing recorded. What tells of successes alone need not survive a power cut: then
+        events are delivered again.
+        """
+        ordered = sorted(range(len(reports)), key=lambda index: reports[index][:2])
+
+        def work(connection: Connection) -> Sequence[float | None]:
+            fence(connection, lease)
+            now = self._database.now(connection)
+            recorded: list[float | None] = [None] * len(reports)
+            for index in ordered:
+                recorded[index] = _record(connection, reports[index], now)
+            return recorded
+
+        durable = any(report.set_aside or report.disable for report in reports)
+        return await self._database.write(work, durable=durable)
+
+    async def fates(self, workspace_id: int, events: Sequence[StoredEvent]) -> Sequence[Fate]:
+        """Return what became of the delivery of each of these events, all of one workspace."""
+        if not events:
+            return []
+        sequences = [event.sequence for event in events]
+        failed = select(failures.c.destination_id, failures.c.sequence, failures.c.state).where(
+            failures.c.workspace_id == workspace_id, failures.c.sequence.in_(sequences)
+        )
+
+        def work(connection: Connection) -> Sequence[Fate]:
+            wanted = DESTINATIONS.where(destinations.c.workspace_id == workspace_id)
+            every = [destination_of(row) for row in connection.execute(wanted)]
+            if not every:
+                return [Fate.NONE] * len(events)
+            states = {(name, sequence): state for name, sequence, state in connection.execute(failed)}
+            return [_fate(event, every, states) for event in events]
+
+        return await self._database.read(work)
+
+
+def _of(destination: Destination) -> tuple[Any, Any]:
+    return failures.c.workspace_id == destination.workspace_id, failures.c.destination_id == destination.id
+
+
+def _record(connection: Connection, report: Report, now: int) -> float | None:
+    mine = [destinations.c.workspace_id == report.workspace_id, destinations.c.id == report.destination_id]
+    values: dict[Any, Any] = {
+        destinations.c.delivered: destinations.c.delivered + report.delivered,
+        destinations.c.failed_attempts: destinations.c.failed_attempts + report.failed_attempts,
+    }
+    if report.error is not None:
+        values |= {destinations.c.last_error: report.error, destinations.c.last_error_at: now}
+        values[destinations.c.failing_since] = func.coalesce(destinations.c.failing_since, now)
+    if report.delivered:
+        values[destinations.c.failing_since] = None
+    if report.move is not None:
+        column, key = (
+            (destinations.c.replay, destinations.c.replay_id)
+            if report.move.of_replay
+            else (destinations.c.cursor, destinations.c.cursor_id)
+        )
+        mine.append(column == report.move.old.sequence)
+        values |= {column: report.move.new.sequence, key: report.move.new.id}
+    changed = update(destinations).where(*mine).values(values).returning(destinations.c.failing_since)
+    row = connection.execute(changed).first()
+    if row is None:
+        return None
+    _note_failures(connection, report, now)
+    if report.move is not None and report.move.of_replay:
+        _end_replay(connection, mine[:2])
+    if report.disable is not None:
+        active = (*mine[:2], destinations.c.state == State.ACTIVE)
+        disabled = {"state": State.DISABLED, "why": report.disable, "updated_at": now}
+        connection.execute(update(destinations).where(*active).values(disabled))
+    return 0.0 if row.failing_since is None else max(0.0, (now - row.failing_since) / _MICROSECONDS)
+
+
+def _end_replay(connection: Connection, mine: Sequence[Any]) -> None:
+    """End a replay that has come to where it was to end."""
+    over = and_(*mine, destinations.c.replay >= destinations.c.replay_until)
+    nothing = {"replay": None, "replay_id": None, "replay_until": None}
+    connection.execute(update(destinations).where(over).values(nothing))
+
+
+def _note_failures(connection: Connection, report: Report, now: int) -> None:
+    mine = (failures.c.workspace_id == report.workspace_id, failures.c.destination_id == report.destination_id)
+    if report.settled:
+        connection.execute(delete(failures).where(*mine, failures.c.sequence.in_(report.settled)))
+    for one in report.set_aside:
+        values = _failure_values(one, now)
+        new = postgresql.insert(failures).values(
+            workspace_id=report.workspace_id,
+            destination_id=report.destination_id,
+            sequence=one.sequence,
+            event_id=one.event_id,
+            first_failed_at=now,
+            **values,
+        )
+        # What the operator has given up meanwhile stays given up.
+        again = new.on_conflict_do_update(
+            index_elements=[failures.c.workspace_id, failures.c.destination_id, failures.c.sequence],
+            set_=values,
+            where=failures.c.state == FailureState.RETRYING,
+        )
+        connection.execute(again)
+
+
+def _failure_values(one: SetAside, now: int) -> dict[str, Any]:
+    ended = one.delay is None
+    return {
+        "state": FailureState.FAILED if ended else FailureState.RETRYING,
+        "attempts": one.attempts,
+        "last_attempt_at": now,
+        "next_attempt_at": None if one.delay is None else now + int(one.delay * _MICROSECONDS),
+        "status": one.status,
+        "error": one.error,
+    }
+
+
+def _fate(event: StoredEvent, every: Sequence[Destination], states: dict[tuple[str, int], str]) -> Fate:
+    meant = [
+        one
+        for one in every
+        if event.sequence > one.start and one.filter.matches(event.receiver, event.type, event.source)
+    ]
+    if not meant:
+        return Fate.NONE
+    found = [states.get((one.id, event.sequence)) for one in meant]
+    if any(state in (FailureState.FAILED, FailureState.SKIPPED) for state in found):
+        return Fate.FAILED
+    waiting = (one.cursor.sequence < event.sequence for one in meant)
+    return Fate.PENDING if any(found) or any(waiting) else Fate.DELIVERED

@@ -1,0 +1,354 @@
+"""Destinations as an operator has them: made, shown, changed, stopped, replayed. `deliveries.py` is the other side."""
+
+import secrets as randomness
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, case, delete, func, insert, select, update
+
+from headgate_server.core import ledger
+from headgate_server.core.destinations import (
+    PREFIX,
+    Destination,
+    EventFilter,
+    Failure,
+    FailureState,
+    Ordering,
+    Secrets,
+    State,
+    Status,
+    Target,
+)
+from headgate_server.core.errors import AlreadyExists, InvalidRequest, NotFound
+from headgate_server.core.model import Position
+from headgate_server.core.reasons import Reason
+from headgate_server.store import positions
+from headgate_server.store.database import Database
+from headgate_server.store.destination_rows import (
+    DESTINATIONS,
+    FAILURES,
+    destination_of,
+    failure_of,
+    secrets_of,
+    secrets_text,
+    settings_of,
+)
+from headgate_server.store.schema import destinations, events, failures, heads
+
+BEGINNING = 0
+NOW = -1
+"""Where a destination may start, beside the sequence of its first event."""
+
+_WAITING = (FailureState.RETRYING, FailureState.FAILED)
+"""Failures that count as set aside."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDestination:
+    """A destination before it is made."""
+
+    name: str
+    filter: EventFilter
+    ordering: Ordering
+    target: Target
+    secrets: Secrets
+    start: int
+    """The sequence of the first event that it gets, `BEGINNING` or `NOW`."""
+
+
+class Destinations:
+    """Keeps destinations, unique by name in their workspace.
+
+    What a method changed MUST be on disk when it returns. Only `create` and `Deliveries.record` say where the cursor
+    is: whatever else is asked of a destination MUST NOT move it. A change grows the revision, by which the delivering
+    process learns of it. Every method that names a destination raises `NotFound` if the workspace has none of that id.
+    """
+
+    def __init__(self, database: Database):
+        self._database = database
+
+    async def create(self, workspace_id: int, new: NewDestination) -> Status:
+        """Make a destination.
+
+        Raises `AlreadyExists` if its name is taken, `InvalidRequest` if it is to start past the end of the ledger.
+        """
+        return await self._database.write(lambda connection: self._create(connection, workspace_id, new))
+
+    async def get(self, workspace_id: int, destination_id: str) -> Status:
+        """Return a destination."""
+        return await self._database.read(lambda connection: self._status(connection, workspace_id, destination_id))
+
+    async def find(self, workspace_id: int, name: str) -> str:
+        """Return the id of the destination of this name. Raises `NotFound`."""
+        here = (destinations.c.workspace_id == workspace_id, destinations.c.name == name)
+        statement = select(destinations.c.id).where(*here)
+        found = await self._database.read(lambda connection: connection.execute(statement).scalar_one_or_none())
+        if found is None:
+            raise NotFound(f"There is no destination {name!r} in this workspace.")
+        return str(found)
+
+    async def list(self, workspace_id: int, limit: int, after: str = "") -> Sequence[Status]:
+        """Return at most `limit` destinations, oldest first: those after the id `after`."""
+        page = DESTINATIONS.where(destinations.c.workspace_id == workspace_id, destinations.c.id > after)
+
+        def work(connection: Connection) -> Sequence[Status]:
+            now = self._database.now(connection)
+            rows = connection.execute(page.order_by(destinations.c.id).limit(limit)).all()
+            return [_status_of(connection, row, now) for row in rows]
+
+        return await self._database.read(work)
+
+    async def update(
+        self, workspace_id: int, destination_id: str, change: Callable[[Destination], Destination]
+    ) -> Status:
+        """Let `change` change name, filter, ordering and target. Raises `AlreadyExists`, and what `change` raises."""
+
+        def work(connection: Connection) -> Status:
+            old = _locked(connection, workspace_id, destination_id)
+            new = change(old)
+            if new.name != old.name:
+                _check_name(connection, workspace_id, new.name)
+            settings = settings_of(new.filter, new.ordering, new.target)
+            self._change(connection, old, name=new.name, settings=settings)
+            return self._status(connection, workspace_id, destination_id)
+
+        return await self._database.write(work)
+
+    async def delete(self, workspace_id: int, destination_id: str) -> None:
+        """Remove a destination and its failures."""
+
+        def work(connection: Connection) -> None:
+            _locked(connection, workspace_id, destination_id)
+            connection.execute(delete(destinations).where(*_here(workspace_id, destination_id)))
+            connection.execute(delete(failures).where(*_failures_of(workspace_id, destination_id)))
+
+        await self._database.write(work)
+
+    async def set_state(self, workspace_id: int, destination_id: str, state: State, why: str = "") -> Status:
+        """Pause a destination or make it active again. One that begins anew is given its five days anew."""
+
+        def work(connection: Connection) -> Status:
+            old = _locked(connection, workspace_id, destination_id)
+            began = {"failing_since": None} if state is State.ACTIVE else {}
+            self._change(connection, old, state=state, why=why, **began)
+            if state is State.ACTIVE and old.state is not State.ACTIVE:
+                self._retry(connection, old, failures.c.state == FailureState.RETRYING)
+            return self._status(connection, workspace_id, destination_id)
+
+        return await self._database.write(work)
+
+    async def secrets(self, workspace_id: int, destination_id: str) -> Secrets:
+        """Return what signs, and the headers."""
+        statement = select(destinations.c.secrets).where(*_here(workspace_id, destination_id))
+        text = await self._database.read(lambda connection: connection.execute(statement).scalar_one_or_none())
+        if text is None:
+            raise _missing(destination_id)
+        return secrets_of(text)
+
+    async def set_secrets(
+        self, workspace_id: int, destination_id: str, change: Callable[[Secrets, Destination, int], Secrets]
+    ) -> Status:
+        """Let `change` change the secrets; it gets the destination and the database's clock too."""
+
+        def work(connection: Connection) -> Status:
+            old = _locked(connection, workspace_id, destination_id)
+            stored = select(destinations.c.secrets).where(*_here(workspace_id, destination_id))
+            text = connection.execute(stored).scalar_one()
+            changed = change(secrets_of(text), old, self._database.now(connection))
+            self._change(connection, old, secrets=secrets_text(changed))
+            return self._status(connection, workspace_id, destination_id)
+
+        return await self._database.write(work)
+
+    async def replay(
+        self, workspace_id: int, destination_id: str, *, after: int | None = None, since: int | None = None
+    ) -> Status:
+        """Deliver once more what follows the sequence `after`, or was stored at the time `since` or later, up to the
+        cursor. A replay that is under way is widened.
+
+        Raises `InvalidRequest` if `after` lies past the cursor.
+        """
+
+        def work(connection: Connection) -> Status:
+            old = _locked(connection, workspace_id, destination_id)
+            if after is not None and after > old.cursor.sequence:
+                raise InvalidRequest(
+                    f"The cursor is at {old.cursor.sequence}: the events after {after} are delivered anyway.",
+                    reason=Reason.PAST_THE_END,
+                    field="after_sequence",
+                )
+            place = (
+                positions.at(connection, workspace_id, after)
+                if after is not None
+                else positions.before(connection, workspace_id, since or 0)
+            )
+            until = old.cursor.sequence
+            if old.replay is not None:
+                place = min(place, old.replay.position, key=lambda each: each.sequence)
+            if place.sequence < until:
+                self._change(connection, old, replay=place.sequence, replay_id=place.id, replay_until=until)
+            return self._status(connection, workspace_id, destination_id)
+
+        return await self._database.write(work)
+
+    async def replay_set_aside(self, workspace_id: int, destination_id: str) -> Status:
+        """Try every event that is set aside again, now, from the beginning of the schedule."""
+
+        def work(connection: Connection) -> Status:
+            old = _locked(connection, workspace_id, destination_id)
+            self._retry(connection, old, failures.c.state.in_(_WAITING), attempts=0)
+            self._change(connection, old)
+            return self._status(connection, workspace_id, destination_id)
+
+        return await self._database.write(work)
+
+    async def failures(self, workspace_id: int, destination_id: str, limit: int, after: int = 0) -> Sequence[Failure]:
+        """Return at most `limit` failures in the order of their sequences: those after `after`."""
+        here = (*_failures_of(workspace_id, destination_id), failures.c.sequence > after)
+        statement = FAILURES.where(*here).order_by(failures.c.sequence).limit(limit)
+
+        def work(connection: Connection) -> Sequence[Failure]:
+            _found(connection, workspace_id, destination_id)
+            return [failure_of(row) for row in connection.execute(statement)]
+
+        return await self._database.read(work)
+
+    async def retry(self, workspace_id: int, destination_id: str, sequence: int) -> Failure:
+        """Try a failed event again, now; also one that was given up. Raises `NotFound` if there is no such failure."""
+        return await self._settle(workspace_id, destination_id, sequence, FailureState.RETRYING, next_attempt_at=None)
+
+    async def skip(self, workspace_id: int, destination_id: str, sequence: int) -> Failure:
+        """Give an event up. Raises `NotFound` if there is no such failure."""
+        return await self._settle(workspace_id, destination_id, sequence, FailureState.SKIPPED, next_attempt_at=None)
+
+    async def _settle(
+        self, workspace_id: int, destination_id: str, sequence: int, state: FailureState, **values: Any
+    ) -> Failure:
+        here = (*_failures_of(workspace_id, destination_id), failures.c.sequence == sequence)
+
+        def work(connection: Connection) -> Failure:
+            old = _locked(connection, workspace_id, destination_id)
+            if state is FailureState.RETRYING:
+                values["next_attempt_at"] = self._database.now(connection)
+            changed = connection.execute(update(failures).where(*here).values(state=state, **values))
+            if changed.rowcount == 0:
+                raise NotFound(f"The event of sequence {sequence} did not fail at this destination.")
+            self._change(connection, old)
+            return failure_of(connection.execute(FAILURES.where(*here)).one())
+
+        return await self._database.write(work)
+
+    def _create(self, connection: Connection, workspace_id: int, new: NewDestination) -> Status:
+        _check_name(connection, workspace_id, new.name)
+        now = self._database.now(connection)
+        start = _start(connection, workspace_id, new.start)
+        destination_id = PREFIX + ledger.event_id(now, randomness.token_bytes(8)).hex()
+        values = {
+            "workspace_id": workspace_id,
+            "id": destination_id,
+            "name": new.name,
+            "settings": settings_of(new.filter, new.ordering, new.target),
+            "secrets": secrets_text(new.secrets),
+            "state": State.ACTIVE,
+            "why": "",
+            "start": start.sequence,
+            "cursor": start.sequence,
+            "cursor_id": start.id,
+            "delivered": 0,
+            "failed_attempts": 0,
+            "last_error": "",
+            "created_at": now,
+            "updated_at": now,
+            "revision": 1,
+        }
+        connection.execute(insert(destinations).values(values))
+        return self._status(connection, workspace_id, destination_id)
+
+    def _change(self, connection: Connection, old: Destination, **values: Any) -> None:
+        changed = {"revision": old.revision + 1, "updated_at": self._database.now(connection), **values}
+        connection.execute(update(destinations).where(*_here(old.workspace_id, old.id)).values(changed))
+
+    def _retry(self, connection: Connection, old: Destination, which: Any, **values: Any) -> None:
+        due = {"state": FailureState.RETRYING, "next_attempt_at": self._database.now(connection), **values}
+        connection.execute(update(failures).where(*_failures_of(old.workspace_id, old.id), which).values(due))
+
+    def _status(self, connection: Connection, workspace_id: int, destination_id: str) -> Status:
+        row = _found(connection, workspace_id, destination_id)
+        return _status_of(connection, row, self._database.now(connection))
+
+
+def copy(old: Destination, **changes: Any) -> Destination:
+    """Return a destination with changes, for `update`."""
+    return replace(old, **changes)
+
+
+def _here(workspace_id: int, destination_id: str) -> tuple[Any, Any]:
+    return destinations.c.workspace_id == workspace_id, destinations.c.id == destination_id
+
+
+def _failures_of(workspace_id: int, destination_id: str) -> tuple[Any, Any]:
+    return failures.c.workspace_id == workspace_id, failures.c.destination_id == destination_id
+
+
+def _missing(destination_id: str) -> NotFound:
+    return NotFound(f"There is no destination {destination_id[:80]!r} in this workspace.", field="id")
+
+
+def _found(connection: Connection, workspace_id: int, destination_id: str, *, lock: bool = False) -> Row[Any]:
+    statement = DESTINATIONS.where(*_here(workspace_id, destination_id))
+    row = connection.execute(statement.with_for_update() if lock else statement).first()
+    if row is None:
+        raise _missing(destination_id)
+    return row
+
+
+def _locked(connection: Connection, workspace_id: int, destination_id: str) -> Destination:
+    return destination_of(_found(connection, workspace_id, destination_id, lock=True))
+
+
+def _check_name(connection: Connection, workspace_id: int, name: str) -> None:
+    """Raise `AlreadyExists` if the name is taken. The head's lock lets one look at a time."""
+    connection.execute(select(heads.c.workspace_id).where(heads.c.workspace_id == workspace_id).with_for_update())
+    here = (destinations.c.workspace_id == workspace_id, destinations.c.name == name)
+    if connection.execute(select(destinations.c.id).where(*here)).first() is not None:
+        raise AlreadyExists(f"There is a destination {name!r} in this workspace.", field="name")
+
+
+def _start(connection: Connection, workspace_id: int, start: int) -> Position:
+    if start == NOW:
+        return positions.end(connection, workspace_id)
+    head = positions.head(connection, workspace_id)
+    if head is None:
+        raise NotFound("There is no such workspace.")
+    if start > head + 1:
+        raise InvalidRequest(
+            f"The ledger ends at {head}: a destination can start at {head + 1} at the latest.",
+            reason=Reason.PAST_THE_END,
+            field="start",
+        )
+    return positions.at(connection, workspace_id, start - 1)
+
+
+def _status_of(connection: Connection, row: Row[Any], now: int) -> Status:
+    destination = destination_of(row)
+    workspace_id, cursor = destination.workspace_id, destination.cursor
+    head = positions.head(connection, workspace_id) or 0
+    lag = max(0, head - cursor.sequence)
+    here = _failures_of(workspace_id, destination.id)
+    waiting = case((failures.c.state.in_(_WAITING), 1))
+    next_attempt = case((failures.c.state == FailureState.RETRYING, failures.c.next_attempt_at))
+    counted = select(func.count(waiting), func.min(next_attempt)).where(*here)
+    set_aside, retry_after = connection.execute(counted).one()
+    return Status(
+        destination, lag, _waited(connection, workspace_id, cursor, now) if lag else 0, set_aside, retry_after
+    )
+
+
+def _waited(connection: Connection, workspace_id: int, cursor: Position, now: int) -> int:
+    """Return for how many seconds the first event after a place has been stored."""
+    beyond = select(events.c.created_at).where(events.c.workspace_id == workspace_id)
+    if cursor.id is not None:
+        beyond = beyond.where(events.c.id > cursor.id)
+    created_at = connection.execute(beyond.order_by(events.c.id).limit(1)).scalar_one_or_none()
+    return 0 if created_at is None else max(0, (now - created_at) // 1_000_000)

@@ -1,0 +1,59 @@
+"""Finds places in a ledger: of a sequence, of a time, of its end.
+
+Sequences have no index, since each index costs every append. They order as the ids do, and ids hold times: a place is
+found by halving the span of time in which it lies.
+"""
+
+from sqlalchemy import Connection, select
+
+from headgate_server.core import ledger
+from headgate_server.core.model import Position
+from headgate_server.store.schema import events, heads
+
+_PLACES = select(events.c.sequence, events.c.id, events.c.created_at)
+
+
+def head(connection: Connection, workspace_id: int) -> int | None:
+    """Return the sequence of a ledger's last event, None if there is no such ledger."""
+    statement = select(heads.c.sequence).where(heads.c.workspace_id == workspace_id)
+    return connection.execute(statement).scalar_one_or_none()
+
+
+def end(connection: Connection, workspace_id: int) -> Position:
+    """Return the place of the last event."""
+    statement = _PLACES.where(events.c.workspace_id == workspace_id).order_by(events.c.id.desc()).limit(1)
+    row = connection.execute(statement).first()
+    return Position() if row is None else Position(row.sequence, row.id)
+
+
+def before(connection: Connection, workspace_id: int, created_at: int) -> Position:
+    """Return the place of the last event before this time."""
+    here = (events.c.workspace_id == workspace_id, events.c.id < ledger.first_id(created_at))
+    row = connection.execute(_PLACES.where(*here).order_by(events.c.id.desc()).limit(1)).first()
+    return Position() if row is None else Position(row.sequence, row.id)
+
+
+def at(connection: Connection, workspace_id: int, sequence: int) -> Position:
+    """Return the place of the event of this sequence, or of the last one before it."""
+    if sequence < 1:
+        return Position()
+    low, high = 0, ledger_end(connection, workspace_id)
+    found = Position()
+    while low < high:
+        middle = (low + high) // 2
+        here = (events.c.workspace_id == workspace_id, events.c.id >= ledger.first_id(middle))
+        row = connection.execute(_PLACES.where(*here).order_by(events.c.id).limit(1)).first()
+        if row is None or row.sequence > sequence:
+            high = middle
+            continue
+        found = Position(row.sequence, row.id)
+        if row.sequence == sequence:
+            break
+        low = row.created_at + 1
+    return found
+
+
+def ledger_end(connection: Connection, workspace_id: int) -> int:
+    """Return a time after the last event's."""
+    statement = select(heads.c.created_at).where(heads.c.workspace_id == workspace_id)
+    return (connection.execute(statement).scalar_one_or_none() or 0) + 1
