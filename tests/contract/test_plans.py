@@ -5,9 +5,9 @@ import pytest
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 
 from headgate_server.store import ledgers
+from headgate_server.store.holds import Holds
 from headgate_server.store.opening import open_store
 from headgate_server.store.postgres import append as postgres_append
-from headgate_server.store.schema import Holds
 from tests.support.drafts import append, draft
 
 _STATEMENTS = {

@@ -130,6 +130,13 @@ def test_only_the_store_knows_the_database() -> None:
     assert reaching(DATABASE) == {"store"}
 
 
+def test_no_topic_asks_which_dialect_it_is() -> None:
+    """What a dialect words itself stands in its folder, or is compiled for it. A migration is history."""
+    topics = [name for name in on("store") if not name.startswith(("store.sqlite", "store.postgres", "store.migrations"))]
+    assert "store.proof" in topics
+    assert [name for name in topics if "dialect.name" in SERVER[name].read_text()] == []
+
+
 def test_only_the_rpc_floor_knows_the_wire() -> None:
     assert reaching(WIRE) == {"rpc"}
 

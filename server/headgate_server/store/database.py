@@ -33,8 +33,12 @@ class Database(ABC):
     """
 
     @abstractmethod
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` read. It may run twice, and MUST NOT write. Raises what `work` raises."""
+    async def read(self, work: Callable[[Connection], T], *, as_stored: bool = False) -> T:
+        """Return what `work` read. It may run twice, and MUST NOT write. Raises what `work` raises.
+
+        With `as_stored` a stored text that is no UTF-8 is read too: each byte that is none comes as a lone surrogate.
+        Without it such a text may end the read.
+        """
 
     @abstractmethod
     async def write(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:

@@ -9,7 +9,8 @@ from headgate_server.core import ledger
 from headgate_server.core.errors import NotFound
 from headgate_server.core.model import EventPage, EventQuery, Head, Link, StoredEvent, Workspace
 from headgate_server.store.database import Database
-from headgate_server.store.schema import Holds, events, heads
+from headgate_server.store.holds import Holds
+from headgate_server.store.schema import events, heads
 
 SCAN_LIMIT = 10_000
 """Rows that one page of `events` looks at: some milliseconds of work, whatever the filter."""
@@ -54,7 +55,7 @@ class Ledgers:
         """Return the links of the events that hold these identities now, without a lock: advisory."""
         if not dedupes:
             return {}
-        return await self._database.read(lambda connection: _lookup(connection, workspace_id, dedupes))
+        return await self._database.read(lambda connection: lookup(connection, workspace_id, dedupes))
 
     async def fetch(self, workspace_id: int, ids: Sequence[bytes]) -> list[StoredEvent]:
         """Return those of the workspace's events that have one of these ids, in the order of their ids."""
@@ -76,7 +77,8 @@ class Ledgers:
         return await self._database.read(lambda connection: _hashes_before(connection, workspace, ids))
 
 
-def _lookup(connection: Connection, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
+def lookup(connection: Connection, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
+    """Return the links of the events that hold these identities now."""
     found: dict[bytes, Link] = {}
     for start in range(0, len(dedupes), _FETCH_CHUNK):
         statement = _LINKS.where(Holds(workspace_id, dedupes[start : start + _FETCH_CHUNK]))
@@ -99,7 +101,7 @@ def _page(connection: Connection, query: EventQuery) -> EventPage:
     if query.limit < 1:
         raise ValueError("a page holds at least one event")
     if query.dedupe is not None:
-        holder = _lookup(connection, query.workspace_id, [query.dedupe]).get(query.dedupe)
+        holder = lookup(connection, query.workspace_id, [query.dedupe]).get(query.dedupe)
         return EventPage([], None) if holder is None else _matching(connection, query, holder.id)
     hits, end = _hits(connection, query)
     count = _fitting(hits[: query.limit])

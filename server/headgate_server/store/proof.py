@@ -4,18 +4,16 @@ SQLite keeps a text in a column of bytes, and text that is no UTF-8. Other reads
 since it would hide everything else.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
-from uuid import UUID
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Text, cast, func, literal, select, true, type_coerce, union
 from sqlalchemy.types import TypeEngine
 
-from headgate_server.core.model import EventPage, LedgerEnd, LedgerRange, StoredEvent, StoredHead, StoredLedger
+from headgate_server.core.model import EventPage, LedgerEnd, LedgerRange, Link, StoredEvent, StoredHead, StoredLedger
 from headgate_server.store.database import Database
-from headgate_server.store.ledgers import PAGE_BYTES
-from headgate_server.store.schema import events, heads, workspaces
+from headgate_server.store.ledgers import PAGE_BYTES, lookup
+from headgate_server.store.schema import events, heads, id_type, workspaces
 
 
 class _AsStored(TypeEngine[Any]):
@@ -25,9 +23,14 @@ class _AsStored(TypeEngine[Any]):
 
 
 _AS_STORED = _AsStored()
-_EVENT = [type_coerce(column, _AS_STORED).label(column.name) for column in events.columns]
+_ID_AS_STORED = id_type(_AS_STORED)
+_ID = type_coerce(events.c.id, _ID_AS_STORED).label("id")
+_EVENT = [
+    _ID if column is events.c.id else type_coerce(column, _AS_STORED).label(column.name) for column in events.columns
+]
 _HEAD = [type_coerce(heads.columns[name], _AS_STORED).label(f"head_{name}") for name in StoredHead._fields]
-_ID = _EVENT[1]
+
+T = TypeVar("T")
 
 _BEFORE_ALL_BUT_NULL = float("-inf")
 """Where the ids begin that are not NULL, in SQLite's order: NULL, numbers, texts, bytes."""
@@ -41,34 +44,37 @@ class Proof:
 
     async def ledgers(self) -> list[StoredLedger]:
         """Return every ledger that the tables name, those without a workspace too, with its name as stored."""
-        return await self._database.read(_ledgers)
+        return await self._read(_ledgers)
 
     async def end(self, workspace_id: int) -> LedgerEnd:
         """Return the head and the newest event as they were at one moment."""
-        return await self._database.read(lambda connection: _end(connection, workspace_id))
+        return await self._read(lambda connection: _end(connection, workspace_id))
 
     async def page(self, wanted: LedgerRange, limit: int, after: Any = None) -> EventPage:
         """Return the events of a range that follow the id `after`, in the order of their ids.
 
         At most `limit`, and no more than about `PAGE_BYTES` of content; `resume` is what `after` is next.
         """
-        return await self._database.read(lambda connection: _page(connection, wanted, limit, after))
+        return await self._read(lambda connection: _page(connection, wanted, limit, after))
 
     async def event(self, workspace_id: int, event_id: Any) -> StoredEvent | None:
         """Return the event of this id."""
-        return await self._database.read(
-            lambda connection: _one(
-                connection, [events.c.workspace_id == workspace_id, events.c.id == _id(connection, event_id)]
-            )
+        return await self._read(
+            lambda connection: _one(connection, [events.c.workspace_id == workspace_id, events.c.id == _id(event_id)])
         )
 
     async def event_before(self, workspace_id: int, first: bytes) -> StoredEvent | None:
         """Return the last event whose id is below `first`."""
-        return await self._database.read(
-            lambda connection: _one(
-                connection, [events.c.workspace_id == workspace_id, events.c.id < _id(connection, first)]
-            )
+        return await self._read(
+            lambda connection: _one(connection, [events.c.workspace_id == workspace_id, events.c.id < _id(first)])
         )
+
+    async def holders(self, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
+        """Return the links of the events that hold these identities now."""
+        return await self._read(lambda connection: lookup(connection, workspace_id, dedupes))
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        return await self._database.read(work, as_stored=True)
 
 
 def _end(connection: Connection, workspace_id: int) -> LedgerEnd:
@@ -83,27 +89,25 @@ def _end(connection: Connection, workspace_id: int) -> LedgerEnd:
     )
     one = select(literal(1)).subquery()
     both = select(here, newest).select_from(one.outerjoin(here, true()).outerjoin(newest, true()))
-    with _texts_as_stored(connection):
-        row = tuple(connection.execute(both).one())
+    row = tuple(connection.execute(both).one())
     split = len(_HEAD)
     head, event = row[: split + 1], row[split + 1 :]
     return LedgerEnd(
         StoredHead._make(head[:-1]) if head[-1] is not None else None,
-        _event(event[:-1]) if event[-1] is not None else None,
+        StoredEvent._make(event[:-1]) if event[-1] is not None else None,
     )
 
 
 def _page(connection: Connection, wanted: LedgerRange, limit: int, after: Any = None) -> EventPage:
     """Return the next events of a range, at most `limit` and no more than about `PAGE_BYTES`, but at least one."""
-    bounds = _bounds(connection, wanted)
+    bounds = _bounds(wanted)
     if after is not None:
-        bounds.append(events.c.id > _id(connection, after))
+        bounds.append(events.c.id > _id(after))
     size = func.coalesce(func.octet_length(events.c.data), 0).label("size")
-    with _texts_as_stored(connection):
-        hits = connection.execute(select(_ID, size).where(*bounds).order_by(events.c.id).limit(limit + 1)).all()
-        count = _fitting([hit.size for hit in hits[:limit]])
-        rows = connection.execute(select(*_EVENT).where(*bounds).order_by(events.c.id).limit(count))
-        found = [_event(tuple(row)) for row in rows]
+    hits = connection.execute(select(_ID, size).where(*bounds).order_by(events.c.id).limit(limit + 1)).all()
+    count = _fitting([hit.size for hit in hits[:limit]])
+    rows = connection.execute(select(*_EVENT).where(*bounds).order_by(events.c.id).limit(count))
+    found = [StoredEvent._make(row) for row in rows]
     more = count < len(hits)
     return EventPage(found, _cursor(found[-1].id) if more and found else None)
 
@@ -119,40 +123,31 @@ def _ledgers(connection: Connection) -> list[StoredLedger]:
     ids = lowest.union_all(select(above).where(lowest.c.id.is_not(None)))
     with_rows = union(select(heads.c.workspace_id.label("id")), select(ids.c.id)).subquery()
     orphans = select(with_rows.c.id).where(with_rows.c.id.is_not(None), with_rows.c.id.not_in(select(workspaces.c.id)))
-    with _texts_as_stored(connection):
-        named = connection.execute(select(workspaces.c.id, workspaces.c.name)).all()
-        nameless = connection.execute(orphans).all()
+    named = connection.execute(select(workspaces.c.id, workspaces.c.name)).all()
+    nameless = connection.execute(orphans).all()
     return [StoredLedger(*row) for row in named] + [StoredLedger(row.id, None) for row in nameless]
 
 
 def _one(connection: Connection, bounds: Sequence[ColumnElement[bool]]) -> StoredEvent | None:
-    with _texts_as_stored(connection):
-        row = connection.execute(select(*_EVENT).where(*bounds).order_by(events.c.id.desc()).limit(1)).first()
-    return None if row is None else _event(tuple(row))
+    row = connection.execute(select(*_EVENT).where(*bounds).order_by(events.c.id.desc()).limit(1)).first()
+    return None if row is None else StoredEvent._make(row)
 
 
-def _bounds(connection: Connection, wanted: LedgerRange) -> list[ColumnElement[bool]]:
+def _bounds(wanted: LedgerRange) -> list[ColumnElement[bool]]:
     bounds = [events.c.workspace_id == wanted.workspace_id]
     if wanted.first is not None:
-        bounds.append(events.c.id >= _id(connection, wanted.first))
+        bounds.append(events.c.id >= _id(wanted.first))
     if wanted.before is not None:
-        bounds.append(events.c.id < _id(connection, wanted.before))
+        bounds.append(events.c.id < _id(wanted.before))
     if wanted.last is not None:
-        bounds.append(events.c.id <= _id(connection, wanted.last))
+        bounds.append(events.c.id <= _id(wanted.last))
     return bounds
 
 
-def _id(connection: Connection, value: Any) -> ColumnElement[Any]:
-    if connection.dialect.name == "postgresql":
-        return literal(UUID(bytes=value), _AS_STORED)
+def _id(value: Any) -> ColumnElement[Any]:
     if isinstance(value, str):  # perhaps no UTF-8, which the driver would refuse
         return cast(literal(value.encode(errors="surrogateescape"), _AS_STORED), Text)
-    return literal(value, _AS_STORED)
-
-
-def _event(row: Sequence[Any]) -> StoredEvent:
-    workspace_id, event_id, *rest = row
-    return StoredEvent(workspace_id, event_id.bytes if isinstance(event_id, UUID) else event_id, *rest)
+    return literal(value, _ID_AS_STORED)
 
 
 def _cursor(event_id: Any) -> Any:
@@ -167,18 +162,3 @@ def _fitting(sizes: Sequence[int]) -> int:
         if content > PAGE_BYTES and count:
             return count
     return len(sizes)
-
-
-@contextmanager
-def _texts_as_stored(connection: Connection) -> Iterator[None]:
-    """Let SQLite's driver hand out texts that are no UTF-8, with a lone surrogate for each byte that is none."""
-    if connection.dialect.name != "sqlite":
-        yield
-        return
-    driver: Any = connection.connection.driver_connection
-    usual = driver.text_factory
-    driver.text_factory = lambda text: text.decode(errors="surrogateescape")
-    try:
-        yield
-    finally:
-        driver.text_factory = usual

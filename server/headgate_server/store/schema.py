@@ -5,15 +5,11 @@ throughput for ever, and on Citus a workspace is the shard. Times are microsecon
 a UUIDv7.
 """
 
-from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
     Column,
-    ColumnElement,
-    Dialect,
     ForeignKey,
     Identity,
     Index,
@@ -22,37 +18,22 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
-    bindparam,
     text,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
 from headgate_server.core.model import StoredEvent
+from headgate_server.store.postgres.ids import UuidBytes
 
 
-class EventId(TypeDecorator[bytes]):
-    """16 bytes: `uuid` in PostgreSQL (one byte shorter than bytea, and readable in psql), BLOB in SQLite."""
+def id_type(elsewhere: TypeEngine[Any]) -> TypeEngine[Any]:
+    """Return the type of a column of ids: `uuid` on PostgreSQL, and `elsewhere` on a database without that type."""
+    return elsewhere.with_variant(UuidBytes(), "postgresql")
 
-    impl = LargeBinary(16)
-    cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Return the dialect's own type."""
-        return dialect.type_descriptor(postgresql.UUID() if dialect.name == "postgresql" else LargeBinary(16))
-
-    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> Any:
-        """Turn 16 bytes into what the driver takes."""
-        return UUID(bytes=value) if value is not None and dialect.name == "postgresql" else value
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> bytes | None:
-        """Turn what the driver gives into 16 bytes."""
-        return value.bytes if isinstance(value, UUID) else value
-
+_EVENT_ID = id_type(LargeBinary(16))
 
 # SQLite gives out row ids only to a column of exactly the type INTEGER.
 _SERIAL = BigInteger().with_variant(Integer, "sqlite")
@@ -96,7 +77,7 @@ heads = Table(
 
 _EVENT_COLUMNS: tuple[Column[Any], ...] = (
     Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("id", EventId, primary_key=True),
+    Column("id", _EVENT_ID, primary_key=True),
     Column("sequence", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("receiver", Text, nullable=False),
@@ -137,32 +118,6 @@ events.append_constraint(
         where=text("dedupe IS NOT NULL"),
     ).ddl_if(dialect="postgresql")
 )
-
-
-class Holds(ColumnElement[bool]):
-    """Whether an event holds one of these identities of a workspace's, asked of the index of identities: each dialect
-    says it so that no plan can read the ledger instead.
-    """
-
-    inherit_cache = False
-
-    def __init__(self, workspace_id: int, dedupes: Sequence[bytes]):
-        owner = workspace_id.to_bytes(8, "big")
-        self.by_dialect = {
-            "sqlite": text(
-                "events.rowid IN (SELECT rowid FROM events INDEXED BY events_dedupe_key"
-                " WHERE workspace_id = :workspace_id AND dedupe IN :dedupes)"
-            ).bindparams(bindparam("workspace_id", workspace_id), bindparam("dedupes", list(dedupes), expanding=True)),
-            "postgresql": text(
-                "(int8send(events.workspace_id) || events.dedupe) = ANY (:holders) AND events.dedupe IS NOT NULL"
-            ).bindparams(bindparam("holders", [owner + dedupe for dedupe in dedupes], postgresql.ARRAY(LargeBinary))),
-        }
-
-
-@compiles(Holds)
-def _render(element: Holds, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.process(element.by_dialect[compiler.dialect.name], **options)
-
 
 answers = Table(
     "answers",
@@ -219,7 +174,7 @@ cursors = Table(
     Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
     # The last event that was dealt with.
     Column("sequence", BigInteger, nullable=False),
-    Column("event_id", EventId, nullable=False),
+    Column("event_id", _EVENT_ID, nullable=False),
     # By the database's clock: the ledgers that wait longest are read first.
     Column("moved_at", BigInteger, nullable=False),
 )
@@ -240,10 +195,10 @@ destinations = Table(
     Column("start", BigInteger, nullable=False),
     # The last event that was delivered or set aside, or did not match.
     Column("cursor", BigInteger, nullable=False),
-    Column("cursor_id", EventId),
+    Column("cursor_id", _EVENT_ID),
     # The same of a replay, and the last sequence that it covers; null: there is none.
     Column("replay", BigInteger),
-    Column("replay_id", EventId),
+    Column("replay_id", _EVENT_ID),
     Column("replay_until", BigInteger),
     Column("delivered", BigInteger, nullable=False),
     Column("failed_attempts", BigInteger, nullable=False),
@@ -264,7 +219,7 @@ failures = Table(
     Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
     Column("destination_id", Text, primary_key=True),
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
-    Column("event_id", EventId, nullable=False),
+    Column("event_id", _EVENT_ID, nullable=False),
     Column("state", Text, nullable=False),
     Column("attempts", BigInteger, nullable=False),
     Column("first_failed_at", BigInteger, nullable=False),

@@ -57,6 +57,9 @@ CLOSE_DEADLINE = 5.0
 ATTEMPTS = 3
 """How often an append is tried if another transaction or a lost connection gets in its way before COMMIT is sent."""
 
+# Any constant will do, as long as it never changes: processes that migrate one database wait for each other on it.
+_MIGRATING = 0x68656164_67617465
+
 OLDEST_SERVER = 15
 """The oldest that the tests run on, and that most distributions and hosters have."""
 
@@ -90,7 +93,7 @@ class PostgresDatabase(Database):
                 async with asyncio.timeout(SETUP_DEADLINE):
                     store._commit_level = await connection.run_sync(_check)
                 async with asyncio.timeout(MIGRATION_DEADLINE):
-                    await connection.run_sync(migrate.upgrade)
+                    await connection.run_sync(_upgrade)
                     await connection.commit()
         except DRIVER_ERRORS as error:
             await store.close()
@@ -167,8 +170,8 @@ class PostgresDatabase(Database):
                 await self._appending.dispose()
                 await self._reading.dispose()
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` read; once more if its connection was lost."""
+    async def read(self, work: Callable[[Connection], T], *, as_stored: bool = False) -> T:
+        """Return what `work` read; once more if its connection was lost. The server stores no text that is no UTF-8."""
         deadline = _in(DEADLINE)
         try:
             return await self._read_once(work, deadline)
@@ -247,6 +250,13 @@ async def _is_pooled(target: Target) -> bool:
 
 def _unusable(error: BaseException) -> SetupError:
     return SetupError(f"The store's database cannot be used: {describe(error)}.")
+
+
+def _upgrade(connection: Connection) -> None:
+    """Run the migrations that the database lacks. Processes that start at once queue up here."""
+    # Statements must see what another process committed while this one waited, whatever the database's default.
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
+    migrate.upgrade(connection)
 
 
 def _check(connection: Connection) -> str:

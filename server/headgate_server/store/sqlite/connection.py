@@ -92,3 +92,15 @@ def raw_cursor(connection: Connection) -> Any:
     if driver_connection is None:
         raise Unavailable("The store's connection is gone.")
     return driver_connection.cursor()
+
+
+@contextmanager
+def any_texts(connection: Connection) -> Iterator[None]:
+    """Let the driver hand out texts that are no UTF-8, with a lone surrogate for each byte that is none."""
+    driver_connection: Any = connection.connection.driver_connection
+    usual = driver_connection.text_factory
+    driver_connection.text_factory = lambda stored: stored.decode(errors="surrogateescape")
+    try:
+        yield
+    finally:
+        driver_connection.text_factory = usual

@@ -23,7 +23,7 @@ from headgate_server.store import migrate
 from headgate_server.store.database import Database
 from headgate_server.store.sqlite import durability
 from headgate_server.store.sqlite.append import decide_and_write
-from headgate_server.store.sqlite.connection import BUSY_TIMEOUT, make_engine, raw_cursor, transaction
+from headgate_server.store.sqlite.connection import BUSY_TIMEOUT, any_texts, make_engine, raw_cursor, transaction
 from headgate_server.store.sqlite.errors import LockedError, cause, result_code, translated
 from headgate_server.store.sqlite.target import prepare_file, take_lock
 
@@ -98,12 +98,15 @@ class SqliteDatabase(Database):
             os.close(self._lock)
             self._lock = None
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` read."""
+    async def read(self, work: Callable[[Connection], T], *, as_stored: bool = False) -> T:
+        """Return what `work` read; `as_stored` also texts that are no UTF-8."""
 
         def run() -> T:
             with translated(), self._reader.connect() as connection:
-                return work(connection)
+                if not as_stored:
+                    return work(connection)
+                with any_texts(connection):
+                    return work(connection)
 
         return await self._in(self._read_threads, run)
 

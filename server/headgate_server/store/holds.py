@@ -1,0 +1,42 @@
+"""The one question of the topics that each dialect words itself."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, LargeBinary, bindparam, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+
+
+class Holds(ColumnElement[bool]):
+    """Whether an event holds one of these identities of a workspace's, asked of the index of identities: each dialect
+    says it so that no plan can read the ledger instead.
+    """
+
+    inherit_cache = False
+
+    def __init__(self, workspace_id: int, dedupes: Sequence[bytes]):
+        self.workspace_id = workspace_id
+        self.dedupes = list(dedupes)
+
+
+@compiles(Holds, "sqlite")
+def _on_sqlite(element: Holds, compiler: SQLCompiler, **options: Any) -> str:
+    words = text(
+        "events.rowid IN (SELECT rowid FROM events INDEXED BY events_dedupe_key"
+        " WHERE workspace_id = :workspace_id AND dedupe IN :dedupes)"
+    )
+    values = words.bindparams(
+        bindparam("workspace_id", element.workspace_id), bindparam("dedupes", element.dedupes, expanding=True)
+    )
+    return compiler.process(values, **options)
+
+
+@compiles(Holds, "postgresql")
+def _on_postgres(element: Holds, compiler: SQLCompiler, **options: Any) -> str:
+    words = text("(int8send(events.workspace_id) || events.dedupe) = ANY (:holders) AND events.dedupe IS NOT NULL")
+    owner = element.workspace_id.to_bytes(8, "big")
+    holders = [owner + dedupe for dedupe in element.dedupes]
+    values = words.bindparams(bindparam("holders", holders, postgresql.ARRAY(LargeBinary)))
+    return compiler.process(values, **options)
