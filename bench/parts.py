@@ -61,7 +61,7 @@ async def workspaces(url: str, count: int) -> tuple[int, list[str]]:
     """Make workspaces in a new store; return the first one's id, and for each an API key that may write."""
     async with admin.opened(url) as store:
         scopes = frozenset({Scope.EVENTS_WRITE})
-        keys = [await admin.create_key(store, f"workspace-{number}", scopes) for number in range(count)]
+        keys = [await admin.create_key(store.directory, f"workspace-{number}", scopes) for number in range(count)]
         return min(workspace.id for workspace in await store.directory.workspaces()), keys
 
 

@@ -53,11 +53,11 @@ def methods(
 ) -> Sequence[AnyMethod]:
     """Return every RPC that Headgate serves."""
     ingest = Ingest(store.ledgers, store.limits, committer)
-    compat = Compat(store, ingest)
+    compat = Compat(store.ledgers, store.proof, ingest)
     return (
         *IngestServicer(ingest, config, metrics).methods(),
         *EventServicer(store.ledgers).methods(),
-        *LedgerServicer(store).methods(),
+        *LedgerServicer(store.ledgers, store.proof).methods(),
         *CompatServicer(compat, RECEIVERS, RateLimiter(store.limits), metrics, system_clock).methods(),
         *WorkspaceServicer(store.limits).methods(),
         *ProbeServicer(readiness, supervisor).methods(),

@@ -36,7 +36,7 @@ async def test_the_limit_writes_a_ledger_that_verifies(store: Store, acme: Works
         await work.run()
         timing = await work.check()
         assert (timing.events, timing.stored) == (140, 140)
-    found = await verify(store, acme, limit=1_000, expected=await store.ledgers.head(acme.id))
+    found = await verify(store.proof, acme, limit=1_000, expected=await store.ledgers.head(acme.id))
     assert (found.events_checked, list(found.breaks)) == (280, [])
 
 

@@ -61,7 +61,7 @@ class Bench:
         self.store = store
         self.committer = Committer(store.database)
         self.ingest = Ingest(store.ledgers, store.limits, self.committer)
-        self.compat = Compat(store, self.ingest)
+        self.compat = Compat(store.ledgers, store.proof, self.ingest)
         self._numbers = count()
 
     async def world(self) -> "World":
@@ -156,7 +156,7 @@ class World:
         """Check what always holds: order, distances, the chain, and one row for each identity."""
         assert [row.sequence for row in self.rows] == [*range(1, len(self.rows) + 1)]
         assert all(one.created_at < other.created_at for one, other in zip(self.rows, self.rows[1:], strict=False))
-        found = await verify(self._bench.store, self._workspace, limit=10_000)
+        found = await verify(self._bench.store.proof, self._workspace, limit=10_000)
         assert (found.events_checked, found.breaks) == (len(self.rows), [])
         holders = {(row.receiver, row.key): row.id for row in self.rows if row.dedupe is not None}
         assert len(holders) == sum(row.dedupe is not None for row in self.rows)

@@ -131,6 +131,6 @@ async def test_a_month_is_counted_anew(store_url: str) -> None:
     store = await open_store(store_url)
     try:
         assert await database.execute(store_url, counts) == counted
-        assert [(await verify(store, one, limit=10)).breaks for one in (workspace, other)] == [[], []]
+        assert [(await verify(store.proof, one, limit=10)).breaks for one in (workspace, other)] == [[], []]
     finally:
         await store.close()

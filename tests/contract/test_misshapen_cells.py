@@ -95,7 +95,7 @@ async def test_many_ids_of_another_type(sqlite_store: Tampered) -> None:
         " INSERT INTO events SELECT workspace_id, 'forged' || i, 7000 + i, created_at, receiver, type, source, subject,"
         " occurred_at, data, NULL, NULL, NULL, salt, commitment, event_hash FROM events JOIN n WHERE sequence = 2"
     )
-    page = await verify(sqlite_store.store, sqlite_store.workspace, limit=2)
+    page = await verify(sqlite_store.store.proof, sqlite_store.workspace, limit=2)
     assert page.events_checked > 3000
     assert page.resume is not None
     assert len(page.breaks) == ledger.MAX_BREAKS

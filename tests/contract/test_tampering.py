@@ -136,7 +136,7 @@ async def test_an_event_of_another_workspace(store: Store, tampered: Tampered) -
         assert found, place
         # If it is not the last of the range, its absence shows at the next one; at the end the head shows it.
         await check(tampered, str(place), found, in_a_range=place != COUNT)
-        page = await verify(store, other, limit=100)
+        page = await verify(store.proof, other, limit=100)
         assert {one.type for one in page.breaks} >= {HASH, HEAD}
         await tampered.change(f"UPDATE events SET workspace_id = {tampered.workspace.id} WHERE sequence = {place}")
         assert await tampered.found() == set()
@@ -177,7 +177,7 @@ async def test_five_hundred_inserted_events(tampered: Tampered) -> None:
             for n in range(500)
         )
     )
-    page = await verify(tampered.store, tampered.workspace, limit=10_000, expected=tampered.head)
+    page = await verify(tampered.store.proof, tampered.workspace, limit=10_000, expected=tampered.head)
     assert page.events_checked == COUNT + 500
     assert len({one.event_id for one in page.breaks}) >= 400
     assert {one.type for one in page.breaks} >= {CHAIN, HASH}
@@ -259,10 +259,10 @@ async def test_every_column_of_the_head(tampered: Tampered) -> None:
 
 async def test_a_head_of_an_empty_ledger(store: Store, store_url: str) -> None:
     empty = await store.directory.create_workspace("empty")
-    assert (await verify(store, empty, limit=10)).breaks == []
+    assert (await verify(store.proof, empty, limit=10)).breaks == []
     for column in ("created_at", "month", "month_events", "sequence"):
         await database.execute(store_url, f"UPDATE heads SET {column} = 5")
-        (found,) = (await verify(store, empty, limit=10)).breaks
+        (found,) = (await verify(store.proof, empty, limit=10)).breaks
         assert found.type == HEAD
         assert column == "sequence" or (found.expected, found.actual) == (f"{column}: 0", f"{column}: 5")
         await database.execute(store_url, f"UPDATE heads SET {column} = 0")

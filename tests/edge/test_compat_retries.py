@@ -216,7 +216,7 @@ async def _unlimited_edge(make_edge: MakeEdge, store: str, vendor: Vendor) -> Ed
     name = f"w{uuid.uuid4().hex}"
     edge = await asyncio.to_thread(make_edge, workspace=name, store=store)
     async with admin.opened(edge.url) as opened:
-        await admin.set_limits(opened, name, ..., {vendor.name: None})
+        await admin.set_limits(opened.directory, opened.limits, name, ..., {vendor.name: None})
     return edge
 
 

@@ -128,10 +128,14 @@ async def ask(service: Service) -> AsyncIterator[Ask]:
 async def test_keys_that_open_nothing(service: Service, ask: Ask, method: str) -> None:
     key = await service.key()
     expired = await admin.create_key(
-        service.store, "acme", frozenset({Scope.ADMIN}), lifetime=1_000_000, clock=lambda: system_clock() - 2_000_000
+        service.store.directory,
+        "acme",
+        frozenset({Scope.ADMIN}),
+        lifetime=1_000_000,
+        clock=lambda: system_clock() - 2_000_000,
     )
     revoked = await service.key()
-    await admin.revoke_key(service.store, (await service.store.directory.list_keys())[-1].id)
+    await admin.revoke_key(service.store.directory, (await service.store.directory.list_keys())[-1].id)
     for name, metadata, reason in (
         ("no key", {}, "MISSING_API_KEY"),
         ("an empty key", {"x_api_key": ""}, "MISSING_API_KEY"),
@@ -240,9 +244,9 @@ class _Clock:
 async def test_a_revocation_works_within_five_seconds(store: Store) -> None:
     clock = _Clock()
     authenticator = Authenticator(store.directory, clock, clock.seconds)
-    key = await admin.create_key(store, "acme", frozenset({Scope.ADMIN}), clock=clock)
+    key = await admin.create_key(store.directory, "acme", frozenset({Scope.ADMIN}), clock=clock)
     principal = await authenticator.authenticate(key)
-    await admin.revoke_key(store, principal.key_id, clock)
+    await admin.revoke_key(store.directory, principal.key_id, clock)
     clock.now += 5_000_000
     with pytest.raises(Unauthenticated):
         await authenticator.authenticate(key)
@@ -251,7 +255,7 @@ async def test_a_revocation_works_within_five_seconds(store: Store) -> None:
 async def test_an_expiry_works_at_once(store: Store) -> None:
     clock = _Clock()
     authenticator = Authenticator(store.directory, clock, clock.seconds)
-    key = await admin.create_key(store, "acme", frozenset({Scope.ADMIN}), 1_000_000, clock)
+    key = await admin.create_key(store.directory, "acme", frozenset({Scope.ADMIN}), 1_000_000, clock)
     clock.now += 999_999
     assert (await authenticator.authenticate(key)).workspace.name == "acme"
     clock.now += 1
@@ -264,7 +268,7 @@ async def test_a_key_made_after_it_was_refused(store: Store) -> None:
     clock = _Clock()
     authenticator = Authenticator(store.directory, clock, clock.seconds)
     other = Authenticator(store.directory, clock, clock.seconds)
-    key = await admin.create_key(store, "acme", frozenset({Scope.ADMIN}), clock=clock)
+    key = await admin.create_key(store.directory, "acme", frozenset({Scope.ADMIN}), clock=clock)
     with pytest.raises(Unauthenticated):
         await authenticator.authenticate(key + "x")
     for _ in range(2):
@@ -273,7 +277,7 @@ async def test_a_key_made_after_it_was_refused(store: Store) -> None:
 
 
 async def test_a_look_up_that_fails_is_no_refusal(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = await admin.create_key(store, "acme", frozenset({Scope.ADMIN}))
+    key = await admin.create_key(store.directory, "acme", frozenset({Scope.ADMIN}))
     authenticator = Authenticator(store.directory)
 
     async def lost(_: bytes) -> None:

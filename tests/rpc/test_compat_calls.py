@@ -152,7 +152,9 @@ async def test_requests_that_are_none(caller: Caller) -> None:
 
 
 async def test_a_rate_limit_says_when_to_come_back(service: Service, caller: Caller) -> None:
-    await admin.set_limits(service.store, "acme", ..., {"flokit": RateLimit(1, 3_600_000_000, 1)})
+    await admin.set_limits(
+        service.store.directory, service.store.limits, "acme", ..., {"flokit": RateLimit(1, 3_600_000_000, 1)}
+    )
     vendor = VENDORS["flokit"]
     await _receive(caller, "POST", vendor.batch, {"events": vendor.events(1)})
     for _ in range(2):

@@ -92,10 +92,12 @@ async def test_refusals_count_as_such(counted: Counted) -> None:
         assert (await counted.ask(stranger, SCRIP.batch, batch))[::2] == (401, ["UNAUTHENTICATED"])
         assert (await counted.ask(reader, SCRIP.batch, batch))[::2] == (403, ["PERMISSION_DENIED"])
     async with service.caller() as caller:
-        await admin.set_limits(service.store, "acme", ..., {"scrip": RateLimit(1, 3_600_000_000, 1)})
+        await admin.set_limits(
+            service.store.directory, service.store.limits, "acme", ..., {"scrip": RateLimit(1, 3_600_000_000, 1)}
+        )
         assert (await counted.ask(caller, SCRIP.batch, batch))[::2] == (200, ["OK"])
         assert (await counted.ask(caller, SCRIP.batch, batch))[::2] == (429, ["RESOURCE_EXHAUSTED"])
-        await admin.set_limits(service.store, "acme", 1, {"scrip": None})
+        await admin.set_limits(service.store.directory, service.store.limits, "acme", 1, {"scrip": None})
         other = SCRIP.event(1)
         assert (await counted.ask(caller, SINGLE, other))[::2] == (429, ["RESOURCE_EXHAUSTED"])
 

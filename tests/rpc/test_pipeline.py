@@ -138,7 +138,7 @@ def serve(store: Store) -> Serve:
     @contextlib.asynccontextmanager
     async def served(access: Needs | Public = READERS, **load: int) -> AsyncIterator[Running]:
         config = ServerConfig(port=0, body_limit=LIMIT, **load)
-        key = await admin.create_key(store, "acme", frozenset({Scope.EVENTS_READ}))
+        key = await admin.create_key(store.directory, "acme", frozenset({Scope.EVENTS_READ}))
         running = Running(store, key)
         authenticator = Authenticator(store.directory, timer=lambda: running.seconds)
         chain = standard(authenticator, running.metrics, Load(config), Trust(PUBLIC), LIMIT)
@@ -181,7 +181,7 @@ async def test_answers_go_out_while_requests_come_in(running: Running) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_who_may_not_is_refused(running: Running, kind: str) -> None:
-    other = await admin.create_key(running.store, "acme", frozenset({Scope.EVENTS_WRITE}))
+    other = await admin.create_key(running.store.directory, "acme", frozenset({Scope.EVENTS_WRITE}))
     for metadata, code, reason in (
         ((), grpc.StatusCode.UNAUTHENTICATED, "MISSING_API_KEY"),
         ((("x-api-key", "hg_" + "x" * 43),), grpc.StatusCode.UNAUTHENTICATED, "INVALID_API_KEY"),
@@ -321,7 +321,7 @@ async def test_a_revoked_key_ends_a_stream(serve: Serve) -> None:
         for call in streams:
             await call.write(Event(type="a"))
             assert (await call.read()).status == "a"
-        await admin.revoke_key(running.store, (await running.store.directory.list_keys())[-1].id)
+        await admin.revoke_key(running.store.directory, (await running.store.directory.list_keys())[-1].id)
         running.seconds += CACHE_SECONDS
         for call in streams:
             await call.write(Event(type="b"))

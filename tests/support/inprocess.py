@@ -24,7 +24,7 @@ class Service:
 
     async def key(self, *scopes: Scope, workspace: str = "acme") -> str:
         """Make a key, with every scope if none is named."""
-        return await admin.create_key(self.store, workspace, frozenset(scopes or (Scope.ADMIN,)))
+        return await admin.create_key(self.store.directory, workspace, frozenset(scopes or (Scope.ADMIN,)))
 
     @contextlib.asynccontextmanager
     async def caller(self, *scopes: Scope, workspace: str = "acme") -> AsyncIterator[Caller]:

@@ -20,7 +20,7 @@ from headgate_server.core.model import Scope
 async def make_key(url: str, workspace: str = "acme", scopes: Iterable[Scope] = (Scope.ADMIN,)) -> str:
     """Make an API key in a store, with or without a server."""
     async with admin.opened(url) as store:
-        return await admin.create_key(store, workspace, frozenset(scopes))
+        return await admin.create_key(store.directory, workspace, frozenset(scopes))
 
 
 class ServerProcess:

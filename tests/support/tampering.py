@@ -48,7 +48,7 @@ class Tampered(NamedTuple):
         breaks: Found = set()
         after = None
         while True:
-            page = await verify(self.store, self.workspace, limit=limit, after=after, **options)  # type: ignore[arg-type]
+            page = await verify(self.store.proof, self.workspace, limit=limit, after=after, **options)  # type: ignore[arg-type]
             breaks |= {(one.sequence, one.type) for one in page.breaks}
             after = page.resume
             if after is None:
@@ -85,7 +85,7 @@ async def reports(store: Store) -> dict[str, Found]:
     """Return the breaks of every ledger of a store, by the name of its workspace."""
     return {
         report.workspace.name: {(one.sequence, one.type) for one in report.breaks}
-        async for report in admin.verify_ledgers(store, None)
+        async for report in admin.verify_ledgers(store.proof, None)
     }
 
 

@@ -132,7 +132,9 @@ def test_only_the_store_knows_the_database() -> None:
 
 def test_no_topic_asks_which_dialect_it_is() -> None:
     """What a dialect words itself stands in its folder, or is compiled for it. A migration is history."""
-    topics = [name for name in on("store") if not name.startswith(("store.sqlite", "store.postgres", "store.migrations"))]
+    topics = [
+        name for name in on("store") if not name.startswith(("store.sqlite", "store.postgres", "store.migrations"))
+    ]
     assert "store.proof" in topics
     assert [name for name in topics if "dialect.name" in SERVER[name].read_text()] == []
 
@@ -144,6 +146,11 @@ def test_only_the_rpc_floor_knows_the_wire() -> None:
 def test_stores_are_opened_where_objects_are_wired_and_nowhere_else() -> None:
     opening = {name for name, path in SERVER.items() if "headgate_server.store.opening.open_store" in imports(path)}
     assert opening == {"app", "access.admin"}
+
+
+def test_topics_are_taken_and_not_the_whole_store() -> None:
+    taking = {name for name, path in SERVER.items() if "headgate_server.store.Store" in imports(path)}
+    assert taking == {"app", "access.admin", "store.opening"}
 
 
 def test_only_the_commands_that_run_envoy_know_the_bridge() -> None:

@@ -1,5 +1,5 @@
-"""What an operator does beside serving: keys, workspaces, checking ledgers. Each opens the store, acts, and closes
-it.
+"""What an operator does beside serving: keys, workspaces, checking ledgers. `opened` opens the store; each function
+takes the topics that it needs.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from headgate_server.core.model import ApiKey, RateLimit, Scope, StoredLedger, U
 from headgate_server.process.clock import Clock, system_clock
 from headgate_server.reading.verify import verify
 from headgate_server.receivers.registry import RECEIVERS
-from headgate_server.store import Store
+from headgate_server.store import Directory, Limits, Proof, Store
 from headgate_server.store.opening import open_store
 
 FIRST_WORKSPACE = "default"
@@ -46,7 +46,11 @@ async def opened(location: str | Path) -> AsyncIterator[Store]:
 
 
 async def create_key(
-    store: Store, workspace: str, scopes: frozenset[str], lifetime: int | None = None, clock: Clock = system_clock
+    directory: Directory,
+    workspace: str,
+    scopes: frozenset[str],
+    lifetime: int | None = None,
+    clock: Clock = system_clock,
 ) -> str:
     """Make a key, and the workspace if there is none of that name, and return the key, which is stored nowhere.
 
@@ -61,74 +65,78 @@ async def create_key(
         )
     now = clock()
     key, record = auth.make_key(
-        await store.directory.create_workspace(workspace), scopes, now, None if lifetime is None else now + lifetime
+        await directory.create_workspace(workspace), scopes, now, None if lifetime is None else now + lifetime
     )
-    await store.directory.add_key(record)
+    await directory.add_key(record)
     return key
 
 
-async def create_first_key(store: Store) -> str | None:
+async def create_first_key(directory: Directory) -> str | None:
     """Make a key with every scope if the store has none at all; None if it has."""
-    if await store.directory.list_keys():
+    if await directory.list_keys():
         return None
     return await create_key(
-        store, FIRST_WORKSPACE, frozenset({Scope.EVENTS_WRITE, Scope.EVENTS_READ, Scope.LEDGER_READ})
+        directory, FIRST_WORKSPACE, frozenset({Scope.EVENTS_WRITE, Scope.EVENTS_READ, Scope.LEDGER_READ})
     )
 
 
-async def list_keys(store: Store, workspace: str | None) -> Sequence[ApiKey]:
+async def list_keys(directory: Directory, workspace: str | None) -> Sequence[ApiKey]:
     """Return the keys of one workspace or of all. Raises `NotFound` for a workspace that there is not."""
-    return await store.directory.list_keys(None if workspace is None else (await _workspace(store, workspace)).id)
+    return await directory.list_keys(None if workspace is None else (await _workspace(directory, workspace)).id)
 
 
-async def revoke_key(store: Store, key_id: str, clock: Clock = system_clock) -> None:
+async def revoke_key(directory: Directory, key_id: str, clock: Clock = system_clock) -> None:
     """Revoke a key by its id. Raises `NotFound` if there is none."""
-    if not await store.directory.revoke_key(key_id, clock()):
+    if not await directory.revoke_key(key_id, clock()):
         raise NotFound(f"there is no key {key_id!r}; `headgate keys list` shows the ids")
 
 
-async def withdraw_key(store: Store, key: str) -> None:
+async def withdraw_key(directory: Directory, key: str) -> None:
     """Revoke a key that was just made and that nobody has seen."""
-    if (record := await store.directory.find_key(auth.digest_of(key))) is not None:
-        await revoke_key(store, record.id)
+    if (record := await directory.find_key(auth.digest_of(key))) is not None:
+        await revoke_key(directory, record.id)
 
 
 async def set_limits(
-    store: Store, name: str, quota: int | EllipsisType | None, rates: Mapping[str, RateLimit | EllipsisType | None]
+    directory: Directory,
+    limits: Limits,
+    name: str,
+    quota: int | EllipsisType | None,
+    rates: Mapping[str, RateLimit | EllipsisType | None],
 ) -> None:
     """Set a workspace's monthly quota (None: any number; ...: as it is) and its own rate limits by receiver (None:
     no limit; ...: the receiver's own again).
 
     Raises `NotFound` for a workspace or a receiver that there is not.
     """
-    workspace = await _workspace(store, name)
+    workspace = await _workspace(directory, name)
     for receiver in rates:
         if receiver not in RECEIVERS:
             raise NotFound(f"there is no receiver {receiver!r}; there are: {', '.join(sorted(RECEIVERS))}")
     if quota is not ...:
-        await store.limits.set_quota(workspace.id, quota)
+        await limits.set_quota(workspace.id, quota)
     for receiver, rate in rates.items():
-        await store.limits.set_rate(workspace.id, receiver, rate)
+        await limits.set_rate(workspace.id, receiver, rate)
 
 
-async def list_workspaces(store: Store) -> Sequence[tuple[Workspace, Usage]]:
+async def list_workspaces(directory: Directory, limits: Limits) -> Sequence[tuple[Workspace, Usage]]:
     """Return all workspaces by name, each with what it has stored and may."""
-    return [(workspace, await store.limits.usage(workspace.id)) for workspace in await store.directory.workspaces()]
+    return [(workspace, await limits.usage(workspace.id)) for workspace in await directory.workspaces()]
 
 
-async def verify_ledgers(store: Store, workspace: str | None) -> AsyncIterator[LedgerReport]:
+async def verify_ledgers(proof: Proof, workspace: str | None) -> AsyncIterator[LedgerReport]:
     """Check whole ledgers, of one workspace or of all, and then also those that have no workspace any more.
 
     Raises `NotFound` for a workspace that there is not.
     """
-    found = [one for one in await store.proof.ledgers() if workspace is None or one.name == workspace]
+    found = [one for one in await proof.ledgers() if workspace is None or one.name == workspace]
     if workspace is not None and not found:
         raise NotFound(f"there is no workspace {workspace!r}")
     for one in sorted(found, key=lambda each: (str(each.name), str(each.workspace_id))):
-        yield await _verify_ledger(store, one)
+        yield await _verify_ledger(proof, one)
 
 
-async def _verify_ledger(store: Store, one: StoredLedger) -> LedgerReport:
+async def _verify_ledger(proof: Proof, one: StoredLedger) -> LedgerReport:
     named = _is_name(one.name)
     workspace = Workspace(one.workspace_id, one.name if named else f"(workspace {one.workspace_id!r} without a name)")
     checked = 0
@@ -137,7 +145,7 @@ async def _verify_ledger(store: Store, one: StoredLedger) -> LedgerReport:
         breaks.append(Break(None, 0, BreakType.HEAD_MISMATCH, "name: text", f"name: {shapes.name_of(one.name)}"))
     resume: bytes | None = None
     while True:
-        found = await verify(store, workspace, limit=_VERIFY_EVENTS, after=resume)
+        found = await verify(proof, workspace, limit=_VERIFY_EVENTS, after=resume)
         checked += found.events_checked
         breaks += found.breaks
         resume = found.resume
@@ -150,8 +158,8 @@ def _is_name(name: Any) -> bool:
     return type(name) is str and name.isprintable()
 
 
-async def _workspace(store: Store, name: str) -> Workspace:
-    workspace = await store.directory.workspace(name)
+async def _workspace(directory: Directory, name: str) -> Workspace:
+    workspace = await directory.workspace(name)
     if workspace is None:
         raise NotFound(f"there is no workspace {name!r}")
     return workspace

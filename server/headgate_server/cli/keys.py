@@ -41,12 +41,12 @@ def create(workspace: str, scopes: Sequence[str], expires_in: str | None, **valu
         lifetime = lifetime_of(expires_in)
         check_output()
         async with admin.opened(build(StoreConfig, values).location) as store:
-            key = await admin.create_key(store, workspace, frozenset(scopes), lifetime)
+            key = await admin.create_key(store.directory, workspace, frozenset(scopes), lifetime)
             try:
                 show(key)
             except (SetupError, SystemExit):
                 # The key was not shown.
-                await admin.withdraw_key(store, key)
+                await admin.withdraw_key(store.directory, key)
                 raise
 
     run(work())
@@ -60,7 +60,7 @@ def list_(workspace: str | None, **values: Any) -> None:
 
     async def work() -> None:
         async with admin.opened(build(StoreConfig, values).location) as store:
-            found = await admin.list_keys(store, workspace)
+            found = await admin.list_keys(store.directory, workspace)
         now = timestamps.parse(datetime.now(UTC).isoformat())[0]
         show(*(_line(key, now) for key in found))
 
@@ -75,7 +75,7 @@ def revoke(key_id: str, **values: Any) -> None:
 
     async def work() -> None:
         async with admin.opened(build(StoreConfig, values).location) as store:
-            await admin.revoke_key(store, key_id)
+            await admin.revoke_key(store.directory, key_id)
 
     run(work())
     click.echo(f"revoked {key_id}", err=True)

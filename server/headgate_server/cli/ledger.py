@@ -30,7 +30,7 @@ def verify(workspace: str | None, **values: Any) -> None:
     async def work() -> bool:
         sound = True
         async with admin.opened(build(StoreConfig, values).location) as store:
-            async for report in admin.verify_ledgers(store, workspace):
+            async for report in admin.verify_ledgers(store.proof, workspace):
                 state = f"{len(report.breaks)} breaks" if report.breaks else "sound"
                 show(
                     f"{report.workspace.name}: {report.events_checked} events, {state}",

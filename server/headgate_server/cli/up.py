@@ -144,7 +144,7 @@ async def _greet(settings: Settings, rest: str, grpc: str) -> None:
     # A key is shown once, so it is made last, and only if it can be shown.
     shows = output_takes("\n")
     async with admin.opened(settings.store.location) as store:
-        key = await admin.create_first_key(store) if shows else None
+        key = await admin.create_first_key(store.directory) if shows else None
         if not shows and not await store.directory.list_keys():
             click.echo(
                 "headgate: no API key was made, since standard output cannot be written; "

@@ -26,7 +26,7 @@ def list_(**values: Any) -> None:
 
     async def work() -> None:
         async with admin.opened(build(StoreConfig, values).location) as store:
-            found = await admin.list_workspaces(store)
+            found = await admin.list_workspaces(store.directory, store.limits)
         show(*(_line(workspace, usage) for workspace, usage in found))
 
     run(work())
@@ -49,7 +49,7 @@ def set_(name: str, quota: str | None, rates: Sequence[str], **values: Any) -> N
 
     async def work() -> None:
         async with admin.opened(build(StoreConfig, values).location) as store:
-            await admin.set_limits(store, name, quota_of(quota), dict(map(rate_of, rates)))
+            await admin.set_limits(store.directory, store.limits, name, quota_of(quota), dict(map(rate_of, rates)))
 
     if quota is None and not rates:
         raise click.UsageError("give --quota or --rate")

@@ -26,7 +26,7 @@ from headgate_server.receivers import (
     Search,
     Take,
 )
-from headgate_server.store import Store
+from headgate_server.store import Ledgers, Proof
 from headgate_server.store.ledgers import PAGE_BYTES
 
 _BASE64 = "base64"
@@ -51,8 +51,9 @@ class Exchange(NamedTuple):
 class Compat:
     """Answers requests to receivers' endpoints."""
 
-    def __init__(self, store: Store, ingest: Ingest):
-        self._store = store
+    def __init__(self, ledgers: Ledgers, proof: Proof, ingest: Ingest):
+        self._ledgers = ledgers
+        self._proof = proof
         self._ingest = ingest
 
     def check_room(self, workspace: Workspace, size: int) -> None:
@@ -82,7 +83,7 @@ class Compat:
             case _:
                 check = endpoint.read(request)
                 found = await verify(
-                    self._store,
+                    self._proof,
                     workspace,
                     created_from=check.created_from,
                     created_to=check.created_to,
@@ -124,7 +125,7 @@ class Compat:
         resume = _from_cursor(search.cursor)
         for _ in range(_MATCH_PAGES):
             wanted = search.limit - len(events)
-            found = await self._store.ledgers.events(
+            found = await self._ledgers.events(
                 EventQuery(
                     workspace_id=workspace.id,
                     limit=wanted if search.match is None else _MATCH_PAGE,
@@ -154,14 +155,14 @@ class Compat:
         return Page(events, None if resume is None else resume.hex(), previous)
 
     async def _get(self, receiver: Receiver, endpoint: Get, workspace: Workspace, request: HttpRequest) -> Page:
-        found = await self._store.ledgers.fetch(workspace.id, [endpoint.read(request)])
+        found = await self._ledgers.fetch(workspace.id, [endpoint.read(request)])
         events = [event for event in found if event.receiver == receiver.name]
         if not events:
             raise NotFound("There is no such event.", reason=Reason.EVENT_NOT_FOUND)
         return Page(events, None, await self._previous(workspace, events) if endpoint.with_previous else ())
 
     async def _previous(self, workspace: Workspace, events: Sequence[StoredEvent]) -> Sequence[bytes]:
-        hashes = await self._store.ledgers.hashes_before(workspace, [event.id for event in events])
+        hashes = await self._ledgers.hashes_before(workspace, [event.id for event in events])
         return [hashes[event.id] for event in events]
 
 

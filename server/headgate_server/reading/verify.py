@@ -9,7 +9,7 @@ from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.ledger import Break, Checker
 from headgate_server.core.model import Head, LedgerEnd, LedgerRange, StoredEvent, StoredHead, Workspace
 from headgate_server.core.reasons import Reason
-from headgate_server.store import Store
+from headgate_server.store import Proof
 
 _PAGE_EVENTS = 1_000
 """Events that are read and recomputed at once: some milliseconds of a thread."""
@@ -24,7 +24,7 @@ class Verification(NamedTuple):
 
 
 async def verify(
-    store: Store,
+    proof: Proof,
     workspace: Workspace,
     *,
     created_from: int | None = None,
@@ -41,19 +41,19 @@ async def verify(
 
     Raises `InvalidRequest` if `expected` lies outside of the range, and what the store raises.
     """
-    end = await store.proof.end(workspace.id)
+    end = await proof.end(workspace.id)
     wanted = _range(workspace, created_from, created_to, end)
-    previous = await _link_before(store, workspace, wanted, after)
+    previous = await _link_before(proof, workspace, wanted, after)
     checker = Checker(previous, expected)
     if expected is not None:
         _check_start(checker, previous, expected, resumed=after is not None)
     resume = None
     if wanted is not None:
-        resume = await _run(store, wanted, checker, limit, after)
+        resume = await _run(proof, wanted, checker, limit, after)
     if expected is not None and expected.sequence > previous.sequence and not checker.passed_expected:
         _check_unpassed(checker, expected, ended=resume is None, bounded=created_to is not None)
     if resume is None and created_to is None:
-        await _check_end(store, workspace, checker, end.head)
+        await _check_end(proof, workspace, checker, end.head)
     return Verification(checker.checked, checker.breaks, resume)
 
 
@@ -67,30 +67,30 @@ def _range(
     return None if end.newest is None else wanted._replace(last=end.newest.id)
 
 
-async def _run(store: Store, wanted: LedgerRange, checker: Checker, limit: int, after: Any) -> bytes | None:
+async def _run(proof: Proof, wanted: LedgerRange, checker: Checker, limit: int, after: Any) -> bytes | None:
     """Check events up to the limit or the end of the range; return the id from which to go on."""
     while True:
         left = limit - checker.checked
-        page = await store.proof.page(wanted, min(_PAGE_EVENTS, left) if left > 0 else _PAGE_EVENTS, after)
+        page = await proof.page(wanted, min(_PAGE_EVENTS, left) if left > 0 else _PAGE_EVENTS, after)
         await asyncio.to_thread(checker.add, page.events)
         if checker.released:
-            checker.holds(await store.ledgers.lookup(wanted.workspace_id, sorted(checker.released)))
+            checker.holds(await proof.holders(wanted.workspace_id, sorted(checker.released)))
         after = page.resume
         if after is None or (checker.checked >= limit and type(after) is bytes and len(after) == 16):
             return after
 
 
-async def _link_before(store: Store, workspace: Workspace, wanted: LedgerRange | None, after: bytes | None) -> Head:
+async def _link_before(proof: Proof, workspace: Workspace, wanted: LedgerRange | None, after: bytes | None) -> Head:
     """Return the link that the first event of the range hangs on."""
     before: StoredEvent | None = None
     if after is not None:
-        before = await store.proof.event(workspace.id, after)
+        before = await proof.event(workspace.id, after)
         if before is None:
             raise InvalidRequest(
                 "The page_token names an event that is not there.", reason=Reason.INVALID_PAGE_TOKEN, field="page_token"
             )
     elif wanted is not None and wanted.first is not None:
-        before = await store.proof.event_before(workspace.id, wanted.first)
+        before = await proof.event_before(workspace.id, wanted.first)
     if before is None:
         return ledger.genesis(workspace.name)
     return Head(
@@ -123,7 +123,7 @@ def _check_unpassed(checker: Checker, expected: Head, *, ended: bool, bounded: b
         checker.expect_head(expected)
 
 
-async def _check_end(store: Store, workspace: Workspace, checker: Checker, head: StoredHead | None) -> None:
+async def _check_end(proof: Proof, workspace: Workspace, checker: Checker, head: StoredHead | None) -> None:
     """Check the head's row against where the run ended, and its count against the sequences of its month."""
     month_start = None
     if head is not None and not shapes.misshapen_head(head) and head.sequence == checker.last.sequence:
@@ -131,6 +131,6 @@ async def _check_end(store: Store, workspace: Workspace, checker: Checker, head:
         before = None
         if month:
             first = ledger.first_id(timestamps.month_start(month))
-            before = await store.proof.event_before(workspace.id, first)
+            before = await proof.event_before(workspace.id, first)
         month_start = 0 if before is None else before.sequence
     checker.expect_stored_head(head, month_start if type(month_start) is int else None)

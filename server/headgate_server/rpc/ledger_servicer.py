@@ -18,7 +18,7 @@ from headgate_server.rpc import decode, wire
 from headgate_server.rpc.pages import page_size, page_token, resume_from
 from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
-from headgate_server.store import Store
+from headgate_server.store import Ledgers, Proof
 
 SERVICE = "headgate.v1.LedgerService"
 _DEFAULT_LIMIT = 10_000
@@ -28,8 +28,9 @@ _LARGEST_LIMIT = 100_000
 class LedgerServicer:
     """Shows and checks ledgers."""
 
-    def __init__(self, store: Store):
-        self._store = store
+    def __init__(self, ledgers: Ledgers, proof: Proof):
+        self._ledgers = ledgers
+        self._proof = proof
 
     def methods(self) -> Sequence[AnyMethod]:
         """Return the service's methods."""
@@ -54,7 +55,7 @@ class LedgerServicer:
 
     async def get_head(self, call: Call, request: GetHeadRequest) -> GetHeadResponse:
         """Return the last link of the caller's workspace's ledger."""
-        head = await self._store.ledgers.head(call.caller.workspace.id)
+        head = await self._ledgers.head(call.caller.workspace.id)
         response = GetHeadResponse(sequence=head.sequence, hash=head.hash.hex())
         if head.sequence:
             wire.set_timestamp(response.created_at, head.created_at)
@@ -65,7 +66,7 @@ class LedgerServicer:
         workspace = call.caller.workspace
         created_from = getattr(request, "from")  # a field named as Python's keyword
         found = await verify(
-            self._store,
+            self._proof,
             workspace,
             created_from=decode.microseconds(created_from, "from") if request.HasField("from") else None,
             created_to=decode.microseconds(request.to, "to") if request.HasField("to") else None,
