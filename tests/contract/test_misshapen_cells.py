@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import pytest
 
 from headgate_server.core import ledger
+from headgate_server.core.model import Mismatch
 from headgate_server.reading.verify import verify
 from headgate_server.store.schema import events as events_table
+from tests.support.drafts import append, draft
 from tests.support.tampering import CHAIN, CONTENT, COUNT, HASH, HEAD, Tampered, check, reports
 
 
@@ -86,6 +88,23 @@ async def test_an_id_of_another_type_or_length(sqlite_store: Tampered) -> None:
             assert await sqlite_store.found(limit=1) == await sqlite_store.found(limit=4) == found, what
             assert await sqlite_store.found(expected=sqlite_store.head) >= found, what
             await sqlite_store.restore()
+
+
+async def test_a_holder_of_an_identity_with_a_cell_of_another_type(sqlite_store: Tampered) -> None:
+    """A replaced event leads the check to the event that replaced it, whatever that holds."""
+    workspace = sqlite_store.workspace.id
+    await append(sqlite_store.store, workspace, draft("k3", {"n": 300}, on_mismatch=Mismatch.REPLACE))
+    assert await sqlite_store.found() == set()
+    for column in ("id", "salt", "commitment", "event_hash", "created_at"):
+        await sqlite_store.change("CREATE TABLE holder AS SELECT * FROM events WHERE sequence = 7")
+        for value in _CELLS:
+            what = f"UPDATE events SET {column} = {value} WHERE sequence = 7"
+            await sqlite_store.change(what)
+            assert {sequence for sequence, _ in await sqlite_store.found()} >= {7}, what
+            await sqlite_store.change(
+                "DELETE FROM events WHERE sequence = 7", "INSERT INTO events SELECT * FROM holder"
+            )
+        await sqlite_store.change("DROP TABLE holder")
 
 
 async def test_many_ids_of_another_type(sqlite_store: Tampered) -> None:
