@@ -1,0 +1,60 @@
+"""Looking up the addresses of a host, without holding up anything else."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
+from typing import Protocol
+
+from headgate_server.delivery.networks import Address
+
+_THREADS = 32
+"""The most look-ups at once. One of a dead name server blocks its thread for half a minute, and there is one a host."""
+
+
+class Resolver(Protocol):
+    """Finds the addresses of a host."""
+
+    async def resolve(self, host: str) -> Sequence[Address]:
+        """Return the addresses of a host, the preferred first; an address is its own. Raises `OSError`."""
+        ...
+
+
+class SystemResolver:
+    """The system's resolver, in threads of its own: the event loop's own threads are few, and other work needs them.
+
+    A look-up cannot be cancelled. So there is at most one for a host, and whoever asks meanwhile waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="resolver")
+        self._running: dict[str, asyncio.Future[Sequence[Address]]] = {}
+
+    async def resolve(self, host: str) -> Sequence[Address]:
+        """Return the addresses of a host, the preferred first; an address is its own. Raises `OSError`."""
+        running = self._running.get(host)
+        if running is None:
+            running = asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host)
+            self._running[host] = running
+            running.add_done_callback(lambda done: self._forget(host, done))
+        # Shielded: others may wait for it too.
+        return await asyncio.shield(running)
+
+    def close(self) -> None:
+        """Let go of the threads, without waiting for look-ups that run."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _forget(self, host: str, done: asyncio.Future[Sequence[Address]]) -> None:
+        del self._running[host]
+        if not done.cancelled():
+            # All that waited may be gone: without this, an error that nobody saw would be logged.
+            done.exception()
+
+
+def _look_up(host: str) -> Sequence[Address]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise OSError(str(error)) from error
+    return list(dict.fromkeys(ip_address(address[0]) for *_, address in found))
