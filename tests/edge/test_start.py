@@ -42,7 +42,7 @@ def test_a_data_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = headgate("keys", "list", "--data-dir", str(tmp_path / "file"))
     assert done.returncode == 2
-    assert done.stderr == f"headgate: The store's folder {tmp_path / 'file'} is no folder.\n"
+    assert done.stderr == f"headgate: The store's folder {tmp_path / 'file'} is not a folder.\n"
 
 
 def test_the_service_in_an_odd_folder_at_an_ipv6_address(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-"""Where ledgers live: a database and its topics. Each topic is one file, with its promise and its statements;
-`tests/contract` holds them to it on every database.
+"""The store of the ledgers: a database and its topics. Each topic is one file with its promise and its statements.
+`tests/contract` checks the promises on every database.
 """
 
 from headgate_server.store.answers import Answers
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class Store:
-    """A database, and a way to each of its topics. Whoever needs one topic takes that, and not the store."""
+    """A database and its topics. Code that needs one topic takes that topic, not the whole store."""
 
     def __init__(self, database: Database):
         self.database = database
@@ -48,5 +48,5 @@ class Store:
         self.proof = Proof(database)
 
     async def close(self) -> None:
-        """Finish what is under way and let go of the database."""
+        """Finish the operations in progress and close the database."""
         await self.database.close()

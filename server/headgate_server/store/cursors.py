@@ -1,4 +1,4 @@
-"""Cursors: how far followers have come in each ledger. `background/follower.py` says how they are used."""
+"""Cursors: the position of each follower in each ledger. `background/follower.py` says how they are used."""
 
 from collections.abc import Collection, Sequence
 
@@ -12,16 +12,16 @@ from headgate_server.store.schema import cursors, heads
 
 
 class Cursors:
-    """Keeps a position per follower and workspace. A cursor that was moved MUST be on disk, and MUST move from where
-    its holder saw it and under a lease of its holder's epoch, or not at all.
+    """Keeps a position for each follower and workspace. A moved cursor MUST be on disk. A cursor MUST move only from
+    the position that its holder read, and only under a lease of the holder's epoch.
     """
 
     def __init__(self, database: Database):
         self._database = database
 
     async def lagging(self, follower: str, limit: int, *, without: Collection[int] = ()) -> Sequence[Lagging]:
-        """Return at most `limit` ledgers whose head lies beyond the follower's cursor, those first whose cursor moved
-        longest ago; none of the workspaces `without`.
+        """Return at most `limit` ledgers whose head is beyond the follower's cursor. Ledgers whose cursor moved longest
+        ago come first. Ledgers of the workspaces `without` are left out.
         """
         here = and_(cursors.c.follower == follower, cursors.c.workspace_id == heads.c.workspace_id)
         position = func.coalesce(cursors.c.sequence, 0)
@@ -36,7 +36,7 @@ class Cursors:
         return [Lagging(workspace, Position(sequence, event), head) for workspace, sequence, event, head in rows]
 
     async def position(self, follower: str, workspace_id: int) -> Position:
-        """Return how far the follower has come in a ledger."""
+        """Return the follower's position in a ledger."""
         statement = select(cursors.c.sequence, cursors.c.event_id).where(
             cursors.c.follower == follower, cursors.c.workspace_id == workspace_id
         )
@@ -46,8 +46,8 @@ class Cursors:
     async def move(self, follower: str, workspace_id: int, old: Position, new: Position, lease: Lease) -> None:
         """Move a cursor from `old` to `new`.
 
-        Raises `LeaseLost`, with nothing changed, if the lease has passed to another epoch, or the cursor is not at
-        `old` any more.
+        Raises `LeaseLost` and changes nothing if the lease has another epoch now, or the cursor is not at `old` any
+        more.
         """
         await self._database.write(lambda connection: self._move(connection, follower, workspace_id, old, new, lease))
 

@@ -1,4 +1,4 @@
-"""What a topic rests on: a database that reads, writes and appends. `sqlite/` and `postgres/` are the two there are."""
+"""The base of every topic: a database that reads, writes and appends. `sqlite/` and `postgres/` implement it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def not_durable(message: str) -> Unavailable:
-    """Return what to raise where the database would not keep what it acknowledges."""
+    """Return the error to raise if the database would not keep what it acknowledges."""
     return Unavailable(f"{message}: it would lose acknowledged events.", reason=Reason.STORE_NOT_DURABLE)
 
 
@@ -25,57 +25,57 @@ class DataRefused(Exception):
 
 
 class Database(ABC):
-    """One database of ledgers, whichever dialect it speaks.
+    """One database of ledgers, in either dialect.
 
     Every method may raise `errors.Unavailable`: the database could not be reached or did not answer in time, and
-    nothing was changed. No other exception of a driver leaves a database. Methods are safe to call concurrently from
-    one event loop. Each ends within 20 seconds, whatever the database does.
+    nothing was changed. A database raises no exceptions of its driver. Methods may be called concurrently from one
+    event loop. Each ends within 20 seconds, whatever the database does.
     """
 
     @abstractmethod
     async def read(self, work: Callable[[Connection], T], *, as_stored: bool = False) -> T:
-        """Return what `work` read. It may run twice, and MUST NOT write. Raises what `work` raises.
+        """Return the result of `work`, which reads. It may run twice, and MUST NOT write. Raises what `work` raises.
 
-        With `as_stored` a stored text that is no UTF-8 is read too: each byte that is none comes as a lone surrogate.
-        Without it such a text may end the read.
+        With `as_stored`, a stored text that is not UTF-8 can be read: each invalid byte becomes a lone surrogate.
+        Without it such a text may make the read fail.
         """
 
     @abstractmethod
     async def write(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
-        """Return what `work` did in one transaction, once that is committed. It may run twice: the first was undone.
+        """Run `work` in one transaction and return its result after the commit. `work` may run twice; the first run is
+        rolled back then.
 
-        When it returns, what was written MUST be visible to every reader, and on disk unless `durable` is false. Raises
-        `errors.OutcomeUnknown` if the connection was lost during COMMIT, but for what need not be durable, and what
-        `work` raises, with nothing written.
+        When it returns, everything that was written MUST be visible to every reader, and on disk unless `durable` is
+        false. Raises `errors.OutcomeUnknown` if the connection was lost during COMMIT and `durable` is true. If `work`
+        raises, nothing is written and the same exception is raised.
         """
 
     @abstractmethod
     async def append(self, submissions: Sequence[Submission], *, wait: bool = True) -> list[Decision | None]:
-        """Decide and store submissions, in order, in one transaction; one decision each.
+        """Decide and store submissions, in order, in one transaction. Return one decision for each.
 
-        When it returns, all that is `accepted` or `replaced` MUST be on disk, linked into its workspace's ledger,
-        and visible to every reader, and every stored answer with it. Submissions are decided under the lock of their
-        workspace's head, so concurrent calls, also of other processes, MUST behave as if they came one after the
-        other: sequences have no gap, an identity is accepted once, and a request key answers once.
+        When it returns, every event that is `accepted` or `replaced` MUST be on disk, linked into its workspace's
+        ledger, and visible to every reader. The same applies to every stored answer. Submissions are decided under the
+        lock of their workspace's head. So concurrent calls, also those of other processes, MUST behave as if they came
+        one after the other: sequences have no gap, an identity is accepted once, and a request key is used once.
 
-        With `wait=False` a workspace whose head is locked by somebody else is skipped: its submissions get None, and
-        nothing of theirs is stored.
+        With `wait=False` a workspace whose head is locked by another transaction is skipped: its submissions get None,
+        and none of their events is stored.
 
-        Raises `DataRefused` (nothing stored, try each submission alone), `errors.Unavailable` (nothing stored),
-        `errors.OutcomeUnknown` (the connection was lost during COMMIT and it could not be found out what became of
-        it).
+        Raises `DataRefused` (nothing stored, try each submission alone), `errors.Unavailable` (nothing stored) or
+        `errors.OutcomeUnknown` (the connection was lost during COMMIT, and the result could not be determined).
         """
 
     @abstractmethod
     def now(self, connection: Connection) -> int:
-        """Return the database's clock, in microseconds since the epoch. For `work`."""
+        """Return the database's time, in microseconds since the epoch. For use in `work`."""
 
     @abstractmethod
     def check_durable(self, connection: Connection) -> None:
-        """Raise `errors.Unavailable` (`STORE_NOT_DURABLE`) if the database is set to lose, in a power cut, what it
-        acknowledges. For `work`.
+        """Raise `errors.Unavailable` (`STORE_NOT_DURABLE`) if the database, with its settings, would lose acknowledged
+        events in a power cut. For use in `work`.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish what is under way and let go of every connection."""
+        """Finish the operations in progress and close every connection."""

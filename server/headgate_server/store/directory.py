@@ -1,4 +1,4 @@
-"""Who there is: workspaces, and the API keys that open them."""
+"""The directory of workspaces and their API keys."""
 
 import json
 from typing import Any
@@ -22,19 +22,19 @@ _KEYS = select(api_keys, workspaces.c.name, workspaces.c.rates).join(
 class Directory:
     """Workspaces and API keys.
 
-    What a method changed MUST be on disk when it returns, and be seen by every process. A name and a key's digest are
-    unique. A key is kept as its SHA-256 and never as itself.
+    When a method returns, its changes MUST be on disk and visible to every process. A name and a key's digest are
+    unique. Only the SHA-256 of a key is stored, never the key itself.
     """
 
     def __init__(self, database: Database):
         self._database = database
 
     async def create_workspace(self, name: str) -> Workspace:
-        """Return the workspace of this name, made if there is none. Its ledger is empty, not absent."""
+        """Return the workspace of this name. It is created if there is none, with an empty ledger."""
         return await self._database.write(lambda connection: self._create_workspace(connection, name))
 
     def _create_workspace(self, connection: Connection, name: str) -> Workspace:
-        # Waits for another process that is making the same one.
+        # This waits for another process that creates the same workspace.
         made = postgresql.insert(workspaces).values(name=name, created_at=self._database.now(connection))
         made_id = connection.execute(made.on_conflict_do_nothing().returning(workspaces.c.id)).scalar_one_or_none()
         if made_id is None:
@@ -52,11 +52,11 @@ class Directory:
         return await self._database.read(lambda connection: _workspace_of(connection, name))
 
     async def workspaces(self) -> list[Workspace]:
-        """Return all workspaces by name."""
+        """Return all workspaces, sorted by name."""
         found = await self._database.read(
             lambda connection: [_workspace(*row) for row in connection.execute(_WORKSPACES)]
         )
-        # Sorted here: databases differ in how they collate.
+        # Sorted here, because databases differ in their collation.
         return sorted(found, key=lambda workspace: workspace.name)
 
     async def add_key(self, key: ApiKey) -> None:
@@ -66,7 +66,7 @@ class Directory:
         await self._database.write(lambda connection: connection.execute(insert(api_keys).values(row)).close())
 
     async def find_key(self, digest: bytes) -> ApiKey | None:
-        """Return the key with this SHA-256, revoked and expired ones too; None if there is none."""
+        """Return the key with this SHA-256, even if it is revoked or expired; None if there is none."""
         statement = _KEYS.where(api_keys.c.digest == digest)
         row = await self._database.read(lambda connection: connection.execute(statement).first())
         return None if row is None else _key(row)
@@ -79,7 +79,9 @@ class Directory:
         return await self._database.read(lambda connection: [_key(row) for row in connection.execute(statement)])
 
     async def revoke_key(self, key_id: str, at: int) -> bool:
-        """Revoke a key; False if there is none of that id. A key that was revoked before stays revoked as of then."""
+        """Revoke a key. Return False if no key has that id. A key that is already revoked keeps its time of
+        revocation.
+        """
         revoked = (
             update(api_keys).where(api_keys.c.id == key_id).values(revoked_at=func.coalesce(api_keys.c.revoked_at, at))
         )

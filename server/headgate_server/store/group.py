@@ -1,4 +1,4 @@
-"""What an append has to look up for a group of submissions, whatever the dialect."""
+"""The identities and request keys that an append looks up for a group of submissions, in either dialect."""
 
 from collections.abc import Iterable
 from hashlib import sha256
@@ -7,7 +7,7 @@ from headgate_server.core.model import Draft, Submission
 
 
 def identities(group: Iterable[Submission]) -> list[bytes]:
-    """Return the identities that a group's drafts claim, each once, in the order of the index."""
+    """Return the identities of a group's drafts, each once, in the order of the index."""
     claimed = {slot.dedupe for submission in group for slot in submission.slots if isinstance(slot, Draft)}
     return sorted(dedupe for dedupe in claimed if dedupe is not None)
 
@@ -18,5 +18,5 @@ def request_keys(group: Iterable[Submission]) -> set[tuple[str, str]]:
 
 
 def answer_key(key: str) -> bytes:
-    """Return what stands for a request key in the table of answers: 16 bytes."""
+    """Return the 16 bytes that represent a request key in the table of answers."""
     return sha256(key.encode()).digest()[:16]

@@ -1,4 +1,6 @@
-"""Leases: which process may do what only one may do at a time. `background/leased.py` says how they are held."""
+"""Leases: the right to do a job that only one process may do at a time. `background/leased.py` says how leases are
+held.
+"""
 
 from collections.abc import Sequence
 
@@ -13,35 +15,35 @@ from headgate_server.store.schema import leases
 _MICROSECONDS = 1_000_000
 
 _SLACK = 60 * _MICROSECONDS
-"""By how much a term may end after one that begins now without the clock having been set back: whoever holds the lease
-may have taken it while this statement, which had read the clock, waited for the row."""
+"""A stored term may end this much later than a term that begins now, although the clock was not set back: the holder
+may have taken the lease after this statement read the clock, while the statement waited for the row."""
 
 
 class Leases:
-    """Gives leases out. Terms are in seconds, and begin and end by the database's clock.
+    """Gives out leases. Terms are in seconds, and begin and end by the database's clock.
 
-    A lease MUST be held by one process at a time, as long as that clock does not leap. Its epoch grows by one whenever
-    it is taken, and MUST NOT be given twice, whatever the clock does: writes are fenced by it (`fence`). Taking is
-    durable. A renewal or a release need not be: one that a power cut undoes costs a wait and nothing else.
+    One process at a time MUST hold a lease, as long as that clock does not jump. The epoch grows by one whenever the
+    lease is taken. An epoch MUST NOT be given twice, whatever the clock does, because it fences writes (`fence`).
+    Taking is durable. A renewal or a release need not be durable: if a power cut undoes it, the only cost is a wait.
     """
 
     def __init__(self, database: Database):
         self._database = database
 
     async def take(self, name: str, holder: str, term: float) -> Lease | None:
-        """Return the lease if it was free or its term is over, None while somebody holds it.
+        """Return the lease if it was free or its term is over, None while another process holds it.
 
-        A term whose end lies much further ahead than `term` counts as over: the clock was set back since it began.
+        A term that ends much later than `term` from now counts as over: the clock was set back after it began.
         """
         epoch = await self._database.write(lambda connection: self._take(connection, name, holder, term))
         return None if epoch is None else Lease(name, holder, epoch)
 
     async def renew(self, lease: Lease, term: float) -> bool:
-        """Begin a new term of the same epoch; False if the lease has passed to another epoch, or was released."""
+        """Begin a new term of the same epoch. Return False if the lease has another epoch now, or was released."""
         return await self._database.write(lambda connection: self._renew(connection, lease, term), durable=False)
 
     async def release(self, lease: Lease) -> None:
-        """Free the lease if it is still of this epoch."""
+        """Free the lease if it still has this epoch."""
         statement = update(leases).where(*_held(lease)).values(holder="", ends_at=0)
         await self._database.write(lambda connection: connection.execute(statement).close(), durable=False)
 
@@ -62,10 +64,10 @@ class Leases:
 
 
 def fence(connection: Connection, lease: Lease) -> None:
-    """Hold the lease's epoch for the length of a transaction. Raises `LeaseLost` if it has passed to another.
+    """Keep the lease's epoch fixed until the transaction ends. Raises `LeaseLost` if the lease has another epoch.
 
-    Every write that a holder makes MUST begin with this. The shared lock keeps the lease from being taken before the
-    transaction ends, so nothing of an overtaken holder is written after its successor began.
+    Every write of a holder MUST begin with this. Because of the shared lock no other process can take the lease before
+    the transaction ends. So a former holder writes nothing after its successor has begun.
     """
     row = select(leases.c.epoch).where(*_held(lease)).with_for_update(read=True)
     if connection.execute(row).first() is None:

@@ -1,4 +1,4 @@
-"""The ledgers as they are read: heads, events, pages of them. They are written by the append alone."""
+"""Reads the ledgers: heads, events and pages of events. Only the append writes them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,29 +13,29 @@ from headgate_server.store.holds import Holds
 from headgate_server.store.schema import events, heads
 
 SCAN_LIMIT = 10_000
-"""Rows that one page of `events` looks at: some milliseconds of work, whatever the filter."""
+"""Rows that one page of `events` examines: some milliseconds of work, whatever the filter."""
 
 PAGE_BYTES = 4 * 1024 * 1024
-"""Content that one page of `events` returns: it fits beside others in memory and under every default limit of an
-HTTP client.
+"""Bytes of content that one page of `events` returns. Several pages fit into memory, and one is below the default
+limit of every HTTP client.
 """
 
 _FETCH_CHUNK = 1_000
-"""Events that one statement asks for by id or identity."""
+"""Events that one statement looks up by id or identity."""
 
 _LINKS = select(*(events.c[name] for name in ("dedupe", *Link._fields)))
 
 
 class Ledgers:
-    """Reads ledgers. What an append has acknowledged MUST be seen. An event never changes, except that it lets go of
-    its identity when it is replaced, and none is ever put between old ones.
+    """Reads ledgers. A read MUST see every event that an append has acknowledged. An event never changes, except that
+    it loses its identity when it is replaced. A new event is never inserted between old ones.
     """
 
     def __init__(self, database: Database):
         self._database = database
 
     async def head(self, workspace_id: int) -> Head:
-        """Return the last link of the workspace's ledger; of an empty ledger sequence 0 and the genesis hash.
+        """Return the last link of the workspace's ledger. For an empty ledger that is sequence 0 and the genesis hash.
 
         Raises `errors.NotFound`.
         """
@@ -48,31 +48,32 @@ class Ledgers:
         return Head(*row)
 
     async def now(self) -> int:
-        """Return the clock that `created_at` comes from: the database's, in microseconds since the epoch."""
+        """Return the database's time, from which `created_at` comes, in microseconds since the epoch."""
         return await self._database.read(self._database.now)
 
     async def lookup(self, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
-        """Return the links of the events that hold these identities now, without a lock: advisory."""
+        """Return the links of the events that have these identities now. It takes no lock, so the result is
+        advisory.
+        """
         if not dedupes:
             return {}
         return await self._database.read(lambda connection: lookup(connection, workspace_id, dedupes))
 
     async def fetch(self, workspace_id: int, ids: Sequence[bytes]) -> list[StoredEvent]:
-        """Return those of the workspace's events that have one of these ids, in the order of their ids."""
+        """Return the workspace's events that have one of these ids, in the order of their ids."""
         return await self._database.read(lambda connection: _fetch(connection, workspace_id, ids))
 
     async def events(self, query: EventQuery) -> EventPage:
         """Return one page of a workspace's events in the order of their ids.
 
-        Looks at no more than `SCAN_LIMIT` rows and returns no more than about `PAGE_BYTES` of content (but at least
-        one event where there is one): `resume` tells from where to go on. `resume` is None only if the end was
-        reached.
+        It examines at most `SCAN_LIMIT` rows and returns about `PAGE_BYTES` of content at most, but at least one event
+        if there is one. The next page begins after `resume`, which is None only at the end.
         """
         return await self._database.read(lambda connection: _page(connection, query))
 
     async def hashes_before(self, workspace: Workspace, ids: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Return, for each of these events, the event_hash of the one before it; for the first event the genesis
-        hash.
+        """Return, for each of these events, the event_hash of the previous event. For the first event that is the
+        genesis hash.
         """
         return await self._database.read(lambda connection: _hashes_before(connection, workspace, ids))
 
@@ -97,9 +98,9 @@ def _fetch(connection: Connection, workspace_id: int, ids: Sequence[bytes]) -> l
 
 
 def _page(connection: Connection, query: EventQuery) -> EventPage:
-    """Return one page of events: first the ids and sizes of what matches, then as many rows as a page may hold."""
+    """Return one page of events. It reads the ids and sizes of the matching events first, then the rows that fit."""
     if query.limit < 1:
-        raise ValueError("a page holds at least one event")
+        raise ValueError("the limit of a page must be at least one event")
     if query.dedupe is not None:
         holder = lookup(connection, query.workspace_id, [query.dedupe]).get(query.dedupe)
         return EventPage([], None) if holder is None else _matching(connection, query, holder.id)
@@ -110,7 +111,7 @@ def _page(connection: Connection, query: EventQuery) -> EventPage:
 
 
 def _matching(connection: Connection, query: EventQuery, event_id: bytes) -> EventPage:
-    """Return the event of this id as the only one that can match the query, if it does."""
+    """Return a page with the event of this id, the only one that can match the query, or an empty page."""
     found = connection.execute(
         select(events).where(events.c.id == event_id, *_bounds(query), *_filters(events.c, query))
     )
@@ -118,9 +119,9 @@ def _matching(connection: Connection, query: EventQuery, event_id: bytes) -> Eve
 
 
 def _hits(connection: Connection, query: EventQuery) -> tuple[Sequence[Row[Any, Any]], bytes | None]:
-    """Return (id, size) of the events that match among the next `SCAN_LIMIT`, at most one more than asked for.
+    """Return (id, size) of the matching events among the next `SCAN_LIMIT`, at most one more than the query's limit.
 
-    Also the id at which the scan stopped short of the ledger's end, None if it came to it.
+    Also return the id at which the scan stopped, None if it reached the ledger's end.
     """
     limit = min(query.limit + 1, SCAN_LIMIT)
     size = func.coalesce(func.octet_length(events.c.data), 0).label("size")
@@ -143,7 +144,7 @@ def _hits(connection: Connection, query: EventQuery) -> tuple[Sequence[Row[Any, 
 
 
 def _fitting(hits: Sequence[Row[Any, Any]]) -> int:
-    """Return how many of these events fit into one page; the first always does."""
+    """Return how many of these events fit into one page. The first always fits."""
     content = 0
     for count, hit in enumerate(hits):
         content += hit.size
@@ -155,8 +156,8 @@ def _fitting(hits: Sequence[Row[Any, Any]]) -> int:
 def _rows(connection: Connection, query: EventQuery, hits: Sequence[Row[Any, Any]]) -> list[StoredEvent]:
     if not hits:
         return []
-    # The same filter between the same ids yields the same events: they never change, and none is ever put between
-    # old ones.
+    # The same filter between the same ids returns the same events: events never change, and a new one is never
+    # inserted between old ones.
     first, last = sorted((hits[0].id, hits[-1].id))
     statement = (
         select(events)
@@ -173,7 +174,7 @@ def _direction(column: ColumnElement[bytes], query: EventQuery) -> ColumnElement
 
 
 def _bounds(query: EventQuery) -> list[ColumnElement[bool]]:
-    """Return what the primary key answers: the workspace, and a range of ids."""
+    """Return the conditions that the primary key covers: the workspace, and a range of ids."""
     bounds = [events.c.workspace_id == query.workspace_id]
     if query.after is not None:
         bounds.append(events.c.id < query.after if query.newest_first else events.c.id > query.after)
@@ -185,13 +186,13 @@ def _bounds(query: EventQuery) -> list[ColumnElement[bool]]:
 
 
 def _filters(columns: ColumnCollection[str, Any], query: EventQuery) -> list[ColumnElement[bool]]:
-    """Return what has to be looked at row by row."""
-    wanted = {"receiver": query.receiver, "type": query.type, "source": query.source, "subject": query.subject}
-    filters: list[ColumnElement[bool]] = [columns[name] == value for name, value in wanted.items() if value is not None]
+    """Return the conditions that have to be checked row by row."""
+    equal = {"receiver": query.receiver, "type": query.type, "source": query.source, "subject": query.subject}
+    filters: list[ColumnElement[bool]] = [columns[name] == value for name, value in equal.items() if value is not None]
     if query.current_only:
         filters.append(columns["dedupe"].is_not(None))
     if query.type_prefix:
-        # No LIKE: the prefix is the caller's, and SQLite's LIKE ignores case.
+        # LIKE would be wrong: the caller's prefix may contain wildcards, and SQLite's LIKE ignores case.
         filters.append(func.substr(columns["type"], 1, len(query.type_prefix)) == query.type_prefix)
     return filters
 

@@ -1,6 +1,6 @@
-"""How much a workspace may: its monthly quota, and the rates of its requests.
+"""The limits of a workspace: its monthly quota, and the rates of its requests.
 
-What a month holds is counted by the append, under the lock of the head, and the quota is held there.
+The append counts the month's events and applies the quota, under the lock of the head.
 """
 
 import json
@@ -16,18 +16,18 @@ from headgate_server.store.database import Database
 from headgate_server.store.schema import heads, rates, workspaces
 
 _CLOCK_SKEW = 2_000_000
-"""Microseconds by which a request may have read the clock before the one whose arrival it finds."""
+"""A request may have read the clock this many microseconds before the request whose arrival time it finds."""
 
 
 class Limits:
-    """Quotas and rates. A limit that was set MUST hold from the next append, or the next request, on: everywhere."""
+    """Quotas and rates. A limit MUST apply, in every process, from the next append or the next request on."""
 
     def __init__(self, database: Database):
         self._database = database
 
     async def usage(self, workspace_id: int) -> Usage:
-        """Return what the workspace may store a month, and what it has stored in the current one: the month in which
-        an event that is appended now would be counted.
+        """Return the workspace's monthly quota and the number of events stored in the current month. That is the month
+        in which an event that is appended now would be counted.
 
         Raises `errors.NotFound`.
         """
@@ -36,21 +36,19 @@ class Limits:
         )
 
     async def set_quota(self, workspace_id: int, quota: int | None) -> None:
-        """Set how many events the workspace may store a month; None for any number."""
+        """Set how many events the workspace may store in a month; None for no quota."""
         statement = update(heads).where(heads.c.workspace_id == workspace_id).values(quota=quota)
         await self._database.write(lambda connection: connection.execute(statement).close())
 
     async def set_rate(self, workspace_id: int, receiver: str, rate: RateLimit | EllipsisType | None) -> None:
-        """Set the workspace's own limit for a receiver, beside those for others; None for no limit at all, ... for the
-        receiver's own again.
-        """
+        """Set the workspace's own limit for one receiver. None means no limit; `...` means the receiver's default."""
         await self._database.write(lambda connection: _set_rate(connection, workspace_id, receiver, rate))
 
     async def admit(self, workspace_id: int, receiver: str, rate: RateLimit) -> Admission:
-        """Count one request against a rate limit (GCRA), in one statement, exact over all processes.
+        """Count one request against a rate limit (GCRA), in one statement. The count is exact over all processes.
 
-        A refused request is not counted. A count need not survive a power cut: a limit that forgets some requests is
-        still a limit, and one fsync for each request would be too slow.
+        A refused request is not counted. A count need not survive a power cut: the limit still works if some requests
+        are forgotten, and one fsync for each request would be too slow.
         """
         return await self._database.write(
             lambda connection: _admit(connection, workspace_id, receiver, rate, self._database.now(connection)),
@@ -78,14 +76,14 @@ def _set_rate(connection: Connection, workspace_id: int, receiver: str, rate: Ra
 
 
 def _admit(connection: Connection, workspace_id: int, receiver: str, rate: RateLimit, now: int) -> Admission:
-    """Count one request by GCRA (ITU-T I.371, Annex A): one statement that moves the arrival time, or moves nothing.
+    """Count one request by GCRA (ITU-T I.371, Annex A). One statement moves the arrival time, or changes nothing.
 
-    A request may arrive `slack` before the time at which an even stream would bring it; that makes the burst.
+    A request may arrive up to `slack` earlier than in an evenly spread stream; this allows the burst.
     """
     step = -(-rate.period // rate.requests)
     slack = step * (rate.burst - 1)
     new = postgresql.insert(rates).values(workspace_id=workspace_id, receiver=receiver, arrival=now + step)
-    # What lies further ahead than this rate ever puts it was put there by a slower one: it begins anew.
+    # An arrival time further ahead than this rate can put it comes from a slower rate: start again from now.
     foreign = rates.c.arrival > now + slack + step + _CLOCK_SKEW
     due = case((foreign, now), (rates.c.arrival > now, rates.c.arrival), else_=now)
     moved = new.on_conflict_do_update(

@@ -12,10 +12,10 @@ from headgate_server.core.errors import SetupError
 
 
 def upgrade(connection: Connection) -> None:
-    """Run the migrations that the database lacks, within the caller's transaction, which the caller commits.
+    """Run the missing migrations in the caller's transaction, which the caller commits.
 
-    The transaction must hold a lock that keeps other processes from migrating the same database: each dialect has its
-    own. Raises `errors.SetupError` for a database of a newer program.
+    The transaction must hold a lock that keeps other processes from migrating the same database. Each dialect has its
+    own lock. Raises `errors.SetupError` if a newer program has migrated the database.
     """
     config = Config()
     # Alembic reads "%" in an option as the start of an interpolation.
@@ -26,8 +26,8 @@ def upgrade(connection: Connection) -> None:
     present = set(MigrationContext.configure(connection).get_current_heads())
     if unknown := present - known:
         raise SetupError(
-            f"The store's schema is of revision {', '.join(sorted(unknown))}, which this version of headgate does not "
-            "know: it was opened by a newer one. Upgrade headgate."
+            f"The store's schema has revision {', '.join(sorted(unknown))}, which this version of headgate does not "
+            "know: a newer version has opened the store. Upgrade headgate."
         )
     if present != set(scripts.get_heads()):
         config.attributes["connection"] = connection

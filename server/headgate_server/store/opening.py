@@ -1,4 +1,4 @@
-"""Finds the store that a URL names."""
+"""Opens the store that a URL or a path names."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ _FORMS = "use sqlite:///path, or postgresql://user:password@host:port/database"
 
 
 async def open_store(location: str | Path, *, serving: bool = False) -> Store:
-    """Open the store of a URL, or the SQLite file of a path, made if there is none, and bring its schema up to date.
+    """Open the store of a URL, or the SQLite file at a path, and update its schema. A missing file is created.
 
-    A path may hold any character. A URL is `sqlite:///path` (relative), `sqlite:////path` (absolute) or
-    `postgresql://user:password@host:port/database`, whose parameters are those of libpq (`postgres/target.py`).
-    `serving` is for the server: only one process at a time serves an SQLite store, while commands may open it beside.
-    Raises `errors.SetupError` for a URL that names no store, a database that cannot be reached, a schema newer than
-    this program, or a database that does not write to disk what it acknowledges. Its message never holds a password.
+    A path may contain any character. A URL is `sqlite:///path` (relative), `sqlite:////path` (absolute) or
+    `postgresql://user:password@host:port/database` with libpq's parameters (`postgres/target.py`). `serving` is for the
+    server: only one process at a time serves an SQLite store, but commands may open it at the same time. Raises
+    `errors.SetupError` if the URL names no store, the database cannot be reached, the schema is newer than this
+    program, or the database does not write to disk what it acknowledges. The message never contains a password.
     """
     if isinstance(location, Path):
         return await _open_file(location, serving)
@@ -25,22 +25,24 @@ async def open_store(location: str | Path, *, serving: bool = False) -> Store:
 async def _open_url(url: str, serving: bool) -> Store:
     scheme, separator, rest = url.partition("://")
     if not separator:
-        # Not quoted: it may be anything, even a password.
+        # The message does not quote the URL: it may contain a password.
         raise SetupError(f"The store URL names no store: {_FORMS}.")
     if scheme == "sqlite":
         return await _open_sqlite(rest, serving)
     if scheme in ("postgresql", "postgres"):
         return await _open_postgres(url)
-    raise SetupError(f"There is no store of the kind {scheme!r}: {_FORMS}.")
+    raise SetupError(f"The store URL has the unknown scheme {scheme!r}: {_FORMS}.")
 
 
 async def _open_sqlite(rest: str, serving: bool) -> Store:
-    # sqlite:// is followed by an empty host: one more slash begins a relative path, two an absolute one.
+    # An empty host follows sqlite://, so one more slash begins a relative path, and two begin an absolute one.
     path = rest.removeprefix("/")
     if not rest.startswith("/") or path in ("", "/", ":memory:"):
         raise SetupError("The store URL names no file: use sqlite:///relative/path or sqlite:////absolute/path.")
     if "?" in path:
-        raise SetupError("An SQLite store's URL takes no parameters; give a path with a question mark as --data-dir.")
+        raise SetupError(
+            "An SQLite store's URL has no parameters. If the path contains a question mark, use --data-dir."
+        )
     return await _open_file(Path(path), serving)
 
 

@@ -1,4 +1,4 @@
-"""Whether an event can be stored, found out by writing."""
+"""Finds out by writing whether an event can be stored."""
 
 import os
 
@@ -9,24 +9,24 @@ from headgate_server.store.database import Database
 from headgate_server.store.schema import answers, events, heads
 
 _THOROUGH_BYTES = 64 * 1024
-"""Of a thorough probe: more than the room that small commits leave at the end of a log or a file."""
+"""The size of a thorough probe: more than the free space that small commits leave at the end of a log or a file."""
 
 
 class Probe:
-    """Writes as an append does. It MUST NOT leave anything in a ledger."""
+    """Writes like an append. It MUST NOT leave anything in a ledger."""
 
     def __init__(self, database: Database):
         self._database = database
-        # One row for each store that is open: processes that probe at the same time wait for no row of each other's.
+        # Each open store has its own row, so processes that probe at the same time do not wait for each other.
         self._key = os.urandom(16)
 
     async def ping(self, *, thorough: bool = False) -> None:
-        """Return if an event can be stored durably now, raise `errors.Unavailable` if not.
+        """Return if an event can be stored durably now. Raises `errors.Unavailable` if not.
 
-        It writes what an append writes, takes that back, and commits a small row of its own, which costs an fsync:
-        call it every few seconds at most. `thorough` writes and commits some tens of kilobytes: for a store that just
-        failed, since the last pages of a full disk may still take a small row. Also raises if the database would not
-        keep, in a power cut, what it acknowledges (`STORE_NOT_DURABLE`).
+        It writes what an append writes, rolls that back, and commits a small row of its own. That takes an fsync, so
+        call it every few seconds at most. `thorough` writes and commits some tens of kilobytes. Use it for a store that
+        has just failed: a small row may still fit on the last pages of a full disk. Also raises if the database would
+        lose acknowledged events in a power cut (`STORE_NOT_DURABLE`).
         """
         filling = os.urandom(_THOROUGH_BYTES if thorough else 0)
 
@@ -38,16 +38,16 @@ class Probe:
 
 
 def _try_out(connection: Connection, key: bytes, now: int, filling: bytes) -> None:
-    """Write what an append writes and take it back, then leave one row, of `key`, to be committed.
+    """Write what an append writes and roll it back, then write one row, under `key`, which the caller commits.
 
-    The row is an answer of no workspace: what is no longer written is deleted like other answers, a day later.
+    The row is an answer that belongs to no workspace. It is deleted a day after its last write, like other answers.
     """
     trial = connection.begin_nested()
     texts = {"receiver": "probe", "type": "probe", "source": "", "subject": ""}
     digests = {"salt": key, "commitment": bytes(32), "event_hash": bytes(32)}
     row = {"workspace_id": _NO_WORKSPACE, "id": key, "sequence": 0, "created_at": now, "data": filling}
     connection.execute(insert(events).values({**row, **texts, **digests}))
-    # No row, but the right to write them is checked all the same.
+    # This changes no row, but the database still checks the permission to write.
     here = heads.c.workspace_id == _NO_WORKSPACE
     connection.execute(update(heads).where(here).values(sequence=heads.c.sequence))
     trial.rollback()
@@ -60,4 +60,4 @@ def _try_out(connection: Connection, key: bytes, now: int, filling: bytes) -> No
 
 
 _NO_WORKSPACE = 0
-"""Ids of workspaces begin with 1."""
+"""No workspace has this id: ids of workspaces begin with 1."""

@@ -1,7 +1,7 @@
-"""What a check of a ledger reads: every cell as it is stored, whether or not it has its column's type.
+"""Reads a ledger for a check: every cell as it is stored, whether or not it has its column's type.
 
-SQLite keeps a text in a column of bytes, and text that is no UTF-8. Other reads fail on such a cell; a check must not,
-since it would hide everything else.
+SQLite can store a text in a column of bytes, and a text that is not UTF-8. Other reads fail on such a cell. A check
+must not fail, since then it would not report any other fault.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from headgate_server.store.schema import events, heads, id_type, workspaces
 
 
 class _AsStored(TypeEngine[Any]):
-    """A value as the driver gives and takes it."""
+    """A value that the driver takes and returns without conversion."""
 
     cache_ok = True
 
@@ -33,27 +33,27 @@ _HEAD = [type_coerce(heads.columns[name], _AS_STORED).label(f"head_{name}") for 
 T = TypeVar("T")
 
 _BEFORE_ALL_BUT_NULL = float("-inf")
-"""Where the ids begin that are not NULL, in SQLite's order: NULL, numbers, texts, bytes."""
+"""In SQLite's order (NULL, numbers, texts, bytes) every id except NULL comes after this."""
 
 
 class Proof:
-    """Reads ledgers for a check. Every cell MUST come as it is stored, whatever it holds."""
+    """Reads ledgers for a check. Every cell MUST be returned as it is stored, whatever its value."""
 
     def __init__(self, database: Database):
         self._database = database
 
     async def ledgers(self) -> list[StoredLedger]:
-        """Return every ledger that the tables name, those without a workspace too, with its name as stored."""
+        """Return every ledger in the tables, also one without a workspace, with its name as stored."""
         return await self._read(_ledgers)
 
     async def end(self, workspace_id: int) -> LedgerEnd:
-        """Return the head and the newest event as they were at one moment."""
+        """Return the head and the newest event, read at one moment."""
         return await self._read(lambda connection: _end(connection, workspace_id))
 
     async def page(self, wanted: LedgerRange, limit: int, after: Any = None) -> EventPage:
         """Return the events of a range that follow the id `after`, in the order of their ids.
 
-        At most `limit`, and no more than about `PAGE_BYTES` of content; `resume` is what `after` is next.
+        It returns at most `limit` events and about `PAGE_BYTES` of content. `resume` is the `after` of the next call.
         """
         return await self._read(lambda connection: _page(connection, wanted, limit, after))
 
@@ -70,7 +70,7 @@ class Proof:
         )
 
     async def holders(self, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
-        """Return the links of the events that hold these identities now."""
+        """Return the links of the events that have these identities now."""
         return await self._read(lambda connection: lookup(connection, workspace_id, dedupes))
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
@@ -78,7 +78,7 @@ class Proof:
 
 
 def _end(connection: Connection, workspace_id: int) -> LedgerEnd:
-    """Return the ledger's head and its newest event, by one statement: no append comes between the two."""
+    """Return the ledger's head and its newest event. One statement reads both, so no append comes between them."""
     here = select(*_HEAD, literal(1).label("head_found")).where(heads.c.workspace_id == workspace_id).subquery()
     newest = (
         select(*_EVENT, literal(1).label("event_found"))
@@ -99,7 +99,7 @@ def _end(connection: Connection, workspace_id: int) -> LedgerEnd:
 
 
 def _page(connection: Connection, wanted: LedgerRange, limit: int, after: Any = None) -> EventPage:
-    """Return the next events of a range, at most `limit` and no more than about `PAGE_BYTES`, but at least one."""
+    """Return the next events of a range: at most `limit` and about `PAGE_BYTES` of content, but at least one event."""
     bounds = _bounds(wanted)
     if after is not None:
         bounds.append(events.c.id > _id(after))
@@ -113,9 +113,9 @@ def _page(connection: Connection, wanted: LedgerRange, limit: int, after: Any = 
 
 
 def _ledgers(connection: Connection) -> list[StoredLedger]:
-    """Return every ledger: of each workspace, and of each id that stands in `heads` or `events` and is no workspace's.
+    """Return every ledger: one for each workspace, and one for each id in `heads` or `events` without a workspace.
 
-    Reads one row of `events` for each ledger, whatever they hold.
+    It reads one row of `events` for each ledger, whatever its size.
     """
     # A recursive query, because DISTINCT would read every event.
     lowest = select(func.min(events.c.workspace_id).label("id")).cte("ids", recursive=True)
@@ -155,7 +155,7 @@ def _cursor(event_id: Any) -> Any:
 
 
 def _fitting(sizes: Sequence[int]) -> int:
-    """Return how many events of these sizes fit into one page; the first always does."""
+    """Return how many events of these sizes fit into one page. The first always fits."""
     content = 0
     for count, size in enumerate(sizes):
         content += size

@@ -1,8 +1,8 @@
 """The tables, for both dialects.
 
-Every key begins with `workspace_id`, and `events` has two indexes and no more: each index on a random value costs
-throughput for ever, and on Citus a workspace is the shard. Times are microseconds since the epoch, ids the 16 bytes of
-a UUIDv7.
+Every key begins with `workspace_id`, because on Citus a workspace is the shard. `events` has only two indexes, because
+each index on a random value reduces throughput for ever. Times are microseconds since the epoch. Ids are the 16 bytes
+of a UUIDv7.
 """
 
 from typing import Any
@@ -35,10 +35,10 @@ def id_type(elsewhere: TypeEngine[Any]) -> TypeEngine[Any]:
 
 _EVENT_ID = id_type(LargeBinary(16))
 
-# SQLite gives out row ids only to a column of exactly the type INTEGER.
+# SQLite assigns row ids only to a column whose type is exactly INTEGER.
 _SERIAL = BigInteger().with_variant(Integer, "sqlite")
 
-# Named by rule, so that a later migration can name what it changes.
+# Constraints get their names by rule, so that a later migration can name the one that it changes.
 metadata = MetaData(
     naming_convention={
         "ix": "%(table_name)s_%(column_0_N_name)s_idx",
@@ -54,7 +54,8 @@ workspaces = Table(
     Column("id", _SERIAL, Identity(always=False), primary_key=True),
     Column("name", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    # JSON: the workspace's own rate limits by receiver, each [count, period in microseconds, burst], or null for none.
+    # JSON: the workspace's own rate limits by receiver. Each is [count, period in microseconds, burst], or null for no
+    # limit.
     Column("rates", Text),
     UniqueConstraint("name"),
 )
@@ -66,12 +67,14 @@ heads = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("hash", LargeBinary(32), nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    # Events a month; null for any number. What was stored is counted here, under the lock that is held anyway.
+    # Events in a month; null means no quota. The month's events are counted here, because the append locks this row
+    # anyway.
     Column("quota", BigInteger),
-    # The month (UTC) that is counted, such as 202611, and the events stored in it.
+    # The month (UTC) that is counted, such as 202611, and the number of events stored in it.
     Column("month", Integer, nullable=False, server_default="0"),
     Column("month_events", BigInteger, nullable=False, server_default="0"),
-    # One row is updated thousands of times: room in its page keeps the updates off the index (HOT) and the page clean.
+    # One row is updated thousands of times. Free space in its page lets PostgreSQL update it without the index (HOT)
+    # and clean up the page.
     postgresql_with={"fillfactor": "10"},
 )
 
@@ -100,9 +103,9 @@ events = Table(
     *sorted(_EVENT_COLUMNS, key=lambda column: StoredEvent._fields.index(column.name)),
 )
 
-# That an identity is stored once is decided by the look-up under its head's lock; these guard it against whoever writes
-# without. On PostgreSQL a hash index has half the pages of a B-tree, and guards as an exclusion constraint
-# (docs/design/performance.md, Growth).
+# The look-up under the head's lock ensures that an identity is stored once. These constraints protect it against
+# writers that do not take the lock. On PostgreSQL a hash index has half the pages of a B-tree; its guard is an
+# exclusion constraint (docs/design/performance.md, Growth).
 Index(
     "events_dedupe_key",
     events.c.workspace_id,
@@ -124,7 +127,7 @@ answers = Table(
     metadata,
     Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
     Column("scope", Text, primary_key=True),
-    # The first 16 bytes of the key's SHA-256: a caller's key may be long, and need not be kept.
+    # The first 16 bytes of the key's SHA-256: a caller's key may be long, and its text is not needed.
     Column("key", LargeBinary(16), primary_key=True),
     Column("fingerprint", LargeBinary(32), nullable=False),
     Column("answer", LargeBinary, nullable=False),
@@ -159,9 +162,9 @@ leases = Table(
     "leases",
     metadata,
     Column("name", Text, primary_key=True),
-    # Empty: it is free.
+    # Empty if the lease is free.
     Column("holder", Text, nullable=False),
-    # How often it was taken: it names one holder's time in office.
+    # How often the lease was taken. It identifies one holder's term.
     Column("epoch", BigInteger, nullable=False),
     # By the database's clock.
     Column("ends_at", BigInteger, nullable=False),
@@ -172,10 +175,10 @@ cursors = Table(
     metadata,
     Column("follower", Text, primary_key=True),
     Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
-    # The last event that was dealt with.
+    # The last event that was processed.
     Column("sequence", BigInteger, nullable=False),
     Column("event_id", _EVENT_ID, nullable=False),
-    # By the database's clock: the ledgers that wait longest are read first.
+    # By the database's clock. The ledgers that wait longest are read first.
     Column("moved_at", BigInteger, nullable=False),
 )
 

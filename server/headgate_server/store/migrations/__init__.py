@@ -1,1 +1,1 @@
-"""The schema's history. `migrate.upgrade` runs it; nothing else does."""
+"""The schema's migrations. Only `migrate.upgrade` runs them."""

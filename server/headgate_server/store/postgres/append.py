@@ -1,7 +1,8 @@
-"""The statements of one append on PostgreSQL, on asyncpg's own connection; `postgres` brings it, a deadline and errors.
+"""The statements of one append on PostgreSQL, on asyncpg's own connection. `database` provides the connection, the
+deadline and the errors.
 
-Seven round trips, whatever the size of the group: BEGIN with its settings, the lock, the probe, two for COPY, the heads
-and answers, COMMIT; one more if events are superseded.
+An append takes seven round trips, whatever the size of the group: BEGIN with its settings, the lock, the probe, two for
+COPY, the heads and answers, and COMMIT. It takes one more if events are superseded.
 """
 
 import asyncio
@@ -17,17 +18,17 @@ from headgate_server.store.database import DataRefused
 from headgate_server.store.group import answer_key, identities, request_keys
 
 SILENCE = 2.0
-"""Seconds in which a server answers a statement that waits for nothing. One that does not is gone, or the way to it."""
+"""Seconds in which a server answers a statement that waits for no lock. Otherwise the server or the network is down."""
 
 LOCK_TIMEOUT = 5
-"""Seconds to wait for a head. Whoever holds one commits within milliseconds, or is stuck."""
+"""Seconds to wait for a head. A transaction that holds one commits within milliseconds, or is stuck."""
 
 IDLE_TIMEOUT = 5
-"""Seconds after which the server ends a transaction whose client fell silent, and frees its heads."""
+"""Seconds after which the server ends a transaction whose client sends nothing, and so frees its heads."""
 
-# Left to itself the planner finds identities by reading the workspace's whole ledger through the primary key, where it
-# lacks statistics (a new database) or has only those of an average workspace. It is left no choice: the statements
-# below name an expression that the index of identities has and no other.
+# Without statistics (in a new database), or with those of an average workspace, the planner would find identities by
+# reading the workspace's whole ledger through the primary key. These settings leave one plan: the statements below use
+# an expression that only the index of identities has.
 _PLANNER = """
 SET LOCAL enable_sort = off;
 SET LOCAL enable_seqscan = off;
@@ -38,11 +39,12 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 SET LOCAL jit = off
 """
 
-# One simple query. READ COMMITTED, because the probe must see what the lock waited for. The settings are local to the
-# transaction, so they work behind a pooler that shares connections. The keepalives free the heads of a client that
-# vanished during COPY, which no timeout of the server's covers. synchronous_commit is set to what the store last found
-# it to be, and never to off, whatever becomes of the database's setting meanwhile. No statement_timeout: it would cut
-# short a commit's wait for a synchronous replica, and the commit would succeed without it.
+# This is one simple query. The isolation is READ COMMITTED, because the probe must see what was committed during the
+# wait for the lock. The settings are local to the transaction, so they work behind a pooler that shares connections.
+# The keepalives free the heads of a client that disappeared during COPY; no timeout of the server covers that case.
+# synchronous_commit has the value that the store last read, and never `off`, even if the database's setting changes.
+# There is no statement_timeout: it would end a commit's wait for a synchronous replica, and the commit would succeed
+# without the replica.
 _BEGIN = f"""
 BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s';
@@ -59,8 +61,8 @@ SELECT workspace_id, sequence, hash, created_at, quota, month, month_events FROM
 WHERE workspace_id = ANY($1::bigint[]) ORDER BY workspace_id FOR NO KEY UPDATE
 """
 
-# Each identity comes behind the eight bytes of its workspace, as the index has them. The look-up of one never reads
-# another's: OFFSET keeps the planner from joining in any other way than one by one.
+# The eight bytes of the workspace stand before each identity, as in the index. OFFSET makes the planner look up the
+# identities one by one, so the look-up of one reads no row of another.
 _IDENTITIES = """
 unnest($1::bytea[]) AS wanted (holder)
 CROSS JOIN LATERAL (
@@ -70,7 +72,7 @@ CROSS JOIN LATERAL (
 ) AS e
 """
 
-# One row for the clock, one for each event that holds an identity, one for each answer: each kind has its own columns.
+# One row for the clock, one for each event that has an identity, one for each answer. Each kind has its own columns.
 _PROBE = f"""
 SELECT 'now' AS kind, NULL::bigint AS workspace_id,
        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now,
@@ -89,7 +91,8 @@ FROM unnest($2::bigint[], $3::text[], $4::bytea[]) AS wanted (workspace_id, scop
 JOIN answers AS a USING (workspace_id, scope, key)
 """  # noqa: S608 - of constants alone, as the one below
 
-# By the row's place, which cannot change under the lock: any other condition would be the planner's choice again.
+# The condition is the row's place (ctid), which cannot change under the lock. With any other condition the planner
+# could choose another plan.
 _SUPERSEDE = f"""
 UPDATE events SET dedupe = NULL FROM (SELECT e.ctid FROM {_IDENTITIES}) AS gone WHERE events.ctid = gone.ctid
 """  # noqa: S608
@@ -110,29 +113,29 @@ WHERE heads.workspace_id = new.workspace_id
 
 
 class CommitMarker(NamedTuple):
-    """By what one can tell, later and from another connection, whether a transaction was committed."""
+    """Shows, later and on another connection, whether a transaction was committed."""
 
     workspace_id: int
     event_id: bytes | None
-    """An event that the transaction wrote; without one, an answer."""
+    """An event that the transaction wrote. If it wrote none, `answer` is set."""
     answer: tuple[str, bytes, int] | None
-    """Scope, key and created_at."""
+    """The scope, key and created_at of an answer that the transaction wrote."""
 
 
 class Decided(NamedTuple):
-    """What one append came to. Without a marker it has written nothing, and there is nothing to commit."""
+    """The result of one append before its COMMIT. Without a marker it wrote nothing, and there is nothing to commit."""
 
     decisions: list[Decision | None]
     marker: CommitMarker | None
 
 
 async def decide_and_write(connection: Any, submissions: Sequence[Submission], wait: bool, level: str) -> Decided:
-    """Begin a transaction, decide the submissions under their heads' locks, and write all but the COMMIT, whose
-    durability is `level`.
+    """Begin a transaction, decide the submissions under their heads' locks, and write the results. The caller sends
+    COMMIT; `level` is its synchronous_commit.
 
     Raises `DataRefused` and what asyncpg raises; the caller rolls back.
     """
-    # It waits for nothing, so whoever does not answer it is gone.
+    # BEGIN waits for no lock, so a server that does not answer is down.
     async with asyncio.timeout(SILENCE):
         await connection.execute(_BEGIN.format(level=level))
     heads = await _lock(connection, sorted({submission.workspace_id for submission in submissions}), wait)
@@ -162,8 +165,9 @@ async def _lock(connection: Any, workspaces: list[int], wait: bool) -> dict[int,
 async def _settlements(
     connection: Any, heads: Mapping[int, tuple[Head, Usage]], groups: Mapping[int, list[Submission]]
 ) -> tuple[int, dict[int, Settlement]]:
-    """Read the clock, and what is known of the groups' identities and request keys: a statement after the lock, so it
-    sees all that the lock waited for."""
+    """Read the clock, and the rows that have the groups' identities and request keys. This statement comes after the
+    lock, so it sees everything that was committed during the wait.
+    """
     requests = {
         (workspace, scope, answer_key(key)): key
         for workspace, group in groups.items()
@@ -209,10 +213,10 @@ async def _write(connection: Any, settlements: Mapping[int, Settlement], now: in
 
 
 async def was_committed(connection: Any, marker: CommitMarker) -> bool:
-    """Find out what became of a transaction whose connection was lost while it committed.
+    """Return whether a transaction was committed whose connection was lost during COMMIT.
 
-    The lock waits for the old server process, which may still be about to commit or to notice that its client is gone.
-    Raises what asyncpg raises.
+    The lock waits for the old server process, which may not have committed yet, or not have noticed yet that its client
+    is gone. Raises asyncpg's errors.
     """
     async with connection.transaction(isolation="read_committed"):
         await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
@@ -237,6 +241,6 @@ def _holders(groups: Mapping[int, Sequence[bytes]]) -> list[bytes]:
 
 
 def _transposed(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    """Turn rows into columns, as unnest takes them; `width` columns even where there is no row."""
+    """Turn rows into columns, as unnest takes them. There are `width` columns even without any row."""
     columns = [list(column) for column in zip(*rows, strict=True)]
     return columns or [[] for _ in range(width)]

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: made to what a URL names, kept in pools, and given up as soon as they are silent."""
+"""Connections to PostgreSQL: opened to the hosts of a URL, kept in pools, and closed as soon as they do not answer."""
 
 import asyncio
 import random
@@ -20,35 +20,38 @@ from headgate_server.store.postgres.errors import DRIVER_ERRORS, Transient, tran
 from headgate_server.store.postgres.target import Target
 
 POOL = 4
-"""Connections that are kept, for appends and for reads each: few large transactions are faster than many small ones.
+"""Connections in each of the two pools, for appends and for reads: few large transactions are faster than many small
+ones.
 """
 
 OVERFLOW = 4
-"""Connections beyond these while heads of stuck workspaces are waited for."""
+"""Additional connections of a pool, while others wait for the heads of stuck workspaces."""
 
 POOL_TIMEOUT = 5.0
-"""Seconds for a connection to become free."""
+"""Seconds to wait for a free connection."""
 
 QUIET = 0.5
-"""Seconds after which a connection in the pool is asked whether it is still there before it is used: a firewall drops
-idle connections without a word to either end. Under load no connection is quiet for so long, and none is asked."""
+"""After this many seconds without use a pooled connection is tested before it is used: a firewall drops idle
+connections silently. Under load connections are used more often, and none is tested."""
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc] # the driver brings no types
-    """A connection whose death is noticed, and whose end is not waited for."""
+    """A connection whose failure is detected, and whose close is not waited for."""
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *rest: Any):
         super().__init__(protocol, transport, *rest)
         self.socket = transport.get_extra_info("socket")
 
     async def close(self, **_: Any) -> None:
-        """Say good-bye and hang up. Nothing is in flight, and who is gone would be waited for in vain."""
+        """Send the termination message and close the socket. Nothing is in progress, and a dead server never
+        answers.
+        """
         self.terminate()
 
 
 class Connector:
-    """Makes connections to a target, whichever of its hosts answers. `pooler` says that one of its kind stands before
-    the server: prepared statements have no names then, since the next one may go to another server process.
+    """Opens connections to a target, on any host that answers. `pooler` says that a pooler is in front of the server:
+    prepared statements have no names then, since the next statement may go to another server process.
     """
 
     def __init__(self, target: Target, *, pooler: bool = False, settings: Mapping[str, str] | None = None):
@@ -59,8 +62,8 @@ class Connector:
         self.closed = False
 
     async def connect(self, **_: Any) -> Any:
-        """Return a connection to the first host that answers and is of the wanted kind: the one that did so last is
-        asked first. Raises what asyncpg raises, of the last host, and `Unavailable` once closed.
+        """Return a connection to the first host that answers and is of the required kind. The host of the last
+        connection is tried first. Raises asyncpg's error of the last host, and `Unavailable` once closed.
         """
         if self.closed:
             raise Unavailable("The store is closed.")
@@ -84,7 +87,7 @@ class Connector:
         if self.pooler:
             arguments["statement_cache_size"] = 0
         else:
-            # A pooler would refuse what it does not know.
+            # A pooler would refuse settings that it does not know.
             arguments["server_settings"] = arguments["server_settings"] | self._settings
         connection = await asyncpg.connect(
             host=host[0],
@@ -104,11 +107,12 @@ _NEXT_HOST = (
     asyncpg.ConnectionDoesNotExistError,
     asyncpg.TargetServerAttributeNotMatched,
 )
-"""What lets the next host be tried, as libpq does; a refused password is the same everywhere."""
+"""The errors after which the next host is tried, as in libpq. A refused password is not one: it is the same everywhere.
+"""
 
 
 def _watch(connected: Any, target: Target) -> None:
-    """Let the system look after a connection, as libpq does: find it dead, and keep a quiet one known on its way."""
+    """Set the socket options that libpq sets: the system detects a dead connection and keeps an idle one open."""
     if connected.family not in (socket.AF_INET, socket.AF_INET6):
         return
     options = target.sockets
@@ -127,8 +131,8 @@ _SOCKET_OPTIONS = {
 
 
 async def _learn_types(connection: Any) -> None:
-    """Let the driver look up the array types that the append uses. It switches `jit` off meanwhile, for the session: in
-    a transaction of ours it would stay off, on a server process that the pooler gives to others next.
+    """Let the driver look up the array types that the append uses. For this it switches `jit` off in the session.
+    Without the rollback `jit` would stay off in a server process that the pooler gives to other clients.
     """
     looking = connection.transaction()
     await looking.start()
@@ -137,7 +141,7 @@ async def _learn_types(connection: Any) -> None:
 
 
 async def stands_behind_pooler(connection: Any) -> bool:
-    """Return whether a pooler such as PgBouncer answers for the server: the process it names is not the server's."""
+    """Return whether a pooler such as PgBouncer is in front of the server: its process id differs from the server's."""
     async with connection.transaction():
         return bool(await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid())
 
@@ -148,25 +152,25 @@ def engine(connector: Connector, isolation_level: str) -> AsyncEngine:
         "postgresql+asyncpg://",
         connect_args={"async_creator_fn": connector.connect} | (_UNNAMED if connector.pooler else {}),
         isolation_level=isolation_level,
-        hide_parameters=True,  # an error's text may end in a log, and must hold no content
+        hide_parameters=True,  # an error's text may be logged, so it must not contain event data
         pool_size=POOL,
         max_overflow=OVERFLOW,
         pool_timeout=POOL_TIMEOUT,
     )
 
     if connector.pooler:
-        # After SQLAlchemy's own listener, which makes the driver forget what it knows of types.
+        # This runs after SQLAlchemy's own listener, which clears the driver's cache of types.
         event.listen(made.sync_engine, "connect", lambda connection, _: connection.run_async(_learn_types))
 
     @event.listens_for(made.sync_engine, "checkout")
     def checked_out(connection: Any, record: Any, proxy: Any) -> None:
-        # If one connection was closed, or is dead, most likely all are.
+        # If one connection is closed or dead, most likely all are.
         driver = connection.driver_connection
         if driver.is_closed():
             raise InvalidatePoolError
         if time.monotonic() - record.info.get("used", time.monotonic()) > QUIET:
             try:
-                connection.run_async(_ask)
+                connection.run_async(_test)
             except DRIVER_ERRORS as error:
                 driver.terminate()
                 raise InvalidatePoolError from error
@@ -181,16 +185,16 @@ def engine(connector: Connector, isolation_level: str) -> AsyncEngine:
 _UNNAMED: dict[str, Any] = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
 
 
-async def _ask(connection: Any) -> None:
+async def _test(connection: Any) -> None:
     async with asyncio.timeout(SILENCE):
         await connection.execute("SELECT 1")
 
 
 @asynccontextmanager
 async def plain_connection(pool: AsyncEngine, deadline: float) -> AsyncIterator[Any]:
-    """Yield asyncpg's own connection; it goes back to the pool only if it is in no transaction any more.
+    """Yield asyncpg's own connection. It returns to the pool only after its transaction has ended.
 
-    `deadline` is the event loop's time by which one must be had.
+    `deadline` is the event loop's time until which to wait for a connection.
     """
     try:
         async with asyncio.timeout_at(deadline):
@@ -205,7 +209,7 @@ async def plain_connection(pool: AsyncEngine, deadline: float) -> AsyncIterator[
             await _roll_back(plain)
             raise
         except BaseException:
-            # A lost or hanging connection, or a cancelled call. Closing it rolls back and frees the heads at once.
+            # The connection is lost or hangs, or the call was cancelled. Closing it rolls back and frees the heads.
             plain.terminate()
             raise
         finally:
@@ -216,15 +220,15 @@ async def plain_connection(pool: AsyncEngine, deadline: float) -> AsyncIterator[
 
 
 def _unreachable(error: BaseException) -> Unavailable:
-    # Never transient: an attempt to connect has just taken its time.
-    refused = translate(error)
-    if isinstance(refused, (Transient, DataRefused)):
+    # This is never `Transient`: the attempt to connect has already used its time.
+    translated = translate(error)
+    if isinstance(translated, (Transient, DataRefused)):
         return Unavailable("The store's database cannot be reached.")
-    return Unavailable(str(refused))
+    return Unavailable(str(translated))
 
 
 async def _roll_back(connection: Any) -> None:
-    """Make the connection fit for the next transaction, or close it."""
+    """End the transaction so that the connection can be used again, or close the connection."""
     try:
         async with asyncio.timeout(SILENCE):
             await connection.execute("ROLLBACK")

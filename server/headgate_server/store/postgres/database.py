@@ -34,34 +34,35 @@ from headgate_server.store.postgres.target import Target, parse
 T = TypeVar("T")
 
 DEADLINE = 8.0
-"""Seconds for a read, and for all of a write before its COMMIT, every attempt included: longer than a locked head is
-waited for, and short enough that a caller hears of a database that hangs before it gives up itself."""
+"""Seconds for a read, and for all attempts of a write before its COMMIT. This is longer than the wait for a locked
+head. It is short enough that a caller learns of a hanging database before the caller's own timeout.
+"""
 
 COMMIT_DEADLINE = 4.0
 """Seconds for the COMMIT, which waits for a disk or for a synchronous replica."""
 
 RESOLVE_DEADLINE = 6.0
-"""Seconds to find out whether a COMMIT happened. By then the server has ended a transaction that was left idle. With
-the two above, an append is answered within eighteen seconds whatever the database does."""
+"""Seconds to find out whether a COMMIT happened. In this time the server ends a transaction whose client is idle. With
+the two deadlines above, an append is answered within eighteen seconds whatever the database does."""
 
 SETUP_DEADLINE = 20.0
-"""Seconds for the settings to be read when the store is opened, before anybody waits for an answer."""
+"""Seconds to read the settings when the store is opened. No caller waits for an answer yet."""
 
 MIGRATION_DEADLINE = 3600.0
-"""Seconds for the schema to be brought up to date, by this process or by another that it waits for: an index over ten
-million events alone takes 45 seconds."""
+"""Seconds to update the schema, in this process or in another process that it waits for. An index over ten million
+events alone takes 45 seconds."""
 
 CLOSE_DEADLINE = 5.0
-"""Seconds for all connections to be closed; nothing is in flight on them any more."""
+"""Seconds to close all connections. Nothing is in progress on them any more."""
 
 ATTEMPTS = 3
-"""How often an append is tried if another transaction or a lost connection gets in its way before COMMIT is sent."""
+"""How often an append is tried if another transaction or a lost connection stops it before COMMIT is sent."""
 
-# Any constant will do, as long as it never changes: processes that migrate one database wait for each other on it.
+# Processes that migrate one database wait for each other on this lock. Its value is arbitrary but must never change.
 _MIGRATING = 0x68656164_67617465
 
 OLDEST_SERVER = 15
-"""The oldest that the tests run on, and that most distributions and hosters have."""
+"""The oldest version that the tests run on. Most distributions and hosting providers have it or a newer one."""
 
 
 class PostgresDatabase(Database):
@@ -69,17 +70,17 @@ class PostgresDatabase(Database):
 
     def __init__(self, target: Target, *, pooler: bool):
         self._commit_level = "on"
-        """What our transactions set synchronous_commit to: what the database is set to, unless that is off."""
+        """The synchronous_commit of our transactions: the database's setting, unless that is off."""
         self._connector = Connector(target, pooler=pooler)
         self._appending = engine(self._connector, "READ COMMITTED")
-        # A read is one statement, or several on rows that never change: no transaction, no round trips for one.
-        # Reads go by an index. A plan made while a table was small, and kept, would read all of it when it is large.
+        # A read is one statement, or several on rows that never change. It needs no transaction and saves its round
+        # trips. Reads use an index: a plan that was made and cached for a small table would read all of a large one.
         self._readers = Connector(target, pooler=pooler, settings={"enable_seqscan": "off", "jit": "off"})
         self._reading = engine(self._readers, "AUTOCOMMIT")
 
     @classmethod
     async def open(cls, url: str) -> "PostgresDatabase":
-        """Connect to the database, check that it keeps what it acknowledges, and migrate it.
+        """Connect to the database, check that it does not lose acknowledged events, and migrate it.
 
         Raises `errors.SetupError`.
         """
@@ -136,25 +137,26 @@ class PostgresDatabase(Database):
                 raise translate(error) from error
             connection.terminate()
             if not await self._resolve(marker):
-                raise Unavailable("The store's database was lost before it committed.") from error
+                raise Unavailable("The connection to the store's database was lost before the commit.") from error
         return decided.decisions
 
     async def _resolve(self, marker: CommitMarker) -> bool:
-        """Return whether a transaction was committed whose connection was lost. Raises `OutcomeUnknown`."""
+        """Return whether a transaction was committed after its connection was lost. Raises `OutcomeUnknown`."""
         try:
             async with asyncio.timeout(RESOLVE_DEADLINE):
                 while True:
                     try:
                         return await self._look_up(marker)
                     except DRIVER_ERRORS:
-                        # The server may be restarting, or its stand-in not promoted yet.
+                        # The server may be restarting, or a standby server may not be promoted yet.
                         await asyncio.sleep(0.1)
         except TimeoutError as error:
-            raise OutcomeUnknown("The store's database was lost while it committed, and cannot be asked.") from error
+            raise OutcomeUnknown(
+                "The connection to the store's database was lost during the commit, and the database cannot be reached."
+            ) from error
 
     async def _look_up(self, marker: CommitMarker) -> bool:
-        # Not from the pool, whose connections most likely were lost as well; and also while the store is being
-        # closed.
+        # A new connection: those of the pool most likely were lost as well. This also works while the store closes.
         connection = await Connector(self._connector.target, pooler=self._connector.pooler).connect()
         try:
             return await was_committed(connection, marker)
@@ -162,21 +164,23 @@ class PostgresDatabase(Database):
             connection.terminate()
 
     async def close(self) -> None:
-        """Finish what is under way and let go of every connection."""
+        """Finish the operations in progress and close every connection."""
         self._connector.closed = self._readers.closed = True
-        # Each connection says goodbye and hears the server hang up; one that is dead would be waited for without end.
+        # Closing a dead connection would wait without end, so there is a deadline.
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_DEADLINE):
                 await self._appending.dispose()
                 await self._reading.dispose()
 
     async def read(self, work: Callable[[Connection], T], *, as_stored: bool = False) -> T:
-        """Return what `work` read; once more if its connection was lost. The server stores no text that is no UTF-8."""
+        """Return the result of `work`, which reads. It runs again if its connection was lost. `as_stored` changes
+        nothing, because the server stores only UTF-8.
+        """
         deadline = _in(DEADLINE)
         try:
             return await self._read_once(work, deadline)
         except Transient:
-            # The connection was lost while it was used.
+            # The connection was lost during the read.
             return await self._read_once(work, deadline)
 
     async def _read_once(self, work: Callable[[Connection], T], deadline: float) -> T:
@@ -187,7 +191,7 @@ class PostgresDatabase(Database):
             raise translate(error) from error
 
     async def write(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
-        """Return what `work` did, once it is committed; once more if its connection was lost before."""
+        """Return the result of `work` after the commit. It runs again if its connection was lost before the commit."""
         deadline = _in(DEADLINE)
         try:
             return await self._write_once(work, durable, deadline)
@@ -207,7 +211,7 @@ class PostgresDatabase(Database):
                     result = await connection.run_sync(work)
                 except DBAPIError as error:
                     if is_read_only(error):
-                        # Not used again: another of the hosts may be the primary by now.
+                        # Do not use this connection again: another host may be the primary now.
                         await connection.invalidate()
                     raise
                 committing = True
@@ -217,30 +221,30 @@ class PostgresDatabase(Database):
         except DRIVER_ERRORS as error:
             if committing and is_disconnect(error):
                 if not durable:
-                    raise Unavailable("The store's database was lost while it committed.") from error
-                raise OutcomeUnknown("The store's database was lost while it committed.") from error
+                    raise Unavailable("The connection to the store's database was lost during the commit.") from error
+                raise OutcomeUnknown("The connection to the store's database was lost during the commit.") from error
             raise translate(error) from error
 
     def now(self, connection: Connection) -> int:
-        """Return the server's clock."""
+        """Return the server's time."""
         return int(
             connection.execute(text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")).scalar_one()
         )
 
     def check_durable(self, connection: Connection) -> None:
-        """Raise `errors.Unavailable` unless commits are synced; take over the level at which the database commits."""
+        """Raise `errors.Unavailable` unless commits are synced. From now on use the database's level of commits."""
         self._commit_level = commit_level(connection)
 
 
 def _in(seconds: float) -> float:
-    """Return the event loop's time in so many seconds."""
+    """Return the event loop's time that many seconds from now."""
     return asyncio.get_running_loop().time() + seconds
 
 
 async def _is_pooled(target: Target) -> bool:
-    """Return whether a pooler stands before the database. Raises what asyncpg raises."""
+    """Return whether a pooler is in front of the database. Raises asyncpg's errors."""
     async with asyncio.timeout(SETUP_DEADLINE):
-        # As behind a pooler, until it is known that there is none.
+        # Connect as if there were a pooler, because it is not known yet.
         connection = await Connector(target, pooler=True).connect()
         try:
             return await stands_behind_pooler(connection)
@@ -253,15 +257,15 @@ def _unusable(error: BaseException) -> SetupError:
 
 
 def _upgrade(connection: Connection) -> None:
-    """Run the migrations that the database lacks. Processes that start at once queue up here."""
-    # Statements must see what another process committed while this one waited, whatever the database's default.
+    """Run the missing migrations. Processes that start at the same time wait here for each other."""
+    # Statements must see what another process committed during the wait, whatever the database's default.
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
     migrate.upgrade(connection)
 
 
 def _check(connection: Connection) -> str:
-    """Return the level of synchronous_commit. Raises `SetupError` for a server that is too old, stores no Unicode, or
-    acknowledges what is not on disk.
+    """Return the level of synchronous_commit. Raises `SetupError` if the server is too old, stores no Unicode, or
+    acknowledges events before they are on disk.
     """
     names = ("server_version_num", "server_encoding", "fsync", "synchronous_commit")
     settings = connection.execute(text(f"SELECT {', '.join(f'current_setting({name!r})' for name in names)}")).one()

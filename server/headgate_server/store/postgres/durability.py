@@ -1,14 +1,14 @@
-"""What an acknowledgement rests on: the server's `fsync`, and the level at which a transaction commits."""
+"""Checks that acknowledged events are on disk: the server's `fsync`, and the level at which a transaction commits."""
 
 from sqlalchemy import Connection, text
 
 from headgate_server.store.database import not_durable
 
 LEVELS = ("on", "local", "remote_write", "remote_apply")
-"""Of synchronous_commit, all at which a commit is on this server's disk when it returns."""
+"""The levels of synchronous_commit at which a commit is on this server's disk when it returns."""
 
-# Of the settings of this role and this database the most particular counts for sessions that begin now; those of the
-# pool are older. Without any it is what the server is set to.
+# A session that begins now gets the most specific setting of this role and this database, or else the server's setting.
+# The sessions of the pool began earlier, so their own value is not used here.
 _SETTINGS = """
 SELECT current_setting('fsync'), coalesce((
     SELECT split_part(setting, '=', 2)
@@ -23,11 +23,11 @@ SELECT current_setting('fsync'), coalesce((
 
 
 def commit_level(connection: Connection) -> str:
-    """Return the level that the database is set to, one of `LEVELS`.
+    """Return the database's setting of synchronous_commit, one of `LEVELS`.
 
-    Raises `errors.Unavailable` if it would lose in a power cut what it acknowledges. The service's own transactions set
-    their level, so they would not be lost by synchronous_commit=off; but a start would refuse such a database, so an
-    operator has to hear of it now.
+    Raises `errors.Unavailable` if the database would lose acknowledged events in a power cut. The service's own
+    transactions set their level, so synchronous_commit=off would not lose them. But the next start would refuse such a
+    database, so the operator must learn of it now.
     """
     fsync, level = connection.execute(text(_SETTINGS)).one()
     if fsync != "on":

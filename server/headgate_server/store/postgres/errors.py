@@ -1,4 +1,4 @@
-"""The one place where errors of PostgreSQL, asyncpg and SQLAlchemy become those of the `Store` promise."""
+"""Turns errors of PostgreSQL, asyncpg and SQLAlchemy into those of the `Database` promise. No other module does it."""
 
 from asyncpg import InterfaceError, InternalClientError, PostgresError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -16,19 +16,20 @@ DRIVER_ERRORS = (
     UnicodeEncodeError,
     OverflowError,
 )
-"""All that a database operation may raise, beside a cancellation. TimeoutError and ConnectionError are OSErrors."""
+"""All errors that a database operation may raise, except a cancellation. TimeoutError and ConnectionError are OSErrors.
+"""
 
 _READ_ONLY = "25006"
 _UNIQUE_VIOLATION = "23505"
 _EXCLUSION_VIOLATION = "23P01"
 _LOCK_NOT_AVAILABLE = "55P03"
 
-# Data exceptions, violated constraints, and limits of the program such as a value beyond 1 GB.
+# Data exceptions, violated constraints, and limits of PostgreSQL such as a value beyond 1 GB.
 _DATA_CLASSES = ("22", "23", "54")
 
-# Serialization failure and deadlock: the other transaction went ahead, this one may now. An identity that is taken
-# after all (exclusion) can only come from a writer that does not take the head's lock; by the second attempt the probe
-# sees what it wrote. An id that is taken (unique) is drawn anew.
+# Serialization failure and deadlock: the other transaction is done, and this one may succeed now. If an identity is
+# used although the probe did not find it (exclusion), the other writer did not take the head's lock; in the second
+# attempt the probe sees its row. If an id is already used (unique), the second attempt makes another.
 _TRANSIENT = ("40001", "40P01", _EXCLUSION_VIOLATION, _UNIQUE_VIOLATION)
 
 
@@ -37,7 +38,7 @@ class Transient(Unavailable):
 
 
 def translate(error: BaseException) -> Exception:
-    """Return what a store raises for `error`, which came before COMMIT was sent: nothing was stored."""
+    """Return the error that a store raises for `error`. It came before COMMIT was sent, so nothing was stored."""
     error = _driver_error(error)
     state = _state(error)
     if state in _TRANSIENT:
@@ -49,7 +50,7 @@ def translate(error: BaseException) -> Exception:
     ):
         return DataRefused(str(error))
     if state == _LOCK_NOT_AVAILABLE:
-        return Unavailable("The ledger is locked by another process that does not let go of it.")
+        return Unavailable("Another process has locked the ledger and does not release it.")
     if state == _READ_ONLY:
         return Unavailable("The store's database is read-only at the moment.")
     if isinstance(error, TimeoutError):
@@ -60,29 +61,29 @@ def translate(error: BaseException) -> Exception:
 
 
 def is_disconnect(error: BaseException) -> bool:
-    """Whether the connection is gone, so that what it was asked to do may or may not be done."""
+    """Whether the connection was lost, so that it is unknown whether its last statement was executed."""
     error = _driver_error(error)
     state = _state(error)
-    # Connection exceptions, and shutdown, crash or start-up of the server; without a state, what asyncpg says of a
-    # closed socket, or of one that has said its last word and is not closed yet.
+    # Connection exceptions, and shutdown, crash or start-up of the server. Without a state, the error is asyncpg's,
+    # about a socket that is closed or that the server is about to close.
     return state[:2] in ("08", "57") or (
         not state and isinstance(error, (OSError, InterfaceError, InternalClientError))
     )
 
 
 def is_read_only(error: BaseException) -> bool:
-    """Whether the server refuses to write: it is no primary, or not any more."""
+    """Whether the server refuses to write: it is not a primary, or not any more."""
     return _state(_driver_error(error)) == _READ_ONLY
 
 
 def describe(error: BaseException) -> str:
-    """Return the error's own words in one line."""
+    """Return the error's own message in one line."""
     error = _driver_error(error)
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def _driver_error(error: BaseException) -> BaseException:
-    """Return asyncpg's own error of one that SQLAlchemy wrapped, twice: as DB-API's and as its own."""
+    """Return asyncpg's own error. SQLAlchemy wraps it twice: as a DB-API error and as its own."""
     if isinstance(error, DBAPIError) and error.orig is not None:
         return error.orig.__cause__ or error.orig
     return error
@@ -93,5 +94,5 @@ def _state(error: BaseException) -> str:
 
 
 def _refused_by_driver(error: BaseException) -> bool:
-    # asyncpg's client-side DataError is an InterfaceError and a ValueError; so it says that it cannot encode a value.
+    # If asyncpg cannot encode a value, its error is both an InterfaceError and a ValueError.
     return isinstance(error, InterfaceError) and isinstance(error, ValueError)

@@ -1,8 +1,8 @@
-"""The database that a PostgreSQL URL names: libpq's parameters, each kept, or refused with a word of its own.
+"""Reads a PostgreSQL URL with libpq's parameters. Each parameter is honoured, or refused with its own message.
 
 The source of every rule is libpq's documentation, "Database Connection Control Functions". The driver reads URLs too,
-but it takes what it does not know for a setting of the server, and tries several hosts within one time limit. What
-libpq promises and the driver cannot keep is refused: a connection is never weaker than its URL says.
+but it treats an unknown parameter as a setting of the server, and tries several hosts within one time limit. If the
+driver cannot honour a parameter of libpq, it is refused: a connection is never less secure than its URL says.
 """
 
 import configparser
@@ -17,79 +17,82 @@ from urllib.parse import unquote, urlencode
 from headgate_server.core.errors import SetupError
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds for a connection to a host to be made, unless `connect_timeout` says otherwise: a call waits for it."""
+"""Seconds to connect to one host, unless the URL has `connect_timeout`. A call waits during this time."""
 
 LONGEST_CONNECT = 6.0
-"""Seconds for all hosts together, which share them evenly: within the store's deadline, so that a host that is silent
-leaves time for the next."""
+"""Seconds for all hosts together, evenly divided. This is less than the store's deadline, so that a host that does not
+answer leaves time for the next."""
 
 USER_TIMEOUT = 4_000
-"""Milliseconds that sent bytes may stay unacknowledged before the connection is given up: the `tcp_user_timeout` that
-holds without one in the URL. A dropped connection is found within it, and a lost packet is sent again five times."""
+"""The default of `tcp_user_timeout`: milliseconds that sent bytes may stay unacknowledged before the connection is
+closed. A dropped connection is detected in this time, and a lost packet is sent again five times."""
 
 KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
-"""Seconds and probes that hold without others in the URL: a way that drops idle connections after some minutes keeps
-these, and a dead one is found within eleven seconds although nobody uses it."""
+"""The defaults of the keepalives, in seconds and probes. A firewall that drops connections after idle minutes does not
+drop these, and an unused dead connection is detected within eleven seconds."""
 
 
 class Target(NamedTuple):
     """Where to connect to, and how."""
 
     hosts: tuple[tuple[str, int], ...]
-    """A name, an address or the folder of a socket, with the port. Without one: where libpq looks for a socket."""
+    """A name, an address or a socket's folder, with the port. If the URL has none: the folders where libpq looks."""
     arguments: Mapping[str, Any]
-    """What the driver is told for every host."""
+    """The driver's arguments, the same for every host."""
     connect_timeout: float
     """Seconds for each host."""
     balanced: bool
     """Whether the hosts are tried in random order."""
     sockets: Mapping[str, int]
-    """TCP's keepalives and user timeout, by libpq's names; 0: the system's own."""
+    """TCP's keepalives and user timeout, by libpq's names. 0 means the system's default."""
 
 
 def parse(url: str, environment: Mapping[str, str] = os.environ) -> Target:
-    """Return what a URL names. The environment's `PG*` variables and the service file say what the URL does not.
+    """Return the target of a URL. The service file and the environment's `PG*` variables give what the URL lacks.
 
-    Raises `SetupError`, whose message holds no value of the URL that may be secret.
+    Raises `SetupError`; its message contains no value of the URL that may be secret.
     """
     authority, _, query = url.partition("://")[2].partition("?")
-    given = _with_defaults(_authority(authority) | _query(query), environment)
-    for name in given:
+    parameters = _with_defaults(_authority(authority) | _query(query), environment)
+    for name in parameters:
         if name not in _KNOWN and name not in _RULES:
             raise _unknown(name, query)
     for name, rule in _RULES.items():
-        if given.get(name):
-            rule(name, given[name])
-    hosts = _hosts(given)
+        if parameters.get(name):
+            rule(name, parameters[name])
+    hosts = _hosts(parameters)
     return Target(
         hosts,
-        _arguments(given, hosts),
-        _connect_timeout(given, len(hosts)),
-        given.get("load_balance_hosts") == "random",
-        _socket_options(given),
+        _arguments(parameters, hosts),
+        _connect_timeout(parameters, len(hosts)),
+        parameters.get("load_balance_hosts") == "random",
+        _socket_options(parameters),
     )
 
 
-def _arguments(given: Mapping[str, str], hosts: Sequence[tuple[str, int]]) -> dict[str, Any]:
-    settings = {"application_name": given.get("application_name") or given.get("fallback_application_name", "headgate")}
-    if given.get("options"):
-        settings["options"] = given["options"]
+def _arguments(parameters: Mapping[str, str], hosts: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    settings = {
+        "application_name": parameters.get("application_name")
+        or parameters.get("fallback_application_name", "headgate")
+    }
+    if parameters.get("options"):
+        settings["options"] = parameters["options"]
     return {
-        **{name: given[key] for key, name in _DRIVER.items() if given.get(key)},
-        **_tls(given),
+        **{name: parameters[key] for key, name in _DRIVER.items() if parameters.get(key)},
+        **_tls(parameters),
         "server_settings": settings,
-        "target_session_attrs": _session(given, hosts),
+        "target_session_attrs": _session(parameters, hosts),
     }
 
 
-def _connect_timeout(given: Mapping[str, str], hosts: int) -> float:
-    """Return the seconds for each host: what was given, as far as a caller can wait for it, 0 and less for any."""
-    wanted = _integer("connect_timeout", given.get("connect_timeout", "0"))
-    return min(wanted if wanted > 0 else CONNECT_TIMEOUT, LONGEST_CONNECT / hosts)
+def _connect_timeout(parameters: Mapping[str, str], hosts: int) -> float:
+    """Return the seconds for each host. 0 and less mean the default. Callers wait, so there is an upper limit."""
+    seconds = _integer("connect_timeout", parameters.get("connect_timeout", "0"))
+    return min(seconds if seconds > 0 else CONNECT_TIMEOUT, LONGEST_CONNECT / hosts)
 
 
 def _authority(authority: str) -> dict[str, str]:
-    """Return user, password, hosts, ports and database of what stands before the question mark."""
+    """Return user, password, hosts, ports and database from the text before the question mark."""
     before, _, database = authority.partition("/")
     credentials, _, hosts = before.rpartition("@")
     if "@" in credentials:
@@ -109,14 +112,14 @@ def _authority(authority: str) -> dict[str, str]:
 
 
 def _query(query: str) -> dict[str, str]:
-    """Return the parameters behind the question mark. A plus sign is a plus sign, as in libpq."""
+    """Return the parameters after the question mark. A plus sign means itself, not a space, as in libpq."""
     found: dict[str, str] = {}
     for pair in filter(None, query.split("&")):
         name, separator, value = pair.partition("=")
         if not separator or not name or "=" in value:
             raise _misread()
         found[_decoded(name)] = _decoded(value)
-    if found.get("ssl") == "true":  # JDBC's word, which libpq takes in a URL
+    if found.get("ssl") == "true":  # JDBC's parameter, which libpq accepts in a URL
         del found["ssl"]
         found.setdefault("sslmode", "require")
     return found
@@ -131,14 +134,14 @@ def _decoded(text: str) -> str:
         raise _misread() from None
 
 
-def _with_defaults(given: dict[str, str], environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what was given, and below it the service file's words, and below those the environment's."""
-    service = given.pop("service", environment.get("PGSERVICE", ""))
-    file = given.pop("servicefile", environment.get("PGSERVICEFILE", "")) or str(
+def _with_defaults(parameters: dict[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters. The service file gives those that the URL lacks, the environment those that both lack."""
+    service = parameters.pop("service", environment.get("PGSERVICE", ""))
+    file = parameters.pop("servicefile", environment.get("PGSERVICEFILE", "")) or str(
         Path("~/.pg_service.conf").expanduser()
     )
     defaults = {name: environment[variable] for variable, name in _ENVIRONMENT.items() if environment.get(variable)}
-    return defaults | (_service(service, file) if service else {}) | given
+    return defaults | (_service(service, file) if service else {}) | parameters
 
 
 def _service(name: str, file: str) -> dict[str, str]:
@@ -152,14 +155,14 @@ def _service(name: str, file: str) -> dict[str, str]:
     return dict(services[name])
 
 
-def _hosts(given: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
-    hosts = given.get("host", "").split(",")
-    ports = given.get("port", "").split(",")
+def _hosts(parameters: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    hosts = parameters.get("host", "").split(",")
+    ports = parameters.get("port", "").split(",")
     if len(ports) == 1:
         ports *= len(hosts)
     if len(ports) != len(hosts):
         raise SetupError(
-            f"The store URL names {len(hosts)} hosts and {len(ports)} ports: give one port, or one a host."
+            f"The store URL names {len(hosts)} hosts and {len(ports)} ports: give one port, or one for each host."
         )
     if any(host.startswith("@") for host in hosts):
         raise SetupError("The store URL names an abstract socket, which the driver cannot reach: give the folder.")
@@ -174,59 +177,63 @@ def _hosts(given: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
 _SOCKET_FOLDERS = ("/run/postgresql", "/var/run/postgresql", "/tmp", "localhost")  # noqa: S108 - where libpq looks
 
 
-def _session(given: Mapping[str, str], hosts: Sequence[tuple[str, int]]) -> str:
-    """Return which kind of session is wanted: headgate writes, so of several hosts it takes the one that can."""
-    wanted = given.get("target_session_attrs") or "any"
-    if wanted in ("standby", "prefer-standby", "read-only"):
+def _session(parameters: Mapping[str, str], hosts: Sequence[tuple[str, int]]) -> str:
+    """Return the required kind of session. headgate writes, so of several hosts it uses one that accepts writes."""
+    session = parameters.get("target_session_attrs") or "any"
+    if session in ("standby", "prefer-standby", "read-only"):
         raise _bad("target_session_attrs", "headgate writes: use read-write or primary")
-    if wanted not in ("any", "read-write", "primary"):
+    if session not in ("any", "read-write", "primary"):
         raise _bad("target_session_attrs", "use read-write, primary or any")
-    return "read-write" if wanted == "any" and "host" in given and len(hosts) > 1 else wanted
+    return "read-write" if session == "any" and "host" in parameters and len(hosts) > 1 else session
 
 
-def _socket_options(given: Mapping[str, str]) -> dict[str, int]:
-    options = {"tcp_user_timeout": _integer("tcp_user_timeout", given.get("tcp_user_timeout", str(USER_TIMEOUT)))}
-    options["keepalives"] = _integer("keepalives", given.get("keepalives", "1"))
+def _socket_options(parameters: Mapping[str, str]) -> dict[str, int]:
+    options = {"tcp_user_timeout": _integer("tcp_user_timeout", parameters.get("tcp_user_timeout", str(USER_TIMEOUT)))}
+    options["keepalives"] = _integer("keepalives", parameters.get("keepalives", "1"))
     for name, value in KEEPALIVES.items():
-        options[name] = _integer(name, given.get(name, str(value)))
+        options[name] = _integer(name, parameters.get(name, str(value)))
     return options
 
 
-def _tls(given: Mapping[str, str]) -> dict[str, Any]:
-    """Return the driver's arguments for TLS: a URL of its own with what it reads from no other place, or a context."""
-    mode = given.get("sslmode", "")
+def _tls(parameters: Mapping[str, str]) -> dict[str, Any]:
+    """Return the driver's arguments for TLS: a context, or a URL with the parameters that the driver reads only
+    there.
+    """
+    mode = parameters.get("sslmode", "")
     if mode not in ("", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"):
         raise _bad("sslmode", "use disable, allow, prefer, require, verify-ca or verify-full")
     for name in ("sslcert", "sslkey", "sslcrl", "sslrootcert"):
-        file = given.get(name)
+        file = parameters.get(name)
         if file and not (name == "sslrootcert" and file == "system") and not os.access(file, os.R_OK):
-            raise _bad(name, "it names a file that cannot be read")
-    direct = given.get("sslnegotiation") == "direct"
-    if direct and mode in ("", "disable", "allow", "prefer") and given.get("sslrootcert") != "system":
+            raise _bad(name, "the file cannot be read")
+    direct = parameters.get("sslnegotiation") == "direct"
+    if direct and mode in ("", "disable", "allow", "prefer") and parameters.get("sslrootcert") != "system":
         raise _bad("sslnegotiation", "direct needs sslmode=require, verify-ca or verify-full")
-    if given.get("sslrootcert") == "system":
+    if parameters.get("sslrootcert") == "system":
         if mode not in ("", "verify-full"):
             raise _bad("sslrootcert", "with sslrootcert=system only sslmode=verify-full is safe")
-        return {"ssl": _system_context(given), "direct_tls": direct}
-    words = {name: given[name] for name in _TLS if given.get(name)}
-    return {"dsn": f"postgresql://?{urlencode(words)}"} if words else {}
+        return {"ssl": _system_context(parameters), "direct_tls": direct}
+    settings = {name: parameters[name] for name in _TLS if parameters.get(name)}
+    return {"dsn": f"postgresql://?{urlencode(settings)}"} if settings else {}
 
 
-def _system_context(given: Mapping[str, str]) -> ssl.SSLContext:
-    """Return a context that trusts the system's authorities, which the driver has no word for, and checks the name."""
+def _system_context(parameters: Mapping[str, str]) -> ssl.SSLContext:
+    """Return a context that trusts the system's authorities and checks the host name. The driver has no setting
+    for it.
+    """
     context = ssl.create_default_context()
     try:
-        if given.get("sslcert"):
-            context.load_cert_chain(given["sslcert"], given.get("sslkey"), given.get("sslpassword", ""))
-        if given.get("sslcrl"):
-            context.load_verify_locations(given["sslcrl"])
+        if parameters.get("sslcert"):
+            context.load_cert_chain(parameters["sslcert"], parameters.get("sslkey"), parameters.get("sslpassword", ""))
+        if parameters.get("sslcrl"):
+            context.load_verify_locations(parameters["sslcrl"])
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
         for name, attribute in (
             ("ssl_min_protocol_version", "minimum_version"),
             ("ssl_max_protocol_version", "maximum_version"),
         ):
-            if given.get(name):
-                setattr(context, attribute, ssl.TLSVersion[given[name].replace(".", "_")])
+            if parameters.get(name):
+                setattr(context, attribute, ssl.TLSVersion[parameters[name].replace(".", "_")])
     except (ssl.SSLError, KeyError, ValueError) as error:
         raise SetupError("The store URL's certificates or TLS versions cannot be used.") from error
     return context
@@ -236,7 +243,7 @@ def _integer(name: str, value: str) -> int:
     try:
         return int(value)
     except ValueError:
-        raise _bad(name, "it is no whole number") from None
+        raise _bad(name, "it is not a whole number") from None
 
 
 def _only(*allowed: str, instead: str) -> Callable[[str, str], None]:
@@ -250,11 +257,11 @@ def _only(*allowed: str, instead: str) -> Callable[[str, str], None]:
 
 
 def _bad(name: str, why: str) -> SetupError:
-    return SetupError(f"The store URL's {name} cannot be kept: {why}.")
+    return SetupError(f"The store URL's {name} cannot be used: {why}.")
 
 
 def _misread() -> SetupError:
-    # Nothing is quoted: any part of it may be a part of the password.
+    # The message quotes nothing: any part of the URL may be a part of the password.
     return SetupError(
         "The store URL cannot be read: check its port, its parameters, and that %, @, /, ?, & and : "
         "in its password are percent-encoded."
@@ -262,12 +269,12 @@ def _misread() -> SetupError:
 
 
 def _unknown(name: str, query: str) -> SetupError:
-    # With an @ behind the question mark, the "parameter" may be the end of a password that was not percent-encoded.
+    # If there is an @ after the question mark, the "parameter" may be a part of a password that is not percent-encoded.
     if "@" in query or not re.fullmatch(r"[A-Za-z_]{1,40}", name):
         return _misread()
     return SetupError(
-        f"The store URL's parameter {name} is none of libpq's; "
-        f"a setting of the server's goes into options=-c%20{name}%3D…, and what is meant for another driver goes out."
+        f"The store URL's parameter {name} is not a parameter of libpq. "
+        f"Write a setting of the server as options=-c%20{name}%3D…, and remove a parameter of another driver."
     )
 
 
@@ -279,7 +286,7 @@ _DRIVER = {
     "krbsrvname": "krbsrvname",
     "gsslib": "gsslib",
 }
-"""What is handed to the driver as it is, by its name for it."""
+"""Parameters that are passed to the driver unchanged, with the driver's names for them."""
 
 _TLS = (
     "sslmode",
@@ -299,30 +306,30 @@ _RULES: dict[str, Callable[[str, str], None]] = {
         "disable",
         "prefer",
         instead="the driver has no channel binding; use channel_binding=prefer with sslmode=verify-full, "
-        "which shows that the server is the right one by its certificate",
+        "so that the server's certificate proves its identity",
     ),
     "gssencmode": _only("disable", "prefer", instead="the driver does not encrypt by GSSAPI; use sslmode"),
     "gssdelegation": _only("0", instead="the driver delegates no credentials"),
-    "require_auth": _only(instead="the driver cannot refuse a way to authenticate; leave it out, and use sslmode"),
+    "require_auth": _only(instead="the driver cannot refuse a method of authentication; leave it out, use sslmode"),
     "requirepeer": _only(instead="the driver cannot check who owns a socket; leave it out"),
-    "hostaddr": _only(instead="the driver has one name for both; give the address as the host"),
-    "sslcertmode": _only("allow", instead="the driver knows sslcertmode=allow alone"),
-    "sslcrldir": _only(instead="the driver takes revocations from one file; use sslcrl"),
-    "sslsni": _only("1", instead="the driver always names the server to TLS"),
+    "hostaddr": _only(instead="the driver has one setting for name and address; give the address as the host"),
+    "sslcertmode": _only("allow", instead="the driver supports only sslcertmode=allow"),
+    "sslcrldir": _only(instead="the driver reads revocations from one file; use sslcrl"),
+    "sslsni": _only("1", instead="the driver always sends the server's name in TLS"),
     "ssl_min_protocol_version": _only("TLSv1.2", "TLSv1.3", instead="use TLSv1.2 or TLSv1.3"),
     "ssl_max_protocol_version": _only("TLSv1.2", "TLSv1.3", instead="use TLSv1.2 or TLSv1.3"),
     "sslcompression": _only("0", "1", instead="use 0"),  # libpq has ignored it since 14: nothing is compressed
     "load_balance_hosts": _only("disable", "random", instead="use disable or random"),
-    "client_encoding": _only("auto", "UTF8", "utf8", "UTF-8", "utf-8", "UNICODE", instead="headgate speaks UTF8"),
-    "replication": _only("0", "off", "false", "no", instead="headgate speaks SQL"),
-    "min_protocol_version": _only("3.0", instead="the driver speaks 3.0"),
+    "client_encoding": _only("auto", "UTF8", "utf8", "UTF-8", "utf-8", "UNICODE", instead="headgate uses UTF8"),
+    "replication": _only("0", "off", "false", "no", instead="headgate uses SQL, not replication"),
+    "min_protocol_version": _only("3.0", instead="the driver uses 3.0"),
     "max_protocol_version": _only("3.0", "3.2", "latest", instead="use 3.0 or leave it out"),
     **{
         name: _only(instead="the driver does not know it; leave it out")
         for name in ("scram_client_key", "scram_server_key", "sslkeylogfile", "oauth_issuer", "oauth_client_id")
     },
 }
-"""What is kept as it is, or refused."""
+"""Parameters of which only some values are allowed."""
 
 _KNOWN = {
     *_DRIVER,
@@ -338,7 +345,7 @@ _KNOWN = {
     "keepalives",
     "tcp_user_timeout",
 }
-"""What the functions above read, beside `_RULES`."""
+"""The parameters that the functions above read. `_RULES` has the others."""
 
 _ENVIRONMENT = {
     "PGHOST": "host",

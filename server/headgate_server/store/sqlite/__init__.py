@@ -1,1 +1,1 @@
-"""The embedded store: one SQLite file, one process that serves it."""
+"""The embedded store: one SQLite file that one process serves."""

@@ -1,4 +1,6 @@
-"""The statements of one append on SQLite, on the driver's own cursor; `database` brings the transaction and errors."""
+"""The statements of one append on SQLite, on the driver's own cursor. `database` does the transaction and the
+errors.
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, groupby
@@ -15,10 +17,10 @@ from headgate_server.store.sqlite.connection import raw_cursor
 
 _READ_HEAD = "SELECT sequence, hash, created_at, quota, month, month_events FROM heads WHERE workspace_id = ?"
 
-# After each statement the writer waits for its turn at the interpreter, for up to milliseconds where the event loop is
-# busy, so a statement takes many rows. Only three numbers of them: the driver keeps a statement with the values it last
-# had. FAIL, since the transaction is rolled back in any case: without it SQLite keeps, for each statement of several
-# rows, a copy of every page that it changes.
+# After each statement the writer thread waits for the interpreter's lock, up to milliseconds if the event loop is busy.
+# So one statement inserts many rows. There are only three statements, because the driver caches each of them with its
+# last values. OR FAIL is right because the transaction is rolled back in any case: without it SQLite keeps a copy of
+# every page that a statement of several rows changes.
 _COLUMNS = ", ".join(StoredEvent._fields)
 _ROW = f"({', '.join('?' * len(StoredEvent._fields))})"
 _INSERTS = {
@@ -26,8 +28,8 @@ _INSERTS = {
     for rows in (64, 8, 1)
 }
 
-# The identities come as one value, 16 bytes each, and are cut apart where nobody has to wait for it: whatever their
-# number, it is one statement and one step. The index is named so that no plan can ever scan a ledger under the lock.
+# All identities are one parameter, 16 bytes each, and SQLite splits it. So there is one statement and one step for any
+# number of identities. The statement names the index so that no plan can scan a ledger under the lock.
 _PROBE = (
     "WITH RECURSIVE slices (start) AS (SELECT 1 UNION ALL SELECT start + 16 FROM slices LIMIT length(?2) / 16)"
     " SELECT dedupe, id, sequence, created_at, event_hash, salt, commitment FROM events INDEXED BY events_dedupe_key"
@@ -49,12 +51,12 @@ _STORE_ANSWER = (
 
 
 def decide_and_write(connection: Connection, submissions: Sequence[Submission], now: int) -> list[Decision]:
-    """Decide submissions, in order, and write what that says. The caller's transaction holds the write lock.
+    """Decide submissions, in order, and write the result. The caller's transaction holds the write lock.
 
     Raises `DataRefused` and what the driver raises; the caller rolls back.
     """
     decisions: dict[int, Decision] = {}
-    # Sorting is stable: within a workspace the callers keep their order.
+    # Sorting is stable, so submissions of one workspace keep their order.
     order = sorted(range(len(submissions)), key=lambda index: submissions[index].workspace_id)
     for workspace_id, group in groupby(order, key=lambda index: submissions[index].workspace_id):
         indexes = list(group)
@@ -75,7 +77,7 @@ def _settle(connection: Connection, workspace_id: int, group: list[Submission], 
 
 
 def _holders(cursor: Any, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
-    """Return the links of the events that hold these identities, of 16 bytes each."""
+    """Return the links of the events that have these identities, of 16 bytes each."""
     rows = cursor.execute(_PROBE, (workspace_id, b"".join(dedupes)))
     return {dedupe: Link(*link) for dedupe, *link in rows}
 
@@ -83,7 +85,7 @@ def _holders(cursor: Any, workspace_id: int, dedupes: Sequence[bytes]) -> dict[b
 def _probe(
     cursor: Any, workspace_id: int, group: list[Submission], now: int
 ) -> tuple[dict[bytes, Link], dict[tuple[str, str], StoredAnswer]]:
-    """Read, under the lock, which identities and request keys of the group are taken."""
+    """Read, under the lock, which identities and request keys of the group are already used."""
     known = _holders(cursor, workspace_id, identities(group))
     answers: dict[tuple[str, str], StoredAnswer] = {}
     for scope, key in request_keys(group):
@@ -111,7 +113,7 @@ def _store(connection: Connection, workspace_id: int, settlement: Settlement, no
 
 
 def insertions(rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the statements that write these rows, each with its values."""
+    """Yield the statements that insert these rows, each with its values."""
     first = 0
     for size, statement in _INSERTS.items():
         while len(rows) - first >= size:

@@ -17,20 +17,20 @@ BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process (`headgate keys`, a backup) that writes."""
 
 _PRAGMAS = (
-    # Acknowledged means on disk: in WAL mode only FULL syncs the log at every commit.
+    # An acknowledged event must be on disk: in WAL mode only FULL syncs the log at every commit.
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
-    # 16 MB of log between checkpoints: 15 % more events/s than with the default's 4 MB, and 40 MB bring hardly more.
+    # 16 MB of log between checkpoints give 15 % more events/s than the default of 4 MB. 40 MB give hardly more.
     "PRAGMA wal_autocheckpoint = 4000",
-    # A slow reader holds checkpoints up, and the log grows meanwhile. Once it has been written back it is cut to twice
-    # what lies between two checkpoints; without a limit it keeps its largest size for ever.
+    # A slow reader delays checkpoints, and the log grows in that time. After the next checkpoint the log is cut to this
+    # size, which is twice the log between two checkpoints. Without a limit it keeps its largest size for ever.
     "PRAGMA journal_size_limit = 33554432",
-    # 64 MB for the pages of the random index.
+    # 64 MB of cache for the pages of the index on random values.
     "PRAGMA cache_size = -65536",
 )
 
 # Register bytes explicitly: otherwise the driver looks for an adapter for every value. That takes 0.8 µs a value, 5 µs
-# an event, and nothing else runs in the interpreter meanwhile.
+# an event, and the interpreter runs nothing else in that time.
 driver.register_adapter(bytes, bytes)
 
 
@@ -38,7 +38,7 @@ def make_engine(path: Path, begin: str, *, pool_size: int) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         module=driver,
-        hide_parameters=True,  # an error's text may end in a log, and must hold no content
+        hide_parameters=True,  # an error's text may be logged, so it must not contain event data
         pool_size=pool_size,
         max_overflow=0,
         connect_args={"timeout": BUSY_TIMEOUT},
@@ -46,7 +46,7 @@ def make_engine(path: Path, begin: str, *, pool_size: int) -> Engine:
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, record: Any) -> None:
-        # The driver must not begin transactions on its own: it would begin them without the write lock.
+        # The driver must not begin transactions by itself: it would begin them without the write lock.
         connection.isolation_level = None
         for pragma in _PRAGMAS:
             connection.execute(pragma)
@@ -79,15 +79,15 @@ def transaction(engine: Engine, wait: bool) -> Iterator[Connection]:
             try:
                 transaction.commit()
             except DBAPIError as error:
-                # The log's last page may have reached the disk although the sync failed: after a crash it would
-                # count.
+                # The log's last page may be on disk although the sync failed. After a crash the commit would be valid
+                # then.
                 if result_code(error) == driver.SQLITE_IOERR:
                     raise OutcomeUnknown("The disk failed while the store committed.") from error
                 raise
 
 
 def raw_cursor(connection: Connection) -> Any:
-    """Return a cursor of the driver's own, for statements that must cost little."""
+    """Return the driver's own cursor, for statements that must be fast."""
     driver_connection = connection.connection.driver_connection
     if driver_connection is None:
         raise Unavailable("The store's connection is gone.")

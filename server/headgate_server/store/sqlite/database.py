@@ -1,7 +1,7 @@
 """The embedded store: one SQLite file, one process that serves it, one thread that writes.
 
-The `pysqlite3` wheel brings SQLite 3.53: before 3.51.3 two connections could corrupt a database in WAL mode, and
-systems ship older.
+The `pysqlite3` wheel contains SQLite 3.53. Before 3.51.3 two connections could corrupt a database in WAL mode, and
+operating systems have older versions.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ from headgate_server.store.sqlite.target import prepare_file, take_lock
 T = TypeVar("T")
 
 READERS = 4
-"""Threads that read. Reads are short, and beyond a few they only take turns at the interpreter."""
+"""Threads that read. Reads are short, and more threads would only wait for the interpreter's lock."""
 
 _BUSY_PAUSE = 0.02
-"""Seconds after which a write that found the lock taken tries again."""
+"""Seconds until a write tries again after it found the database locked."""
 
 
 class SqliteDatabase(Database):
@@ -52,9 +52,9 @@ class SqliteDatabase(Database):
     async def open(
         cls, path: Path, *, serving: bool = False, clock: Callable[[], int] | None = None
     ) -> "SqliteDatabase":
-        """Open the database at `path`, made if there is none, and migrate it.
+        """Open the database at `path` and migrate it. A missing file is created.
 
-        With `serving` a second serving process on the file is refused. `clock` gives microseconds since the epoch.
+        With `serving`, a second serving process on the file is refused. `clock` returns microseconds since the epoch.
         Raises `errors.SetupError`.
         """
         await asyncio.to_thread(prepare_file, path)
@@ -84,14 +84,14 @@ class SqliteDatabase(Database):
             return [None] * len(submissions)
 
     async def close(self) -> None:
-        """Finish what is under way and let go of the file."""
+        """Finish the operations in progress and close the file."""
         self._closed = True
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
         self._write_thread.shutdown()
         self._read_threads.shutdown()
-        # The writer last: the last connection to close empties the log into the database.
+        # The writer is closed last: the last connection to close writes the log into the database.
         self._reader.dispose()
         self._writer.dispose()
         if self._lock is not None:
@@ -99,7 +99,7 @@ class SqliteDatabase(Database):
             self._lock = None
 
     async def read(self, work: Callable[[Connection], T], *, as_stored: bool = False) -> T:
-        """Return what `work` read; `as_stored` also texts that are no UTF-8."""
+        """Return the result of `work`, which reads."""
 
         def run() -> T:
             with translated(), self._reader.connect() as connection:
@@ -111,13 +111,13 @@ class SqliteDatabase(Database):
         return await self._in(self._read_threads, run)
 
     async def write(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
-        """Return what `work` did, once it is committed and on disk, be it asked for or not."""
+        """Return the result of `work` after the commit. It is on disk then, whatever `durable` says."""
 
         def run() -> T:
             with translated(), transaction(self._writer, wait=False) as connection:
                 return work(connection)
 
-        # Not a wait in the thread that writes: it would keep appends from it while somebody else holds the lock.
+        # Do not wait in the writer thread: appends could not use it while another process holds the lock.
         deadline = time.monotonic() + BUSY_TIMEOUT
         while True:
             try:
@@ -128,7 +128,7 @@ class SqliteDatabase(Database):
             await asyncio.sleep(_BUSY_PAUSE)
 
     def now(self, connection: Connection) -> int:
-        """Return the clock that the store was opened with."""
+        """Return the time of the clock that the store was opened with."""
         return self._clock()
 
     def check_durable(self, connection: Connection) -> None:
@@ -146,17 +146,19 @@ def _system_clock() -> int:
 
 
 def _set_up(engine: Engine) -> None:
-    """Switch to write-ahead logging and migrate. Raises what the driver raises, and `errors.SetupError`."""
+    """Switch to write-ahead logging and migrate. Raises the driver's errors, and `errors.SetupError`."""
     _use_wal(engine)
     try:
         with transaction(engine, wait=True) as connection:
             migrate.upgrade(connection)
     except LockedError as error:
-        raise SetupError("The store is locked by another process that does not let go of it.") from error
+        raise SetupError("Another process holds the store's lock and does not release it.") from error
 
 
 def _use_wal(engine: Engine) -> None:
-    """Set the journal mode, for good. SQLite does not wait for a lock here: processes that start at once try again."""
+    """Set the journal mode permanently. SQLite does not wait for a lock here, so processes that start at the same time
+    try again.
+    """
     deadline = time.monotonic() + BUSY_TIMEOUT
     with engine.connect() as connection:
         cursor = raw_cursor(connection)
@@ -169,7 +171,5 @@ def _use_wal(engine: Engine) -> None:
                 time.sleep(0.01)
                 continue
             if mode != "wal":
-                raise SetupError(
-                    "The store's file system does not carry SQLite's write-ahead log: put the database on a local disk."
-                )
+                raise SetupError("The store's file system does not support SQLite's write-ahead log: use a local disk.")
             return

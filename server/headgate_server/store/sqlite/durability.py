@@ -1,4 +1,4 @@
-"""What an acknowledgement rests on: the pragmas of the connection that writes."""
+"""Checks that acknowledged events are on disk, by the pragmas of the connection that writes."""
 
 from sqlalchemy import Connection
 
@@ -9,7 +9,7 @@ from headgate_server.store.sqlite.connection import raw_cursor
 def check(connection: Connection) -> None:
     """Raise `errors.Unavailable` unless commits are synced."""
     cursor = raw_cursor(connection)
-    for pragma, wanted in (("synchronous", 2), ("journal_mode", "wal")):
-        found = cursor.execute(f"PRAGMA {pragma}").fetchone()[0]
-        if found != wanted:
-            raise not_durable(f"The store's database runs with {pragma}={found}")
+    for pragma, required in (("synchronous", 2), ("journal_mode", "wal")):
+        value = cursor.execute(f"PRAGMA {pragma}").fetchone()[0]
+        if value != required:
+            raise not_durable(f"The store's database runs with {pragma}={value}")

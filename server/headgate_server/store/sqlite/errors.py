@@ -1,4 +1,4 @@
-"""SQLite's errors, as the `Database` promise has them."""
+"""Turns SQLite's errors into those of the `Database` promise."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ class LockedError(Exception):
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn the driver's errors, plain or wrapped by SQLAlchemy, into those of the `Store` promise."""
+    """Turn the driver's errors, plain or wrapped by SQLAlchemy, into those of the `Database` promise."""
     try:
         yield
     except (driver.DataError, OverflowError, UnicodeEncodeError) as error:
@@ -28,11 +28,11 @@ def translated() -> Iterator[None]:
 
 
 def result_code(error: BaseException) -> int:
-    """Return SQLite's primary result code, 0 if it is no error of SQLite's."""
+    """Return SQLite's primary result code, 0 if the error does not come from SQLite."""
     original = error.orig if isinstance(error, DBAPIError) else error
     return int(getattr(original, "sqlite_errorcode", 0)) & 0xFF
 
 
 def cause(error: BaseException) -> str:
-    """Return SQLite's own words."""
+    """Return SQLite's own message."""
     return str(error.orig if isinstance(error, DBAPIError) else error)

@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add what limits need to workspaces and heads, and the table of rates."""
+    """Add the columns of limits to workspaces and heads, and the table of rates."""
     op.add_column("workspaces", sa.Column("rates", sa.Text))
     op.add_column("heads", sa.Column("quota", sa.BigInteger))
     op.add_column("heads", sa.Column("month", sa.Integer, nullable=False, server_default="0"))

@@ -1,4 +1,4 @@
-"""On PostgreSQL, an exclusion constraint on a hash index in place of the unique B-tree of identities."""
+"""On PostgreSQL, replaces the unique B-tree of identities by an exclusion constraint on a hash index."""
 
 from alembic import op
 
@@ -9,9 +9,9 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Replace the index; SQLite has no other kind and keeps the unique one.
+    """Replace the index. SQLite has no other kind of index and keeps the unique one.
 
-    About 45 seconds for ten million events, with the table locked.
+    It takes about 45 seconds for ten million events, and the table is locked in that time.
     """
     if op.get_context().dialect.name != "postgresql":
         return

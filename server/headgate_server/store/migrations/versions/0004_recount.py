@@ -1,4 +1,4 @@
-"""The count of a month's events, exact also where events were stored before they were counted."""
+"""Makes the count of a month's events exact, also for events that were stored before events were counted."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -18,14 +18,14 @@ _COUNT = "UPDATE heads SET month = :month, month_events = :events WHERE workspac
 
 
 def upgrade() -> None:
-    """Count anew, from the sequences: they have no gaps. One row of `events` is read for each workspace."""
+    """Count again, from the sequences, which have no gaps. This reads one row of `events` for each workspace."""
     connection = op.get_bind()
     postgres = connection.dialect.name == "postgresql"
     before = sa.text(_BEFORE.replace(":first", "CAST(:first AS uuid)") if postgres else _BEFORE)
     for workspace_id, sequence, created_at in connection.execute(
         sa.text(_HEADS + (" FOR NO KEY UPDATE" if postgres else ""))
     ).all():
-        # The month in which the event after the last one may stand, as settle counts.
+        # The month of the earliest time that the next event can have, as in `settle`.
         moment = _EPOCH + timedelta(microseconds=created_at + 1)
         start = datetime(moment.year, moment.month, 1, tzinfo=UTC)
         milliseconds = (start - _EPOCH) // timedelta(milliseconds=1)

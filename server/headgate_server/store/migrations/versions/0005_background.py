@@ -13,7 +13,7 @@ _EVENT_ID = sa.LargeBinary(16).with_variant(postgresql.UUID(), "postgresql")
 
 
 def upgrade() -> None:
-    """Add both tables. Nothing that is there is touched."""
+    """Add both tables. Existing tables do not change."""
     op.create_table(
         "leases",
         sa.Column("name", sa.Text, nullable=False),

@@ -1,1 +1,1 @@
-"""One module a revision, never edited after it was released."""
+"""One module for each revision. A released module is never edited."""
