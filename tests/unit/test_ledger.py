@@ -107,7 +107,7 @@ def test_an_id_is_a_uuid_of_version_7_that_holds_its_microsecond(created_at: int
 def test_ids_sort_as_their_moments_do(one: int, other: int, some: bytes, more: bytes) -> None:
     if one != other:
         assert (ledger.event_id(one, some) < ledger.event_id(other, more)) == (one < other)
-    assert ledger.first_id(one) <= ledger.event_id(one, some)
+    assert ledger.first_id(one) <= ledger.event_id(one, some) <= ledger.last_id(one)
 
 
 def test_every_microsecond_of_a_millisecond_has_an_id_of_its_own() -> None:

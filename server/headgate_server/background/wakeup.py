@@ -4,6 +4,23 @@ import asyncio
 import contextlib
 
 
+class Wakeups:
+    """The bells of one process's followers: each commit rings all of them."""
+
+    def __init__(self) -> None:
+        self._bells: list[Wakeup] = []
+
+    def add(self) -> "Wakeup":
+        """Return a bell of its own for one more follower."""
+        self._bells.append(Wakeup())
+        return self._bells[-1]
+
+    def ring(self) -> None:
+        """Wake everybody."""
+        for bell in self._bells:
+            bell.ring()
+
+
 class Wakeup:
     """One follower's bell: rung by commits, waited for by the follower."""
 

@@ -8,6 +8,7 @@ import click
 _COMMANDS = {
     # From a command's name to the module of `headgate_server.cli` that defines it.
     "bridge": "up",
+    "events": "events",
     "keys": "keys",
     "ledger": "ledger",
     "serve": "serve",
@@ -64,6 +65,7 @@ def headgate() -> None:
     \b
     headgate up              run the service
     headgate keys create     make an API key
+    headgate events tail     print events as they are stored
     headgate ledger verify   check that no stored event was changed
 
     The service's settings can come from environment variables; `headgate COMMAND --help` names them.

@@ -85,6 +85,11 @@ def first_id(created_at: int) -> bytes:
     return event_id(max(created_at, 0), bytes(8))
 
 
+def last_id(created_at: int) -> bytes:
+    """Return the largest id that an event of this `created_at` or earlier can have."""
+    return event_id(max(created_at, 0), b"\xff" * 8)
+
+
 class BreakType(StrEnum):
     """The types of breaks, as on the wire. `LedgerBreak` of the proto says what each means."""
 

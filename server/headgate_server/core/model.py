@@ -319,6 +319,8 @@ class EventQuery:
     newest_first: bool = False
     after: bytes | None = None
     """The last id of the previous page. The next page begins after it, in the direction of the order."""
+    size: int | None = None
+    """About how many bytes of content a page may hold beside its first event; None: as many as any page may."""
 
 
 class LedgerRange(NamedTuple):

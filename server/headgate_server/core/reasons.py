@@ -69,6 +69,7 @@ class Reason(_Upper):
     RATE_LIMITED = auto()
     REPEATED_HEADER = auto()
     REQUEST_TIMEOUT = auto()
+    SEQUENCE_PAST_HEAD = auto()
     SHUTTING_DOWN = auto()
     STORE_NOT_DURABLE = auto()
     STORE_UNAVAILABLE = auto()
@@ -257,6 +258,10 @@ CATALOGUE: Mapping[Reason, Entry] = {
     ),
     Reason.REQUEST_TIMEOUT: Entry(
         "The request did not arrive in time.", "Send it again, faster or in parts.", (TIMEOUT,), retry=True
+    ),
+    Reason.SEQUENCE_PAST_HEAD: Entry(
+        "The sequence to begin after lies beyond the ledger's last event.",
+        "Begin after a sequence that the ledger has. After a restore from a backup the ledger may be shorter.",
     ),
     Reason.SHUTTING_DOWN: Entry(
         "The server is shutting down; nothing is stored.",

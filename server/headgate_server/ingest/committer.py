@@ -76,10 +76,18 @@ def _has_written(decision: Decision) -> bool:
 class Committer:
     """Stores submissions in groups. One per process and store; lives on one event loop."""
 
-    def __init__(self, database: Database, config: CommitterConfig | None = None, readiness: Readiness | None = None):
-        """`readiness` is told of every commit."""
+    def __init__(
+        self,
+        database: Database,
+        config: CommitterConfig | None = None,
+        readiness: Readiness | None = None,
+        *,
+        stored: Callable[[], None] = lambda: None,
+    ):
+        """`readiness` is told of every commit, and `stored` is called after each that added to a ledger."""
         self._database = database
         self._readiness = readiness or Readiness(Probe(database))
+        self._stored = stored
         self._causes = Causes()
         self._config = config or CommitterConfig()
         self._lanes: Lanes[_Call] = Lanes(self._config)
@@ -220,6 +228,7 @@ class Committer:
             self._pace.stored(stored, seconds)
         if any(decision is not None and _has_written(decision) for decision in decisions):
             self._readiness.stored()
+            self._stored()
 
     async def _append_each(self, group: Sequence[_Call], *, wait: bool) -> list[_Call]:
         """Store each submission of a group alone, in order: where one is skipped, so are its workspace's later ones."""

@@ -9,6 +9,7 @@ from headgate_server.core import ledger
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.model import NATIVE, EventQuery, Scope
 from headgate_server.core.reasons import Reason
+from headgate_server.reading.filters import type_filter
 from headgate_server.rpc import decode, wire
 from headgate_server.rpc.pages import page_size, page_token, resume_from
 from headgate_server.rpc.pipeline.call import Call
@@ -79,7 +80,7 @@ def _query(workspace_id: int, request: ListEventsRequest) -> EventQuery:
             raise InvalidRequest(
                 f"The {field} field holds the character U+0000.", reason=Reason.INVALID_CHARACTER, field=field
             )
-    prefix = request.type.endswith(".*")
+    wanted = type_filter(request.type)
     dedupe = None
     if request.idempotency_key:
         dedupe = ledger.identity(NATIVE, request.source, request.idempotency_key)[:16]
@@ -87,8 +88,8 @@ def _query(workspace_id: int, request: ListEventsRequest) -> EventQuery:
     return EventQuery(
         workspace_id=workspace_id,
         limit=page_size(request.page_size, _DEFAULT_PAGE, _LARGEST_PAGE),
-        type=request.type if request.type and not prefix else None,
-        type_prefix=request.type[:-1] if prefix else None,
+        type=wanted.type,
+        type_prefix=wanted.type_prefix,
         source=request.source or None,
         subject=request.subject or None,
         dedupe=dedupe,

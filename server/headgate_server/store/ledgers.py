@@ -1,13 +1,14 @@
 """Reads the ledgers: heads, events and pages of events. Only the append writes them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnCollection, ColumnElement, Connection, Row, func, select
 
 from headgate_server.core import ledger
 from headgate_server.core.errors import NotFound
-from headgate_server.core.model import EventPage, EventQuery, Head, Link, StoredEvent, Workspace
+from headgate_server.core.model import EventPage, EventQuery, Head, Link, Position, StoredEvent, Workspace
+from headgate_server.store import positions
 from headgate_server.store.database import Database
 from headgate_server.store.holds import Holds
 from headgate_server.store.schema import events, heads
@@ -47,6 +48,18 @@ class Ledgers:
             raise NotFound("There is no such workspace.")
         return Head(*row)
 
+    async def heads(self, workspace_ids: Collection[int]) -> Mapping[int, Head]:
+        """Return the last links of these workspaces' ledgers; none of a workspace that there is not."""
+        return await self._database.read(lambda connection: _heads(connection, list(workspace_ids)))
+
+    async def place(self, workspace_id: int, sequence: int) -> Position:
+        """Return the place of the event of this sequence, or of the last one before it."""
+        return await self._database.read(lambda connection: positions.at(connection, workspace_id, sequence))
+
+    async def place_before(self, workspace_id: int, created_at: int) -> Position:
+        """Return the place of the last event that was stored before this time."""
+        return await self._database.read(lambda connection: positions.before(connection, workspace_id, created_at))
+
     async def now(self) -> int:
         """Return the database's time, from which `created_at` comes, in microseconds since the epoch."""
         return await self._database.read(self._database.now)
@@ -66,8 +79,9 @@ class Ledgers:
     async def events(self, query: EventQuery) -> EventPage:
         """Return one page of a workspace's events in the order of their ids.
 
-        It examines at most `SCAN_LIMIT` rows and returns about `PAGE_BYTES` of content at most, but at least one event
-        if there is one. The next page begins after `resume`, which is None only at the end.
+        It examines at most `SCAN_LIMIT` rows and returns about `PAGE_BYTES` of content at most, or as much as the query
+        says, but at least one event if there is one. The next page begins after `resume`, which is None only at the
+        end.
         """
         return await self._database.read(lambda connection: _page(connection, query))
 
@@ -76,6 +90,15 @@ class Ledgers:
         genesis hash.
         """
         return await self._database.read(lambda connection: _hashes_before(connection, workspace, ids))
+
+
+def _heads(connection: Connection, workspace_ids: Sequence[int]) -> dict[int, Head]:
+    found: dict[int, Head] = {}
+    columns = select(heads.c.workspace_id, heads.c.sequence, heads.c.hash, heads.c.created_at)
+    for start in range(0, len(workspace_ids), _FETCH_CHUNK):
+        statement = columns.where(heads.c.workspace_id.in_(workspace_ids[start : start + _FETCH_CHUNK]))
+        found |= {workspace_id: Head(*head) for workspace_id, *head in connection.execute(statement)}
+    return found
 
 
 def lookup(connection: Connection, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
@@ -105,7 +128,7 @@ def _page(connection: Connection, query: EventQuery) -> EventPage:
         holder = lookup(connection, query.workspace_id, [query.dedupe]).get(query.dedupe)
         return EventPage([], None) if holder is None else _matching(connection, query, holder.id)
     hits, end = _hits(connection, query)
-    count = _fitting(hits[: query.limit])
+    count = _fitting(hits[: query.limit], PAGE_BYTES if query.size is None else min(query.size, PAGE_BYTES))
     resume = hits[count - 1].id if count < len(hits) else end
     return EventPage(_rows(connection, query, hits[:count]), resume)
 
@@ -143,12 +166,12 @@ def _hits(connection: Connection, query: EventQuery) -> tuple[Sequence[Row[Any, 
     ).scalar_one_or_none()
 
 
-def _fitting(hits: Sequence[Row[Any, Any]]) -> int:
-    """Return how many of these events fit into one page. The first always fits."""
+def _fitting(hits: Sequence[Row[Any, Any]], size: int) -> int:
+    """Return how many of these events fit into one page of this size. The first always fits."""
     content = 0
     for count, hit in enumerate(hits):
         content += hit.size
-        if content > PAGE_BYTES and count:
+        if content > size and count:
             return count
     return len(hits)
 

@@ -1,0 +1,104 @@
+"""The heads of the ledgers that somebody watches: one look in a process for all who wait for events.
+
+A commit of the same process is seen at once, one of another process within a quarter of a second. There is no
+LISTEN/NOTIFY: NOTIFY takes a lock on the whole database at commit.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from headgate_server.background.wakeup import Wakeup
+from headgate_server.core.errors import Unavailable
+from headgate_server.core.model import Head
+from headgate_server.process.causes import Causes
+from headgate_server.store import Ledgers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadsConfig:
+    """How often the heads are looked at. Times in seconds."""
+
+    shortest_poll: float = 0.02
+    longest_poll: float = 0.25
+    """Between two looks, growing while nothing comes: four statements a second where nothing happens."""
+    between: float = 0.01
+    """Between two looks at least, however many commits ring: at most a hundred statements a second."""
+
+
+class WatchedHead:
+    """The head of one ledger as it was seen last."""
+
+    def __init__(self) -> None:
+        self.head = Head(0, b"", 0)
+        self.watchers = 0
+        self._moved = asyncio.Event()
+
+    def saw(self, head: Head) -> bool:
+        """Note a head that was read. Return whether the ledger has grown."""
+        if head.sequence <= self.head.sequence:
+            return False
+        self.head = head
+        self._moved.set()
+        self._moved = asyncio.Event()
+        return True
+
+    async def beyond(self, sequence: int, seconds: float) -> bool:
+        """Return True as soon as the head lies beyond this sequence, False after so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.head.sequence <= sequence:
+                    await self._moved.wait()
+        return self.head.sequence > sequence
+
+
+class Heads:
+    """Watches the heads of ledgers. Its job is to be run, once, for as long as anybody may watch."""
+
+    def __init__(self, ledgers: Ledgers, bell: Wakeup, config: HeadsConfig | None = None):
+        """`bell` is rung by commits of this process."""
+        self._ledgers = ledgers
+        self._bell = bell
+        self._config = config or HeadsConfig()
+        self._causes = Causes()
+        self._watched: dict[int, WatchedHead] = {}
+        self._any = asyncio.Event()
+
+    @contextlib.contextmanager
+    def watching(self, workspace_id: int) -> Iterator[WatchedHead]:
+        """Watch the head of a workspace's ledger for the length of a block. It is read at the next look."""
+        watched = self._watched.setdefault(workspace_id, WatchedHead())
+        watched.watchers += 1
+        self._any.set()
+        self._bell.ring()
+        try:
+            yield watched
+        finally:
+            watched.watchers -= 1
+            if not watched.watchers:
+                del self._watched[workspace_id]
+            if not self._watched:
+                self._any.clear()
+
+    async def __call__(self) -> None:
+        """Look until cancelled, while there is anything to watch. A store that cannot be read is asked again."""
+        config = self._config
+        pause = config.shortest_poll
+        while True:
+            await self._any.wait()
+            moved = await self._look()
+            pause = config.shortest_poll if moved else min(pause * 2, config.longest_poll)
+            await asyncio.sleep(config.between)
+            if await self._bell.wait(pause):
+                pause = config.shortest_poll
+
+    async def _look(self) -> bool:
+        """Read the heads of all watched ledgers; whether any has moved."""
+        try:
+            heads = await self._ledgers.heads(self._watched.keys())
+        except Unavailable as error:
+            self._causes.tell("heads_not_read", error)
+            return False
+        grown = [self._watched[found].saw(head) for found, head in heads.items() if found in self._watched]
+        return any(grown)

@@ -1,0 +1,175 @@
+"""`headgate events`: what is stored, as NDJSON."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+from uuid import UUID
+
+import click
+
+from headgate_server.access import admin
+from headgate_server.background.heads import Heads
+from headgate_server.background.subscription import Start, Subscriptions
+from headgate_server.background.wakeup import Wakeup
+from headgate_server.cli.options import options
+from headgate_server.cli.running import check_output, run, show
+from headgate_server.config import StoreConfig
+from headgate_server.core import ledger, timestamps
+from headgate_server.core.errors import NotFound, SetupError
+from headgate_server.core.model import NATIVE, EventQuery, StoredEvent, Workspace
+from headgate_server.process.setting import build
+from headgate_server.reading.filters import type_filter
+from headgate_server.rpc import wire
+from headgate_server.rpc.pipeline.printer import print_json
+from headgate_server.store import Ledgers
+
+_PAGE_EVENTS = 500
+_PAGE_BYTES = 1024 * 1024
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@click.group()
+def events() -> None:
+    """Read a workspace's events: one JSON object a line, as REST shows them."""
+
+
+def _of_a_workspace(command: _Command) -> _Command:
+    command = click.option("--workspace", required=True, help="Whose events.")(command)
+    return options(StoreConfig)(command)
+
+
+def _filtered(command: _Command) -> _Command:
+    command = click.option("--subject", default="", help="Only events of this subject.")(command)
+    command = click.option("--source", default="", help="Only events of this source.")(command)
+    return click.option(
+        "--type", "type_", default="", help="Only events of this type, such as order.completed or 'order.*'."
+    )(command)
+
+
+@events.command("list")
+@_of_a_workspace
+@_filtered
+@click.option("--from", "from_", metavar="TIME", help="Only events stored at this time or later: 2024-01-15T10:30:00Z.")
+@click.option("--to", metavar="TIME", help="Only events stored before this time.")
+@click.option("--idempotency-key", help="Only the event with this key, within --source.")
+@click.option("--newest-first", is_flag=True, help="Begin with the newest event.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="The most events to print.")
+def list_(workspace: str, limit: int, idempotency_key: str | None, newest_first: bool, **values: Any) -> None:
+    """Print stored events, the oldest first."""
+
+    async def work() -> None:
+        query = _query(values)
+        if idempotency_key is not None:
+            identity = ledger.identity(NATIVE, values["source"], idempotency_key)
+            query = replace(query, dedupe=identity[:16])
+        query = replace(
+            query,
+            created_from=_time(values["from_"], "--from"),
+            created_to=_time(values["to"], "--to"),
+            newest_first=newest_first,
+        )
+        async with _opened(values, workspace) as (ledgers, found):
+            await _print_pages(ledgers, replace(query, workspace_id=found.id), limit)
+
+    run(work())
+
+
+@events.command("get")
+@_of_a_workspace
+@click.argument("event_id", metavar="ID")
+def get(workspace: str, event_id: str, **values: Any) -> None:
+    """Print the event with this ID."""
+
+    async def work() -> None:
+        try:
+            wanted = UUID(event_id).bytes
+        except ValueError:
+            raise SetupError(f"{event_id!r} is no id of an event: an id is a UUID") from None
+        async with _opened(values, workspace) as (ledgers, found):
+            event = await ledgers.fetch(found.id, [wanted])
+        if not event:
+            raise NotFound(f"there is no event {event_id} in the workspace {workspace!r}")
+        show(_line(event[0]))
+
+    run(work())
+
+
+@events.command("tail")
+@_of_a_workspace
+@_filtered
+@click.option(
+    "--after",
+    type=click.IntRange(0),
+    metavar="SEQUENCE",
+    help="Begin after this sequence; 0 is the beginning. Without it: only events that are stored from now on.",
+)
+def tail(workspace: str, after: int | None, **values: Any) -> None:
+    """Print events as they are stored, until Ctrl-C."""
+
+    async def work() -> None:
+        check_output()
+        async with _opened(values, workspace) as (ledgers, found):
+            heads = Heads(ledgers, Wakeup())
+            looking = asyncio.ensure_future(heads())
+            stream = Subscriptions(ledgers, heads).follow(
+                replace(_query(values), workspace_id=found.id), Start(after_sequence=after)
+            )
+            try:
+                async with contextlib.aclosing(stream):
+                    async for item in stream:
+                        if isinstance(item, StoredEvent):
+                            show(_line(item))
+            finally:
+                looking.cancel()
+
+    run(work())
+
+
+async def _print_pages(ledgers: Ledgers, query: EventQuery, limit: int) -> None:
+    check_output()
+    while True:
+        page = await ledgers.events(replace(query, limit=min(limit, _PAGE_EVENTS), size=_PAGE_BYTES))
+        show(*map(_line, page.events))
+        limit -= len(page.events)
+        if page.resume is None or limit == 0:
+            return
+        query = replace(query, after=page.resume)
+
+
+@contextlib.asynccontextmanager
+async def _opened(values: dict[str, Any], name: str) -> AsyncIterator[tuple[Ledgers, Workspace]]:
+    """Open the store's ledgers, and find the workspace. Raises `NotFound` for one that there is not."""
+    async with admin.opened(build(StoreConfig, values).location) as store:
+        workspace = await store.directory.workspace(name)
+        if workspace is None:
+            raise NotFound(f"there is no workspace {name!r}")
+        yield store.ledgers, workspace
+
+
+def _query(values: dict[str, Any]) -> EventQuery:
+    """Return what the options of `_filtered` say."""
+    wanted = type_filter(values["type_"])
+    return EventQuery(
+        workspace_id=0,
+        limit=_PAGE_EVENTS,
+        type=wanted.type,
+        type_prefix=wanted.type_prefix,
+        source=values["source"] or None,
+        subject=values["subject"] or None,
+    )
+
+
+def _time(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        return timestamps.parse(text)[0]
+    except ValueError as error:
+        raise SetupError(f"{option}: {error}") from None
+
+
+def _line(event: StoredEvent) -> str:
+    return print_json(wire.event_message(event, as_text=True)).decode()
