@@ -14,6 +14,7 @@ from headgate_server.core import shapes
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.ledger import Break, BreakType
 from headgate_server.core.model import ApiKey, RateLimit, Scope, StoredLedger, Usage, Workspace
+from headgate_server.core.types import EventId
 from headgate_server.process.clock import Clock, system_clock
 from headgate_server.reading.verify import verify
 from headgate_server.receivers.registry import RECEIVERS
@@ -143,7 +144,7 @@ async def _verify_ledger(proof: Proof, one: StoredLedger) -> LedgerReport:
     breaks: list[Break] = []
     if not named:
         breaks.append(Break(None, 0, BreakType.HEAD_MISMATCH, "name: text", f"name: {shapes.name_of(one.name)}"))
-    resume: bytes | None = None
+    resume: EventId | None = None
     while True:
         found = await verify(proof, workspace, limit=_VERIFY_EVENTS, after=resume)
         checked += found.events_checked

@@ -14,6 +14,7 @@ from headgate_server.core import ledger
 from headgate_server.core.errors import InvalidRequest, PermissionDenied, Unauthenticated
 from headgate_server.core.model import ApiKey, Scope, Workspace
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import KeyDigest
 from headgate_server.process.clock import Clock, system_clock
 from headgate_server.store import Directory
 
@@ -72,9 +73,9 @@ class Authenticator:
     def __init__(self, directory: Directory, clock: Clock = system_clock, timer: Callable[[], float] = time.monotonic):
         self._directory = directory
         self._clock = clock
-        self._known: TTLCache[bytes, ApiKey] = TTLCache(_CACHED_KEYS, CACHE_SECONDS, timer=timer)
-        self._refused: TTLCache[bytes, bool] = TTLCache(_CACHED_REFUSALS, CACHE_SECONDS, timer=timer)
-        self._looking: dict[bytes, asyncio.Task[ApiKey | None]] = {}
+        self._known: TTLCache[KeyDigest, ApiKey] = TTLCache(_CACHED_KEYS, CACHE_SECONDS, timer=timer)
+        self._refused: TTLCache[KeyDigest, bool] = TTLCache(_CACHED_REFUSALS, CACHE_SECONDS, timer=timer)
+        self._looking: dict[KeyDigest, asyncio.Task[ApiKey | None]] = {}
 
     async def authenticate(self, key: str | None) -> Principal:
         """Return whom the key belongs to.
@@ -104,7 +105,7 @@ class Authenticator:
             raise _refusal()
         return Principal(record.id, record.workspace, record.scopes)
 
-    async def _find(self, digest: bytes) -> ApiKey | None:
+    async def _find(self, digest: KeyDigest) -> ApiKey | None:
         """Look a key up once for all who ask for it at the same time. One caller that gives up does not end it for
         the others.
         """
@@ -114,7 +115,7 @@ class Authenticator:
             task.add_done_callback(lambda _: self._looking.pop(digest, None))
         return await asyncio.shield(task)
 
-    async def _look_up(self, digest: bytes) -> ApiKey | None:
+    async def _look_up(self, digest: KeyDigest) -> ApiKey | None:
         record = await self._directory.find_key(digest)
         if record is None:
             self._refused[digest] = True
@@ -130,8 +131,8 @@ def require(principal: Principal, *scopes: str) -> None:
         raise PermissionDenied(f"The API key lacks the scope {wanted}.")
 
 
-def digest_of(key: str) -> bytes:
-    return sha256(key.encode(errors="surrogatepass")).digest()
+def digest_of(key: str) -> KeyDigest:
+    return KeyDigest(sha256(key.encode(errors="surrogatepass")).digest())
 
 
 def _refusal() -> Unauthenticated:

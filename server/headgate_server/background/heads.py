@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from headgate_server.background.wakeup import Wakeup
 from headgate_server.core.errors import Unavailable
 from headgate_server.core.model import Head
+from headgate_server.core.types import EventHash
 from headgate_server.process.causes import Causes
 from headgate_server.store import Ledgers
 
@@ -31,7 +32,7 @@ class WatchedHead:
     """The head of one ledger as it was seen last."""
 
     def __init__(self) -> None:
-        self.head = Head(0, b"", 0)
+        self.head = Head(0, EventHash(b""), 0)
         self.watchers = 0
         self._moved = asyncio.Event()
 

@@ -14,6 +14,7 @@ from headgate_server.core import ledger
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.model import EventPage, EventQuery, Head, Position, StoredEvent
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import EventId
 from headgate_server.process.setting import setting
 from headgate_server.store import Ledgers
 
@@ -40,7 +41,7 @@ class Start:
     """Where a subscription begins. If nothing is set: at the ledger's end, so it yields what is stored from now on."""
 
     after_sequence: int | None = None
-    after_id: bytes | None = None
+    after_id: EventId | None = None
     created_from: int | None = None
     """Inclusive. With one of the others it only leaves out earlier events."""
 

@@ -19,6 +19,7 @@ from headgate_server.config import StoreConfig
 from headgate_server.core import ledger, timestamps
 from headgate_server.core.errors import NotFound, SetupError
 from headgate_server.core.model import NATIVE, EventQuery, StoredEvent, Workspace
+from headgate_server.core.types import EventId
 from headgate_server.process.setting import build
 from headgate_server.reading.filters import type_filter
 from headgate_server.rpc import wire
@@ -64,7 +65,7 @@ def list_(workspace: str, limit: int, idempotency_key: str | None, newest_first:
         query = _query(values)
         if idempotency_key is not None:
             identity = ledger.identity(NATIVE, values["source"], idempotency_key)
-            query = replace(query, dedupe=identity[:16])
+            query = replace(query, dedupe=ledger.dedupe_of(identity))
         query = replace(
             query,
             created_from=_time(values["from_"], "--from"),
@@ -85,7 +86,7 @@ def get(workspace: str, event_id: str, **values: Any) -> None:
 
     async def work() -> None:
         try:
-            wanted = UUID(event_id).bytes
+            wanted = EventId(UUID(event_id).bytes)
         except ValueError:
             raise SetupError(f"{event_id!r} is no id of an event: an id is a UUID") from None
         async with _opened(values, workspace) as (ledgers, found):

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from headgate_server.core.model import Position
+from headgate_server.core.types import EventId
 
 PREFIX = "dst_"
 """How the id of every destination begins."""
@@ -187,7 +188,7 @@ class Failure(NamedTuple):
     """An event whose delivery to a destination failed."""
 
     sequence: int
-    event_id: bytes
+    event_id: EventId
     state: FailureState
     attempts: int
     first_failed_at: int
@@ -204,7 +205,7 @@ class SetAside(NamedTuple):
     """A failed attempt to deliver one event, as it is recorded."""
 
     sequence: int
-    event_id: bytes
+    event_id: EventId
     attempts: int
     """How many there were, this one included."""
     delay: float | None

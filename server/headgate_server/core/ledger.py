@@ -5,15 +5,26 @@ If one byte changes, no ledger written so far verifies any more.
 """
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
-from typing import NamedTuple
+from operator import itemgetter
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 from headgate_server.core import canonical, shapes, timestamps
 from headgate_server.core.model import Head, Link, StoredEvent, StoredHead
 from headgate_server.core.shapes import Misshapen
+from headgate_server.core.types import Commitment, Dedupe, EventHash, EventId, Identity, Salt
+
+_Kind_co = TypeVar("_Kind_co", covariant=True)
+
+
+class _Hashed(Protocol[_Kind_co]):
+    """What `sha256` returns."""
+
+    def digest(self) -> _Kind_co: ...
+
 
 _GENESIS_TAG = b"headgate/ledger/v1\0"
 _IDENTITY_TAG = b"headgate/identity/v1\0"
@@ -23,7 +34,17 @@ _EVENT_TAG = b"headgate/event/v1\0"
 # follows.
 _EVENT_FRAME = struct.Struct(f">{len(_EVENT_TAG)}s32sQq16s32s32s")
 
-_ID_FRAME = struct.Struct(">QQ")
+# The same functions, with the kind of bytes that each of them makes. A cast costs nothing when they are called.
+_event_sha256 = cast("Callable[[bytes], _Hashed[EventHash]]", sha256)
+_commitment_sha256 = cast("Callable[[bytes], _Hashed[Commitment]]", sha256)
+_identity_sha256 = cast("Callable[[bytes], _Hashed[Identity]]", sha256)
+_packed_id = cast("Callable[[int, int], EventId]", struct.Struct(">QQ").pack)
+
+dedupe_of = cast("Callable[[Identity], Dedupe]", itemgetter(slice(16)))
+"""Returns what the index of identities holds of an identity."""
+
+NO_IDENTITY = Identity(b"")
+"""The identity of an event without a key."""
 
 MAX_BREAKS = 1_000
 """The most breaks that one check names. A rewritten ledger breaks at every event, and a thousand show as much as a
@@ -33,14 +54,14 @@ million.
 
 def genesis(workspace: str) -> Head:
     """Return the head of an empty ledger. Its hash binds the ledger to the workspace's name."""
-    return Head(0, sha256(_GENESIS_TAG + workspace.encode()).digest(), 0)
+    return Head(0, _event_sha256(_GENESIS_TAG + workspace.encode()).digest(), 0)
 
 
-def identity(receiver: str, scope: str, key: str) -> bytes:
+def identity(receiver: str, scope: str, key: str) -> Identity:
     """Return the SHA-256 of (receiver, scope, key). Each is framed as its UTF-8 length in 4 bytes, big-endian, then its
     UTF-8.
     """
-    return sha256(_identity_scope(receiver, scope) + _framed(key)).digest()
+    return _identity_sha256(_identity_scope(receiver, scope) + _framed(key)).digest()
 
 
 @lru_cache(maxsize=1024)
@@ -54,22 +75,28 @@ def _framed(part: str) -> bytes:
     return len(encoded).to_bytes(4) + encoded
 
 
-def commitment(salt: bytes, content: bytes) -> bytes:
+def commitment(salt: Salt, content: bytes) -> Commitment:
     """Return SHA-256(salt || canonical content). Content and salt can be erased, and the chain still verifies."""
-    return sha256(salt + content).digest()
+    return _commitment_sha256(salt + content).digest()
 
 
 def event_hash(
-    previous: bytes, sequence: int, created_at: int, event_id: bytes, identity: bytes, commitment: bytes, receiver: str
-) -> bytes:
+    previous: EventHash,
+    sequence: int,
+    created_at: int,
+    event_id: EventId,
+    identity: Identity,
+    commitment: Commitment,
+    receiver: str,
+) -> EventHash:
     """Return the hash that links an event to the previous one. `identity` is empty for an event without a key."""
-    return sha256(
+    return _event_sha256(
         _EVENT_FRAME.pack(_EVENT_TAG, previous, sequence, created_at, event_id, identity, commitment)
         + receiver.encode()
     ).digest()
 
 
-def event_id(created_at: int, random: bytes) -> bytes:
+def event_id(created_at: int, random: bytes) -> EventId:
     """Return a UUIDv7 of `created_at`, from 8 random bytes (RFC 9562, method 3 of section 6.2).
 
     The sub-millisecond 12 bits hold the microseconds, so ids sort as `created_at` does.
@@ -77,15 +104,15 @@ def event_id(created_at: int, random: bytes) -> bytes:
     milliseconds, microseconds = divmod(created_at, 1000)
     high = milliseconds << 16 | 0x7000 | (microseconds << 12) // 1000
     low = int.from_bytes(random) & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
-    return _ID_FRAME.pack(high, low)
+    return _packed_id(high, low)
 
 
-def first_id(created_at: int) -> bytes:
+def first_id(created_at: int) -> EventId:
     """Return the smallest id that an event of this `created_at` or later can have. So a time range is an id range."""
     return event_id(max(created_at, 0), bytes(8))
 
 
-def last_id(created_at: int) -> bytes:
+def last_id(created_at: int) -> EventId:
     """Return the largest id that an event of this `created_at` or earlier can have."""
     return event_id(max(created_at, 0), b"\xff" * 8)
 
@@ -112,7 +139,7 @@ class Break(NamedTuple):
     colon.
     """
 
-    event_id: bytes | None
+    event_id: EventId | None
     sequence: int
     type: BreakType
     expected: str
@@ -147,7 +174,7 @@ class Checker:
         self.last = previous
         self.checked = 0
         self.breaks: list[Break] = []
-        self.released: dict[bytes, StoredEvent] = {}
+        self.released: dict[Dedupe, StoredEvent] = {}
         self.passed_expected = False
         self._expected = expected
 
@@ -168,7 +195,7 @@ class Checker:
                 self.passed_expected = True
                 self.expect_head(self._expected)
 
-    def holds(self, holders: Mapping[bytes, Link]) -> None:
+    def holds(self, holders: Mapping[Dedupe, Link]) -> None:
         """Check that a later event now holds each identity in `released`: only a later event may release it."""
         for dedupe, event in self.released.items():
             holder = holders.get(dedupe)
@@ -239,7 +266,7 @@ class Checker:
 
     def _check_hash(self, event: StoredEvent) -> None:
         try:
-            named = b"" if event.key is None else identity(event.receiver, event.scope or "", event.key)
+            named = NO_IDENTITY if event.key is None else identity(event.receiver, event.scope or "", event.key)
             expected = event_hash(
                 self.last.hash, event.sequence, event.created_at, event.id, named, event.commitment, event.receiver
             )
@@ -247,7 +274,7 @@ class Checker:
         except (struct.error, UnicodeEncodeError):  # for example a negative sequence; our stores never write one
             self._break(event, event.sequence, BreakType.HASH_MISMATCH, "", event.event_hash.hex())
             return
-        dedupe = named[:16] or None
+        dedupe = dedupe_of(named) or None
         if expected != event.event_hash or len(self.last.hash) != 32:
             wrong = (expected.hex(), event.event_hash.hex())
         elif timed != event.id:
@@ -268,17 +295,15 @@ class Checker:
 
     def _break(self, event: StoredEvent | None, sequence: int, kind: BreakType, expected: str, actual: str) -> None:
         if len(self.breaks) < MAX_BREAKS:
-            known = event is not None and type(event.id) is bytes and len(event.id) == 16
-            self.breaks.append(
-                Break(event.id if event is not None and known else None, sequence, kind, expected, actual)
-            )
+            known = event.id if event is not None and shapes.is_event_id(event.id) else None
+            self.breaks.append(Break(known, sequence, kind, expected, actual))
 
 
 def _shown(value: bytes | None) -> str:
     return "NULL" if value is None else value.hex()
 
 
-_NO_HASH = b""
+_NO_HASH = EventHash(b"")
 """The hash of an event whose stored hash is no hash: the next event does not verify."""
 
 

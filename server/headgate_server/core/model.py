@@ -1,8 +1,8 @@
 """The values that the service passes around. Pure: no I/O, no clock, no wire format.
 
-Times are integers: microseconds since 1970-01-01T00:00:00Z. Ids are the 16 bytes of a UUIDv7. Hashes are 32 bytes.
-Values that are made for every event are named tuples: they are immutable, and made several times faster than frozen
-dataclasses.
+Times are integers: microseconds since 1970-01-01T00:00:00Z. Ids, hashes, identities and salts are bytes, each
+kind with a type of its own (`types.py`). Values that are made for every event are named tuples: they are immutable, and
+made several times faster than frozen dataclasses.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import Commitment, Dedupe, EventHash, EventId, Fingerprint, Identity, KeyDigest, Salt
 
 NATIVE = "native"
 """The receiver of Headgate's own API."""
@@ -69,12 +70,12 @@ class Draft(NamedTuple):
     scope: str | None
     """The key is unique within this scope. None without a key."""
     key: str | None
-    dedupe: bytes | None
+    dedupe: Dedupe | None
     """The first 16 bytes of the identity, which the unique index contains; None without a key."""
-    salt: bytes
-    commitment: bytes
+    salt: Salt
+    commitment: Commitment
     """SHA-256(salt || canonical)."""
-    identity: bytes
+    identity: Identity
     """SHA-256 of (receiver, scope, key); empty without a key."""
     canonical: bytes
     """The canonical content: everything that was sent, except the identity."""
@@ -82,7 +83,7 @@ class Draft(NamedTuple):
     warnings: tuple[str, ...] = ()
 
     def stored(
-        self, workspace_id: int, event_id: bytes, sequence: int, created_at: int, event_hash: bytes
+        self, workspace_id: int, event_id: EventId, sequence: int, created_at: int, event_hash: EventHash
     ) -> "StoredEvent":
         """Return the row that is stored for this draft."""
         return StoredEvent._make((workspace_id, event_id, sequence, created_at, *_shared(self), event_hash))
@@ -91,12 +92,12 @@ class Draft(NamedTuple):
 class Link(NamedTuple):
     """A stored event's place in its ledger, with the salt and the commitment that a resent event is compared with."""
 
-    id: bytes
+    id: EventId
     sequence: int
     created_at: int
-    event_hash: bytes
-    salt: bytes
-    commitment: bytes
+    event_hash: EventHash
+    salt: Salt
+    commitment: Commitment
 
 
 class Outcome(NamedTuple):
@@ -114,7 +115,7 @@ class Head(NamedTuple):
     """The last link of a workspace's ledger. Sequence 0 carries the genesis hash and created_at 0."""
 
     sequence: int
-    hash: bytes
+    hash: EventHash
     created_at: int
 
 
@@ -135,7 +136,7 @@ class StoredEvent(NamedTuple):
     """One row of the ledger, as stored. Only the order of these fields defines the order of columns."""
 
     workspace_id: int
-    id: bytes
+    id: EventId
     sequence: int
     created_at: int
     receiver: str
@@ -146,10 +147,10 @@ class StoredEvent(NamedTuple):
     data: bytes | None
     scope: str | None
     key: str | None
-    dedupe: bytes | None
-    salt: bytes
-    commitment: bytes
-    event_hash: bytes
+    dedupe: Dedupe | None
+    salt: Salt
+    commitment: Commitment
+    event_hash: EventHash
 
 
 class StoredHead(NamedTuple):
@@ -190,7 +191,7 @@ class RequestKey:
 
     scope: str
     key: str
-    fingerprint: bytes
+    fingerprint: Fingerprint
     """SHA-256 over the raw body and the options. A second request under the key must have the same fingerprint."""
 
 
@@ -242,7 +243,7 @@ Decision = Settled | Replayed | KeyReused
 class StoredAnswer(NamedTuple):
     """The answer to an earlier request, as stored under its request key."""
 
-    fingerprint: bytes
+    fingerprint: Fingerprint
     answer: bytes
 
 
@@ -287,7 +288,7 @@ class ApiKey(NamedTuple):
     """An API key as stored: its SHA-256, never the key itself."""
 
     id: str
-    digest: bytes
+    digest: KeyDigest
     prefix: str
     """The key's first characters, which distinguish keys in a list."""
     workspace: Workspace
@@ -308,7 +309,7 @@ class EventQuery:
     type_prefix: str | None = None
     source: str | None = None
     subject: str | None = None
-    dedupe: bytes | None = None
+    dedupe: Dedupe | None = None
     """Only the event that has this identity now."""
     current_only: bool = False
     """Only events that have an identity and still have it: a later revision takes it over from the one it replaces."""
@@ -317,7 +318,7 @@ class EventQuery:
     created_to: int | None = None
     """Exclusive."""
     newest_first: bool = False
-    after: bytes | None = None
+    after: EventId | None = None
     """The last id of the previous page. The next page begins after it, in the direction of the order."""
     size: int | None = None
     """About how many bytes of content a page may hold beside its first event; None: as many as any page may."""
@@ -327,9 +328,9 @@ class LedgerRange(NamedTuple):
     """Which events of one ledger to check, in the order of their ids. None means no bound."""
 
     workspace_id: int
-    first: bytes | None = None
+    first: EventId | None = None
     """Inclusive."""
-    before: bytes | None = None
+    before: EventId | None = None
     """Exclusive."""
     last: Any = None
     """Inclusive: the id of a stored event, whatever its type."""
@@ -341,7 +342,7 @@ class EventPage(NamedTuple):
     """
 
     events: Sequence[StoredEvent]
-    resume: bytes | None
+    resume: EventId | None
 
 
 class Lease(NamedTuple):
@@ -358,7 +359,7 @@ class Position(NamedTuple):
     """How far a follower is in a ledger: the last event that it processed; 0 and None before the first."""
 
     sequence: int = 0
-    id: bytes | None = None
+    id: EventId | None = None
 
 
 class Lagging(NamedTuple):

@@ -30,6 +30,7 @@ from headgate_server.core.model import (
     Usage,
 )
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import Dedupe
 
 
 def next_created_at(last: int, now: int) -> int:
@@ -63,13 +64,13 @@ class Settlement:
         self,
         workspace_id: int,
         head: Head,
-        known: Mapping[bytes, Link],
+        known: Mapping[Dedupe, Link],
         answers: Mapping[tuple[str, str], StoredAnswer],
         now: int,
         usage: Usage = UNLIMITED,
     ):
         self.rows: list[StoredEvent] = []
-        self.superseded: list[bytes] = []
+        self.superseded: list[Dedupe] = []
         self.new_answers: list[tuple[RequestKey, bytes]] = []
         self._workspace_id = workspace_id
         self._known = dict(known)
@@ -166,7 +167,7 @@ class Settlement:
             self._known[draft.dedupe] = link
         return link
 
-    def _supersede(self, dedupe: bytes, earlier: Link) -> None:
+    def _supersede(self, dedupe: Dedupe, earlier: Link) -> None:
         """Make the event that holds `dedupe` release it: a stored row, or a new row of this group."""
         first_new = self._sequence - len(self.rows) + 1
         if earlier.sequence >= first_new:

@@ -57,6 +57,11 @@ _TYPES = frozenset(product(*((s.kind, type(None)) if s.nullable else (s.kind,) f
 _NAMES = {int: "integer", float: "number", str: "text", bytes: "bytes", type(None): "NULL"}
 
 
+def is_event_id(cell: Any) -> bool:
+    """Whether a stored id has an id's type and length."""
+    return type(cell) is bytes and len(cell) == 16
+
+
 def misshapen_event(event: StoredEvent) -> list[Misshapen]:
     """Return the cells of an event's row that have a wrong shape."""
     if (

@@ -6,11 +6,12 @@ vendors' receivers.
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from headgate_server.core import canonical, ledger, timestamps
 from headgate_server.core.model import NATIVE, Draft, Mismatch, Problem
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import Salt
 
 MAX_TEXT = 255
 """The most characters of type, source, subject and idempotency_key."""
@@ -24,7 +25,7 @@ _WARNED_FIELDS = 10
 FINER_THAN_MICROSECONDS = f"occurred_at {timestamps.FINER}."
 
 
-def native_json(event: Any, salt: bytes = b"") -> Draft | Problem:
+def native_json(event: Any, salt: Salt | None = None) -> Draft | Problem:
     """Check and seal one event of a JSON body: a value from `jsonbody`, which may be the `Problem` found while reading
     it. `salt` is as in `seal`.
     """
@@ -70,7 +71,7 @@ def native(
     occurred_at: int | None,
     data: dict[str, Any] | bytes | None,
     key: Any,
-    salt: bytes = b"",
+    salt: Salt | None = None,
     warnings: tuple[str, ...] = (),
 ) -> Draft | Problem:
     """Check and seal the fields of a native event; None is an absent field. `data` and `salt` are as in `seal`."""
@@ -95,10 +96,10 @@ def native(
     )
 
 
-def salts(count: int) -> list[bytes]:
+def salts(count: int) -> list[Salt]:
     """Return so many salts. One call to the system serves a batch, not one call for each event."""
     randomness = os.urandom(16 * count)
-    return [randomness[at : at + 16] for at in range(0, 16 * count, 16)]
+    return cast("list[Salt]", [randomness[at : at + 16] for at in range(0, 16 * count, 16)])
 
 
 def seal(
@@ -112,7 +113,7 @@ def seal(
     *,
     on_mismatch: Mismatch = Mismatch.CONFLICT,
     warnings: tuple[str, ...] = (),
-    salt: bytes = b"",
+    salt: Salt | None = None,
 ) -> Draft | Problem:
     """Bring checked fields into canonical form and commit to them. Return a `Problem` if `data` has no canonical form.
 
@@ -125,14 +126,14 @@ def seal(
         except canonical.Unrepresentable as error:
             return Problem(error.reason, "data", error.message)
     content = canonical.content(type_, source, subject, occurred_at, data)
-    salt = salt or os.urandom(16)
+    salt = salt or Salt(os.urandom(16))
     if identity is None:
         scope = key = dedupe = None
-        named = b""
+        named = ledger.NO_IDENTITY
     else:
         scope, key = identity
         named = ledger.identity(receiver, scope, key)
-        dedupe = named[:16]
+        dedupe = ledger.dedupe_of(named)
     return Draft(
         receiver,
         type_,

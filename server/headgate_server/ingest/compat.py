@@ -10,6 +10,7 @@ import orjson
 from headgate_server.core.errors import InvalidRequest, NotFound, QuotaExceeded
 from headgate_server.core.model import Answer, EventQuery, Outcome, Replayed, StoredEvent, Submission, Workspace
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import EventHash, EventId
 from headgate_server.ingest.ingest import Ingest, request_key
 from headgate_server.reading.verify import verify
 from headgate_server.receivers import (
@@ -161,7 +162,7 @@ class Compat:
             raise NotFound("There is no such event.", reason=Reason.EVENT_NOT_FOUND)
         return Page(events, None, await self._previous(workspace, events) if endpoint.with_previous else ())
 
-    async def _previous(self, workspace: Workspace, events: Sequence[StoredEvent]) -> Sequence[bytes]:
+    async def _previous(self, workspace: Workspace, events: Sequence[StoredEvent]) -> Sequence[EventHash]:
         hashes = await self._ledgers.hashes_before(workspace, [event.id for event in events])
         return [hashes[event.id] for event in events]
 
@@ -195,13 +196,13 @@ def _decode(answer: bytes) -> Reply:
     return Reply(status, body, pairs) if content_type is None else Reply(status, body, pairs, content_type)
 
 
-def _from_cursor(cursor: str | None) -> bytes | None:
+def _from_cursor(cursor: str | None) -> EventId | None:
     if not cursor:
         return None
     try:
-        event_id = bytes.fromhex(cursor)
+        event_id = EventId(bytes.fromhex(cursor))
     except ValueError:
-        event_id = b""
+        event_id = EventId(b"")
     if len(event_id) != 16:
         raise InvalidRequest("The cursor is not one that was given here.", reason=Reason.INVALID_CURSOR, field="cursor")
     return event_id

@@ -20,6 +20,7 @@ from headgate_server.core.model import (
 )
 from headgate_server.core.reasons import Reason
 from headgate_server.core.settle import Settlement
+from headgate_server.core.types import EventId, Fingerprint
 from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.decoding import Decoding
 from headgate_server.process.aside import aside
@@ -33,7 +34,7 @@ def request_key(scope: str, key: str, content: bytes) -> RequestKey:
     """
     if not 1 <= len(key) <= 255:
         raise InvalidRequest("An Idempotency-Key has 1 to 255 characters.", reason=Reason.INVALID_IDEMPOTENCY_KEY)
-    return RequestKey(scope=scope, key=key, fingerprint=sha256(content).digest())
+    return RequestKey(scope=scope, key=key, fingerprint=Fingerprint(sha256(content).digest()))
 
 
 class Ingest:
@@ -93,7 +94,7 @@ class Ingest:
         )
 
     async def differences(
-        self, workspace_id: int, slots: Sequence[Draft | Problem], conflicts: Mapping[int, bytes]
+        self, workspace_id: int, slots: Sequence[Draft | Problem], conflicts: Mapping[int, EventId]
     ) -> Mapping[int, tuple[str, ...]]:
         """Return by position where drafts differ from the stored events that they are in conflict with, of which
         `conflicts` has the ids. Only for callers that may read events.
@@ -107,7 +108,7 @@ class Ingest:
         return {}
 
     async def _differing(
-        self, workspace_id: int, slots: Sequence[Draft | Problem], conflicts: Mapping[int, bytes]
+        self, workspace_id: int, slots: Sequence[Draft | Problem], conflicts: Mapping[int, EventId]
     ) -> Mapping[int, tuple[str, ...]]:
         stored = {event.id: event for event in await self._ledgers.fetch(workspace_id, list(set(conflicts.values())))}
 

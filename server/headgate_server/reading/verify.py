@@ -9,6 +9,7 @@ from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.ledger import Break, Checker
 from headgate_server.core.model import Head, LedgerEnd, LedgerRange, StoredEvent, StoredHead, Workspace
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import EventHash, EventId
 from headgate_server.store import Proof
 
 _PAGE_EVENTS = 1_000
@@ -20,7 +21,7 @@ class Verification(NamedTuple):
 
     events_checked: int
     breaks: Sequence[Break]
-    resume: bytes | None
+    resume: EventId | None
 
 
 async def verify(
@@ -30,7 +31,7 @@ async def verify(
     created_from: int | None = None,
     created_to: int | None = None,
     limit: int,
-    after: bytes | None = None,
+    after: EventId | None = None,
     expected: Head | None = None,
 ) -> Verification:
     """Check about `limit` events of the range [created_from, created_to), going on after the event `after`.
@@ -67,7 +68,7 @@ def _range(
     return None if end.newest is None else wanted._replace(last=end.newest.id)
 
 
-async def _run(proof: Proof, wanted: LedgerRange, checker: Checker, limit: int, after: Any) -> bytes | None:
+async def _run(proof: Proof, wanted: LedgerRange, checker: Checker, limit: int, after: Any) -> EventId | None:
     """Check events up to the limit or the end of the range; return the id from which to go on."""
     while True:
         left = limit - checker.checked
@@ -75,12 +76,12 @@ async def _run(proof: Proof, wanted: LedgerRange, checker: Checker, limit: int, 
         await asyncio.to_thread(checker.add, page.events)
         if checker.released:
             checker.holds(await proof.holders(wanted.workspace_id, sorted(checker.released)))
-        after = page.resume
-        if after is None or (checker.checked >= limit and type(after) is bytes and len(after) == 16):
-            return after
+        after = resume = page.resume
+        if resume is None or (checker.checked >= limit and shapes.is_event_id(resume)):
+            return resume
 
 
-async def _link_before(proof: Proof, workspace: Workspace, wanted: LedgerRange | None, after: bytes | None) -> Head:
+async def _link_before(proof: Proof, workspace: Workspace, wanted: LedgerRange | None, after: EventId | None) -> Head:
     """Return the link that the first event of the range hangs on."""
     before: StoredEvent | None = None
     if after is not None:
@@ -95,7 +96,7 @@ async def _link_before(proof: Proof, workspace: Workspace, wanted: LedgerRange |
         return ledger.genesis(workspace.name)
     return Head(
         before.sequence if type(before.sequence) is int else 0,
-        before.event_hash if type(before.event_hash) is bytes else b"",
+        before.event_hash if type(before.event_hash) is bytes else EventHash(b""),
         before.created_at if type(before.created_at) is int else 0,
     )
 

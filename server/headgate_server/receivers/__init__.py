@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from headgate_server.core.errors import HeadgateError
 from headgate_server.core.ledger import Break
 from headgate_server.core.model import Draft, Outcome, Problem, RateLimit, Scope, StoredEvent
+from headgate_server.core.types import EventHash, EventId
 
 STATUSES = range(200, 600)
 """The statuses that an answer may have; envoy.yaml passes them on."""
@@ -64,7 +65,7 @@ class Page(NamedTuple):
 
     events: Sequence[StoredEvent]
     cursor: str | None
-    previous: Sequence[bytes] = ()
+    previous: Sequence[EventHash] = ()
 
 
 class Search(NamedTuple):
@@ -131,7 +132,7 @@ class Get:
     there is none, the receiver's `refusal` gets a `NotFound`.
     """
 
-    read: Callable[[HttpRequest], bytes]
+    read: Callable[[HttpRequest], EventId]
     reply: Callable[[HttpRequest, Page], Reply]
     scopes: tuple[str, ...] = (Scope.EVENTS_READ,)
     with_previous: bool = False

@@ -9,6 +9,7 @@ from headgate_server.core import canonical, jsonbody, timestamps
 from headgate_server.core.errors import HeadgateError, QuotaExceeded
 from headgate_server.core.model import STORED, Outcome, Problem, StoredEvent
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import EventId
 from headgate_server.receivers import HttpRequest
 
 MAX_MESSAGE = 1_000
@@ -23,7 +24,7 @@ def members(event: StoredEvent) -> dict[str, orjson.Fragment]:
     return {name: orjson.Fragment(canonical.encode(member)) for name, member in value.items()}
 
 
-def shown_id(event_id: bytes) -> str:
+def shown_id(event_id: EventId) -> str:
     """Return an event's id as a UUID's text."""
     return str(UUID(bytes=event_id))
 

@@ -13,6 +13,7 @@ from headgate_server.core import canonical, jsonbody, timestamps, validate
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.model import Draft, Problem
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import EventId
 from headgate_server.receivers import HttpRequest
 
 Json = dict[str, Any]
@@ -146,10 +147,10 @@ def instant(query: Mapping[str, Any], name: str) -> int | None:
         raise InvalidRequest(f"{name}: {error}.", reason=Reason.INVALID_TIMESTAMP, field=name) from None
 
 
-def asked_id(request: HttpRequest) -> bytes:
+def asked_id(request: HttpRequest) -> EventId:
     """Return the event id that the path ends in. Raises `NotFound` for what is no UUID: no event is called that."""
     try:
-        return UUID(request.path.rpartition("/")[2]).bytes
+        return EventId(UUID(request.path.rpartition("/")[2]).bytes)
     except ValueError:
         raise NotFound("There is no such event.", reason=Reason.EVENT_NOT_FOUND) from None
 

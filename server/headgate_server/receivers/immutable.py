@@ -9,6 +9,7 @@ from headgate_server.core.errors import HeadgateError
 from headgate_server.core.ledger import Break
 from headgate_server.core.model import STORED, Draft, Mismatch, Outcome, Problem, Status, StoredEvent
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import EventHash
 from headgate_server.receivers import (
     Check,
     Checked,
@@ -202,7 +203,7 @@ def _reply_event(request: HttpRequest, page: Page) -> Reply:
     return Reply(200, {"data": _shown(page.events[0], page.previous[0])})
 
 
-def _shown(event: StoredEvent, previous: bytes) -> Json:
+def _shown(event: StoredEvent, previous: EventHash) -> Json:
     """Return a stored event as the vendor shows it, followed by all other sent members under their own names."""
     sent = answers.members(event)
     created_at = timestamps.format(event.created_at)

@@ -13,6 +13,7 @@ from headgate_server.core import jsonbody, timestamps, validate
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.model import Draft, Problem
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import Salt
 
 
 class DecodedBatch(NamedTuple):
@@ -61,7 +62,7 @@ def single(request: RawIngestRequest) -> Draft | Problem:
     return validate.native_json(jsonbody.read_one(request.json.data), salt)
 
 
-def proto_event(serialized: bytes, salt: bytes) -> Draft | Problem:
+def proto_event(serialized: bytes, salt: Salt) -> Draft | Problem:
     """Judge one serialized Event; `salt` as in `validate.seal`."""
     try:
         event = Event.FromString(serialized)

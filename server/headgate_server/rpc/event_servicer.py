@@ -9,6 +9,7 @@ from headgate_server.core import ledger
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.model import NATIVE, EventQuery, Scope
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import EventId
 from headgate_server.reading.filters import type_filter
 from headgate_server.rpc import decode, wire
 from headgate_server.rpc.pages import page_size, page_token, resume_from
@@ -53,7 +54,7 @@ class EventServicer:
     async def get_event(self, call: Call, request: GetEventRequest) -> GetEventResponse:
         """Return one event of the caller's workspace."""
         try:
-            event_id = UUID(request.id).bytes
+            event_id = EventId(UUID(request.id).bytes)
         except ValueError:
             raise InvalidRequest(f"{request.id[:80]!r} is not a UUID.", reason=Reason.INVALID_ID, field="id") from None
         events = await self._ledgers.fetch(call.caller.workspace.id, [event_id])
@@ -83,7 +84,7 @@ def _query(workspace_id: int, request: ListEventsRequest) -> EventQuery:
     wanted = type_filter(request.type)
     dedupe = None
     if request.idempotency_key:
-        dedupe = ledger.identity(NATIVE, request.source, request.idempotency_key)[:16]
+        dedupe = ledger.dedupe_of(ledger.identity(NATIVE, request.source, request.idempotency_key))
     created_from = getattr(request, "from")  # a field named as Python's keyword
     return EventQuery(
         workspace_id=workspace_id,

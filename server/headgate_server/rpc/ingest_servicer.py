@@ -14,6 +14,7 @@ from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventResult, Ing
 from headgate_server.core.errors import EventConflict, InvalidRequest
 from headgate_server.core.model import Answer, Draft, Outcome, Problem, Replayed, Scope, Status, Submission
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import EventId
 from headgate_server.ingest.ingest import Ingest, request_key
 from headgate_server.process.aside import aside
 from headgate_server.process.metrics import Metrics
@@ -138,7 +139,7 @@ class IngestServicer:
         return answer
 
     async def _differences(
-        self, call: Call, submission: Submission, conflicts: Mapping[int, bytes]
+        self, call: Call, submission: Submission, conflicts: Mapping[int, EventId]
     ) -> Mapping[int, tuple[str, ...]]:
         """Return where conflicts differ, to callers that may read events."""
         if not conflicts or not call.caller.may(Scope.EVENTS_READ):

@@ -13,6 +13,7 @@ from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.ledger import Break
 from headgate_server.core.model import Head, Scope
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import EventHash
 from headgate_server.reading.verify import verify
 from headgate_server.rpc import decode, wire
 from headgate_server.rpc.pages import page_size, page_token, resume_from
@@ -86,10 +87,10 @@ def _expected_head(request: VerifyLedgerRequest) -> Head | None:
     if not request.expected_hash and not request.expected_sequence:
         return None
     try:
-        digest = bytes.fromhex(request.expected_hash)
+        expected = EventHash(bytes.fromhex(request.expected_hash))
     except ValueError:
-        digest = b""
-    if len(digest) != 32:
+        expected = EventHash(b"")
+    if len(expected) != 32:
         raise InvalidRequest(
             "expected_hash must be 64 hexadecimal digits and come with expected_sequence.",
             reason=Reason.INVALID_EXPECTED_HEAD,
@@ -99,7 +100,7 @@ def _expected_head(request: VerifyLedgerRequest) -> Head | None:
         raise InvalidRequest(
             "expected_sequence must not be negative.", reason=Reason.NEGATIVE, field="expected_sequence"
         )
-    return Head(request.expected_sequence, digest, 0)
+    return Head(request.expected_sequence, expected, 0)
 
 
 def _break_message(found: Break) -> LedgerBreak:

@@ -7,19 +7,20 @@ from google.protobuf.message import Message
 
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import EventId
 
 _ID_BYTES = 16
 _CHECK_BYTES = 8
 
 
-def page_token(event_id: bytes | None, workspace_id: int, request: Message) -> str:
+def page_token(event_id: EventId | None, workspace_id: int, request: Message) -> str:
     """Return the token with which the page after `event_id` is asked for; empty if there is none."""
     if event_id is None:
         return ""
     return urlsafe_b64encode(event_id + _check(workspace_id, request)).rstrip(b"=").decode()
 
 
-def resume_from(token: str, workspace_id: int, request: Message) -> bytes | None:
+def resume_from(token: str, workspace_id: int, request: Message) -> EventId | None:
     """Return the id at which the page before ended, None for the first page.
 
     Raises `InvalidRequest` for a token that is none of ours, or that was made for other filters.
@@ -36,7 +37,7 @@ def resume_from(token: str, workspace_id: int, request: Message) -> bytes | None
             reason=Reason.INVALID_PAGE_TOKEN,
             field="page_token",
         )
-    return decoded[:_ID_BYTES]
+    return EventId(decoded[:_ID_BYTES])
 
 
 def page_size(asked: int, default: int, most: int, field: str = "page_size") -> int:

@@ -13,6 +13,7 @@ from headgate.v1.event_pb2 import StoredEvent as StoredEventMessage
 from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventError, EventResult
 from headgate_server.core import canonical, jsonbody, timestamps
 from headgate_server.core.model import STORED, Outcome, Status, StoredEvent
+from headgate_server.core.types import EventId
 
 _STRUCT_DEPTH = 30
 """The most levels of a Struct that is written: a protobuf parser stops at 100 messages, and a level of a Struct takes
@@ -114,9 +115,10 @@ def stored_answer(outcomes: Sequence[Outcome]) -> bytes:
     return batch_message(outcomes).SerializeToString()
 
 
-def conflicts(results: Sequence[EventResult]) -> dict[int, bytes]:
+def conflicts(results: Sequence[EventResult]) -> dict[int, EventId]:
     """Return, by position, the ids of the stored events with which the results conflict."""
-    return {result.index: UUID(result.id).bytes for result in results if result.status == Status.CONFLICT and result.id}
+    refused = (result for result in results if result.status == Status.CONFLICT and result.id)
+    return {result.index: EventId(UUID(result.id).bytes) for result in refused}
 
 
 def event_message(event: StoredEvent, *, as_text: bool = False) -> StoredEventMessage:
@@ -182,7 +184,7 @@ def _fill_value(target: Value, value: Any, depth: int) -> bool:
     return True
 
 
-def id_text(event_id: bytes) -> str:
+def id_text(event_id: EventId) -> str:
     """Return a UUID's 16 bytes as text."""
     digits = event_id.hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql
 from headgate_server.core import ledger
 from headgate_server.core.errors import NotFound
 from headgate_server.core.model import ApiKey, RateLimit, Workspace
+from headgate_server.core.types import KeyDigest
 from headgate_server.store.database import Database
 from headgate_server.store.schema import api_keys, heads, workspaces
 
@@ -65,7 +66,7 @@ class Directory:
         del row["workspace"]
         await self._database.write(lambda connection: connection.execute(insert(api_keys).values(row)).close())
 
-    async def find_key(self, digest: bytes) -> ApiKey | None:
+    async def find_key(self, digest: KeyDigest) -> ApiKey | None:
         """Return the key with this SHA-256, even if it is revoked or expired; None if there is none."""
         statement = _KEYS.where(api_keys.c.digest == digest)
         row = await self._database.read(lambda connection: connection.execute(statement).first())

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from hashlib import sha256
 
 from headgate_server.core.model import Draft, Submission
+from headgate_server.core.types import Dedupe
 
 
-def identities(group: Iterable[Submission]) -> list[bytes]:
+def identities(group: Iterable[Submission]) -> list[Dedupe]:
     """Return the identities of a group's drafts, each once, in the order of the index."""
     claimed = {slot.dedupe for submission in group for slot in submission.slots if isinstance(slot, Draft)}
     return sorted(dedupe for dedupe in claimed if dedupe is not None)

@@ -8,6 +8,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from headgate_server.core.types import Dedupe
+
 
 class Holds(ColumnElement[bool]):
     """Whether an event holds one of these identities of a workspace's, asked of the index of identities: each dialect
@@ -16,7 +18,7 @@ class Holds(ColumnElement[bool]):
 
     inherit_cache = False
 
-    def __init__(self, workspace_id: int, dedupes: Sequence[bytes]):
+    def __init__(self, workspace_id: int, dedupes: Sequence[Dedupe]):
         self.workspace_id = workspace_id
         self.dedupes = list(dedupes)
 

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnCollection, ColumnElement, Connection, Row, func, s
 from headgate_server.core import ledger
 from headgate_server.core.errors import NotFound
 from headgate_server.core.model import EventPage, EventQuery, Head, Link, Position, StoredEvent, Workspace
+from headgate_server.core.types import Dedupe, EventHash, EventId
 from headgate_server.store import positions
 from headgate_server.store.database import Database
 from headgate_server.store.holds import Holds
@@ -64,7 +65,7 @@ class Ledgers:
         """Return the database's time, from which `created_at` comes, in microseconds since the epoch."""
         return await self._database.read(self._database.now)
 
-    async def lookup(self, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
+    async def lookup(self, workspace_id: int, dedupes: Sequence[Dedupe]) -> dict[Dedupe, Link]:
         """Return the links of the events that have these identities now. It takes no lock, so the result is
         advisory.
         """
@@ -72,7 +73,7 @@ class Ledgers:
             return {}
         return await self._database.read(lambda connection: lookup(connection, workspace_id, dedupes))
 
-    async def fetch(self, workspace_id: int, ids: Sequence[bytes]) -> list[StoredEvent]:
+    async def fetch(self, workspace_id: int, ids: Sequence[EventId]) -> list[StoredEvent]:
         """Return the workspace's events that have one of these ids, in the order of their ids."""
         return await self._database.read(lambda connection: _fetch(connection, workspace_id, ids))
 
@@ -85,7 +86,7 @@ class Ledgers:
         """
         return await self._database.read(lambda connection: _page(connection, query))
 
-    async def hashes_before(self, workspace: Workspace, ids: Sequence[bytes]) -> dict[bytes, bytes]:
+    async def hashes_before(self, workspace: Workspace, ids: Sequence[EventId]) -> dict[EventId, EventHash]:
         """Return, for each of these events, the event_hash of the previous event. For the first event that is the
         genesis hash.
         """
@@ -101,16 +102,16 @@ def _heads(connection: Connection, workspace_ids: Sequence[int]) -> dict[int, He
     return found
 
 
-def lookup(connection: Connection, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
+def lookup(connection: Connection, workspace_id: int, dedupes: Sequence[Dedupe]) -> dict[Dedupe, Link]:
     """Return the links of the events that hold these identities now."""
-    found: dict[bytes, Link] = {}
+    found: dict[Dedupe, Link] = {}
     for start in range(0, len(dedupes), _FETCH_CHUNK):
         statement = _LINKS.where(Holds(workspace_id, dedupes[start : start + _FETCH_CHUNK]))
         found |= {dedupe: Link(*link) for dedupe, *link in connection.execute(statement)}
     return found
 
 
-def _fetch(connection: Connection, workspace_id: int, ids: Sequence[bytes]) -> list[StoredEvent]:
+def _fetch(connection: Connection, workspace_id: int, ids: Sequence[EventId]) -> list[StoredEvent]:
     found: list[StoredEvent] = []
     ordered = sorted(set(ids))
     for start in range(0, len(ordered), _FETCH_CHUNK):
@@ -133,7 +134,7 @@ def _page(connection: Connection, query: EventQuery) -> EventPage:
     return EventPage(_rows(connection, query, hits[:count]), resume)
 
 
-def _matching(connection: Connection, query: EventQuery, event_id: bytes) -> EventPage:
+def _matching(connection: Connection, query: EventQuery, event_id: EventId) -> EventPage:
     """Return a page with the event of this id, the only one that can match the query, or an empty page."""
     found = connection.execute(
         select(events).where(events.c.id == event_id, *_bounds(query), *_filters(events.c, query))
@@ -141,7 +142,7 @@ def _matching(connection: Connection, query: EventQuery, event_id: bytes) -> Eve
     return EventPage([StoredEvent._make(row) for row in found], None)
 
 
-def _hits(connection: Connection, query: EventQuery) -> tuple[Sequence[Row[Any, Any]], bytes | None]:
+def _hits(connection: Connection, query: EventQuery) -> tuple[Sequence[Row[Any, Any]], EventId | None]:
     """Return (id, size) of the matching events among the next `SCAN_LIMIT`, at most one more than the query's limit.
 
     Also return the id at which the scan stopped, None if it reached the ledger's end.
@@ -220,8 +221,8 @@ def _filters(columns: ColumnCollection[str, Any], query: EventQuery) -> list[Col
     return filters
 
 
-def _hashes_before(connection: Connection, workspace: Workspace, ids: Sequence[bytes]) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
+def _hashes_before(connection: Connection, workspace: Workspace, ids: Sequence[EventId]) -> dict[EventId, EventHash]:
+    found: dict[EventId, EventHash] = {}
     for event_id in ids:
         before = (
             select(events.c.event_hash)

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Text, cast, func, literal, sel
 from sqlalchemy.types import TypeEngine
 
 from headgate_server.core.model import EventPage, LedgerEnd, LedgerRange, Link, StoredEvent, StoredHead, StoredLedger
+from headgate_server.core.types import Dedupe, EventId
 from headgate_server.store.database import Database
 from headgate_server.store.ledgers import PAGE_BYTES, lookup
 from headgate_server.store.schema import events, heads, id_type, workspaces
@@ -63,13 +64,13 @@ class Proof:
             lambda connection: _one(connection, [events.c.workspace_id == workspace_id, events.c.id == _id(event_id)])
         )
 
-    async def event_before(self, workspace_id: int, first: bytes) -> StoredEvent | None:
+    async def event_before(self, workspace_id: int, first: EventId) -> StoredEvent | None:
         """Return the last event whose id is below `first`."""
         return await self._read(
             lambda connection: _one(connection, [events.c.workspace_id == workspace_id, events.c.id < _id(first)])
         )
 
-    async def holders(self, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
+    async def holders(self, workspace_id: int, dedupes: Sequence[Dedupe]) -> dict[Dedupe, Link]:
         """Return the links of the events that have these identities now."""
         return await self._read(lambda connection: lookup(connection, workspace_id, dedupes))
 

@@ -13,6 +13,7 @@ from asyncpg.pgproto.pgproto import UUID
 
 from headgate_server.core.model import Decision, Head, Link, StoredAnswer, StoredEvent, Submission, Usage
 from headgate_server.core.settle import Settlement
+from headgate_server.core.types import Dedupe, EventId
 from headgate_server.store.answers import ANSWER_LIFETIME
 from headgate_server.store.database import DataRefused
 from headgate_server.store.group import answer_key, identities, request_keys
@@ -116,7 +117,7 @@ class CommitMarker(NamedTuple):
     """Shows, later and on another connection, whether a transaction was committed."""
 
     workspace_id: int
-    event_id: bytes | None
+    event_id: EventId | None
     """An event that the transaction wrote. If it wrote none, `answer` is set."""
     answer: tuple[str, bytes, int] | None
     """The scope, key and created_at of an answer that the transaction wrote."""
@@ -175,7 +176,7 @@ async def _settlements(
     }
     holders = _holders({workspace: identities(group) for workspace, group in groups.items()})
     rows = await connection.fetch(_PROBE, holders, *_transposed(requests, 3))
-    known: dict[int, dict[bytes, Link]] = {workspace: {} for workspace in groups}
+    known: dict[int, dict[Dedupe, Link]] = {workspace: {} for workspace in groups}
     answers: dict[int, dict[tuple[str, str], StoredAnswer]] = {workspace: {} for workspace in groups}
     now: int = next(row["now"] for row in rows if row["kind"] == "now")
     for kind, workspace, _, dedupe, event_id, *link, scope, key, answered_at, fingerprint, answer in rows:
@@ -230,7 +231,7 @@ async def was_committed(connection: Any, marker: CommitMarker) -> bool:
         return bool(await connection.fetchval(statement, marker.workspace_id, *(marker.answer or ())))
 
 
-def _holders(groups: Mapping[int, Sequence[bytes]]) -> list[bytes]:
+def _holders(groups: Mapping[int, Sequence[Dedupe]]) -> list[bytes]:
     """Return the parameter of `_IDENTITIES`."""
     return [
         holder + dedupe

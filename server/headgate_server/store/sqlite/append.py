@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from headgate_server.core.model import Decision, Head, Link, StoredAnswer, StoredEvent, Submission, Usage
 from headgate_server.core.settle import Settlement
+from headgate_server.core.types import Dedupe
 from headgate_server.store.answers import ANSWER_LIFETIME
 from headgate_server.store.database import DataRefused
 from headgate_server.store.group import answer_key, identities, request_keys
@@ -76,7 +77,7 @@ def _settle(connection: Connection, workspace_id: int, group: list[Submission], 
     return Settlement(workspace_id, head, *_probe(cursor, workspace_id, group, now), now, usage)
 
 
-def _holders(cursor: Any, workspace_id: int, dedupes: Sequence[bytes]) -> dict[bytes, Link]:
+def _holders(cursor: Any, workspace_id: int, dedupes: Sequence[Dedupe]) -> dict[Dedupe, Link]:
     """Return the links of the events that have these identities, of 16 bytes each."""
     rows = cursor.execute(_PROBE, (workspace_id, b"".join(dedupes)))
     return {dedupe: Link(*link) for dedupe, *link in rows}
@@ -84,7 +85,7 @@ def _holders(cursor: Any, workspace_id: int, dedupes: Sequence[bytes]) -> dict[b
 
 def _probe(
     cursor: Any, workspace_id: int, group: list[Submission], now: int
-) -> tuple[dict[bytes, Link], dict[tuple[str, str], StoredAnswer]]:
+) -> tuple[dict[Dedupe, Link], dict[tuple[str, str], StoredAnswer]]:
     """Read, under the lock, which identities and request keys of the group are already used."""
     known = _holders(cursor, workspace_id, identities(group))
     answers: dict[tuple[str, str], StoredAnswer] = {}
