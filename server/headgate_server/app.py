@@ -1,4 +1,4 @@
-"""The one place where objects are wired together."""
+"""Connects the parts of a server process. No other module does it."""
 
 import contextlib
 import gc
@@ -66,9 +66,9 @@ def methods(
 
 @contextlib.asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
-    """Run a server until the block ends; then let calls in progress end, store what waits, and close the store.
+    """Run a server until the block ends. Then finish the calls in progress, store what waits, and close the store.
 
-    Raises `SetupError` where it cannot start.
+    Raises `SetupError` if it cannot start.
     """
     store = await open_store(settings.store.location, serving=True)
     async with contextlib.AsyncExitStack() as stack:
@@ -94,16 +94,16 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
 
 
 async def serve(settings: Settings, ready: Callable[[int], None]) -> None:
-    """Serve until SIGINT or SIGTERM; `ready` is told the port once calls are taken."""
+    """Serve until SIGINT or SIGTERM. `ready` is called with the port when the server accepts calls."""
     stop = stop_signal()
     async with running(settings) as server:
-        # What is there now stays; and a group's many small tuples hold no cycles to look for, so look for them less
-        # often: a full collection stops every call for some 50 ms.
+        # The objects that exist now are permanent, so the collector skips them. A group's many small tuples contain no
+        # cycles, so collect less often: a full collection stops every call for about 50 ms.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
-        # SQLite's writer is a thread: after each statement it waits for its turn, by default for 5 ms where the event
-        # loop is busy. With 1 ms it stores up to 9 % more where many call; with less, switching costs more than that.
+        # SQLite's writer is a thread. After each statement it waits for the interpreter's lock, by default 5 ms if the
+        # event loop is busy. With 1 ms it stores up to 9 % more for many callers; below that, switching costs more.
         sys.setswitchinterval(0.001)
         log.info("serving", host=settings.server.host, port=server.port)
         ready(server.port)

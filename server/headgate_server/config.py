@@ -13,7 +13,7 @@ from headgate_server.rpc.server import ServerConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreConfig:
-    """Where the events are."""
+    """Where the events are stored."""
 
     url: str | None = setting(
         None,
@@ -22,43 +22,47 @@ class StoreConfig:
         metavar="URL",
         secret=True,
     )
-    data_dir: Path = setting(Path("data"), "data-dir", "Where the embedded store lives.", read=path_of)
-    """In the folder where the service is started: its data is easy to find and to delete."""
+    data_dir: Path = setting(Path("data"), "data-dir", "The folder of the embedded store.", read=path_of)
+    """The default is below the folder where the service is started, so its data is easy to find and to delete."""
 
     @property
     def location(self) -> str | Path:
-        """The URL of a store, or the file of the embedded one: a path may hold what a URL cannot."""
+        """The URL of a store, or the file of the embedded one. A path may contain characters that a URL cannot."""
         return self.url or self.data_dir / "headgate.db"
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether only one process can serve it."""
+        """Whether the store is SQLite, which only one process can serve."""
         return not self.url or self.url.partition("://")[0] == "sqlite"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All of one server process, and how many of them there are."""
+    """All settings of one server process, and the number of processes."""
 
     store: StoreConfig = field(default_factory=StoreConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     workers: int = setting(
-        1, "workers", "Server processes, on PostgreSQL only. One that dies is replaced.", least=1, most=64
+        1, "workers", "Server processes, on PostgreSQL only. A process that ends is replaced.", least=1, most=64
     )
-    """One is enough for most services. Each worker has connections of its own to the database, and no database gains
-    from more than 64 workers.
+    """One is enough for most services. Each worker has its own connections to the database, and more than 64 workers
+    are no faster on any database.
     """
     ingest: IngestConfig = field(default_factory=IngestConfig)
     committer: CommitterConfig = field(default_factory=CommitterConfig)
     metrics_port: int | None = setting(
         None,
         "metrics-port",
-        "Serve Prometheus metrics there; each further worker on the next port. Without it: nowhere.",
+        "The port for Prometheus metrics; each further worker uses the next port. Without it there are no metrics.",
         least=0,
         most=HIGHEST_PORT,
     )
     """The port for Prometheus, on the server's own host; None: no port."""
-    shutdown_grace: float = setting(20.0, "shutdown-grace", "Seconds that calls get to end.", least=0, most=3600)
-    """Seconds for calls in progress to end: less than the 30 that orchestrators usually wait before they kill."""
-    log_level: str = setting("info", "log-level", "What is logged to standard error.", choices=logs.LEVELS)
-    """At this level: one line for each start, stop and call."""
+    shutdown_grace: float = setting(
+        20.0, "shutdown-grace", "Seconds for calls in progress to end at shutdown.", least=0, most=3600
+    )
+    """Orchestrators usually kill a process 30 seconds after they asked it to end; this is less."""
+    log_level: str = setting(
+        "info", "log-level", "The lowest level that is logged to standard error.", choices=logs.LEVELS
+    )
+    """The default level logs one line for each start, stop and call."""

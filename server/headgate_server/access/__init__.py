@@ -1,1 +1,1 @@
-"""Who may do what and how much: keys, scopes, limits, workspaces."""
+"""Access: keys, scopes, limits and workspaces."""

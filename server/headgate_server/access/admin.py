@@ -1,5 +1,5 @@
-"""What an operator does beside serving: keys, workspaces, checking ledgers. `opened` opens the store; each function
-takes the topics that it needs.
+"""The operator's use cases: keys, workspaces and the check of ledgers. `opened` opens the store; each function takes
+the topics that it needs.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from headgate_server.store.opening import open_store
 
 FIRST_WORKSPACE = "default"
 _VERIFY_EVENTS = 100_000
-"""Events of one step of a check, between which nothing is held."""
+"""Events of one step of a check. Between steps the check holds no resources."""
 
 
 class LedgerReport(NamedTuple):
-    """What the check of one workspace's whole ledger found."""
+    """The result of the check of one workspace's whole ledger."""
 
     workspace: Workspace
     events_checked: int
@@ -36,7 +36,7 @@ class LedgerReport(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def opened(location: str | Path) -> AsyncIterator[Store]:
-    """Open the store of a URL, or the embedded one in a file, for the length of a block. Raises `SetupError` where it
+    """Open the store of a URL, or the embedded one in a file, and close it after the block. Raises `SetupError` if it
     cannot be opened.
     """
     store = await open_store(location)
@@ -53,15 +53,15 @@ async def create_key(
     lifetime: int | None = None,
     clock: Clock = system_clock,
 ) -> str:
-    """Make a key, and the workspace if there is none of that name, and return the key, which is stored nowhere.
+    """Create a key and return it. The key itself is not stored. The workspace is created if there is none of that name.
 
-    `lifetime` is in microseconds. Raises `InvalidRequest` for a bad name, no scope, or an expiry that
+    `lifetime` is in microseconds. Raises `InvalidRequest` if the name is not allowed, there is no scope, or the expiry
     is past.
     """
     if not re.fullmatch(auth.WORKSPACE_NAME, workspace):
         raise InvalidRequest(
-            f"{workspace!r} is no name for a workspace: "
-            "1 to 63 of a-z, 0-9, '.', '_' and '-', with a letter or digit at both ends",
+            f"{workspace!r} is not a valid name of a workspace: a name has 1 to 63 of a-z, 0-9, '.', '_' and '-', "
+            "with a letter or digit at both ends",
             field="workspace",
         )
     now = clock()
@@ -73,7 +73,7 @@ async def create_key(
 
 
 async def create_first_key(directory: Directory) -> str | None:
-    """Make a key with every scope if the store has none at all; None if it has."""
+    """Create a key with every scope except `admin` if the store has no key. Return None if it has one."""
     if await directory.list_keys():
         return None
     return await create_key(
@@ -82,18 +82,18 @@ async def create_first_key(directory: Directory) -> str | None:
 
 
 async def list_keys(directory: Directory, workspace: str | None) -> Sequence[ApiKey]:
-    """Return the keys of one workspace or of all. Raises `NotFound` for a workspace that there is not."""
+    """Return the keys of one workspace, or of all. Raises `NotFound` if there is no such workspace."""
     return await directory.list_keys(None if workspace is None else (await _workspace(directory, workspace)).id)
 
 
 async def revoke_key(directory: Directory, key_id: str, clock: Clock = system_clock) -> None:
-    """Revoke a key by its id. Raises `NotFound` if there is none."""
+    """Revoke a key by its id. Raises `NotFound` if there is no such key."""
     if not await directory.revoke_key(key_id, clock()):
         raise NotFound(f"there is no key {key_id!r}; `headgate keys list` shows the ids")
 
 
 async def withdraw_key(directory: Directory, key: str) -> None:
-    """Revoke a key that was just made and that nobody has seen."""
+    """Revoke a key that was just created and not shown to anyone."""
     if (record := await directory.find_key(auth.digest_of(key))) is not None:
         await revoke_key(directory, record.id)
 
@@ -105,10 +105,10 @@ async def set_limits(
     quota: int | EllipsisType | None,
     rates: Mapping[str, RateLimit | EllipsisType | None],
 ) -> None:
-    """Set a workspace's monthly quota (None: any number; ...: as it is) and its own rate limits by receiver (None:
-    no limit; ...: the receiver's own again).
+    """Set a workspace's monthly quota and its own rate limits by receiver.
 
-    Raises `NotFound` for a workspace or a receiver that there is not.
+    A quota of None means no quota; `...` leaves it unchanged. A rate of None means no limit; `...` means the receiver's
+    default. Raises `NotFound` if there is no such workspace or receiver.
     """
     workspace = await _workspace(directory, name)
     for receiver in rates:
@@ -121,14 +121,14 @@ async def set_limits(
 
 
 async def list_workspaces(directory: Directory, limits: Limits) -> Sequence[tuple[Workspace, Usage]]:
-    """Return all workspaces by name, each with what it has stored and may."""
+    """Return all workspaces, sorted by name, each with its usage and quota."""
     return [(workspace, await limits.usage(workspace.id)) for workspace in await directory.workspaces()]
 
 
 async def verify_ledgers(proof: Proof, workspace: str | None) -> AsyncIterator[LedgerReport]:
-    """Check whole ledgers, of one workspace or of all, and then also those that have no workspace any more.
+    """Check whole ledgers: that of one workspace, or all, also those that have no workspace any more.
 
-    Raises `NotFound` for a workspace that there is not.
+    Raises `NotFound` if there is no such workspace.
     """
     found = [one for one in await proof.ledgers() if workspace is None or one.name == workspace]
     if workspace is not None and not found:
@@ -155,7 +155,7 @@ async def _verify_ledger(proof: Proof, one: StoredLedger) -> LedgerReport:
 
 
 def _is_name(name: Any) -> bool:
-    """Whether a stored name is a text that can be shown, and not what SQLite may keep in its place."""
+    """Whether a stored name is a printable text. SQLite can store other values in its place."""
     return type(name) is str and name.isprintable()
 
 

@@ -1,4 +1,4 @@
-"""API keys: how they are made, and whom a call is from."""
+"""API keys: how they are created, and how a call is authenticated."""
 
 import asyncio
 import secrets
@@ -21,23 +21,23 @@ from headgate_server.store import Directory
 PREFIX = "hg_"
 _ALPHABET = string.ascii_letters + string.digits
 _SECRET_LENGTH = 43
-"""Characters of 62: 256 bits, so that a plain SHA-256 is enough to store a key by."""
+"""Characters out of 62. They have 256 bits, so a plain SHA-256 is enough to store a key."""
 _MAX_LENGTH = 256
-"""Of what is looked up at all: whatever is longer is no key of ours."""
+"""The longest key that is looked up; ours have 46 characters."""
 
 CACHE_SECONDS = 3.0
-"""How long a look-up is believed. A revocation works within 5 seconds everywhere; this leaves two for the look-up
-itself.
+"""How long the result of a look-up is used. A revocation takes effect everywhere within 5 seconds; this leaves two
+seconds for the look-up itself.
 """
 _CACHED_KEYS = 10_000
 _CACHED_REFUSALS = 10_000
-"""Bounds of the two caches, kept apart so that a flood of bad keys cannot push out the good ones."""
+"""The bounds of the two caches. They are separate so that many invalid keys cannot displace the valid ones."""
 
 WORKSPACE_NAME = r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?"
 
 
 class Principal(NamedTuple):
-    """Whom a call is from."""
+    """The owner of a call: its key's id, workspace and scopes."""
 
     key_id: str
     workspace: Workspace
@@ -51,23 +51,23 @@ class Principal(NamedTuple):
 def make_key(
     workspace: Workspace, scopes: frozenset[str], now: int, expires_at: int | None = None
 ) -> tuple[str, ApiKey]:
-    """Return a new key, to be shown once, and what is stored of it. Raises `InvalidRequest` for no scope, or an
-    expiry that is past.
+    """Return a new key, which is shown once, and its stored record. Raises `InvalidRequest` if there is no scope, or if
+    the expiry is past.
     """
     if not scopes:
         raise InvalidRequest("a key needs at least one scope")
     if expires_at is not None and expires_at <= now:
-        raise InvalidRequest("the expiry of a key must lie in the future")
+        raise InvalidRequest("the expiry of a key must be in the future")
     key = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(_SECRET_LENGTH))
     key_id = "key_" + ledger.event_id(now, secrets.token_bytes(8)).hex()
     return key, ApiKey(key_id, digest_of(key), key[: len(PREFIX) + 5], workspace, scopes, now, expires_at, None)
 
 
 class Authenticator:
-    """Tells whom a key belongs to, from memory where it may.
+    """Finds the owner of a key, from its cache if possible.
 
-    `clock` judges expiry. `timer`, in seconds, ages the caches: it never goes back, as a clock that is being set
-    may, which would keep a revoked key alive for as long.
+    `clock` decides whether a key has expired. `timer`, in seconds, decides how old a cached key is. The timer never
+    goes back. A clock can be set back, and a revoked key would stay valid for that time.
     """
 
     def __init__(self, directory: Directory, clock: Clock = system_clock, timer: Callable[[], float] = time.monotonic):
@@ -78,10 +78,10 @@ class Authenticator:
         self._looking: dict[KeyDigest, asyncio.Task[ApiKey | None]] = {}
 
     async def authenticate(self, key: str | None) -> Principal:
-        """Return whom the key belongs to.
+        """Return the owner of the key.
 
-        Raises `Unauthenticated` for no key, an unknown, a revoked or an expired one, and `Unavailable` where that
-        could not be found out.
+        Raises `Unauthenticated` if the key is missing, unknown, revoked or expired, and `Unavailable` if the key could
+        not be looked up.
         """
         if not key:
             raise Unauthenticated(
@@ -106,8 +106,8 @@ class Authenticator:
         return Principal(record.id, record.workspace, record.scopes)
 
     async def _find(self, digest: KeyDigest) -> ApiKey | None:
-        """Look a key up once for all who ask for it at the same time. One caller that gives up does not end it for
-        the others.
+        """Look up a key once for all calls that need it at the same time. If one caller gives up, the look-up continues
+        for the others.
         """
         task = self._looking.get(digest)
         if task is None:
@@ -125,10 +125,10 @@ class Authenticator:
 
 
 def require(principal: Principal, *scopes: str) -> None:
-    """Raise `PermissionDenied` if the caller's key has none of the scopes; any key will do where none is named."""
+    """Raise `PermissionDenied` if the caller's key has none of the scopes. Without scopes any key is enough."""
     if scopes and not any(principal.may(scope) for scope in scopes):
-        wanted = " or ".join(f'"{scope}"' for scope in scopes)
-        raise PermissionDenied(f"The API key lacks the scope {wanted}.")
+        names = " or ".join(f'"{scope}"' for scope in scopes)
+        raise PermissionDenied(f"The API key lacks the scope {names}.")
 
 
 def digest_of(key: str) -> KeyDigest:

@@ -1,4 +1,4 @@
-"""Rate limits, per workspace and receiver. The store keeps them, so they are exact over any number of processes."""
+"""Rate limits, per workspace and receiver. The store keeps the counts, so they are exact over all processes."""
 
 from headgate_server.core.errors import RateLimited
 from headgate_server.core.model import Admission, RateLimit, Workspace
@@ -6,15 +6,15 @@ from headgate_server.process.clock import Clock, system_clock
 from headgate_server.store import Limits
 
 _REMEMBERED = 10_000
-"""The most refusals that a process remembers. Past it the oldest is forgotten, which costs one more statement."""
+"""The most refusals that a process keeps. Past it the oldest is dropped, which costs one more statement."""
 
 _SPANS: dict[float, str] = {1: "second", 60: "minute", 3_600: "hour", 86_400: "day"}
 
 
 class RateLimiter:
-    """Admits requests, or says when to retry.
+    """Admits requests, or refuses them with the time to retry.
 
-    A process remembers until when a workspace is refused, so a workspace over its limit costs the database nothing.
+    A process keeps the time until which a workspace is refused, so a workspace over its limit causes no statements.
     """
 
     def __init__(self, limits: Limits, clock: Clock = system_clock):
@@ -27,7 +27,7 @@ class RateLimiter:
         key = (workspace.id, receiver)
         now = self._clock()
         until, of, refusal = self._refused.get(key, (0, limit, None))
-        # If a refusal lasts longer than it was given for, the clock was set back: ask the store again.
+        # If more time is left than the refusal had at first, the clock was set back: ask the store again.
         if refusal is not None and of == limit and 0 < until - now <= refusal.retry_after:
             passed = refusal.retry_after - (until - now)
             raise _refused(limit, refusal._replace(retry_after=until - now, reset_after=refusal.reset_after - passed))

@@ -1,1 +1,1 @@
-"""Taking events in: the use case, and the group commit under it."""
+"""Ingest: the use case of storing events, and the group commit below it."""

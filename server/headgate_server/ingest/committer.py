@@ -1,8 +1,8 @@
-"""Group commit: what many callers want stored goes to the database in few, large transactions.
+"""Group commit: the submissions of many callers are stored in few, large transactions.
 
-There is no timer. While nothing is in flight the first submission is stored at once, alone if it is alone; what
-arrives meanwhile forms the next group (`lanes` says what is in it). A workspace whose head somebody else has locked
-waits for its lock on its own, so that it delays nobody but itself.
+There is no timer. If no transaction is in progress, the first submission is stored at once, even if it is the only one.
+Submissions that arrive during a transaction form the next group (`lanes` selects them). If another process has locked a
+workspace's head, that workspace waits for the lock separately and delays no other workspace.
 """
 
 import asyncio
@@ -28,23 +28,25 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitterConfig(Bounds):
-    """How much is stored at once, how much may wait, and what a group waits for."""
+    """How much is stored at once, how much may wait, and how long a small group waits for more calls."""
 
     small_group_events: int = 200
-    """Below this a group waits for calls that have already arrived: the fixed cost of a transaction, about that of
-    twenty events, would be felt. Above it nothing is gained, and the database is not kept waiting.
+    """A group with fewer events waits for calls that have already arrived, because the fixed cost of a transaction,
+    that of about twenty events, would be noticeable. A larger group gains nothing from waiting and is stored at once.
     """
     quiet_turns: int = 16
-    """Turns of the event loop without a submission after which no call is taken to be on its way. Measured with single
-    events of 64 callers: 4 turns make groups of 6, 16 of 26, and 64 gain no more; a lone caller notices none of them.
+    """After this many turns of the event loop without a submission no more calls are expected. Measured with single
+    events of 64 callers: 4 turns make groups of 6, 16 make groups of 26, and 64 gain no more. A lone caller notices no
+    delay.
     """
     parked_lanes: int = 4
-    """Workspaces that wait for their locks at once: each takes a connection, and most must be left for the others.
+    """Workspaces that may wait for their locks at the same time. Each takes a connection, and most connections must
+    stay free for the other workspaces.
     """
 
 
 class _Call(Waiting):
-    """One caller's submission, and the future that tells the caller what became of it."""
+    """One caller's submission, and the future with which the caller waits for the decision."""
 
     __slots__ = ("decision",)
 
@@ -57,7 +59,7 @@ class _Call(Waiting):
         return self.decision.done()
 
     def settle(self, decision: Decision) -> None:
-        if not self.decision.done():  # a caller may have gone: its events are stored all the same
+        if not self.decision.done():  # the caller may have given up; its events are stored nevertheless
             self.decision.set_result(decision)
 
     def fail(self, error: Exception) -> None:
@@ -66,7 +68,7 @@ class _Call(Waiting):
 
 
 WRITTEN = frozenset((Status.ACCEPTED, Status.REPLACED))
-"""Outcomes that a commit has put on disk."""
+"""The outcomes for which a commit has written an event."""
 
 
 def _has_written(decision: Decision) -> bool:
@@ -74,7 +76,7 @@ def _has_written(decision: Decision) -> bool:
 
 
 class Committer:
-    """Stores submissions in groups. One per process and store; lives on one event loop."""
+    """Stores submissions in groups. A process has one for its store, on one event loop."""
 
     def __init__(
         self,
@@ -84,7 +86,7 @@ class Committer:
         *,
         stored: Callable[[], None] = lambda: None,
     ):
-        """`readiness` is told of every commit, and `stored` is called after each that added to a ledger."""
+        """`readiness` is notified of every commit. `stored` is called after each commit that added to a ledger."""
         self._database = database
         self._readiness = readiness or Readiness(Probe(database))
         self._stored = stored
@@ -98,11 +100,11 @@ class Committer:
         self._pace = Pace()
 
     async def submit(self, submission: Submission) -> Decision:
-        """Store a submission and return what became of it, once that is durable.
+        """Store a submission and return the decision when it is durable.
 
-        A caller that is cancelled while it waits leaves the queue; once its group is being stored, it is stored.
-        Raises `Overloaded` at once if too much is waiting, `Unavailable` and `OutcomeUnknown` as the store does,
-        `InvalidRequest` if the database refuses a value that validation let through.
+        If the caller is cancelled while the submission waits, the submission is dropped; if its group is already being
+        stored, it is stored. Raises `Overloaded` at once if too much is waiting, `Unavailable` and `OutcomeUnknown` if
+        the store does, and `InvalidRequest` if the database refuses a value that validation did not refuse.
         """
         call = _Call(submission, asyncio.get_running_loop().create_future())
         self.check_room(submission.workspace_id, call.events, call.bytes)
@@ -112,10 +114,10 @@ class Committer:
         return await call.decision
 
     def check_room(self, workspace_id: int, events: int, size: int) -> None:
-        """Raise what `submit` would raise now for a submission of so many events and bytes of content.
+        """Raise what `submit` would raise now for a submission with this many events and bytes of content.
 
-        For those who have not read their request yet: in an overload, reading what is then refused would be most of
-        the work.
+        A caller uses this before it reads its request. In an overload, most of the work would be reading requests that
+        are then refused.
         """
         if self._closing:
             raise Unavailable("The server is shutting down.", reason=Reason.SHUTTING_DOWN)
@@ -126,13 +128,13 @@ class Committer:
             )
 
     async def close(self) -> None:
-        """Take no more, store all that waits, and return when nothing is in flight."""
+        """Refuse new submissions, store those that wait, and return when no transaction is in progress."""
         self._closing = True
         while tasks := [task for task in (self._main, *self._alone) if task is not None]:
             await asyncio.wait(tasks)
 
     async def _run(self) -> None:
-        """Store group after group on the common lane until nothing waits there."""
+        """Store one group after another until no ready lane has a submission."""
         try:
             while self._lanes.ready:
                 await self._gather(lambda: self._lanes.events)
@@ -144,12 +146,12 @@ class Committer:
             self._main = None
 
     async def _gather(self, count: Callable[[], int]) -> None:
-        """Let the calls that have already reached this process join the group, while it is small; `count` says how
-        many events there are.
+        """While the group is small, wait for the calls that have already reached this process. `count` returns how many
+        events the group has.
 
-        A transaction costs as much as some twenty events, and a call that has arrived is some turns of the event loop
-        away from the queue. As long as the turns bring submissions there are more to come. Where nobody comes, this
-        costs some turns of an idle loop: microseconds.
+        A transaction costs as much as about twenty events. A call that has arrived needs some turns of the event loop
+        until it is in the queue. As long as the turns bring submissions, more are expected. If none come, this costs
+        some turns of an idle loop: microseconds.
         """
         config = self._config
         quiet, waiting = 0, count()
@@ -159,14 +161,14 @@ class Committer:
             waiting = count()
 
     def _park(self, skipped: Sequence[_Call]) -> None:
-        """Let the workspaces of skipped submissions wait for their locks, each on its own."""
+        """Let the workspaces of skipped submissions wait for their locks, each in a task of its own."""
         for workspace in self._lanes.park(skipped):
             task = asyncio.create_task(self._run_alone(workspace))
             self._alone.add(task)
             task.add_done_callback(self._alone.discard)
 
     async def _run_alone(self, workspace: int) -> None:
-        """Store what waits for one workspace, waiting for its lock, until its lane is empty."""
+        """Store the submissions of one workspace, with a wait for its lock, until its lane is empty."""
         lanes = self._lanes
         while not lanes.unpark(workspace):
             await self._gather(lambda: lanes.events_of(workspace))
@@ -186,20 +188,20 @@ class Committer:
 
     def _give_up(self, late: Sequence[_Call]) -> None:
         for call in late:
-            call.fail(Unavailable("The store did not get to this request in time; nothing of it was stored."))
+            call.fail(Unavailable("The store could not begin this request in time; nothing of it was stored."))
 
     async def _append(self, group: Sequence[_Call], *, wait: bool) -> list[_Call]:
-        """Store a group, tell its callers, and return what the store skipped. Raises nothing."""
+        """Store a group, notify its callers, and return the submissions that the store skipped. Raises nothing."""
         started = time.monotonic()
         try:
             decisions = await self._database.append([call.submission for call in group], wait=wait)
         except Exception as error:
-            # The callers must learn of every error, and the next group must be tried. Two errors say that nothing was
-            # stored and that one caller is the cause: then each caller's submission is tried alone.
+            # The callers must learn of every error, and the next group must be tried. Two errors mean that nothing was
+            # stored and that one submission is the cause: then each submission is tried alone.
             if isinstance(error, (DataRefused, AnswerFailed)) and len(group) > 1:
                 return await self._append_each(group, wait=wait)
             if isinstance(error, DataRefused):
-                # The driver's own words are not logged: they quote the value.
+                # The driver's own message is not logged, because it quotes the value.
                 log.error("data_refused", workspace_id=group[0].submission.workspace_id)
                 error = InvalidRequest("The database refused a value of this request.", reason=Reason.DATA_REFUSED)
             elif not isinstance(error, Unavailable):
@@ -209,7 +211,7 @@ class Committer:
                 self._readiness.failed()
             self._fail(group, error)
             return []
-        # Committed: every caller is told before anything else can go wrong.
+        # The group is committed. Every caller is notified before anything else can fail.
         for call, decision in zip(group, decisions, strict=False):
             if decision is not None:
                 call.settle(decision)
@@ -222,7 +224,7 @@ class Committer:
         return skipped
 
     def _note(self, group: Sequence[_Call], decisions: Sequence[Decision | None], seconds: float) -> None:
-        """Count what was stored, and how fast."""
+        """Record how many events were stored, and how fast."""
         written = zip(group, decisions, strict=False)
         if stored := sum(call.events for call, decision in written if decision is not None):
             self._pace.stored(stored, seconds)
@@ -231,7 +233,9 @@ class Committer:
             self._stored()
 
     async def _append_each(self, group: Sequence[_Call], *, wait: bool) -> list[_Call]:
-        """Store each submission of a group alone, in order: where one is skipped, so are its workspace's later ones."""
+        """Store each submission of a group alone, in order. After a skipped one the later ones of its workspace are
+        skipped too.
+        """
         skipped: list[_Call] = []
         for call in group:
             workspace = call.submission.workspace_id

@@ -1,4 +1,4 @@
-"""The use case of a vendor's request: through the core and back, between the two ends that its receiver knows."""
+"""The use case of a vendor's request: the receiver reads it, the core handles it, and the receiver words the reply."""
 
 import asyncio
 from base64 import b64decode, b64encode
@@ -33,15 +33,15 @@ from headgate_server.store.ledgers import PAGE_BYTES
 _BASE64 = "base64"
 _MATCH_PAGE = 200
 _MATCH_PAGES = 10
-"""Where a filter needs the events' content, one page looks through at most so many of the store's, of at most so
-many events: then it is short, or empty, and its cursor goes on. Of the store's pages, since each has a bound of its
-own on the rows that it scans, though it may return none.
+"""The bounds for a filter on the events' content: one page of results reads at most this many pages of the store, of at
+most this many events each. At the bound the page may be short or empty, and its cursor leads to the next one. Pages are
+counted, because each page of the store scans a bounded number of rows, even if it returns no event.
 """
 
 
 class Exchange(NamedTuple):
-    """A reply, or why there is none though all was decided, and whether it is that of an earlier request under the same
-    request key.
+    """A reply, or the refusal by the quota. `replayed` means that it is the stored reply to an earlier request under
+    the same request key.
     """
 
     reply: Reply | QuotaExceeded
@@ -58,8 +58,8 @@ class Compat:
         self._ingest = ingest
 
     def check_room(self, workspace: Workspace, size: int) -> None:
-        """Raise `Overloaded` if no events of so many bytes could wait to be stored now. For requests that nobody has
-        read yet: how many events they bring is not known.
+        """Raise `Overloaded` if events of this many bytes could not wait to be stored now. This is called before the
+        request is read, so the number of its events is not known yet.
         """
         self._ingest.check_room(workspace.id, 1, size)
 
@@ -108,7 +108,7 @@ class Compat:
         replies: list[Reply | QuotaExceeded] = []
 
         def encode(outcomes: Sequence[Outcome]) -> bytes:
-            # Before the commit, which may be tried several times: the last attempt's is what was stored.
+            # This runs before the commit, which may be tried several times. The last attempt's reply is the stored one.
             replies[:] = [_reply(endpoint, request, intake, outcomes)]
             return _encode(replies[0])
 
@@ -125,11 +125,11 @@ class Compat:
         events: list[StoredEvent] = []
         resume = _from_cursor(search.cursor)
         for _ in range(_MATCH_PAGES):
-            wanted = search.limit - len(events)
+            missing = search.limit - len(events)
             found = await self._ledgers.events(
                 EventQuery(
                     workspace_id=workspace.id,
-                    limit=wanted if search.match is None else _MATCH_PAGE,
+                    limit=missing if search.match is None else _MATCH_PAGE,
                     receiver=receiver.name,
                     type=search.type,
                     type_prefix=search.type_prefix,
@@ -147,8 +147,8 @@ class Compat:
                 matching = await asyncio.to_thread(
                     lambda match, events: list(filter(match, events)), search.match, matching
                 )
-            events += matching[:wanted]
-            resume = matching[wanted - 1].id if len(matching) > wanted else found.resume
+            events += matching[:missing]
+            resume = matching[missing - 1].id if len(matching) > missing else found.resume
             full = len(events) == search.limit or sum(len(event.data or b"") for event in events) >= PAGE_BYTES
             if resume is None or search.match is None or full:
                 break
@@ -173,12 +173,14 @@ def _reply(endpoint: Take, request: HttpRequest, intake: Intake, outcomes: Seque
     except QuotaExceeded as refusal:
         return refusal
     if reply.status not in STATUSES:
-        raise ValueError(f"{reply.status} is no status of an answer")
+        raise ValueError(f"{reply.status} is not an allowed status of a reply")
     return reply
 
 
 def _encode(reply: Reply | QuotaExceeded) -> bytes:
-    """Return a reply as it is stored. A refusal by the quota is not: the request may be sent again next month."""
+    """Return the stored form of a reply. For a refusal by the quota it is empty: the request may be sent again next
+    month.
+    """
     if isinstance(reply, QuotaExceeded):
         return b""
     status, body, headers, content_type = reply
@@ -188,7 +190,7 @@ def _encode(reply: Reply | QuotaExceeded) -> bytes:
 
 
 def _decode(answer: bytes) -> Reply:
-    """Return a reply that `_encode` wrote, be it a version of it that knew JSON alone."""
+    """Return a reply that `_encode` wrote, also one of an earlier version that could only write JSON."""
     status, body, headers, content_type, coding, *_ = (*orjson.loads(answer), None, None)[:5]
     if coding == _BASE64:
         body = b64decode(body)
@@ -204,5 +206,7 @@ def _from_cursor(cursor: str | None) -> EventId | None:
     except ValueError:
         event_id = EventId(b"")
     if len(event_id) != 16:
-        raise InvalidRequest("The cursor is not one that was given here.", reason=Reason.INVALID_CURSOR, field="cursor")
+        raise InvalidRequest(
+            "The cursor does not come from an answer of this service.", reason=Reason.INVALID_CURSOR, field="cursor"
+        )
     return event_id

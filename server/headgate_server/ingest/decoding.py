@@ -1,4 +1,4 @@
-"""Where large bodies are read: on threads, so that other calls go on, and few bytes at a time, so that memory lasts."""
+"""Reads large bodies: on threads, so that other calls continue, and few bytes at once, so that memory stays bounded."""
 
 import asyncio
 from collections import deque
@@ -10,13 +10,15 @@ from headgate_server.core.jsonbody import INLINE_BYTES
 _Decoded = TypeVar("_Decoded")
 
 _BYTES_AT_ONCE = 8 * 1024 * 1024
-"""One body of the largest default size. A list of empty lists takes 25 times its bytes while it is read, an object of
-short names 30 times; and threads of one interpreter read two bodies no sooner than one after the other.
+"""One body of the largest default size. While it is read, a list of empty lists takes 25 times its bytes, and an object
+of short names 30 times. Two threads of one interpreter read two bodies no faster than one thread.
 """
 
 
 class Decoding:
-    """Reads bodies; of large ones so many bytes at once, in the order in which they came. One per process."""
+    """Reads bodies. Large ones are read in the order of their arrival, at most `bytes_at_once` at the same time. A
+    process has one.
+    """
 
     def __init__(self, bytes_at_once: int = _BYTES_AT_ONCE):
         self._most = bytes_at_once
@@ -24,12 +26,14 @@ class Decoding:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def __call__(self, size: int, read: Callable[[], _Decoded]) -> _Decoded:
-        """Return what `read` makes of a body of `size` bytes, and raise what it raises. Small ones are read at once."""
+        """Return the result of `read`, which reads a body of `size` bytes. Small bodies are read at once. Raises what
+        `read` raises.
+        """
         if size <= INLINE_BYTES:
             return read()
         await self._enter(size)
         work = asyncio.ensure_future(asyncio.to_thread(read))
-        # A caller that is gone does not end the thread, whose memory counts until it has ended.
+        # If the caller gives up, the thread continues, and its memory counts until it ends.
         work.add_done_callback(lambda done: self._leave(size, done))
         return await asyncio.shield(work)
 
@@ -48,12 +52,12 @@ class Decoding:
             raise
 
     def _fits(self, size: int) -> bool:
-        """Whether there is room; a body that is alone is never too large."""
+        """Whether there is room. A lone body is admitted whatever its size."""
         return not self._bytes or self._bytes + size <= self._most
 
     def _leave(self, size: int, work: "asyncio.Future[_Decoded]") -> None:
         if not work.cancelled():
-            work.exception()  # nobody may be left to look at it
+            work.exception()  # if the caller gave up, nothing else reads the exception
         self._bytes -= size
         self._admit()
 

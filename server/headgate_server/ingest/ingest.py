@@ -1,4 +1,4 @@
-"""The use case everything serves: take a caller's events, and say of each what became of it."""
+"""The main use case: store a caller's events and return the outcome of each."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from headgate_server.store import Ledgers, Limits
 
 
 def request_key(scope: str, key: str, content: bytes) -> RequestKey:
-    """Return an `Idempotency-Key` as the store knows it; `content` is all that a second request must have the same.
+    """Return the store's form of an `Idempotency-Key`. A second request under the key must have the same `content`.
 
     Raises `InvalidRequest` if the key is empty or too long.
     """
@@ -38,7 +38,7 @@ def request_key(scope: str, key: str, content: bytes) -> RequestKey:
 
 
 class Ingest:
-    """Takes slots, each a draft or the problem that makes it none, to outcomes."""
+    """Turns slots into outcomes. Each slot is a draft, or the problem with which there is no draft."""
 
     def __init__(self, ledgers: Ledgers, limits: Limits, committer: Committer):
         self._ledgers = ledgers
@@ -48,18 +48,18 @@ class Ingest:
         """Reads bodies."""
 
     def check_room(self, workspace_id: int, events: int, size: int) -> None:
-        """Raise `Overloaded` if so many events, of so many bytes, could not wait to be stored now.
+        """Raise `Overloaded` if this many events, with this many bytes, could not wait to be stored now.
 
-        For those who have not read the request yet: `events` may be too low, since the call itself is exact.
+        A caller uses this before it reads the request. `events` may be too low, since `take` checks the exact number.
         """
         self._committer.check_room(workspace_id, events, size)
 
     async def take(self, submission: Submission, *, validate_only: bool = False) -> Settled | Replayed:
-        """Store the drafts and return once what is `accepted`, `replaced` or `duplicate` is durable. Or return the
-        stored answer to the same request.
+        """Store the drafts and return when every `accepted`, `replaced` or `duplicate` event is durable. If the same
+        request was stored before, return its stored answer.
 
-        With `validate_only` nothing is stored, the outcomes are advisory, and a request key is neither used nor taken.
-        Raises `RequestKeyReused`, and what `Committer.submit` raises.
+        With `validate_only` nothing is stored, the outcomes are advisory, and a request key is not used. Raises
+        `RequestKeyReused`, and what `Committer.submit` raises.
         """
         if validate_only:
             return await self._predict(replace(submission, answer=None))
@@ -73,12 +73,14 @@ class Ingest:
         return decision
 
     async def _predict(self, submission: Submission) -> Settled:
-        """Decide as the store would, on what it holds now and without its lock, and forget what would be linked."""
+        """Decide like the store, from its present content and without a lock. New links are left out of the
+        outcomes.
+        """
         workspace = submission.workspace_id
         head, usage = await self._ledgers.head(workspace), await self._limits.usage(workspace)
         dedupes = [slot.dedupe for slot in submission.slots if isinstance(slot, Draft) and slot.dedupe is not None]
         known = await self._ledgers.lookup(workspace, dedupes) if dedupes else {}
-        # What was stored between these reads is older than anything that would be linked now.
+        # Events that were stored between these reads come before any event that would be linked now.
         newest = max((link.sequence for link in known.values()), default=0)
         settlement = Settlement(
             workspace, head._replace(sequence=max(head.sequence, newest)), known, {}, await self._ledgers.now(), usage
@@ -96,14 +98,14 @@ class Ingest:
     async def differences(
         self, workspace_id: int, slots: Sequence[Draft | Problem], conflicts: Mapping[int, EventId]
     ) -> Mapping[int, tuple[str, ...]]:
-        """Return by position where drafts differ from the stored events that they are in conflict with, of which
-        `conflicts` has the ids. Only for callers that may read events.
+        """Return, by position, where drafts differ from the stored events that they conflict with. `conflicts` has the
+        ids of those events. This is only for callers that may read events.
 
-        It is read after the commit: the lock was not held for it. Where that fails nothing is returned.
+        The events are read after the commit, so the lock is not held for this. If the read fails, the result is empty.
         """
         if not conflicts:
             return {}
-        with aside("explain"):  # what is stored is stored: that must be said, if not all that could be
+        with aside("explain"):  # the events are stored, so the call must succeed even if this fails
             return await self._differing(workspace_id, slots, conflicts)
         return {}
 

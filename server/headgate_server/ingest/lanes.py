@@ -1,7 +1,7 @@
 """The fair queue before the store: one lane for each workspace, shares, parking and bounds. No clock, no event loop.
 
-Lanes that are ready take turns, so that a busy workspace does not delay a quiet one. A lane is parked while its
-workspace's head is locked by somebody else: it is not among the ready ones then, and delays nobody but itself.
+Ready lanes take turns, so that a busy workspace does not delay a quiet one. While another process has locked a
+workspace's head, the workspace's lane is parked: it is not ready then, and delays no other lane.
 """
 
 from collections import deque
@@ -18,8 +18,7 @@ class Bounds:
     """How much is stored at once, and how much may wait."""
 
     group_events: int = 4_000
-    """Events of one transaction: beyond this the database gains little, and the latency of all in the group grows.
-    """
+    """Events of one transaction. With more the throughput hardly grows, but the latency of the whole group does."""
     group_bytes: int = 16 * 1024 * 1024
     """Content of one transaction, unless a single submission is larger."""
     waiting_events: int = setting(
@@ -29,8 +28,8 @@ class Bounds:
         least=1,
         most=1 << 30,
     )
-    """Events that may wait in all; past it calls are refused at once. About a second of work: a caller that waits
-    longer gives up anyway.
+    """Events of all workspaces that may wait. Past this bound calls are refused at once. It is about a second of work;
+    a caller that waits longer usually gives up.
     """
     waiting_bytes: int = setting(
         64 * 1024 * 1024,
@@ -39,17 +38,17 @@ class Bounds:
         least=1,
         most=1 << 40,
     )
-    """Content that may wait in all; what is still being read does not count here, but in `rpc/server.py`."""
+    """Bytes of content of all workspaces that may wait. Bodies that are still being read count in `rpc/server.py`."""
     waiting_seconds: float = 5.0
-    """How long a submission may wait for what is stored before it: several times as long as it takes to store all that
-    may wait. Where the store hangs, who waits hears of it together with those whose turn it was.
+    """How long a submission may wait for its turn: several times the time to store everything that may wait. If the
+    store hangs, waiting callers get an error at the same time as the callers whose turn it is.
     """
     workspace_share: float = 0.5
-    """The share of either bound that one workspace may fill, so that the rest is left for the others."""
+    """The share of both bounds that one workspace may use, so that the rest is left for the others."""
 
 
 class Waiting:
-    """A submission in the queue. `arrived` is a time of the clock that `Lanes.take` is given."""
+    """A submission in the queue. `arrived` is a time of the same clock as the argument `now` of `Lanes.take`."""
 
     __slots__ = ("arrived", "bytes", "events", "submission")
 
@@ -57,12 +56,12 @@ class Waiting:
         self.submission = submission
         self.arrived = arrived
         self.events = max(1, len(submission.slots))
-        # Twice: the payload alone, and within the content.
+        # Doubled, because a draft has the payload twice: alone, and within the content.
         self.bytes = 2 * sum(len(slot.canonical) for slot in submission.slots if isinstance(slot, Draft))
 
     @property
     def gone(self) -> bool:
-        """Whether its caller gave up: it is not stored then."""
+        """Whether its caller gave up. It is not stored then."""
         return False
 
 
@@ -70,12 +69,12 @@ W = TypeVar("W", bound=Waiting)
 
 
 class Taken(NamedTuple, Generic[W]):
-    """What was taken from the queue."""
+    """The submissions that were taken from the queue."""
 
     group: list[W]
-    """What is to be stored in one transaction; to be released when that is over."""
+    """Submissions to store in one transaction. The caller releases them after it."""
     late: list[W]
-    """What has waited too long, and is released already."""
+    """Submissions that have waited too long. They are already released."""
 
 
 @dataclass(slots=True)
@@ -85,34 +84,34 @@ class _Lane(Generic[W]):
     waiting: deque[W] = field(default_factory=deque)
     events: int = 0
     bytes: int = 0
-    """`events` and `bytes` count what is in the store's hands as well: it still occupies memory."""
+    """`events` and `bytes` also count the submissions that are being stored, because they still occupy memory."""
     parked: bool = False
 
 
 class Lanes(Generic[W]):
-    """What waits, by workspace, and what is in the store's hands."""
+    """The submissions that wait, by workspace, and the counts of those that are being stored."""
 
     def __init__(self, bounds: Bounds):
         self._bounds = bounds
         self._lanes: dict[int, _Lane[W]] = {}
         self._ready: deque[int] = deque()
-        """Workspaces whose lanes are not parked and not empty, the longest waiting first."""
+        """Workspaces whose lanes are neither parked nor empty. The lane that has waited longest comes first."""
         self.events = 0
         self._bytes = 0
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to take that is not parked."""
+        """Whether a lane that is not parked has a submission."""
         return bool(self._ready)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits, is in the store's hands, or is parked."""
+        """Whether nothing waits, is being stored, or is parked."""
         return not self._lanes and not self.events and not self._bytes
 
     def has_room(self, workspace: int, events: int, size: int) -> bool:
-        """Whether a submission of so many events and bytes of content may be added now."""
-        # A submission of any size is let in where nothing waits: it could never be stored otherwise.
+        """Whether a submission with this many events and bytes of content may be added now."""
+        # If nothing waits, a submission of any size is admitted. Otherwise a very large one could never be stored.
         if not self.events:
             return True
         bounds = self._bounds
@@ -139,9 +138,10 @@ class Lanes(Generic[W]):
             self._ready.append(workspace)
 
     def take(self, now: float, *, parked: int | None = None) -> Taken[W]:
-        """Take a fair share of every ready lane, in turn, up to the bounds of a group; or of the one `parked` lane.
+        """Take a fair share from every ready lane, in turn, up to the bounds of a group. With `parked`, take from that
+        parked lane alone.
 
-        A submission is never split: it may exceed the bounds.
+        A submission is never split, so one may exceed the bounds.
         """
         turns = list(self._ready) if parked is None else [parked]
         events, size = self._bounds.group_events, self._bounds.group_bytes
@@ -167,15 +167,15 @@ class Lanes(Generic[W]):
         return taken
 
     def take_late(self, now: float, parked: int) -> list[W]:
-        """Take from a parked lane what has waited too long, up to the first that has not."""
+        """Take the submissions at the front of a parked lane that have waited too long."""
         lane, late = self._lanes[parked], list[W]()
         while lane.waiting and self._is_dropped(lane, lane.waiting[0], now, late):
             lane.waiting.popleft()
         return late
 
     def park(self, skipped: Sequence[W]) -> list[int]:
-        """Put back to the front, in their order, submissions that were taken and not stored; return the workspaces
-        whose lanes are parked now.
+        """Put submissions that were taken but not stored back to the front, in their order. Return the workspaces whose
+        lanes are parked now.
         """
         for waiting in reversed(skipped):
             workspace = waiting.submission.workspace_id
@@ -188,7 +188,7 @@ class Lanes(Generic[W]):
         return list(dict.fromkeys(waiting.submission.workspace_id for waiting in skipped))
 
     def unpark(self, parked: int) -> bool:
-        """Let a lane be one of the others again if nothing waits on it; return whether that is so."""
+        """End the parking of a lane if it is empty. Return whether it is."""
         lane = self._lanes[parked]
         if lane.waiting:
             return False
@@ -197,18 +197,18 @@ class Lanes(Generic[W]):
         return True
 
     def events_of(self, workspace: int) -> int:
-        """Return how many events of a workspace wait or are in the store's hands."""
+        """Return how many events of a workspace wait or are being stored."""
         return self._lanes[workspace].events
 
     def release(self, waiting: W) -> None:
-        """Note that a submission is out of the store's hands."""
+        """Record that a submission is no longer being stored."""
         workspace = waiting.submission.workspace_id
         lane = self._lanes[workspace]
         self._count(lane, waiting, -1)
         self._forget_if_idle(workspace, lane)
 
     def _is_dropped(self, lane: _Lane[W], waiting: W, now: float, late: list[W]) -> bool:
-        """Whether a submission is not stored any more; if it has waited too long, it is added to `late`."""
+        """Whether a submission is dropped: its caller gave up, or it has waited too long and is added to `late`."""
         if not waiting.gone:
             if now - waiting.arrived < self._bounds.waiting_seconds:
                 return False

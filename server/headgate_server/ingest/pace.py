@@ -1,22 +1,22 @@
-"""How fast events are stored, and when a caller that was refused should come again."""
+"""Measures how fast events are stored, and calculates when a refused caller should retry."""
 
 import time
 from collections.abc import Callable
 
 _FIRST_GUESS = 10_000.0
-"""Events a second, until a group was timed."""
+"""Events a second, until the first group has been timed."""
 _WEIGHT = 0.2
-"""Of the newest group in the average: some ten groups are remembered."""
+"""The weight of the newest group in the average. About ten groups have an influence."""
 _SHORTEST = 0.1
 _LONGEST = 10.0
 """Seconds. Longer predictions are unreliable."""
 
 
 class Pace:
-    """Says when refused callers should come again: one after the other, at the rate at which events are stored.
+    """Calculates when refused callers should retry: one after the other, at the rate at which events are stored.
 
-    If all were told the same time, all would come at the same time, and most of them would be refused again: in an
-    overload the refusing would then be most of the work.
+    If all got the same time, all would retry at the same time, and most of them would be refused again. In an overload
+    most of the work would be refusing requests.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -25,13 +25,13 @@ class Pace:
         self._next = 0.0
 
     def stored(self, events: int, seconds: float) -> None:
-        """Note that a group of so many events took so long."""
+        """Record that a group of this many events took this many seconds."""
         self._rate += _WEIGHT * (events / max(seconds, 1e-6) - self._rate)
 
     def retry_after(self, waiting: int, events: int) -> float:
-        """Return after how many seconds a caller with so many events should come, while so many wait before it."""
+        """Return after how many seconds a caller with `events` events should retry, while `waiting` events wait."""
         now = self._clock()
         self._next = max(self._next, now + waiting / self._rate) + events / self._rate
-        # Some callers never come back. The bound keeps them from pushing the others away without end.
+        # Some callers never retry. The bound keeps them from delaying the others without end.
         self._next = min(self._next, now + _LONGEST)
         return max(self._next - now, _SHORTEST)

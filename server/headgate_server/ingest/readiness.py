@@ -1,4 +1,4 @@
-"""Whether an event could be stored now: one answer for REST, gRPC health, and whoever else asks."""
+"""Finds out whether an event can be stored now. REST, gRPC health and the background work use the same answer."""
 
 import asyncio
 import time
@@ -9,18 +9,19 @@ from headgate_server.core.reasons import Reason
 from headgate_server.store import Probe
 
 _FRESH_SECONDS = 1.0
-"""How long an answer holds: those who ask have no key, and asking must not become a flood of commits."""
+"""How long an answer is valid. Health checks need no key, and many of them must not cause many commits."""
 _PROBE_SECONDS = 10.0
-"""However much is stored, a probe at least so often: it alone sees that the database was set to lose what it stores."""
+"""A probe runs at least this often, even if events are stored all the time. Only a probe detects that the database's
+settings would lose events.
+"""
 _PATIENCE_SECONDS = 6.0
-"""After which a store that does not answer counts as lost: a little more than either store waits for a lock."""
+"""After this time a store that does not answer counts as unavailable: a little longer than a store waits for a lock."""
 
 
 class Readiness:
-    """Asks the store by a probe that writes, unless a commit has just shown it. Lives on one event loop.
+    """Checks the store with a probe that writes, unless a commit has just succeeded. It runs on one event loop.
 
-    What the committer sees counts as well: after a commit that failed the next probe is thorough, and the last answer
-    is forgotten.
+    The committer reports its commits: after a failed commit the last answer is dropped, and the next probe is thorough.
     """
 
     def __init__(self, probe: Probe, clock: Callable[[], float] = time.monotonic):
@@ -32,22 +33,22 @@ class Readiness:
         self._probing: asyncio.Task[None] | None = None
 
     def stored(self) -> None:
-        """Note that a commit has just succeeded."""
+        """Record that a commit has just succeeded."""
         self._thorough = False
         if self._clock() < self._probed + _PROBE_SECONDS and not self._not_durable():
             self._answer(None)
 
     def _not_durable(self) -> bool:
-        """Whether the last probe found what no commit shows."""
+        """Whether the last probe found a database that is not durable. No commit shows that."""
         return self._refusal is not None and self._refusal.reason == Reason.STORE_NOT_DURABLE
 
     def failed(self) -> None:
-        """Note that a commit has just failed."""
+        """Record that a commit has just failed."""
         self._thorough = True
         self._fresh_until = float("-inf")
 
     async def check(self) -> None:
-        """Return if an event can be stored, raise `Unavailable` if not. At most one probe runs, whoever asks."""
+        """Return if an event can be stored. Raises `Unavailable` if not. At most one probe runs at the same time."""
         now = self._clock()
         if now < self._fresh_until and now < self._probed + _PROBE_SECONDS:
             self._tell()
@@ -60,7 +61,7 @@ class Readiness:
         self._tell()
 
     async def close(self) -> None:
-        """End a probe that is under way."""
+        """Cancel a probe that is in progress."""
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
@@ -72,7 +73,7 @@ class Readiness:
         except Unavailable as error:
             refusal = error
         except Exception as error:
-            # A store that fails in a way of which nobody thought stores nothing either.
+            # A store that fails with an unexpected error cannot store events either.
             refusal = Unavailable("The store failed.")
             refusal.__cause__ = error
         finally:
@@ -90,4 +91,4 @@ class Readiness:
 
     def _tell(self) -> None:
         if self._refusal is not None:
-            raise self._refusal.with_traceback(None)  # it is raised to many, and would grow by each
+            raise self._refusal.with_traceback(None)  # it is raised many times, and its traceback would grow each time

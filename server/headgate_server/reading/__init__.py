@@ -1,1 +1,1 @@
-"""Reading back what is stored, and proving it unchanged."""
+"""Reads stored events back, and proves that they are unchanged."""

@@ -1,4 +1,4 @@
-"""The use case of checking a ledger: reads a range page by page and recomputes it, off the event loop."""
+"""The use case of checking a ledger: it reads a range page by page, and recomputes each page on a thread."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,11 +13,13 @@ from headgate_server.core.types import EventHash, EventId
 from headgate_server.store import Proof
 
 _PAGE_EVENTS = 1_000
-"""Events that are read and recomputed at once: some milliseconds of a thread."""
+"""Events that are read and recomputed at once: some milliseconds of work on a thread."""
 
 
 class Verification(NamedTuple):
-    """What a check found, and the id of the event it came to where the limit ended it; None at the end of the range."""
+    """The result of a check. `resume` is the id of the last event if the limit ended the check; None at the end of the
+    range.
+    """
 
     events_checked: int
     breaks: Sequence[Break]
@@ -34,13 +36,13 @@ async def verify(
     after: EventId | None = None,
     expected: Head | None = None,
 ) -> Verification:
-    """Check about `limit` events of the range [created_from, created_to), going on after the event `after`.
+    """Check about `limit` events of the range [created_from, created_to), beginning after the event `after`.
 
-    Without `created_to` the range ends where the ids end, and the head has to be there. What is appended meanwhile is
-    not looked at: the end is read once, with its head, as of one moment. A page may end only at an event with a whole
-    id, so rows with another id are checked beyond the limit.
+    Without `created_to` the range ends at the last id, and the head must be there. The last id and the head are read
+    once, at one moment, so events that are appended during the check are not checked. A page ends only at an event
+    whose id is valid, so rows with an invalid id are checked beyond the limit.
 
-    Raises `InvalidRequest` if `expected` lies outside of the range, and what the store raises.
+    Raises `InvalidRequest` if `expected` is outside the range, and what the store raises.
     """
     end = await proof.end(workspace.id)
     wanted = _range(workspace, created_from, created_to, end)
@@ -61,7 +63,7 @@ async def verify(
 def _range(
     workspace: Workspace, created_from: int | None, created_to: int | None, end: LedgerEnd
 ) -> LedgerRange | None:
-    """Return the range of ids to read; None if there is nothing in it."""
+    """Return the range of ids to read, None if it is empty."""
     wanted = LedgerRange(workspace.id, None if created_from is None else ledger.first_id(created_from))
     if created_to is not None:
         return wanted._replace(before=ledger.first_id(created_to))
@@ -69,7 +71,7 @@ def _range(
 
 
 async def _run(proof: Proof, wanted: LedgerRange, checker: Checker, limit: int, after: Any) -> EventId | None:
-    """Check events up to the limit or the end of the range; return the id from which to go on."""
+    """Check events up to the limit or the end of the range. Return the id after which the check continues."""
     while True:
         left = limit - checker.checked
         page = await proof.page(wanted, min(_PAGE_EVENTS, left) if left > 0 else _PAGE_EVENTS, after)
@@ -82,13 +84,15 @@ async def _run(proof: Proof, wanted: LedgerRange, checker: Checker, limit: int, 
 
 
 async def _link_before(proof: Proof, workspace: Workspace, wanted: LedgerRange | None, after: EventId | None) -> Head:
-    """Return the link that the first event of the range hangs on."""
+    """Return the link before the first event of the range."""
     before: StoredEvent | None = None
     if after is not None:
         before = await proof.event(workspace.id, after)
         if before is None:
             raise InvalidRequest(
-                "The page_token names an event that is not there.", reason=Reason.INVALID_PAGE_TOKEN, field="page_token"
+                "The page_token names an event that does not exist.",
+                reason=Reason.INVALID_PAGE_TOKEN,
+                field="page_token",
             )
     elif wanted is not None and wanted.first is not None:
         before = await proof.event_before(workspace.id, wanted.first)
@@ -106,17 +110,17 @@ def _check_start(checker: Checker, previous: Head, expected: Head, *, resumed: b
         checker.expect_head(expected)
     elif expected.sequence < previous.sequence and not resumed:
         raise InvalidRequest(
-            f"The expected head {expected.sequence} lies before the range, which begins after {previous.sequence}.",
+            f"The expected head {expected.sequence} is before the range, which begins after {previous.sequence}.",
             reason=Reason.EXPECTED_HEAD_OUT_OF_RANGE,
             field="expected_sequence",
         )
 
 
 def _check_unpassed(checker: Checker, expected: Head, *, ended: bool, bounded: bool) -> None:
-    """Judge an expected head that the run did not come to: it may lie further on, or stand nowhere."""
+    """Check an expected head that the run did not reach: it may be further on, or not exist."""
     if ended and bounded and expected.sequence > checker.last.sequence:
         raise InvalidRequest(
-            f"The expected head {expected.sequence} lies beyond the range, which ends at {checker.last.sequence}.",
+            f"The expected head {expected.sequence} is beyond the range, which ends at {checker.last.sequence}.",
             reason=Reason.EXPECTED_HEAD_OUT_OF_RANGE,
             field="expected_sequence",
         )
@@ -125,7 +129,7 @@ def _check_unpassed(checker: Checker, expected: Head, *, ended: bool, bounded: b
 
 
 async def _check_end(proof: Proof, workspace: Workspace, checker: Checker, head: StoredHead | None) -> None:
-    """Check the head's row against where the run ended, and its count against the sequences of its month."""
+    """Compare the head's row with the last event of the run, and its count with the sequences of its month."""
     month_start = None
     if head is not None and not shapes.misshapen_head(head) and head.sequence == checker.last.sequence:
         month = ledger.counted_month(head)

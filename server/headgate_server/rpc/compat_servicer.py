@@ -159,7 +159,7 @@ def _answer(call: Call, reply: Reply) -> HttpBody:
     the bridge would answer with another.
     """
     if reply.status not in STATUSES:
-        raise ValueError(f"{reply.status} is no status of an answer")
+        raise ValueError(f"{reply.status} is not an allowed status of a reply")
     data = reply.body if isinstance(reply.body, bytes) else orjson.dumps(reply.body)
     answer = HttpBody(content_type=reply.content_type if data else "", data=data)
     call.log["status"] = reply.status

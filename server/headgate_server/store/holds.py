@@ -1,4 +1,4 @@
-"""The one question of the topics that each dialect words itself."""
+"""The one condition of the topics that each dialect words itself."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +12,8 @@ from headgate_server.core.types import Dedupe
 
 
 class Holds(ColumnElement[bool]):
-    """Whether an event holds one of these identities of a workspace's, asked of the index of identities: each dialect
-    says it so that no plan can read the ledger instead.
+    """Whether an event has one of these identities of a workspace. Each dialect words it so that every plan uses the
+    index of identities and none reads the ledger.
     """
 
     inherit_cache = False
@@ -25,20 +25,20 @@ class Holds(ColumnElement[bool]):
 
 @compiles(Holds, "sqlite")
 def _on_sqlite(element: Holds, compiler: SQLCompiler, **options: Any) -> str:
-    words = text(
+    condition = text(
         "events.rowid IN (SELECT rowid FROM events INDEXED BY events_dedupe_key"
         " WHERE workspace_id = :workspace_id AND dedupe IN :dedupes)"
     )
-    values = words.bindparams(
+    bound = condition.bindparams(
         bindparam("workspace_id", element.workspace_id), bindparam("dedupes", element.dedupes, expanding=True)
     )
-    return compiler.process(values, **options)
+    return compiler.process(bound, **options)
 
 
 @compiles(Holds, "postgresql")
 def _on_postgres(element: Holds, compiler: SQLCompiler, **options: Any) -> str:
-    words = text("(int8send(events.workspace_id) || events.dedupe) = ANY (:holders) AND events.dedupe IS NOT NULL")
+    condition = text("(int8send(events.workspace_id) || events.dedupe) = ANY (:holders) AND events.dedupe IS NOT NULL")
     owner = element.workspace_id.to_bytes(8, "big")
     holders = [owner + dedupe for dedupe in element.dedupes]
-    values = words.bindparams(bindparam("holders", holders, postgresql.ARRAY(LargeBinary)))
-    return compiler.process(values, **options)
+    bound = condition.bindparams(bindparam("holders", holders, postgresql.ARRAY(LargeBinary)))
+    return compiler.process(bound, **options)

@@ -1,4 +1,4 @@
-"""An event's id as PostgreSQL keeps it. It knows no table and no driver, so that `schema` can name it."""
+"""The type of an event's id in PostgreSQL. It imports no table and no driver, so that `schema` can import it."""
 
 from typing import Any
 from uuid import UUID
@@ -14,9 +14,9 @@ class UuidBytes(TypeDecorator[bytes]):
     cache_ok = True
 
     def process_bind_param(self, value: bytes | None, dialect: Dialect) -> UUID | None:
-        """Turn 16 bytes into what the driver takes."""
+        """Turn 16 bytes into the driver's value."""
         return None if value is None else UUID(bytes=value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> bytes | None:
-        """Turn what the driver gives into 16 bytes."""
+        """Turn the driver's value into 16 bytes."""
         return None if value is None else bytes(value.bytes)
