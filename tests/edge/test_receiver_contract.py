@@ -124,7 +124,7 @@ async def test_what_is_no_status_is_a_bug_and_never_a_success(mirror: httpx.Asyn
     answer = await mirror.get("/seen", params={"status": status, "body": ""})
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "text/plain"
-    assert "its log knows more" in answer.text
+    assert "has the details under the request id" in answer.text
     # The fault shows before the commit: nothing is stored.
     refused = await mirror.post("/list", content=b'[{"a": 1}]', params={"status": status, "body": ""})
     assert refused.status_code == 500

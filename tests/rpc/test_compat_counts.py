@@ -116,7 +116,7 @@ async def test_a_bug_counts_as_one_and_is_told_in_the_vendors_shape(
             assert "internal matters" not in body["message"]
             # A bug in the wording of refusals is reported in our words.
             patched.setattr(Scrip, "refusal", lambda *_: Reply(400, object()))
-            with pytest.raises(Exception, match="its log knows more"):
+            with pytest.raises(Exception, match="has the details under the request id"):
                 await counted.ask(caller, SCRIP.batch, {"events": SCRIP.events(1)})
             assert counted._codes() == ["INTERNAL"]
         assert (await counted.ask(caller, SCRIP.batch, {"events": SCRIP.events(1)}))[::2] == (200, ["OK"])

@@ -287,7 +287,7 @@ CATALOGUE: Mapping[Reason, Entry] = {
     Reason.TOO_MANY_PROPERTIES: _event("An event has more properties than the vendor allows.", "Send fewer."),
     Reason.TWO_ENCODINGS: Entry("The request has both a JSON body and protobuf events.", "Send one of them."),
     Reason.UNKNOWN_BRIDGE: Entry(
-        "The bridge's token is not the server's.",
+        "The bridge's token differs from the server's.",
         "Tell the operator: `HEADGATE_BRIDGE_TOKEN` must be the same for both.",
         (FORBIDDEN,),
     ),

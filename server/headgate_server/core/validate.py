@@ -191,7 +191,7 @@ def text_problem(field: str, value: Any, limit: int = MAX_TEXT) -> Problem | Non
                 Reason.INVALID_UNICODE, field, f"The {field} field holds a lone surrogate, which is no Unicode text."
             )
     if "\0" in value:
-        return Problem(Reason.INVALID_CHARACTER, field, f"The {field} field holds the character U+0000.")
+        return Problem(Reason.INVALID_CHARACTER, field, f"The {field} field contains the character U+0000.")
     return None
 
 

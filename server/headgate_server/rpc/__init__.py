@@ -1,1 +1,1 @@
-"""gRPC: one servicer per service, and the pipeline around them."""
+"""gRPC: a servicer for each service, and the pipeline around them."""

@@ -27,16 +27,16 @@ SERVICE = "headgate.v1.CompatService"
 PREFIX = "/compat/"
 PATH_KEY = "x-headgate-path"
 METHOD_KEY = "x-headgate-method"
-"""Where the bridge says method and path: it calls every RPC of this service alike."""
+"""The metadata in which the bridge passes method and path. It calls the same RPC for every request."""
 
 
 _WITHHELD = frozenset({"authorization", "x-api-key", "te", "content-type"})
-"""What is not for receivers: keys, and headers of the bridge's own request to the server."""
+"""Headers that receivers do not get: keys, and headers of the bridge's own request to the server."""
 _BRIDGES = ("x-headgate-", "x-envoy-", "grpc-", ":")
 
 
 class Route(NamedTuple):
-    """Who answers a request: the receiver, its endpoint, and the vendor's own path and query."""
+    """Where a request goes: the receiver, its endpoint, and the vendor's own path and query."""
 
     receiver: Receiver
     endpoint: Endpoint
@@ -78,7 +78,9 @@ class CompatServicer:
         return self._route(call).endpoint.scopes
 
     async def admit(self, call: Call, body: HttpBody) -> None:
-        """Count the request in, and refuse what could not be stored before it is read. Raises `Overloaded`."""
+        """Count the request for the rate limit, and refuse it before it is read if it could not be stored. Raises
+        `RateLimited` and `Overloaded`.
+        """
         receiver, endpoint, *_ = self._route(call)
         workspace = call.caller.workspace
         limit = workspace.rates.get(receiver.name, receiver.rate)
@@ -92,8 +94,8 @@ class CompatServicer:
     async def receive(self, call: Call, body: HttpBody) -> HttpBody:
         """Answer one request."""
         receiver, endpoint, method, path, query = self._route(call)
-        asked = dict(parse_qsl(query, keep_blank_values=True))
-        request = HttpRequest(method, path, asked, body.data, self._clock(), _headers(call), body.content_type)
+        parameters = dict(parse_qsl(query, keep_blank_values=True))
+        request = HttpRequest(method, path, parameters, body.data, self._clock(), _headers(call), body.content_type)
         exchange = await self._compat(receiver, endpoint, call.caller.workspace, request, call.text(REQUEST_KEY))
         with aside("events"):
             statuses = Counter(outcome.status.value for outcome in exchange.outcomes)
@@ -108,7 +110,7 @@ class CompatServicer:
         return _answer(call, exchange.reply)
 
     def refuse(self, call: Call, error: HeadgateError) -> HttpBody | None:
-        """Return an error in the vendor's words; None where no receiver is asked."""
+        """Return an error in the vendor's words, None if the request names no receiver."""
         try:
             receiver = self._receiver(call)
         except NotFound:
@@ -119,7 +121,7 @@ class CompatServicer:
         return _answer(call, receiver.refusal(status.http_of(error), error))
 
     def _receiver(self, call: Call) -> Receiver:
-        """Return the receiver whose name stands in the address. Raises `NotFound`."""
+        """Return the receiver that the address names. Raises `NotFound`."""
         address = call.text(PATH_KEY) or ""
         vendor = address.removeprefix(PREFIX).partition("?")[0].partition("/")[0]
         receiver = self._receivers.get(vendor)
@@ -129,7 +131,7 @@ class CompatServicer:
         return receiver
 
     def _route(self, call: Call) -> Route:
-        """Return who answers, and the path with what is escaped in its last segment unescaped. Raises `NotFound`."""
+        """Return the route of the call. The last segment of its path is unescaped. Raises `NotFound`."""
         receiver = self._receiver(call)
         method = (call.text(METHOD_KEY) or "POST").upper()
         address, _, query = (call.text(PATH_KEY) or "").partition("?")
@@ -146,7 +148,7 @@ class CompatServicer:
 
 
 def _headers(call: Call) -> Mapping[str, str]:
-    """Return the request's headers, without the key and what only the bridge says."""
+    """Return the request's headers, without the key and without the bridge's own headers."""
     return {
         name: value
         for name, value in call.metadata.items()
@@ -155,8 +157,8 @@ def _headers(call: Call) -> Mapping[str, str]:
 
 
 def _answer(call: Call, reply: Reply) -> HttpBody:
-    """Return a reply as HTTP's body, its status and headers beside it. Raises `ValueError` if HTTP has no such status:
-    the bridge would answer with another.
+    """Return a reply's body; its status and headers go into the call's metadata. Raises `ValueError` if the status is
+    not allowed, because the bridge would answer with another.
     """
     if reply.status not in STATUSES:
         raise ValueError(f"{reply.status} is not an allowed status of a reply")
@@ -174,7 +176,7 @@ def _retry_headers(error: HeadgateError) -> list[tuple[str, str]]:
 
 
 def _rate_headers(limit: RateLimit, admission: Admission, now: int) -> list[tuple[str, str]]:
-    """Return the burst, what is left of it, and the Unix time in seconds at which all of it is there again."""
+    """Return the headers with the burst, the rest of it, and the Unix time in seconds when it is complete again."""
     return [
         ("x-ratelimit-limit", str(limit.burst)),
         ("x-ratelimit-remaining", str(admission.remaining)),

@@ -1,4 +1,4 @@
-"""Requests into drafts, each event on its own, whichever encoding brought it. `wire.py` is the other direction."""
+"""Turns requests into drafts, each event on its own, from either encoding. `wire.py` is the other direction."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from headgate_server.core.types import Salt
 
 
 class DecodedBatch(NamedTuple):
-    """A batch: one slot per event, and the options."""
+    """A batch: one slot for each event, and the options."""
 
     slots: Sequence[Draft | Problem]
     atomic: bool
@@ -25,7 +25,7 @@ class DecodedBatch(NamedTuple):
 
 
 def batch(request: RawBatchIngestRequest, max_events: int) -> DecodedBatch:
-    """Decode a batch of either encoding. Raises `InvalidRequest` where it is no batch: nothing of it is stored."""
+    """Decode a batch in either encoding. Raises `InvalidRequest` if it is not a batch; nothing of it is stored then."""
     atomic, validate_only = request.atomic, request.validate_only
     if not request.HasField("json"):
         check_count(len(request.events), max_events)
@@ -51,7 +51,7 @@ def batch(request: RawBatchIngestRequest, max_events: int) -> DecodedBatch:
 
 
 def single(request: RawIngestRequest) -> Draft | Problem:
-    """Decode a single event of either encoding. Raises `InvalidRequest` where there is none at all."""
+    """Decode a single event in either encoding. Raises `InvalidRequest` if the request has no event."""
     (salt,) = validate.salts(1)
     if not request.HasField("json"):
         if not request.event:
@@ -63,15 +63,15 @@ def single(request: RawIngestRequest) -> Draft | Problem:
 
 
 def proto_event(serialized: bytes, salt: Salt) -> Draft | Problem:
-    """Judge one serialized Event; `salt` as in `validate.seal`."""
+    """Turn one serialized Event into a draft. `salt` is that of `validate.seal`."""
     try:
         event = Event.FromString(serialized)
     except DecodeError:
         return Problem(
             Reason.MALFORMED_EVENT,
             "",
-            "The event is no valid message: malformed, a string that is not UTF-8, or a Struct nested deeper than "
-            "protobuf reads (send it as data_json).",
+            "The event is not a valid message: it is malformed, a string is not UTF-8, or a Struct is nested deeper "
+            "than protobuf reads (send it as data_json).",
         )
     warnings: tuple[str, ...] = ()
     occurred_at: int | None = None
@@ -112,7 +112,7 @@ def proto_event(serialized: bytes, salt: Salt) -> Draft | Problem:
 
 
 def microseconds(moment: Timestamp, field: str) -> int:
-    """Return a Timestamp of a request in microseconds. Raises `InvalidRequest` outside the years 1 to 9999."""
+    """Return a request's Timestamp in microseconds. Raises `InvalidRequest` if it is outside the years 1 to 9999."""
     value = moment.seconds * 1_000_000 + moment.nanos // 1000
     if not (timestamps.MIN <= value <= timestamps.MAX and 0 <= moment.nanos < 1_000_000_000):
         raise InvalidRequest(f"{field} is outside the years 1 to 9999.", reason=Reason.INVALID_TIMESTAMP, field=field)
@@ -120,7 +120,7 @@ def microseconds(moment: Timestamp, field: str) -> int:
 
 
 def _data_json(text: bytes) -> dict[str, Any] | Problem:
-    """Read a payload that is no ordinary object."""
+    """Read a payload that is not an ordinary object."""
     try:
         value = jsonbody.read_one(text)
     except InvalidRequest as error:
@@ -129,13 +129,13 @@ def _data_json(text: bytes) -> dict[str, Any] | Problem:
         return value._replace(field="data_json")
     if type(value) is not dict:
         return Problem(
-            Reason.WRONG_TYPE, "data_json", f"data_json must hold a JSON object, not {validate.json_type(value)}."
+            Reason.WRONG_TYPE, "data_json", f"data_json must be a JSON object, not {validate.json_type(value)}."
         )
     return value
 
 
 def members(struct: Struct) -> dict[str, Any]:
-    """Return what a Struct holds."""
+    """Return a Struct's members."""
     return {name: _value(value) for name, value in struct.fields.items()}
 
 
@@ -145,7 +145,7 @@ def _value(value: Value) -> Any:
             return value.string_value
         case "number_value":
             number = value.number_value
-            # A Struct has no integers; as one, the number takes the fast way into canonical form.
+            # A Struct has no integers. The canonical form of an int is faster to make than that of a float.
             return int(number) if abs(number) < _EXACT and number.is_integer() else number
         case "bool_value":
             return value.bool_value
@@ -160,19 +160,19 @@ def _value(value: Value) -> Any:
 
 
 def check_count(count: int, max_events: int) -> None:
-    """Raise `InvalidRequest` for a batch of no events, or of more than are taken."""
+    """Raise `InvalidRequest` if a batch has no events, or more than `max_events`."""
     if count == 0:
         raise InvalidRequest("A batch needs at least one event.", reason=Reason.EMPTY_BATCH, field="events")
     if count > max_events:
         raise InvalidRequest(
-            f"A batch holds at most {max_events} events, this one has more.",
+            f"A batch has at most {max_events} events; this one has more.",
             reason=Reason.TOO_MANY_EVENTS,
             field="events",
         )
 
 
 def _two_encodings() -> InvalidRequest:
-    return InvalidRequest("The request carries both a JSON body and protobuf events.", reason=Reason.TWO_ENCODINGS)
+    return InvalidRequest("The request has both a JSON body and protobuf events.", reason=Reason.TWO_ENCODINGS)
 
 
 _EXACT = 2.0**53

@@ -21,7 +21,7 @@ SERVICE = "headgate.v1.EventService"
 _DEFAULT_PAGE = 50
 _LARGEST_PAGE = 1_000
 _INLINE_EVENTS = 100
-"""A longer page is written on a thread, so that other calls are not held up."""
+"""A longer page is written on a thread, so that it does not delay other calls."""
 
 
 class EventServicer:
@@ -79,7 +79,7 @@ def _query(workspace_id: int, request: ListEventsRequest) -> EventQuery:
     for field in ("type", "source", "subject", "idempotency_key"):
         if "\0" in getattr(request, field):  # no event has one, and PostgreSQL refuses to compare with it
             raise InvalidRequest(
-                f"The {field} field holds the character U+0000.", reason=Reason.INVALID_CHARACTER, field=field
+                f"The {field} field contains the character U+0000.", reason=Reason.INVALID_CHARACTER, field=field
             )
     wanted = type_filter(request.type)
     dedupe = None

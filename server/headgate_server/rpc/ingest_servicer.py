@@ -32,16 +32,14 @@ _Request = RawBatchIngestRequest | RawIngestRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestConfig:
-    """What one request may hold."""
+    """The limits of one request."""
 
-    max_events: int = setting(1_000, "batch-limit", "Events of one batch.", least=1, most=100_000)
-    """Events of one batch: past some hundreds a larger batch gains nothing, and its sender waits longer for the
-    first result.
-    """
+    max_events: int = setting(1_000, "batch-limit", "The most events of one batch.", least=1, most=100_000)
+    """Beyond some hundred events a larger batch is no faster, and its sender waits longer for the first result."""
 
 
 class IngestServicer:
-    """Takes events in, one or many."""
+    """Stores events, one or many."""
 
     def __init__(self, ingest: Ingest, config: IngestConfig, metrics: Metrics):
         self._ingest = ingest
@@ -72,7 +70,9 @@ class IngestServicer:
         )
 
     async def check_room(self, call: Call, request: _Request) -> None:
-        """Refuse what could not be stored before it is read. Of a JSON body nobody knows yet how many events it has."""
+        """Refuse a request before it is read if it could not be stored. The number of events in a JSON body is not
+        known yet; it counts as one.
+        """
         if isinstance(request, RawBatchIngestRequest) and len(request.events) > self._config.max_events:
             decode.check_count(len(request.events), self._config.max_events)
         if not request.validate_only:
@@ -80,7 +80,7 @@ class IngestServicer:
             self._ingest.check_room(call.caller.workspace.id, events, len(call.body))
 
     async def batch_ingest(self, call: Call, request: RawBatchIngestRequest) -> BatchIngestResponse | HttpBody:
-        """Store each event on its own and answer with one result per event."""
+        """Store each event on its own and answer with one result for each."""
         batch = await self._ingest.decoded(_size(call, request), lambda: decode.batch(request, self._config.max_events))
         taken = await self._take(call, request, batch.slots, atomic=batch.atomic, validate_only=batch.validate_only)
         if isinstance(taken, BatchIngestResponse):
@@ -88,7 +88,7 @@ class IngestServicer:
         return _written(wire.batch_answer if call.bridged else wire.batch_message, taken)
 
     async def ingest(self, call: Call, request: RawIngestRequest) -> IngestResponse:
-        """Store one event; what keeps it from being stored is the call's error."""
+        """Store one event. If it is not stored, its problem is the call's error."""
         slot = await self._ingest.decoded(_size(call, request), lambda: decode.single(request))
         taken = await self._take(call, request, [slot], atomic=False, validate_only=request.validate_only)
         if isinstance(taken, BatchIngestResponse):
@@ -102,8 +102,8 @@ class IngestServicer:
     async def _take(
         self, call: Call, request: _Request, slots: Sequence[Draft | Problem], *, atomic: bool, validate_only: bool
     ) -> Sequence[Outcome] | BatchIngestResponse:
-        """Run the use case, and say in metadata and log what happened: the outcomes, or the answer that an earlier
-        request under the same key got.
+        """Run the use case, and record the result in metadata and log. Return the outcomes, or the answer to an earlier
+        request under the same key.
         """
         submission = Submission(
             workspace_id=call.caller.workspace.id,
@@ -128,7 +128,7 @@ class IngestServicer:
         return _explained(outcomes, await self._differences(call, submission, conflicts))
 
     async def _replay(self, call: Call, submission: Submission, answer: BatchIngestResponse) -> BatchIngestResponse:
-        """Return the answer that was stored, with what is not stored with it: where conflicts differ."""
+        """Return the stored answer, and add where conflicts differ, which is not stored with it."""
         call.reply_metadata.append((REPLAYED_KEY, "true"))
         with aside("events"):
             call.log.update(Counter(result.status for result in answer.results))
@@ -141,14 +141,14 @@ class IngestServicer:
     async def _differences(
         self, call: Call, submission: Submission, conflicts: Mapping[int, EventId]
     ) -> Mapping[int, tuple[str, ...]]:
-        """Return where conflicts differ, to callers that may read events."""
+        """Return where conflicts differ. The result is empty for callers that may not read events."""
         if not conflicts or not call.caller.may(Scope.EVENTS_READ):
             return {}
         return await self._ingest.differences(submission.workspace_id, submission.slots, conflicts)
 
 
 def _explained(outcomes: Sequence[Outcome], differences: Mapping[int, tuple[str, ...]]) -> Sequence[Outcome]:
-    """Return the outcomes with what is known of where their conflicts differ."""
+    """Return the outcomes, and add the differences of their conflicts."""
     if not differences:
         return outcomes
     explained = list(outcomes)
@@ -160,8 +160,8 @@ def _explained(outcomes: Sequence[Outcome], differences: Mapping[int, tuple[str,
 
 
 def _written(write: Callable[[Sequence[Outcome]], _Written], outcomes: Sequence[Outcome]) -> _Written:
-    """Return the answer. What is stored must be said: one that cannot be written in full is written without what
-    explains it.
+    """Return the answer. If it cannot be written in full, it is written without explanations, because the caller must
+    learn which events are stored.
     """
     with aside("answer"):
         return write(outcomes)
@@ -177,7 +177,7 @@ def _bare(outcome: Outcome) -> Outcome:
 
 
 def _size(call: Call, request: _Request) -> int:
-    """Return how many bytes of a request are to be read."""
+    """Return how many bytes of a request have to be read."""
     return len(request.json.data) if request.HasField("json") else len(call.body)
 
 
@@ -189,16 +189,16 @@ def _stored_answer(call: Call, request: _Request) -> Answer | None:
     key = call.text(REQUEST_KEY)
     if key is None:
         return None
-    # The serialized request holds body and options alike. Of a JSON body what was sent is what it inflates to, a
-    # retry may be compressed otherwise or not at all; and the bridge does not always write the same message in the
-    # same bytes.
+    # The serialized request contains the body and the options. A JSON body is already decompressed here, because a
+    # retry may be compressed differently or not at all. It is serialized again, because the bridge does not always
+    # write the same message in the same bytes.
     sent = request.SerializeToString(deterministic=True) if request.HasField("json") else _in_one_order(request)
     return Answer(encode=wire.stored_answer, request_key=request_key(call.method, key, sent))
 
 
 def _in_one_order(request: _Request) -> bytes:
-    """Return a protobuf request with every event written anew: senders write the members of a Struct in any order,
-    and a client that was restarted may write the same event in other bytes.
+    """Return a protobuf request with every event serialized again. Clients write the members of a Struct in any order,
+    so a client that was restarted may write the same event in other bytes.
     """
     if isinstance(request, RawIngestRequest):
         one = RawIngestRequest(event=_written_anew(request.event), validate_only=request.validate_only)
@@ -219,7 +219,7 @@ def _written_anew(event: bytes) -> bytes:
 def _error(result: EventResult) -> EventConflict | InvalidRequest:
     """Return a single event's problem as the error of the call."""
     problem = result.error
-    reason = Reason(problem.reason)  # of an earlier answer too: a reason is never taken away
+    reason = Reason(problem.reason)  # also for a stored answer of an earlier version: reasons are never removed
     if result.status != Status.CONFLICT:
         return InvalidRequest(problem.message, reason=reason, field=problem.field)
     metadata = {}

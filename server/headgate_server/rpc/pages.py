@@ -1,4 +1,4 @@
-"""Page tokens (AIP-158): opaque, bound to the filters of the page before and to the workspace."""
+"""Page tokens (AIP-158). They are opaque, and valid only for the same filters and the same workspace."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import sha256
@@ -14,16 +14,16 @@ _CHECK_BYTES = 8
 
 
 def page_token(event_id: EventId | None, workspace_id: int, request: Message) -> str:
-    """Return the token with which the page after `event_id` is asked for; empty if there is none."""
+    """Return the token for the page after `event_id`, empty if there is none."""
     if event_id is None:
         return ""
     return urlsafe_b64encode(event_id + _check(workspace_id, request)).rstrip(b"=").decode()
 
 
 def resume_from(token: str, workspace_id: int, request: Message) -> EventId | None:
-    """Return the id at which the page before ended, None for the first page.
+    """Return the last id of the previous page, None for the first page.
 
-    Raises `InvalidRequest` for a token that is none of ours, or that was made for other filters.
+    Raises `InvalidRequest` if the token is not one of ours, or belongs to other filters.
     """
     if not token:
         return None
@@ -33,22 +33,22 @@ def resume_from(token: str, workspace_id: int, request: Message) -> EventId | No
         decoded = b""
     if len(decoded) != _ID_BYTES + _CHECK_BYTES or decoded[_ID_BYTES:] != _check(workspace_id, request):
         raise InvalidRequest(
-            "The page_token is not one that was given for this request; all other fields must stay as they were.",
+            "The page_token does not belong to this request; all other fields must be those of the previous request.",
             reason=Reason.INVALID_PAGE_TOKEN,
             field="page_token",
         )
     return EventId(decoded[:_ID_BYTES])
 
 
-def page_size(asked: int, default: int, most: int, field: str = "page_size") -> int:
-    """Return how much to return: the default for 0, at most `most`. Raises `InvalidRequest` if negative."""
-    if asked < 0:
+def page_size(requested: int, default: int, most: int, field: str = "page_size") -> int:
+    """Return the size of a page: the default for 0, at most `most`. Raises `InvalidRequest` if negative."""
+    if requested < 0:
         raise InvalidRequest(f"{field} must not be negative.", reason=Reason.NEGATIVE, field=field)
-    return min(asked or default, most)
+    return min(requested or default, most)
 
 
 def _check(workspace_id: int, request: Message) -> bytes:
-    """Return a digest of what must not change between pages: all of the request but its token and its size."""
+    """Return a digest of the fields that must not change between pages: all except the token and the size."""
     filters = type(request)()
     filters.CopyFrom(request)
     for name in ("page_token", "page_size", "limit"):

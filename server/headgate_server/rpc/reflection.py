@@ -1,4 +1,4 @@
-"""grpc.reflection.v1alpha.ServerReflection, by grpcio's own servicer; malformed requests are refused in our words."""
+"""grpc.reflection.v1alpha.ServerReflection, by grpcio's own servicer. Malformed requests get our own error."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -34,8 +34,8 @@ class Reflection:
 
 
 class _MethodsToo:
-    """The descriptor pool, which also finds the file of a method: ghz asks for methods, and protobuf's own pool does
-    not know them.
+    """The descriptor pool, extended to find the file of a method. ghz asks for methods, and protobuf's own pool cannot
+    find them.
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ callers' requests.
 """
 
 HTTP_STATUS_KEY = "x-headgate-http-status"
-"""The metadata key by which the bridge learns of an HTTP status that no gRPC code maps to."""
+"""The metadata key that tells the bridge an HTTP status that no gRPC code maps to."""
 
 DETAILS_KEY = "grpc-status-details-bin"
 
@@ -101,8 +101,10 @@ def retry_after(error: errors.HeadgateError) -> str | None:
 
 
 def bug(request_id: str) -> errors.HeadgateError:
-    """Return the answer to an unexpected error: it gives the request id to look for, and no detail of the error."""
-    return errors.HeadgateError(f"An error of the server; its log knows more under the request id {request_id}.")
+    """Return the answer to an unexpected error. It has the request id, and no detail of the error."""
+    return errors.HeadgateError(
+        f"An error in the server; the server's log has the details under the request id {request_id}."
+    )
 
 
 def encode(error: errors.HeadgateError) -> bytes:
@@ -139,6 +141,6 @@ def printable(message: str) -> str:
 
 
 def _shorten(text: str, limit: int) -> str:
-    """Return a text of at most `limit` bytes: a character may take four, and a status carries the message twice."""
+    """Return a text of at most `limit` bytes. A character may take four, and a status contains the message twice."""
     encoded = text.encode(errors="backslashreplace")
     return encoded.decode() if len(encoded) <= limit else encoded[: limit - 3].decode(errors="ignore") + "…"

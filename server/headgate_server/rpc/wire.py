@@ -16,15 +16,15 @@ from headgate_server.core.model import STORED, Outcome, Status, StoredEvent
 from headgate_server.core.types import EventId
 
 _STRUCT_DEPTH = 30
-"""The most levels of a Struct that is written: a protobuf parser stops at 100 messages, and a level of a Struct takes
-three.
+"""The most levels of a Struct that is written. A protobuf parser stops at 100 nested messages, and a level of a Struct
+takes three.
 """
 
 
 _STRUCT_BYTES = 64 * 1024
-"""The most bytes of JSON that are written as a Struct: each member costs a microsecond, to write and to read. Larger
-JSON
-stays JSON."""
+"""The most bytes of JSON that are written as a Struct. Each member takes a microsecond to write and to read, so larger
+JSON stays JSON.
+"""
 
 
 def result_message(index: int, outcome: Outcome) -> EventResult:

@@ -14,7 +14,7 @@ SERVICE = "headgate.v1.WorkspaceService"
 
 
 class WorkspaceServicer:
-    """Shows what a workspace has used."""
+    """Shows a workspace's usage."""
 
     def __init__(self, limits: Limits):
         self._limits = limits
@@ -33,9 +33,9 @@ class WorkspaceServicer:
         )
 
     async def get_usage(self, call: Call, request: GetUsageRequest) -> GetUsageResponse:
-        """Return what the caller's workspace has stored this month, and may."""
+        """Return this month's number of stored events in the caller's workspace, and its quota."""
         usage = await self._limits.usage(call.caller.workspace.id)
-        # By the store's clock, as the quota is: the next event is counted in this month.
+        # The month is that of the store's clock, as for the quota: the next event is counted in it.
         start = timestamps.month_start(usage.month)
         response = GetUsageResponse(used=usage.events, quota=usage.quota)
         wire.set_timestamp(response.period_start, start)

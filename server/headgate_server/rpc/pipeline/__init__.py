@@ -1,1 +1,1 @@
-"""What every call of every RPC passes: one chain, from the bytes of a request to those of its answer."""
+"""The pipeline of every RPC: one chain, from the bytes of a request to the bytes of its answer."""

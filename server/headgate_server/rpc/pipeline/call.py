@@ -1,4 +1,4 @@
-"""One call, as the pipeline passes it on."""
+"""The values of one call that the pipeline passes on."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ REQUEST_KEY = "idempotency-key"
 """The metadata key of a request key, as HTTP's `Idempotency-Key`."""
 
 CODING_KEY = "x-headgate-content-encoding"
-"""The metadata key under which the bridge passes on the content-encoding of an HTTP body, which it does not decode."""
+"""The metadata key for the content-encoding of an HTTP body. The bridge passes it on and does not decode the body."""
 
 
 class Failure(NamedTuple):
-    """How a call ends that is not answered."""
+    """The end of a call that has no answer."""
 
     code: grpc.StatusCode
     message: str
@@ -26,45 +26,49 @@ class Failure(NamedTuple):
 
 @dataclass(slots=True)
 class Call:
-    """A call of any kind: what came in, what the interceptors found out, and what goes out beside the answer."""
+    """A call of any kind: its request, the interceptors' results, and the metadata of its answer."""
 
     method: str
     """The full name, "/headgate.v1.IngestService/BatchIngest"."""
     metadata: dict[str, str | bytes]
     body: bytes = b""
-    """The serialized request; empty where the caller streams requests."""
+    """The serialized request; empty if the caller streams requests."""
     messages: AsyncIterator[bytes] | None = None
-    """The serialized requests as they arrive; None where the caller sends one."""
+    """The serialized requests as they arrive; None if the caller sends one."""
     send: Callable[[bytes], Awaitable[None]] | None = None
-    """Sends one serialized response of a stream, and waits while the caller takes no more; None for a unary call."""
+    """Sends one serialized response of a stream. It waits while the caller does not read. None for a unary call."""
     repeated: frozenset[str] = frozenset()
-    """Names of which nobody knows the value that is meant: see `trust.repeated`. `metadata` has the last one."""
+    """Names that were sent with several values although only one is allowed: see `trust.repeated`. `metadata` has the
+    last value.
+    """
     hold: Callable[[int], None] = lambda size: None
-    """Says what a body has become, in bytes beyond those that came. Raises `Overloaded` past what may be in progress;
-    from any thread.
+    """Reports how many bytes a body takes after decompression, beyond those received. Raises `Overloaded` past the
+    bound of bytes in progress. May be called from any thread.
     """
     request_id: str = ""
     principal: Principal | None = None
     reply_metadata: list[tuple[str, str | bytes]] = field(default_factory=list)
-    """What the answer carries beside its body: headers for the bridge's caller, trailing metadata for a gRPC client."""
+    """Metadata of the answer: headers for the bridge's caller, trailing metadata for a gRPC client."""
     log: dict[str, object] = field(default_factory=dict)
-    """What the log line of this call says beside the usual."""
+    """Additional fields of this call's log line."""
     code: grpc.StatusCode = grpc.StatusCode.OK
-    """What an answered call counts as: a vendor's refusal is an answer to gRPC, and no success."""
+    """The code under which an answered call is counted. For gRPC a vendor's refusal is an answer, but it is counted as
+    an error.
+    """
     failure: Failure | None = None
-    """Set by `interceptors.errors` where there is no answer."""
+    """Set by `interceptors.errors` if there is no answer."""
     sent: int = 0
-    """Responses of a stream that were sent."""
+    """The number of responses of a stream that were sent."""
 
     @property
     def bridged(self) -> bool:
-        """Whether the bridge made this call of an HTTP request; then it wants an HttpBody."""
+        """Whether the bridge made this call from an HTTP request. The answer is an HttpBody then."""
         return "x-envoy-original-path" in self.metadata
 
     @property
     def caller(self) -> Principal:
-        """Whom the call is from; only in methods that need a key."""
-        assert self.principal is not None  # noqa: S101 - the interceptor has seen to it
+        """The owner of the call's key. Only methods that need a key have it."""
+        assert self.principal is not None  # noqa: S101 - the interceptor has set it
         return self.principal
 
     def text(self, key: str) -> str | None:
@@ -76,11 +80,11 @@ class Call:
 
 
 def repetition(key: str) -> InvalidRequest:
-    """Return what to say of a header that was sent more than once and may not be."""
+    """Return the error for a header that was sent more than once although only one is allowed."""
     return InvalidRequest(f"The header {key} was sent more than once.", reason=Reason.REPEATED_HEADER, field=key)
 
 
 Handler = Callable[[Call], Awaitable[bytes]]
-"""Answers a call of any kind. Returns the serialized response; a stream's went through `Call.send`, and it returns
-nothing more. Raises `errors.HeadgateError`.
+"""Answers a call of any kind. Returns the serialized response, or nothing if the responses were sent by `Call.send`.
+Raises `errors.HeadgateError`.
 """

@@ -1,7 +1,7 @@
-"""What stands around every method, in one ordered list, whatever its kind.
+"""The interceptors of every method, of any kind, in one ordered list.
 
 Each interceptor takes a method and its handler and returns a handler. They are composed once, when the server is
-built: grpc's own interceptors would make a new handler object for every call.
+created. grpc's own interceptors would make a new handler object for every call.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ log = structlog.get_logger("headgate.access")
 
 Interceptor = Callable[[AnyMethod, Handler], Handler]
 Chain = Callable[[AnyMethod], Handler]
-"""Makes of a method the handler that answers its calls, with all interceptors around it."""
+"""Returns the handler that answers a method's calls, with all interceptors around it."""
 
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -39,20 +39,24 @@ _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 
 def standard(authenticator: Authenticator, metrics: Metrics, load: Load, trust: Trust, body_limit: int) -> Chain:
-    """Return the interceptors, of which the first is outermost, around what reads and writes messages.
+    """Return the chain of interceptors. The first is the outermost; the innermost handler reads and writes messages.
 
-    Errors end the call, so they stand outside of all. What others than the bridge say in its name is dropped before
-    anything asks whether a call is bridged. The request id comes before whatever logs it. Watching is
-    outside of all that refuses; a vendor's words for a refusal are within it, so that it knows the status. Admission
-    comes before authentication: a call that waits for its key to be looked up is in memory like any other. Bodies are
-    read last, and only of callers who may.
+    The reasons for the order:
+
+    - `errors` ends the call with an error, so it is outside all others.
+    - `trust.drop` removes metadata that only the bridge may send, before any other part asks whether a call is bridged.
+    - `request_id` comes before the parts that log it.
+    - `watch` is outside all parts that refuse a call, so that it counts refusals.
+    - `words` is inside `watch`, so that `watch` gets the status of a vendor's refusal.
+    - `admit` comes before `authenticate`, because a call that waits for the look-up of its key occupies memory too.
+    - Bodies are read last, and only for callers that have access.
     """
-    seen = (errors, trust.drop, request_id, watch(metrics))
-    around = (*seen, trust.refuse, words, admit(load), authenticate(authenticator))
+    observed = (errors, trust.drop, request_id, watch(metrics))
+    interceptors = (*observed, trust.refuse, words, admit(load), authenticate(authenticator))
 
     def chain(method: AnyMethod) -> Handler:
         handler = handler_of(method, body_limit)
-        for interceptor in reversed(around):
+        for interceptor in reversed(interceptors):
             handler = interceptor(method, handler)
         return handler
 
@@ -63,23 +67,23 @@ def errors(method: AnyMethod, handler: Handler) -> Handler:
     """Turn an error into the end of the call, with its code and details."""
 
     async def answered(call: Call) -> bytes:
-        send = call.send  # what stands within may refuse to send any more
+        send = call.send  # an inner interceptor may replace it with one that refuses to send
         try:
             return await handler(call)
         except Exception as error:
-            told = _told(method, call, error)
+            public = _public_error(method, call, error)
         if send is not None and call.sent and call.bridged:
-            # HTTP's status is gone already: there the error is the last line of the stream.
-            await send(HttpBody(data=status.as_line(told)).SerializeToString())
+            # The HTTP status is already sent, so the error is the last line of the stream.
+            await send(HttpBody(data=status.as_line(public)).SerializeToString())
         else:
-            _fail(call, told)
+            _fail(call, public)
         return b""
 
     return answered
 
 
-def _told(method: AnyMethod, call: Call, error: Exception) -> HeadgateError:
-    """Return what a caller is told of an error: of a bug where to look, and nothing else."""
+def _public_error(method: AnyMethod, call: Call, error: Exception) -> HeadgateError:
+    """Return the error that the caller gets. For a bug it contains the request id and nothing else."""
     if isinstance(error, HeadgateError):
         return error
     log.error("call_failed", method=method.full_name, request_id=call.request_id, exc_info=error, **call.log)
@@ -97,12 +101,14 @@ def _fail(call: Call, error: HeadgateError) -> None:
 
 
 def request_id(method: AnyMethod, handler: Handler) -> Handler:
-    """Give the call the caller's request id if it is fit to print, else one of its own, and say it in the answer."""
+    """Set the call's request id and put it into the answer. It is the caller's id if that is printable, or a new
+    one.
+    """
 
     async def identified(call: Call) -> bytes:
-        given = call.text(REQUEST_ID_KEY)
-        call.request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        if not call.bridged:  # the bridge says it by itself
+        sent = call.text(REQUEST_ID_KEY)
+        call.request_id = sent if sent is not None and _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+        if not call.bridged:  # the bridge adds the header itself
             call.reply_metadata.append((REQUEST_ID_KEY, call.request_id))
         return await handler(call)
 
@@ -110,9 +116,9 @@ def request_id(method: AnyMethod, handler: Handler) -> Handler:
 
 
 def watch(metrics: Metrics) -> Interceptor:
-    """Count every call, time it, and write one log line of it: never a key, never content."""
+    """Count every call, measure its time, and write one log line for it, without its key and its content."""
 
-    line = log.bind()  # once: the proxy would make a new logger for each line
+    line = log.bind()  # bound once, because the proxy would make a new logger for each line
     causes = Causes()
 
     def interceptor(method: AnyMethod, handler: Handler) -> Handler:
@@ -133,11 +139,11 @@ def watch(metrics: Metrics) -> Interceptor:
                 code = "CANCELLED"
                 raise
             finally:
-                # The event may be stored by now: what only counts and tells must not take its answer away.
+                # The event may be stored by now, so a failure of metrics or the log must not lose the answer.
                 seconds = time.perf_counter() - started
                 with aside("call"):
-                    usual = {"method": method.full_name, "code": code, "ms": round(seconds * 1000, 2)}
-                    line.info("call", **{**call.log, **usual, "request_id": call.request_id})
+                    fields = {"method": method.full_name, "code": code, "ms": round(seconds * 1000, 2)}
+                    line.info("call", **{**call.log, **fields, "request_id": call.request_id})
                 with aside("metrics"):
                     metrics.call(method.full_name, code, seconds)
 
@@ -147,7 +153,7 @@ def watch(metrics: Metrics) -> Interceptor:
 
 
 def words(method: AnyMethod, handler: Handler) -> Handler:
-    """Answer with a vendor's own words in place of an error. Counts as what it is, though to gRPC it is an answer."""
+    """Replace an error by the vendor's own answer. For gRPC it is an answer, but it is counted as the error."""
     access = method.access
     if not isinstance(access, OwnWords):
         return handler
@@ -158,26 +164,26 @@ def words(method: AnyMethod, handler: Handler) -> Handler:
         try:
             return await handler(call)
         except Exception as error:
-            told = _told(method, call, error)
-        answer = access.refuse(call, told)
+            public = _public_error(method, call, error)
+        answer = access.refuse(call, public)
         if answer is None:
-            raise told
-        call.code = status.code_of(told).grpc
-        call.log["reason"] = told.reason
+            raise public
+        call.code = status.code_of(public).grpc
+        call.log["reason"] = public.reason
         return bytes(answer.SerializeToString())
 
     return worded
 
 
 def admit(load: Load) -> Interceptor:
-    """Refuse what is too much to be in progress at once."""
+    """Refuse a call if too many calls, or too many bytes, are in progress."""
     return lambda method, handler: load.bounded(handler)
 
 
 def authenticate(authenticator: Authenticator) -> Interceptor:
-    """Find out whom the call is from, and whether that key may call this method.
+    """Authenticate the call's key, and check that it may call this method.
 
-    A stream is asked again with every message, so that a revoked key ends it.
+    In a stream the key is checked again with every message, so that a revoked key ends the stream.
     """
 
     def interceptor(method: AnyMethod, handler: Handler) -> Handler:
@@ -202,7 +208,7 @@ def authenticate(authenticator: Authenticator) -> Interceptor:
 
 
 def _guard(call: Call, again: Callable[[], Awaitable[auth.Principal]], scopes: tuple[str, ...]) -> None:
-    """Let a stream's messages through as long as its key is good."""
+    """Pass a stream's messages on as long as its key is valid."""
     send, messages = call.send, call.messages
 
     async def checked_send(message: bytes) -> None:
@@ -221,9 +227,9 @@ def _guard(call: Call, again: Callable[[], Awaitable[auth.Principal]], scopes: t
 
 
 def api_key(call: Call) -> str | None:
-    """Return the API key of `Authorization: Bearer` (RFC 6750), else of `X-API-Key`.
+    """Return the API key of `Authorization: Bearer` (RFC 6750), or else of `X-API-Key`.
 
-    Raises `InvalidRequest` if the one that counts was sent with different values.
+    Raises `InvalidRequest` if that header was sent with different values.
     """
     authorization = call.text("authorization") or ""
     if _BEARERS.fullmatch(authorization):
@@ -233,7 +239,7 @@ def api_key(call: Call) -> str | None:
 
 
 def _only(joined: str | None, name: str) -> str | None:
-    """Return the value of a header that Envoy may have made of several. No key has a comma."""
+    """Return the value of a header that Envoy may have joined from several. No key contains a comma."""
     if joined is None or "," not in joined:
         return joined
     first, *others = {value.strip() for value in joined.split(",")}

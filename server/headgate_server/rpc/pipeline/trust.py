@@ -1,4 +1,4 @@
-"""What the bridge alone may say, and what may be said only once."""
+"""Checks metadata that only the bridge may send, and headers that may be sent only once."""
 
 import hmac
 from collections.abc import Iterable, Mapping
@@ -10,58 +10,58 @@ from headgate_server.rpc.pipeline.method import AnyMethod
 
 BRIDGE_KEY = "x-headgate-bridge"
 PUBLIC = "1"
-"""The token of the shipped envoy.yaml. It tells the bridge from others' proxies; a secret one also keeps out whoever
-reaches the server's own port.
+"""The token of the shipped envoy.yaml. It distinguishes the bridge from other proxies. A secret token also keeps out
+clients that can reach the server's own port.
 """
 _BRIDGES = ("x-envoy-", "x-headgate-")
 _CREDENTIALS = frozenset({"authorization", "x-api-key"})
 
 
 def token_of(text: str) -> str:
-    """Return the token that was given. Raises `ValueError` for what no header can hold."""
+    """Return the token if a header can contain it. Raises `ValueError` if not."""
     if not text or not all("!" <= character <= "~" for character in text):
-        raise ValueError("the bridge's token must be letters, digits and signs of ASCII, without spaces")
+        raise ValueError("the bridge's token must be printable ASCII characters without spaces")
     return text
 
 
 class Trust:
-    """Leaves the bridge's metadata to the calls that bring its token; other callers' metadata of those names is
+    """Keeps the bridge's metadata in calls that have the bridge's token. In other calls metadata of those names is
     dropped.
 
-    Two interceptors: what stands between them must know already whether a call is bridged, and sees the refusal.
+    There are two interceptors. The parts between them need to know whether a call is bridged, and see the refusal.
     """
 
     def __init__(self, token: str):
         self._token = token.encode()
 
     def drop(self, method: AnyMethod, handler: Handler) -> Handler:
-        """Drop what is not the bridge's. Another token than ours stays, for `refuse`."""
+        """Drop the bridge's metadata if its token is missing or wrong. A wrong token stays, for `refuse`."""
 
         async def dropped(call: Call) -> bytes:
-            given = call.metadata.pop(BRIDGE_KEY, None)
-            if given is None or not self._is_ours(given):
+            token = call.metadata.pop(BRIDGE_KEY, None)
+            if token is None or not self._is_ours(token):
                 call.metadata = _without_bridges(call.metadata)
-                if given is not None:
-                    call.metadata[BRIDGE_KEY] = given
+                if token is not None:
+                    call.metadata[BRIDGE_KEY] = token
             return await handler(call)
 
         return dropped
 
     def refuse(self, method: AnyMethod, handler: Handler) -> Handler:
-        """Raise `PermissionDenied` for another token: no HTTP client could read an answer in protobuf."""
+        """Raise `PermissionDenied` for a wrong token. Without it an HTTP client would get an answer in protobuf."""
 
         async def refused(call: Call) -> bytes:
             if BRIDGE_KEY in call.metadata:
                 raise PermissionDenied(
-                    "The bridge's token is not the server's: HEADGATE_BRIDGE_TOKEN must be the same for both.",
+                    "The bridge's token differs from the server's: HEADGATE_BRIDGE_TOKEN must be the same for both.",
                     reason=Reason.UNKNOWN_BRIDGE,
                 )
             return await handler(call)
 
         return refused
 
-    def _is_ours(self, given: str | bytes) -> bool:
-        return isinstance(given, str) and hmac.compare_digest(given.encode(), self._token)
+    def _is_ours(self, token: str | bytes) -> bool:
+        return isinstance(token, str) and hmac.compare_digest(token.encode(), self._token)
 
 
 def _without_bridges(metadata: Mapping[str, str | bytes]) -> dict[str, str | bytes]:
@@ -69,8 +69,8 @@ def _without_bridges(metadata: Mapping[str, str | bytes]) -> dict[str, str | byt
 
 
 def repeated(metadata: Iterable[tuple[str, str | bytes]]) -> frozenset[str]:
-    """Return the names that were sent more than once and may not be: a request key at all, a credential with different
-    values.
+    """Return the names that were sent more than once although only one is allowed. That is a request key with any
+    values, and a credential with different values.
     """
     found = set()
     values: dict[str, str | bytes] = {}
