@@ -21,6 +21,7 @@ from bench import workload
 from bench.contender import Assignment, Timing, contend
 from headgate_server.core.model import Head, Submission, Usage
 from headgate_server.core.settle import Settlement
+from headgate_server.core.types import WorkspaceId
 from headgate_server.store.schema import events
 
 _COLUMNS = [column.name for column in events.columns]
@@ -56,7 +57,7 @@ class _Postgres:
     ) AS e
     """
 
-    def __init__(self, connection: Any, workspace_id: int):
+    def __init__(self, connection: Any, workspace_id: WorkspaceId):
         self.connection, self.workspace_id = connection, workspace_id
 
     async def row(self, statement: str, *values: Any) -> Sequence[Any]:
@@ -92,7 +93,7 @@ class _Sqlite:
         " events_dedupe_key WHERE workspace_id = ?1 AND dedupe IN (SELECT substr(?2, start, 16) FROM slices)"
     )
 
-    def __init__(self, path: str, workspace_id: int):
+    def __init__(self, path: str, workspace_id: WorkspaceId):
         sqlite.register_adapter(bytes, bytes)
         self.connection, self.workspace_id = sqlite.connect(path, isolation_level=None), workspace_id
         for pragma in self._PRAGMAS:
@@ -162,7 +163,7 @@ async def prepare(limit: _Postgres | _Sqlite, assignment: Assignment) -> Appends
     return Appends(limit, groups, after)
 
 
-async def opened(url: str, workspace_id: int) -> _Postgres | _Sqlite:
+async def opened(url: str, workspace_id: WorkspaceId) -> _Postgres | _Sqlite:
     """Connect to a store's database."""
     if url.startswith("sqlite"):
         return _Sqlite(url.removeprefix("sqlite:///"), workspace_id)
@@ -176,7 +177,7 @@ if __name__ == "__main__":
     found: list[_Postgres | _Sqlite] = []
 
     async def _prepare(assignment: Assignment) -> Appends:
-        found[:] = found or [await opened(sys.argv[1], int(sys.argv[2]))]
+        found[:] = found or [await opened(sys.argv[1], WorkspaceId(int(sys.argv[2])))]
         return await prepare(found[0], assignment)
 
     contend(_prepare)

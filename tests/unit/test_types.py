@@ -1,4 +1,6 @@
-"""What bytes stand for is said by their types: nothing that has a kind of its own is annotated as mere bytes."""
+"""What bytes and numbers stand for is said by their types: nothing that has a kind of its own is annotated as mere
+bytes, or as a mere number.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -7,8 +9,8 @@ from typing import get_type_hints
 
 import headgate_server
 from headgate_server.core import ledger
-from headgate_server.core.model import Draft, Head, Link, StoredEvent
-from headgate_server.core.types import Commitment, Dedupe, EventHash, EventId, Identity, Salt
+from headgate_server.core.model import Draft, Head, Link, StoredEvent, Workspace
+from headgate_server.core.types import Commitment, Dedupe, EventHash, EventId, Identity, Salt, WorkspaceId
 
 _SERVER = Path(headgate_server.__file__).parent
 _KINDS = {
@@ -36,6 +38,14 @@ def test_nothing_that_has_a_kind_is_mere_bytes() -> None:
     found = list(_annotations())
     assert {name for _, name, _ in found} >= _KINDS
     assert [each for each in found if each[1] in _KINDS and "bytes" in each[2]] == []
+
+
+def test_a_workspace_is_named_by_its_own_kind_of_number() -> None:
+    found = [each for each in _annotations() if each[1] == "workspace_id"]
+    assert len(found) > 50
+    # A row of a table that is checked may hold anything.
+    assert {annotation for *_, annotation in found} <= {"WorkspaceId", "WorkspaceId | None", "Any"}
+    assert get_type_hints(Workspace)["id"] is WorkspaceId
 
 
 def test_the_models_values_name_the_kinds() -> None:

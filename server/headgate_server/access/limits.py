@@ -2,6 +2,7 @@
 
 from headgate_server.core.errors import RateLimited
 from headgate_server.core.model import Admission, RateLimit, Workspace
+from headgate_server.core.types import WorkspaceId
 from headgate_server.process.clock import Clock, system_clock
 from headgate_server.store import Limits
 
@@ -20,7 +21,7 @@ class RateLimiter:
     def __init__(self, limits: Limits, clock: Clock = system_clock):
         self._limits = limits
         self._clock = clock
-        self._refused: dict[tuple[int, str], tuple[int, RateLimit, Admission]] = {}
+        self._refused: dict[tuple[WorkspaceId, str], tuple[int, RateLimit, Admission]] = {}
 
     async def admit(self, workspace: Workspace, receiver: str, limit: RateLimit) -> Admission:
         """Count a request. Raises `RateLimited` over the limit, and `Unavailable` if the store cannot count it."""

@@ -15,6 +15,7 @@ from headgate_server.background.supervisor import BackOff
 from headgate_server.background.wakeup import Wakeup
 from headgate_server.core.errors import LeaseLost
 from headgate_server.core.model import EventQuery, Lagging, Lease, Position, StoredEvent
+from headgate_server.core.types import WorkspaceId
 from headgate_server.store import Cursors, Ledgers
 
 log = structlog.get_logger(__name__)
@@ -26,7 +27,7 @@ class Follower(Protocol):
     name: str
     """Names the cursors: a follower of another name begins at the beginning of every ledger."""
 
-    async def process(self, workspace_id: int, events: Sequence[StoredEvent], lease: Lease) -> None:
+    async def process(self, workspace_id: WorkspaceId, events: Sequence[StoredEvent], lease: Lease) -> None:
         """Do it with the next events of one ledger. When it returns, what was done MUST be durable.
 
         The same events come again if the process ends, or loses its lease, before the cursor has moved: at least
@@ -73,7 +74,7 @@ class Following:
         self._config = config or FollowingConfig()
         self._back_off = back_off or BackOff()
         self._timer = timer
-        self._resting: dict[int, _Rest] = {}
+        self._resting: dict[WorkspaceId, _Rest] = {}
 
     async def __call__(self, lease: Lease) -> None:
         """Follow until cancelled. Raises what the store raises, and `LeaseLost` when another holder was found."""
@@ -114,7 +115,7 @@ class Following:
         await self._cursors.move(self._follower.name, workspace_id, position, reached, lease)
         return True
 
-    def _rest(self, workspace_id: int, error: Exception) -> None:
+    def _rest(self, workspace_id: WorkspaceId, error: Exception) -> None:
         earlier = self._resting.get(workspace_id)
         pause = self._back_off.after(earlier.pause if earlier else 0.0, 0.0)
         self._resting[workspace_id] = _Rest(pause, self._timer() + pause)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from headgate_server.background.wakeup import Wakeup
 from headgate_server.core.errors import Unavailable
 from headgate_server.core.model import Head
-from headgate_server.core.types import EventHash
+from headgate_server.core.types import EventHash, WorkspaceId
 from headgate_server.process.causes import Causes
 from headgate_server.store import Ledgers
 
@@ -63,11 +63,11 @@ class Heads:
         self._bell = bell
         self._config = config or HeadsConfig()
         self._causes = Causes()
-        self._watched: dict[int, WatchedHead] = {}
+        self._watched: dict[WorkspaceId, WatchedHead] = {}
         self._any = asyncio.Event()
 
     @contextlib.contextmanager
-    def watching(self, workspace_id: int) -> Iterator[WatchedHead]:
+    def watching(self, workspace_id: WorkspaceId) -> Iterator[WatchedHead]:
         """Watch the head of a workspace's ledger for the length of a block. It is read at the next look."""
         watched = self._watched.setdefault(workspace_id, WatchedHead())
         watched.watchers += 1

@@ -14,7 +14,7 @@ from headgate_server.core import ledger
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.model import EventPage, EventQuery, Head, Position, StoredEvent
 from headgate_server.core.reasons import Reason
-from headgate_server.core.types import EventId
+from headgate_server.core.types import EventId, WorkspaceId
 from headgate_server.process.setting import setting
 from headgate_server.store import Ledgers
 
@@ -111,7 +111,7 @@ class Subscriptions:
                     yield Heartbeat(position.sequence, watched.head.sequence)
                     spoke = self._timer()
 
-    async def _place(self, workspace_id: int, start: Start, head: Head) -> Position:
+    async def _place(self, workspace_id: WorkspaceId, start: Start, head: Head) -> Position:
         if start.after_id is not None:
             for event in await self._ledgers.fetch(workspace_id, [start.after_id]):
                 return Position(event.sequence, event.id)
@@ -122,7 +122,7 @@ class Subscriptions:
             return await self._ledgers.place_before(workspace_id, start.created_from)
         return _end(head)
 
-    async def _after(self, workspace_id: int, sequence: int, head: Head) -> Position:
+    async def _after(self, workspace_id: WorkspaceId, sequence: int, head: Head) -> Position:
         if sequence > head.sequence:
             raise InvalidRequest(
                 f"The ledger ends at sequence {head.sequence}; it has no event {sequence} to begin after.",

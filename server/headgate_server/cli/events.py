@@ -19,7 +19,7 @@ from headgate_server.config import StoreConfig
 from headgate_server.core import ledger, timestamps
 from headgate_server.core.errors import NotFound, SetupError
 from headgate_server.core.model import NATIVE, EventQuery, StoredEvent, Workspace
-from headgate_server.core.types import EventId
+from headgate_server.core.types import EventId, WorkspaceId
 from headgate_server.process.setting import build
 from headgate_server.reading.filters import type_filter
 from headgate_server.rpc import wire
@@ -150,11 +150,15 @@ async def _opened(values: dict[str, Any], name: str) -> AsyncIterator[tuple[Ledg
         yield store.ledgers, workspace
 
 
+_NOT_FOUND_YET = WorkspaceId(0)
+"""Stands for the workspace in a query that is made before the store is opened, so that a bad option shows first."""
+
+
 def _query(values: dict[str, Any]) -> EventQuery:
     """Return what the options of `_filtered` say."""
     wanted = type_filter(values["type_"])
     return EventQuery(
-        workspace_id=0,
+        workspace_id=_NOT_FOUND_YET,
         limit=_PAGE_EVENTS,
         type=wanted.type,
         type_prefix=wanted.type_prefix,

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from headgate_server.core.model import Position
-from headgate_server.core.types import EventId
+from headgate_server.core.types import EventId, WorkspaceId
 
 PREFIX = "dst_"
 """How the id of every destination begins."""
@@ -143,7 +143,7 @@ class Replay(NamedTuple):
 class Destination:
     """A destination as stored, without its secrets."""
 
-    workspace_id: int
+    workspace_id: WorkspaceId
     id: str
     name: str
     filter: EventFilter
@@ -225,7 +225,7 @@ class Move(NamedTuple):
 class Report(NamedTuple):
     """What the delivering process did for one destination since its last report."""
 
-    workspace_id: int
+    workspace_id: WorkspaceId
     destination_id: str
     move: Move | None = None
     set_aside: Sequence[SetAside] = ()
@@ -242,7 +242,7 @@ class Report(NamedTuple):
 class Watched(NamedTuple):
     """An active destination at one look: its revision, and how far its ledger goes."""
 
-    workspace_id: int
+    workspace_id: WorkspaceId
     destination_id: str
     revision: int
     cursor: int

@@ -13,7 +13,17 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from headgate_server.core.reasons import Reason
-from headgate_server.core.types import Commitment, Dedupe, EventHash, EventId, Fingerprint, Identity, KeyDigest, Salt
+from headgate_server.core.types import (
+    Commitment,
+    Dedupe,
+    EventHash,
+    EventId,
+    Fingerprint,
+    Identity,
+    KeyDigest,
+    Salt,
+    WorkspaceId,
+)
 
 NATIVE = "native"
 """The receiver of Headgate's own API."""
@@ -83,7 +93,7 @@ class Draft(NamedTuple):
     warnings: tuple[str, ...] = ()
 
     def stored(
-        self, workspace_id: int, event_id: EventId, sequence: int, created_at: int, event_hash: EventHash
+        self, workspace_id: WorkspaceId, event_id: EventId, sequence: int, created_at: int, event_hash: EventHash
     ) -> "StoredEvent":
         """Return the row that is stored for this draft."""
         return StoredEvent._make((workspace_id, event_id, sequence, created_at, *_shared(self), event_hash))
@@ -135,7 +145,7 @@ UNLIMITED = Usage(None, 0, 0)
 class StoredEvent(NamedTuple):
     """One row of the ledger, as stored. Only the order of these fields defines the order of columns."""
 
-    workspace_id: int
+    workspace_id: WorkspaceId
     id: EventId
     sequence: int
     created_at: int
@@ -210,7 +220,7 @@ class Answer:
 class Submission:
     """One caller's events, which are decided together. Each position has a slot: a draft, or why there is none."""
 
-    workspace_id: int
+    workspace_id: WorkspaceId
     slots: Sequence[Draft | Problem]
     atomic: bool = False
     answer: Answer | None = None
@@ -279,7 +289,7 @@ class Admission(NamedTuple):
 class Workspace(NamedTuple):
     """A tenant. `rates` are the limits by receiver that differ from the receiver's default; None means no limit."""
 
-    id: int
+    id: WorkspaceId
     name: str
     rates: Mapping[str, RateLimit | None] = MappingProxyType({})
 
@@ -302,7 +312,7 @@ class ApiKey(NamedTuple):
 class EventQuery:
     """Which events of one workspace to read, in which order, and from which one on."""
 
-    workspace_id: int
+    workspace_id: WorkspaceId
     limit: int
     receiver: str | None = None
     type: str | None = None
@@ -327,7 +337,7 @@ class EventQuery:
 class LedgerRange(NamedTuple):
     """Which events of one ledger to check, in the order of their ids. None means no bound."""
 
-    workspace_id: int
+    workspace_id: WorkspaceId
     first: EventId | None = None
     """Inclusive."""
     before: EventId | None = None
@@ -365,6 +375,6 @@ class Position(NamedTuple):
 class Lagging(NamedTuple):
     """A ledger with events beyond a follower's cursor: the cursor's position, and the sequence of the ledger's head."""
 
-    workspace_id: int
+    workspace_id: WorkspaceId
     position: Position
     head: int

@@ -30,7 +30,7 @@ from headgate_server.core.model import (
     Usage,
 )
 from headgate_server.core.reasons import Reason
-from headgate_server.core.types import Dedupe
+from headgate_server.core.types import Dedupe, WorkspaceId
 
 
 def next_created_at(last: int, now: int) -> int:
@@ -62,7 +62,7 @@ class Settlement:
 
     def __init__(
         self,
-        workspace_id: int,
+        workspace_id: WorkspaceId,
         head: Head,
         known: Mapping[Dedupe, Link],
         answers: Mapping[tuple[str, str], StoredAnswer],

@@ -1,10 +1,14 @@
-"""What bytes stand for. To a type checker each kind is a type of its own, so that none is taken for another. Pure.
+"""What bytes and numbers stand for. Pure.
 
-At run time all are bytes. They are made where they come from: in the functions that hash and draw them, and where a
-request brings one. A row of a database is typed by the tuple that it fills.
+To a type checker each kind is a type of its own, so that none is taken for another. At run time they are bytes and
+integers. They are made where they come from: in the functions that hash and draw them, and where a request brings one.
+A row of a database is typed by the tuple that it fills.
 """
 
 from typing import NewType
+
+WorkspaceId = NewType("WorkspaceId", int)
+"""The number of a workspace in the store, from 1."""
 
 EventId = NewType("EventId", bytes)
 """The 16 bytes of a UUIDv7."""

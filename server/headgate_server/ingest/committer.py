@@ -16,6 +16,7 @@ from headgate_server.core.errors import InvalidRequest, Overloaded, Unavailable
 from headgate_server.core.model import Decision, Settled, Status, Submission
 from headgate_server.core.reasons import Reason
 from headgate_server.core.settle import AnswerFailed
+from headgate_server.core.types import WorkspaceId
 from headgate_server.ingest.lanes import Bounds, Lanes, Waiting
 from headgate_server.ingest.pace import Pace
 from headgate_server.ingest.readiness import Readiness
@@ -113,7 +114,7 @@ class Committer:
             self._main = asyncio.create_task(self._run())
         return await call.decision
 
-    def check_room(self, workspace_id: int, events: int, size: int) -> None:
+    def check_room(self, workspace_id: WorkspaceId, events: int, size: int) -> None:
         """Raise what `submit` would raise now for a submission with this many events and bytes of content.
 
         A caller uses this before it reads its request. In an overload, most of the work would be reading requests that
@@ -167,7 +168,7 @@ class Committer:
             self._alone.add(task)
             task.add_done_callback(self._alone.discard)
 
-    async def _run_alone(self, workspace: int) -> None:
+    async def _run_alone(self, workspace: WorkspaceId) -> None:
         """Store the submissions of one workspace, with a wait for its lock, until its lane is empty."""
         lanes = self._lanes
         while not lanes.unpark(workspace):

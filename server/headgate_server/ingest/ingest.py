@@ -20,7 +20,7 @@ from headgate_server.core.model import (
 )
 from headgate_server.core.reasons import Reason
 from headgate_server.core.settle import Settlement
-from headgate_server.core.types import EventId, Fingerprint
+from headgate_server.core.types import EventId, Fingerprint, WorkspaceId
 from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.decoding import Decoding
 from headgate_server.process.aside import aside
@@ -47,7 +47,7 @@ class Ingest:
         self.decoded = Decoding()
         """Reads bodies."""
 
-    def check_room(self, workspace_id: int, events: int, size: int) -> None:
+    def check_room(self, workspace_id: WorkspaceId, events: int, size: int) -> None:
         """Raise `Overloaded` if this many events, with this many bytes, could not wait to be stored now.
 
         A caller uses this before it reads the request. `events` may be too low, since `take` checks the exact number.
@@ -96,7 +96,7 @@ class Ingest:
         )
 
     async def differences(
-        self, workspace_id: int, slots: Sequence[Draft | Problem], conflicts: Mapping[int, EventId]
+        self, workspace_id: WorkspaceId, slots: Sequence[Draft | Problem], conflicts: Mapping[int, EventId]
     ) -> Mapping[int, tuple[str, ...]]:
         """Return, by position, where drafts differ from the stored events that they conflict with. `conflicts` has the
         ids of those events. This is only for callers that may read events.
@@ -110,7 +110,7 @@ class Ingest:
         return {}
 
     async def _differing(
-        self, workspace_id: int, slots: Sequence[Draft | Problem], conflicts: Mapping[int, EventId]
+        self, workspace_id: WorkspaceId, slots: Sequence[Draft | Problem], conflicts: Mapping[int, EventId]
     ) -> Mapping[int, tuple[str, ...]]:
         stored = {event.id: event for event in await self._ledgers.fetch(workspace_id, list(set(conflicts.values())))}
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 from headgate_server.core.model import Draft, Submission
+from headgate_server.core.types import WorkspaceId
 from headgate_server.process.setting import PAST_IT, setting
 
 
@@ -93,8 +94,8 @@ class Lanes(Generic[W]):
 
     def __init__(self, bounds: Bounds):
         self._bounds = bounds
-        self._lanes: dict[int, _Lane[W]] = {}
-        self._ready: deque[int] = deque()
+        self._lanes: dict[WorkspaceId, _Lane[W]] = {}
+        self._ready: deque[WorkspaceId] = deque()
         """Workspaces whose lanes are neither parked nor empty. The lane that has waited longest comes first."""
         self.events = 0
         self._bytes = 0
@@ -109,7 +110,7 @@ class Lanes(Generic[W]):
         """Whether nothing waits, is being stored, or is parked."""
         return not self._lanes and not self.events and not self._bytes
 
-    def has_room(self, workspace: int, events: int, size: int) -> bool:
+    def has_room(self, workspace: WorkspaceId, events: int, size: int) -> bool:
         """Whether a submission with this many events and bytes of content may be added now."""
         # If nothing waits, a submission of any size is admitted. Otherwise a very large one could never be stored.
         if not self.events:
@@ -137,7 +138,7 @@ class Lanes(Generic[W]):
         if not lane.parked and len(lane.waiting) == 1:
             self._ready.append(workspace)
 
-    def take(self, now: float, *, parked: int | None = None) -> Taken[W]:
+    def take(self, now: float, *, parked: WorkspaceId | None = None) -> Taken[W]:
         """Take a fair share from every ready lane, in turn, up to the bounds of a group. With `parked`, take from that
         parked lane alone.
 
@@ -166,14 +167,14 @@ class Lanes(Generic[W]):
                 break
         return taken
 
-    def take_late(self, now: float, parked: int) -> list[W]:
+    def take_late(self, now: float, parked: WorkspaceId) -> list[W]:
         """Take the submissions at the front of a parked lane that have waited too long."""
         lane, late = self._lanes[parked], list[W]()
         while lane.waiting and self._is_dropped(lane, lane.waiting[0], now, late):
             lane.waiting.popleft()
         return late
 
-    def park(self, skipped: Sequence[W]) -> list[int]:
+    def park(self, skipped: Sequence[W]) -> list[WorkspaceId]:
         """Put submissions that were taken but not stored back to the front, in their order. Return the workspaces whose
         lanes are parked now.
         """
@@ -187,7 +188,7 @@ class Lanes(Generic[W]):
             lane.waiting.appendleft(waiting)
         return list(dict.fromkeys(waiting.submission.workspace_id for waiting in skipped))
 
-    def unpark(self, parked: int) -> bool:
+    def unpark(self, parked: WorkspaceId) -> bool:
         """End the parking of a lane if it is empty. Return whether it is."""
         lane = self._lanes[parked]
         if lane.waiting:
@@ -196,7 +197,7 @@ class Lanes(Generic[W]):
         self._forget_if_idle(parked, lane)
         return True
 
-    def events_of(self, workspace: int) -> int:
+    def events_of(self, workspace: WorkspaceId) -> int:
         """Return how many events of a workspace wait or are being stored."""
         return self._lanes[workspace].events
 
@@ -222,6 +223,6 @@ class Lanes(Generic[W]):
         lane.events += sign * waiting.events
         lane.bytes += sign * waiting.bytes
 
-    def _forget_if_idle(self, workspace: int, lane: _Lane[W]) -> None:
+    def _forget_if_idle(self, workspace: WorkspaceId, lane: _Lane[W]) -> None:
         if not lane.waiting and not lane.events and not lane.parked:
             self._lanes.pop(workspace, None)

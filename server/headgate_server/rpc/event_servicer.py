@@ -9,7 +9,7 @@ from headgate_server.core import ledger
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.model import NATIVE, EventQuery, Scope
 from headgate_server.core.reasons import Reason
-from headgate_server.core.types import EventId
+from headgate_server.core.types import EventId, WorkspaceId
 from headgate_server.reading.filters import type_filter
 from headgate_server.rpc import decode, wire
 from headgate_server.rpc.pages import page_size, page_token, resume_from
@@ -75,7 +75,7 @@ class EventServicer:
         return response() if len(page.events) <= _INLINE_EVENTS else await asyncio.to_thread(response)
 
 
-def _query(workspace_id: int, request: ListEventsRequest) -> EventQuery:
+def _query(workspace_id: WorkspaceId, request: ListEventsRequest) -> EventQuery:
     for field in ("type", "source", "subject", "idempotency_key"):
         if "\0" in getattr(request, field):  # no event has one, and PostgreSQL refuses to compare with it
             raise InvalidRequest(

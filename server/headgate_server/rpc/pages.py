@@ -7,20 +7,20 @@ from google.protobuf.message import Message
 
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.reasons import Reason
-from headgate_server.core.types import EventId
+from headgate_server.core.types import EventId, WorkspaceId
 
 _ID_BYTES = 16
 _CHECK_BYTES = 8
 
 
-def page_token(event_id: EventId | None, workspace_id: int, request: Message) -> str:
+def page_token(event_id: EventId | None, workspace_id: WorkspaceId, request: Message) -> str:
     """Return the token for the page after `event_id`, empty if there is none."""
     if event_id is None:
         return ""
     return urlsafe_b64encode(event_id + _check(workspace_id, request)).rstrip(b"=").decode()
 
 
-def resume_from(token: str, workspace_id: int, request: Message) -> EventId | None:
+def resume_from(token: str, workspace_id: WorkspaceId, request: Message) -> EventId | None:
     """Return the last id of the previous page, None for the first page.
 
     Raises `InvalidRequest` if the token is not one of ours, or belongs to other filters.
@@ -47,7 +47,7 @@ def page_size(requested: int, default: int, most: int, field: str = "page_size")
     return min(requested or default, most)
 
 
-def _check(workspace_id: int, request: Message) -> bytes:
+def _check(workspace_id: WorkspaceId, request: Message) -> bytes:
     """Return a digest of the fields that must not change between pages: all except the token and the size."""
     filters = type(request)()
     filters.CopyFrom(request)

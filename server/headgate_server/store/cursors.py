@@ -6,6 +6,7 @@ from sqlalchemy import Connection, and_, func, insert, select, update
 
 from headgate_server.core.errors import LeaseLost
 from headgate_server.core.model import Lagging, Lease, Position
+from headgate_server.core.types import WorkspaceId
 from headgate_server.store.database import Database
 from headgate_server.store.leases import fence
 from headgate_server.store.schema import cursors, heads
@@ -19,7 +20,7 @@ class Cursors:
     def __init__(self, database: Database):
         self._database = database
 
-    async def lagging(self, follower: str, limit: int, *, without: Collection[int] = ()) -> Sequence[Lagging]:
+    async def lagging(self, follower: str, limit: int, *, without: Collection[WorkspaceId] = ()) -> Sequence[Lagging]:
         """Return at most `limit` ledgers whose head is beyond the follower's cursor. Ledgers whose cursor moved longest
         ago come first. Ledgers of the workspaces `without` are left out.
         """
@@ -35,7 +36,7 @@ class Cursors:
         rows = await self._database.read(lambda connection: connection.execute(statement).all())
         return [Lagging(workspace, Position(sequence, event), head) for workspace, sequence, event, head in rows]
 
-    async def position(self, follower: str, workspace_id: int) -> Position:
+    async def position(self, follower: str, workspace_id: WorkspaceId) -> Position:
         """Return the follower's position in a ledger."""
         statement = select(cursors.c.sequence, cursors.c.event_id).where(
             cursors.c.follower == follower, cursors.c.workspace_id == workspace_id
@@ -43,7 +44,7 @@ class Cursors:
         row = await self._database.read(lambda connection: connection.execute(statement).first())
         return Position() if row is None else Position(*row)
 
-    async def move(self, follower: str, workspace_id: int, old: Position, new: Position, lease: Lease) -> None:
+    async def move(self, follower: str, workspace_id: WorkspaceId, old: Position, new: Position, lease: Lease) -> None:
         """Move a cursor from `old` to `new`.
 
         Raises `LeaseLost` and changes nothing if the lease has another epoch now, or the cursor is not at `old` any
@@ -52,7 +53,13 @@ class Cursors:
         await self._database.write(lambda connection: self._move(connection, follower, workspace_id, old, new, lease))
 
     def _move(
-        self, connection: Connection, follower: str, workspace_id: int, old: Position, new: Position, lease: Lease
+        self,
+        connection: Connection,
+        follower: str,
+        workspace_id: WorkspaceId,
+        old: Position,
+        new: Position,
+        lease: Lease,
     ) -> None:
         fence(connection, lease)
         values = {"sequence": new.sequence, "event_id": new.id, "moved_at": self._database.now(connection)}

@@ -18,6 +18,7 @@ from headgate_server.core.destinations import (
     Watched,
 )
 from headgate_server.core.model import Lease, StoredEvent
+from headgate_server.core.types import WorkspaceId
 from headgate_server.store.database import Database
 from headgate_server.store.destination_rows import DESTINATIONS, FAILURES, destination_of, failure_of, secrets_of
 from headgate_server.store.leases import fence
@@ -55,7 +56,7 @@ class Deliveries:
         rows = await self._database.read(lambda connection: connection.execute(statement).all())
         return [Watched(*row) for row in rows]
 
-    async def assignment(self, workspace_id: int, destination_id: str) -> Assignment | None:
+    async def assignment(self, workspace_id: WorkspaceId, destination_id: str) -> Assignment | None:
         """Return what is needed to deliver to a destination; None if there is none, or it is not active."""
         mine = (destinations.c.workspace_id == workspace_id, destinations.c.id == destination_id)
         statement = DESTINATIONS.add_columns(destinations.c.secrets).where(*mine)
@@ -117,7 +118,7 @@ class Deliveries:
         durable = any(report.set_aside or report.disable for report in reports)
         return await self._database.write(work, durable=durable)
 
-    async def fates(self, workspace_id: int, events: Sequence[StoredEvent]) -> Sequence[Fate]:
+    async def fates(self, workspace_id: WorkspaceId, events: Sequence[StoredEvent]) -> Sequence[Fate]:
         """Return what became of the delivery of each of these events, all of one workspace."""
         if not events:
             return []

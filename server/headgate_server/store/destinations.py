@@ -23,6 +23,7 @@ from headgate_server.core.destinations import (
 from headgate_server.core.errors import AlreadyExists, InvalidRequest, NotFound
 from headgate_server.core.model import Position
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import WorkspaceId
 from headgate_server.store import positions
 from headgate_server.store.database import Database
 from headgate_server.store.destination_rows import (
@@ -68,18 +69,18 @@ class Destinations:
     def __init__(self, database: Database):
         self._database = database
 
-    async def create(self, workspace_id: int, new: NewDestination) -> Status:
+    async def create(self, workspace_id: WorkspaceId, new: NewDestination) -> Status:
         """Make a destination.
 
         Raises `AlreadyExists` if its name is taken, `InvalidRequest` if it is to start past the end of the ledger.
         """
         return await self._database.write(lambda connection: self._create(connection, workspace_id, new))
 
-    async def get(self, workspace_id: int, destination_id: str) -> Status:
+    async def get(self, workspace_id: WorkspaceId, destination_id: str) -> Status:
         """Return a destination."""
         return await self._database.read(lambda connection: self._status(connection, workspace_id, destination_id))
 
-    async def find(self, workspace_id: int, name: str) -> str:
+    async def find(self, workspace_id: WorkspaceId, name: str) -> str:
         """Return the id of the destination of this name. Raises `NotFound`."""
         here = (destinations.c.workspace_id == workspace_id, destinations.c.name == name)
         statement = select(destinations.c.id).where(*here)
@@ -88,7 +89,7 @@ class Destinations:
             raise NotFound(f"There is no destination {name!r} in this workspace.")
         return str(found)
 
-    async def list(self, workspace_id: int, limit: int, after: str = "") -> Sequence[Status]:
+    async def list(self, workspace_id: WorkspaceId, limit: int, after: str = "") -> Sequence[Status]:
         """Return at most `limit` destinations, oldest first: those after the id `after`."""
         page = DESTINATIONS.where(destinations.c.workspace_id == workspace_id, destinations.c.id > after)
 
@@ -100,7 +101,7 @@ class Destinations:
         return await self._database.read(work)
 
     async def update(
-        self, workspace_id: int, destination_id: str, change: Callable[[Destination], Destination]
+        self, workspace_id: WorkspaceId, destination_id: str, change: Callable[[Destination], Destination]
     ) -> Status:
         """Let `change` change name, filter, ordering and target. Raises `AlreadyExists`, and what `change` raises."""
 
@@ -115,7 +116,7 @@ class Destinations:
 
         return await self._database.write(work)
 
-    async def delete(self, workspace_id: int, destination_id: str) -> None:
+    async def delete(self, workspace_id: WorkspaceId, destination_id: str) -> None:
         """Remove a destination and its failures."""
 
         def work(connection: Connection) -> None:
@@ -125,7 +126,7 @@ class Destinations:
 
         await self._database.write(work)
 
-    async def set_state(self, workspace_id: int, destination_id: str, state: State, why: str = "") -> Status:
+    async def set_state(self, workspace_id: WorkspaceId, destination_id: str, state: State, why: str = "") -> Status:
         """Pause a destination or make it active again. One that begins anew is given its five days anew."""
 
         def work(connection: Connection) -> Status:
@@ -138,7 +139,7 @@ class Destinations:
 
         return await self._database.write(work)
 
-    async def secrets(self, workspace_id: int, destination_id: str) -> Secrets:
+    async def secrets(self, workspace_id: WorkspaceId, destination_id: str) -> Secrets:
         """Return what signs, and the headers."""
         statement = select(destinations.c.secrets).where(*_here(workspace_id, destination_id))
         text = await self._database.read(lambda connection: connection.execute(statement).scalar_one_or_none())
@@ -147,7 +148,7 @@ class Destinations:
         return secrets_of(text)
 
     async def set_secrets(
-        self, workspace_id: int, destination_id: str, change: Callable[[Secrets, Destination, int], Secrets]
+        self, workspace_id: WorkspaceId, destination_id: str, change: Callable[[Secrets, Destination, int], Secrets]
     ) -> Status:
         """Let `change` change the secrets; it gets the destination and the database's clock too."""
 
@@ -162,7 +163,7 @@ class Destinations:
         return await self._database.write(work)
 
     async def replay(
-        self, workspace_id: int, destination_id: str, *, after: int | None = None, since: int | None = None
+        self, workspace_id: WorkspaceId, destination_id: str, *, after: int | None = None, since: int | None = None
     ) -> Status:
         """Deliver once more what follows the sequence `after`, or was stored at the time `since` or later, up to the
         cursor. A replay that is under way is widened.
@@ -192,7 +193,7 @@ class Destinations:
 
         return await self._database.write(work)
 
-    async def replay_set_aside(self, workspace_id: int, destination_id: str) -> Status:
+    async def replay_set_aside(self, workspace_id: WorkspaceId, destination_id: str) -> Status:
         """Try every event that is set aside again, now, from the beginning of the schedule."""
 
         def work(connection: Connection) -> Status:
@@ -203,7 +204,9 @@ class Destinations:
 
         return await self._database.write(work)
 
-    async def failures(self, workspace_id: int, destination_id: str, limit: int, after: int = 0) -> Sequence[Failure]:
+    async def failures(
+        self, workspace_id: WorkspaceId, destination_id: str, limit: int, after: int = 0
+    ) -> Sequence[Failure]:
         """Return at most `limit` failures in the order of their sequences: those after `after`."""
         here = (*_failures_of(workspace_id, destination_id), failures.c.sequence > after)
         statement = FAILURES.where(*here).order_by(failures.c.sequence).limit(limit)
@@ -214,16 +217,16 @@ class Destinations:
 
         return await self._database.read(work)
 
-    async def retry(self, workspace_id: int, destination_id: str, sequence: int) -> Failure:
+    async def retry(self, workspace_id: WorkspaceId, destination_id: str, sequence: int) -> Failure:
         """Try a failed event again, now; also one that was given up. Raises `NotFound` if there is no such failure."""
         return await self._settle(workspace_id, destination_id, sequence, FailureState.RETRYING, next_attempt_at=None)
 
-    async def skip(self, workspace_id: int, destination_id: str, sequence: int) -> Failure:
+    async def skip(self, workspace_id: WorkspaceId, destination_id: str, sequence: int) -> Failure:
         """Give an event up. Raises `NotFound` if there is no such failure."""
         return await self._settle(workspace_id, destination_id, sequence, FailureState.SKIPPED, next_attempt_at=None)
 
     async def _settle(
-        self, workspace_id: int, destination_id: str, sequence: int, state: FailureState, **values: Any
+        self, workspace_id: WorkspaceId, destination_id: str, sequence: int, state: FailureState, **values: Any
     ) -> Failure:
         here = (*_failures_of(workspace_id, destination_id), failures.c.sequence == sequence)
 
@@ -239,7 +242,7 @@ class Destinations:
 
         return await self._database.write(work)
 
-    def _create(self, connection: Connection, workspace_id: int, new: NewDestination) -> Status:
+    def _create(self, connection: Connection, workspace_id: WorkspaceId, new: NewDestination) -> Status:
         _check_name(connection, workspace_id, new.name)
         now = self._database.now(connection)
         start = _start(connection, workspace_id, new.start)
@@ -273,7 +276,7 @@ class Destinations:
         due = {"state": FailureState.RETRYING, "next_attempt_at": self._database.now(connection), **values}
         connection.execute(update(failures).where(*_failures_of(old.workspace_id, old.id), which).values(due))
 
-    def _status(self, connection: Connection, workspace_id: int, destination_id: str) -> Status:
+    def _status(self, connection: Connection, workspace_id: WorkspaceId, destination_id: str) -> Status:
         row = _found(connection, workspace_id, destination_id)
         return _status_of(connection, row, self._database.now(connection))
 
@@ -283,11 +286,11 @@ def copy(old: Destination, **changes: Any) -> Destination:
     return replace(old, **changes)
 
 
-def _here(workspace_id: int, destination_id: str) -> tuple[Any, Any]:
+def _here(workspace_id: WorkspaceId, destination_id: str) -> tuple[Any, Any]:
     return destinations.c.workspace_id == workspace_id, destinations.c.id == destination_id
 
 
-def _failures_of(workspace_id: int, destination_id: str) -> tuple[Any, Any]:
+def _failures_of(workspace_id: WorkspaceId, destination_id: str) -> tuple[Any, Any]:
     return failures.c.workspace_id == workspace_id, failures.c.destination_id == destination_id
 
 
@@ -295,7 +298,7 @@ def _missing(destination_id: str) -> NotFound:
     return NotFound(f"There is no destination {destination_id[:80]!r} in this workspace.", field="id")
 
 
-def _found(connection: Connection, workspace_id: int, destination_id: str, *, lock: bool = False) -> Row[Any]:
+def _found(connection: Connection, workspace_id: WorkspaceId, destination_id: str, *, lock: bool = False) -> Row[Any]:
     statement = DESTINATIONS.where(*_here(workspace_id, destination_id))
     row = connection.execute(statement.with_for_update() if lock else statement).first()
     if row is None:
@@ -303,11 +306,11 @@ def _found(connection: Connection, workspace_id: int, destination_id: str, *, lo
     return row
 
 
-def _locked(connection: Connection, workspace_id: int, destination_id: str) -> Destination:
+def _locked(connection: Connection, workspace_id: WorkspaceId, destination_id: str) -> Destination:
     return destination_of(_found(connection, workspace_id, destination_id, lock=True))
 
 
-def _check_name(connection: Connection, workspace_id: int, name: str) -> None:
+def _check_name(connection: Connection, workspace_id: WorkspaceId, name: str) -> None:
     """Raise `AlreadyExists` if the name is taken. The head's lock lets one look at a time."""
     connection.execute(select(heads.c.workspace_id).where(heads.c.workspace_id == workspace_id).with_for_update())
     here = (destinations.c.workspace_id == workspace_id, destinations.c.name == name)
@@ -315,7 +318,7 @@ def _check_name(connection: Connection, workspace_id: int, name: str) -> None:
         raise AlreadyExists(f"There is a destination {name!r} in this workspace.", field="name")
 
 
-def _start(connection: Connection, workspace_id: int, start: int) -> Position:
+def _start(connection: Connection, workspace_id: WorkspaceId, start: int) -> Position:
     if start == NOW:
         return positions.end(connection, workspace_id)
     head = positions.head(connection, workspace_id)
@@ -345,7 +348,7 @@ def _status_of(connection: Connection, row: Row[Any], now: int) -> Status:
     )
 
 
-def _waited(connection: Connection, workspace_id: int, cursor: Position, now: int) -> int:
+def _waited(connection: Connection, workspace_id: WorkspaceId, cursor: Position, now: int) -> int:
     """Return for how many seconds the first event after a place has been stored."""
     beyond = select(events.c.created_at).where(events.c.workspace_id == workspace_id)
     if cursor.id is not None:

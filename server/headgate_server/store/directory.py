@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql
 from headgate_server.core import ledger
 from headgate_server.core.errors import NotFound
 from headgate_server.core.model import ApiKey, RateLimit, Workspace
-from headgate_server.core.types import KeyDigest
+from headgate_server.core.types import KeyDigest, WorkspaceId
 from headgate_server.store.database import Database
 from headgate_server.store.schema import api_keys, heads, workspaces
 
@@ -72,7 +72,7 @@ class Directory:
         row = await self._database.read(lambda connection: connection.execute(statement).first())
         return None if row is None else _key(row)
 
-    async def list_keys(self, workspace_id: int | None = None) -> list[ApiKey]:
+    async def list_keys(self, workspace_id: WorkspaceId | None = None) -> list[ApiKey]:
         """Return the keys of one workspace, or of all, oldest first."""
         statement = _KEYS.order_by(api_keys.c.created_at, api_keys.c.id)
         if workspace_id is not None:
@@ -94,7 +94,7 @@ def _workspace_of(connection: Connection, name: str) -> Workspace | None:
     return None if row is None else _workspace(*row)
 
 
-def _workspace(workspace_id: int, name: str, rates: str | None) -> Workspace:
+def _workspace(workspace_id: WorkspaceId, name: str, rates: str | None) -> Workspace:
     own = {receiver: None if rate is None else RateLimit(*rate) for receiver, rate in json.loads(rates or "{}").items()}
     return Workspace(workspace_id, name, own)
 

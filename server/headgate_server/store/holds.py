@@ -8,7 +8,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from headgate_server.core.types import Dedupe
+from headgate_server.core.types import Dedupe, WorkspaceId
 
 
 class Holds(ColumnElement[bool]):
@@ -18,7 +18,7 @@ class Holds(ColumnElement[bool]):
 
     inherit_cache = False
 
-    def __init__(self, workspace_id: int, dedupes: Sequence[Dedupe]):
+    def __init__(self, workspace_id: WorkspaceId, dedupes: Sequence[Dedupe]):
         self.workspace_id = workspace_id
         self.dedupes = list(dedupes)
 

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnCollection, ColumnElement, Connection, Row, func, s
 from headgate_server.core import ledger
 from headgate_server.core.errors import NotFound
 from headgate_server.core.model import EventPage, EventQuery, Head, Link, Position, StoredEvent, Workspace
-from headgate_server.core.types import Dedupe, EventHash, EventId
+from headgate_server.core.types import Dedupe, EventHash, EventId, WorkspaceId
 from headgate_server.store import positions
 from headgate_server.store.database import Database
 from headgate_server.store.holds import Holds
@@ -36,7 +36,7 @@ class Ledgers:
     def __init__(self, database: Database):
         self._database = database
 
-    async def head(self, workspace_id: int) -> Head:
+    async def head(self, workspace_id: WorkspaceId) -> Head:
         """Return the last link of the workspace's ledger. For an empty ledger that is sequence 0 and the genesis hash.
 
         Raises `errors.NotFound`.
@@ -49,15 +49,15 @@ class Ledgers:
             raise NotFound("There is no such workspace.")
         return Head(*row)
 
-    async def heads(self, workspace_ids: Collection[int]) -> Mapping[int, Head]:
+    async def heads(self, workspace_ids: Collection[WorkspaceId]) -> Mapping[WorkspaceId, Head]:
         """Return the last links of these workspaces' ledgers; none of a workspace that there is not."""
         return await self._database.read(lambda connection: _heads(connection, list(workspace_ids)))
 
-    async def place(self, workspace_id: int, sequence: int) -> Position:
+    async def place(self, workspace_id: WorkspaceId, sequence: int) -> Position:
         """Return the place of the event of this sequence, or of the last one before it."""
         return await self._database.read(lambda connection: positions.at(connection, workspace_id, sequence))
 
-    async def place_before(self, workspace_id: int, created_at: int) -> Position:
+    async def place_before(self, workspace_id: WorkspaceId, created_at: int) -> Position:
         """Return the place of the last event that was stored before this time."""
         return await self._database.read(lambda connection: positions.before(connection, workspace_id, created_at))
 
@@ -65,7 +65,7 @@ class Ledgers:
         """Return the database's time, from which `created_at` comes, in microseconds since the epoch."""
         return await self._database.read(self._database.now)
 
-    async def lookup(self, workspace_id: int, dedupes: Sequence[Dedupe]) -> dict[Dedupe, Link]:
+    async def lookup(self, workspace_id: WorkspaceId, dedupes: Sequence[Dedupe]) -> dict[Dedupe, Link]:
         """Return the links of the events that have these identities now. It takes no lock, so the result is
         advisory.
         """
@@ -73,7 +73,7 @@ class Ledgers:
             return {}
         return await self._database.read(lambda connection: lookup(connection, workspace_id, dedupes))
 
-    async def fetch(self, workspace_id: int, ids: Sequence[EventId]) -> list[StoredEvent]:
+    async def fetch(self, workspace_id: WorkspaceId, ids: Sequence[EventId]) -> list[StoredEvent]:
         """Return the workspace's events that have one of these ids, in the order of their ids."""
         return await self._database.read(lambda connection: _fetch(connection, workspace_id, ids))
 
@@ -93,8 +93,8 @@ class Ledgers:
         return await self._database.read(lambda connection: _hashes_before(connection, workspace, ids))
 
 
-def _heads(connection: Connection, workspace_ids: Sequence[int]) -> dict[int, Head]:
-    found: dict[int, Head] = {}
+def _heads(connection: Connection, workspace_ids: Sequence[WorkspaceId]) -> dict[WorkspaceId, Head]:
+    found: dict[WorkspaceId, Head] = {}
     columns = select(heads.c.workspace_id, heads.c.sequence, heads.c.hash, heads.c.created_at)
     for start in range(0, len(workspace_ids), _FETCH_CHUNK):
         statement = columns.where(heads.c.workspace_id.in_(workspace_ids[start : start + _FETCH_CHUNK]))
@@ -102,7 +102,7 @@ def _heads(connection: Connection, workspace_ids: Sequence[int]) -> dict[int, He
     return found
 
 
-def lookup(connection: Connection, workspace_id: int, dedupes: Sequence[Dedupe]) -> dict[Dedupe, Link]:
+def lookup(connection: Connection, workspace_id: WorkspaceId, dedupes: Sequence[Dedupe]) -> dict[Dedupe, Link]:
     """Return the links of the events that hold these identities now."""
     found: dict[Dedupe, Link] = {}
     for start in range(0, len(dedupes), _FETCH_CHUNK):
@@ -111,7 +111,7 @@ def lookup(connection: Connection, workspace_id: int, dedupes: Sequence[Dedupe])
     return found
 
 
-def _fetch(connection: Connection, workspace_id: int, ids: Sequence[EventId]) -> list[StoredEvent]:
+def _fetch(connection: Connection, workspace_id: WorkspaceId, ids: Sequence[EventId]) -> list[StoredEvent]:
     found: list[StoredEvent] = []
     ordered = sorted(set(ids))
     for start in range(0, len(ordered), _FETCH_CHUNK):

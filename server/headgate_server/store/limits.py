@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql
 from headgate_server.core.errors import NotFound
 from headgate_server.core.model import Admission, RateLimit, Usage
 from headgate_server.core.settle import current_usage, next_created_at
+from headgate_server.core.types import WorkspaceId
 from headgate_server.store.database import Database
 from headgate_server.store.schema import heads, rates, workspaces
 
@@ -25,7 +26,7 @@ class Limits:
     def __init__(self, database: Database):
         self._database = database
 
-    async def usage(self, workspace_id: int) -> Usage:
+    async def usage(self, workspace_id: WorkspaceId) -> Usage:
         """Return the workspace's monthly quota and the number of events stored in the current month. That is the month
         in which an event that is appended now would be counted.
 
@@ -35,16 +36,16 @@ class Limits:
             lambda connection: _usage(connection, workspace_id, self._database.now(connection))
         )
 
-    async def set_quota(self, workspace_id: int, quota: int | None) -> None:
+    async def set_quota(self, workspace_id: WorkspaceId, quota: int | None) -> None:
         """Set how many events the workspace may store in a month; None for no quota."""
         statement = update(heads).where(heads.c.workspace_id == workspace_id).values(quota=quota)
         await self._database.write(lambda connection: connection.execute(statement).close())
 
-    async def set_rate(self, workspace_id: int, receiver: str, rate: RateLimit | EllipsisType | None) -> None:
+    async def set_rate(self, workspace_id: WorkspaceId, receiver: str, rate: RateLimit | EllipsisType | None) -> None:
         """Set the workspace's own limit for one receiver. None means no limit; `...` means the receiver's default."""
         await self._database.write(lambda connection: _set_rate(connection, workspace_id, receiver, rate))
 
-    async def admit(self, workspace_id: int, receiver: str, rate: RateLimit) -> Admission:
+    async def admit(self, workspace_id: WorkspaceId, receiver: str, rate: RateLimit) -> Admission:
         """Count one request against a rate limit (GCRA), in one statement. The count is exact over all processes.
 
         A refused request is not counted. A count need not survive a power cut: the limit still works if some requests
@@ -56,7 +57,7 @@ class Limits:
         )
 
 
-def _usage(connection: Connection, workspace_id: int, now: int) -> Usage:
+def _usage(connection: Connection, workspace_id: WorkspaceId, now: int) -> Usage:
     statement = select(heads.c.created_at, heads.c.quota, heads.c.month, heads.c.month_events)
     row = connection.execute(statement.where(heads.c.workspace_id == workspace_id)).first()
     if row is None:
@@ -65,7 +66,9 @@ def _usage(connection: Connection, workspace_id: int, now: int) -> Usage:
     return current_usage(next_created_at(created_at, now), Usage(*counted))
 
 
-def _set_rate(connection: Connection, workspace_id: int, receiver: str, rate: RateLimit | EllipsisType | None) -> None:
+def _set_rate(
+    connection: Connection, workspace_id: WorkspaceId, receiver: str, rate: RateLimit | EllipsisType | None
+) -> None:
     here = workspaces.c.id == workspace_id
     row = select(workspaces.c.rates).where(here).with_for_update()
     own = json.loads(connection.execute(row).scalar_one() or "{}")
@@ -75,7 +78,7 @@ def _set_rate(connection: Connection, workspace_id: int, receiver: str, rate: Ra
     connection.execute(update(workspaces).where(here).values(rates=json.dumps(own)))
 
 
-def _admit(connection: Connection, workspace_id: int, receiver: str, rate: RateLimit, now: int) -> Admission:
+def _admit(connection: Connection, workspace_id: WorkspaceId, receiver: str, rate: RateLimit, now: int) -> Admission:
     """Count one request by GCRA (ITU-T I.371, Annex A). One statement moves the arrival time, or changes nothing.
 
     A request may arrive up to `slack` earlier than in an evenly spread stream; this allows the burst.

@@ -8,32 +8,33 @@ from sqlalchemy import Connection, select
 
 from headgate_server.core import ledger
 from headgate_server.core.model import Position
+from headgate_server.core.types import WorkspaceId
 from headgate_server.store.schema import events, heads
 
 _PLACES = select(events.c.sequence, events.c.id, events.c.created_at)
 
 
-def head(connection: Connection, workspace_id: int) -> int | None:
+def head(connection: Connection, workspace_id: WorkspaceId) -> int | None:
     """Return the sequence of a ledger's last event, None if there is no such ledger."""
     statement = select(heads.c.sequence).where(heads.c.workspace_id == workspace_id)
     return connection.execute(statement).scalar_one_or_none()
 
 
-def end(connection: Connection, workspace_id: int) -> Position:
+def end(connection: Connection, workspace_id: WorkspaceId) -> Position:
     """Return the place of the last event."""
     statement = _PLACES.where(events.c.workspace_id == workspace_id).order_by(events.c.id.desc()).limit(1)
     row = connection.execute(statement).first()
     return Position() if row is None else Position(row.sequence, row.id)
 
 
-def before(connection: Connection, workspace_id: int, created_at: int) -> Position:
+def before(connection: Connection, workspace_id: WorkspaceId, created_at: int) -> Position:
     """Return the place of the last event before this time."""
     here = (events.c.workspace_id == workspace_id, events.c.id < ledger.first_id(created_at))
     row = connection.execute(_PLACES.where(*here).order_by(events.c.id.desc()).limit(1)).first()
     return Position() if row is None else Position(row.sequence, row.id)
 
 
-def at(connection: Connection, workspace_id: int, sequence: int) -> Position:
+def at(connection: Connection, workspace_id: WorkspaceId, sequence: int) -> Position:
     """Return the place of the event of this sequence, or of the last one before it."""
     if sequence < 1:
         return Position()
@@ -53,7 +54,7 @@ def at(connection: Connection, workspace_id: int, sequence: int) -> Position:
     return found
 
 
-def ledger_end(connection: Connection, workspace_id: int) -> int:
+def ledger_end(connection: Connection, workspace_id: WorkspaceId) -> int:
     """Return a time after the last event's."""
     statement = select(heads.c.created_at).where(heads.c.workspace_id == workspace_id)
     return (connection.execute(statement).scalar_one_or_none() or 0) + 1

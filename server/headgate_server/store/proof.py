@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Text, cast, func, literal, sel
 from sqlalchemy.types import TypeEngine
 
 from headgate_server.core.model import EventPage, LedgerEnd, LedgerRange, Link, StoredEvent, StoredHead, StoredLedger
-from headgate_server.core.types import Dedupe, EventId
+from headgate_server.core.types import Dedupe, EventId, WorkspaceId
 from headgate_server.store.database import Database
 from headgate_server.store.ledgers import PAGE_BYTES, lookup
 from headgate_server.store.schema import events, heads, id_type, workspaces
@@ -47,7 +47,7 @@ class Proof:
         """Return every ledger in the tables, also one without a workspace, with its name as stored."""
         return await self._read(_ledgers)
 
-    async def end(self, workspace_id: int) -> LedgerEnd:
+    async def end(self, workspace_id: WorkspaceId) -> LedgerEnd:
         """Return the head and the newest event, read at one moment."""
         return await self._read(lambda connection: _end(connection, workspace_id))
 
@@ -58,19 +58,19 @@ class Proof:
         """
         return await self._read(lambda connection: _page(connection, wanted, limit, after))
 
-    async def event(self, workspace_id: int, event_id: Any) -> StoredEvent | None:
+    async def event(self, workspace_id: WorkspaceId, event_id: Any) -> StoredEvent | None:
         """Return the event of this id."""
         return await self._read(
             lambda connection: _one(connection, [events.c.workspace_id == workspace_id, events.c.id == _id(event_id)])
         )
 
-    async def event_before(self, workspace_id: int, first: EventId) -> StoredEvent | None:
+    async def event_before(self, workspace_id: WorkspaceId, first: EventId) -> StoredEvent | None:
         """Return the last event whose id is below `first`."""
         return await self._read(
             lambda connection: _one(connection, [events.c.workspace_id == workspace_id, events.c.id < _id(first)])
         )
 
-    async def holders(self, workspace_id: int, dedupes: Sequence[Dedupe]) -> dict[Dedupe, Link]:
+    async def holders(self, workspace_id: WorkspaceId, dedupes: Sequence[Dedupe]) -> dict[Dedupe, Link]:
         """Return the links of the events that have these identities now."""
         return await self._read(lambda connection: lookup(connection, workspace_id, dedupes))
 
@@ -78,7 +78,7 @@ class Proof:
         return await self._database.read(work, as_stored=True)
 
 
-def _end(connection: Connection, workspace_id: int) -> LedgerEnd:
+def _end(connection: Connection, workspace_id: WorkspaceId) -> LedgerEnd:
     """Return the ledger's head and its newest event. One statement reads both, so no append comes between them."""
     here = select(*_HEAD, literal(1).label("head_found")).where(heads.c.workspace_id == workspace_id).subquery()
     newest = (

@@ -13,7 +13,7 @@ from asyncpg.pgproto.pgproto import UUID
 
 from headgate_server.core.model import Decision, Head, Link, StoredAnswer, StoredEvent, Submission, Usage
 from headgate_server.core.settle import Settlement
-from headgate_server.core.types import Dedupe, EventId
+from headgate_server.core.types import Dedupe, EventId, WorkspaceId
 from headgate_server.store.answers import ANSWER_LIFETIME
 from headgate_server.store.database import DataRefused
 from headgate_server.store.group import answer_key, identities, request_keys
@@ -116,7 +116,7 @@ WHERE heads.workspace_id = new.workspace_id
 class CommitMarker(NamedTuple):
     """Shows, later and on another connection, whether a transaction was committed."""
 
-    workspace_id: int
+    workspace_id: WorkspaceId
     event_id: EventId | None
     """An event that the transaction wrote. If it wrote none, `answer` is set."""
     answer: tuple[str, bytes, int] | None
@@ -140,7 +140,7 @@ async def decide_and_write(connection: Any, submissions: Sequence[Submission], w
     async with asyncio.timeout(SILENCE):
         await connection.execute(_BEGIN.format(level=level))
     heads = await _lock(connection, sorted({submission.workspace_id for submission in submissions}), wait)
-    groups: dict[int, list[int]] = {}
+    groups: dict[WorkspaceId, list[int]] = {}
     for index, submission in enumerate(submissions):
         if submission.workspace_id in heads:
             groups.setdefault(submission.workspace_id, []).append(index)
@@ -158,14 +158,14 @@ async def decide_and_write(connection: Any, submissions: Sequence[Submission], w
     return Decided(decisions, await _write(connection, settlements, now))
 
 
-async def _lock(connection: Any, workspaces: list[int], wait: bool) -> dict[int, tuple[Head, Usage]]:
+async def _lock(connection: Any, workspaces: list[WorkspaceId], wait: bool) -> dict[WorkspaceId, tuple[Head, Usage]]:
     rows = await connection.fetch(_LOCK if wait else _LOCK + " SKIP LOCKED", workspaces)
     return {row[0]: (Head(*row[1:4]), Usage(*row[4:7])) for row in rows}
 
 
 async def _settlements(
-    connection: Any, heads: Mapping[int, tuple[Head, Usage]], groups: Mapping[int, list[Submission]]
-) -> tuple[int, dict[int, Settlement]]:
+    connection: Any, heads: Mapping[WorkspaceId, tuple[Head, Usage]], groups: Mapping[WorkspaceId, list[Submission]]
+) -> tuple[int, dict[WorkspaceId, Settlement]]:
     """Read the clock, and the rows that have the groups' identities and request keys. This statement comes after the
     lock, so it sees everything that was committed during the wait.
     """
@@ -176,8 +176,8 @@ async def _settlements(
     }
     holders = _holders({workspace: identities(group) for workspace, group in groups.items()})
     rows = await connection.fetch(_PROBE, holders, *_transposed(requests, 3))
-    known: dict[int, dict[Dedupe, Link]] = {workspace: {} for workspace in groups}
-    answers: dict[int, dict[tuple[str, str], StoredAnswer]] = {workspace: {} for workspace in groups}
+    known: dict[WorkspaceId, dict[Dedupe, Link]] = {workspace: {} for workspace in groups}
+    answers: dict[WorkspaceId, dict[tuple[str, str], StoredAnswer]] = {workspace: {} for workspace in groups}
     now: int = next(row["now"] for row in rows if row["kind"] == "now")
     for kind, workspace, _, dedupe, event_id, *link, scope, key, answered_at, fingerprint, answer in rows:
         if kind == "event":
@@ -190,7 +190,7 @@ async def _settlements(
     }
 
 
-async def _write(connection: Any, settlements: Mapping[int, Settlement], now: int) -> CommitMarker | None:
+async def _write(connection: Any, settlements: Mapping[WorkspaceId, Settlement], now: int) -> CommitMarker | None:
     superseded = {workspace: settled.superseded for workspace, settled in settlements.items() if settled.superseded}
     rows = [(row[0], UUID(row[1]), *row[2:]) for settled in settlements.values() for row in settled.rows]
     answers = [
@@ -231,7 +231,7 @@ async def was_committed(connection: Any, marker: CommitMarker) -> bool:
         return bool(await connection.fetchval(statement, marker.workspace_id, *(marker.answer or ())))
 
 
-def _holders(groups: Mapping[int, Sequence[Dedupe]]) -> list[bytes]:
+def _holders(groups: Mapping[WorkspaceId, Sequence[Dedupe]]) -> list[bytes]:
     """Return the parameter of `_IDENTITIES`."""
     return [
         holder + dedupe

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from headgate_server.core.model import Decision, Head, Link, StoredAnswer, StoredEvent, Submission, Usage
 from headgate_server.core.settle import Settlement
-from headgate_server.core.types import Dedupe
+from headgate_server.core.types import Dedupe, WorkspaceId
 from headgate_server.store.answers import ANSWER_LIFETIME
 from headgate_server.store.database import DataRefused
 from headgate_server.store.group import answer_key, identities, request_keys
@@ -68,7 +68,7 @@ def decide_and_write(connection: Connection, submissions: Sequence[Submission], 
     return [decisions[index] for index in range(len(submissions))]
 
 
-def _settle(connection: Connection, workspace_id: int, group: list[Submission], now: int) -> Settlement:
+def _settle(connection: Connection, workspace_id: WorkspaceId, group: list[Submission], now: int) -> Settlement:
     cursor = raw_cursor(connection)
     row = cursor.execute(_READ_HEAD, (workspace_id,)).fetchone()
     if row is None:
@@ -77,14 +77,14 @@ def _settle(connection: Connection, workspace_id: int, group: list[Submission], 
     return Settlement(workspace_id, head, *_probe(cursor, workspace_id, group, now), now, usage)
 
 
-def _holders(cursor: Any, workspace_id: int, dedupes: Sequence[Dedupe]) -> dict[Dedupe, Link]:
+def _holders(cursor: Any, workspace_id: WorkspaceId, dedupes: Sequence[Dedupe]) -> dict[Dedupe, Link]:
     """Return the links of the events that have these identities, of 16 bytes each."""
     rows = cursor.execute(_PROBE, (workspace_id, b"".join(dedupes)))
     return {dedupe: Link(*link) for dedupe, *link in rows}
 
 
 def _probe(
-    cursor: Any, workspace_id: int, group: list[Submission], now: int
+    cursor: Any, workspace_id: WorkspaceId, group: list[Submission], now: int
 ) -> tuple[dict[Dedupe, Link], dict[tuple[str, str], StoredAnswer]]:
     """Read, under the lock, which identities and request keys of the group are already used."""
     known = _holders(cursor, workspace_id, identities(group))
@@ -97,7 +97,7 @@ def _probe(
     return known, answers
 
 
-def _store(connection: Connection, workspace_id: int, settlement: Settlement, now: int) -> None:
+def _store(connection: Connection, workspace_id: WorkspaceId, settlement: Settlement, now: int) -> None:
     cursor = raw_cursor(connection)
     if settlement.superseded:
         cursor.executemany(
