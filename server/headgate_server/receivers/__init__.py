@@ -29,13 +29,13 @@ class HttpRequest(NamedTuple):
     query: Mapping[str, str]
     """Percent-decoded. A name that occurs twice has its last value."""
     body: bytes
-    """Inflated."""
+    """The body after decompression."""
     now: int
-    """When it arrived, in microseconds: a receiver reads no clock of its own."""
+    """When it arrived, in microseconds. A receiver reads no clock itself."""
     headers: Mapping[str, str] = _NO_HEADERS
     """By name in lower case, without the API key."""
     content_type: str = ""
-    """As it was sent, with parameters; empty if none was sent."""
+    """The header as it was sent, with parameters; empty if none was sent."""
 
 
 class Reply(NamedTuple):
@@ -69,7 +69,7 @@ class Page(NamedTuple):
 
 
 class Search(NamedTuple):
-    """Which of the receiver's events to read. `match` filters by the event's content, which no column holds."""
+    """Which of the receiver's events to read. `match` filters by the event's content, for which there is no column."""
 
     limit: int
     cursor: str | None = None
@@ -106,8 +106,8 @@ class Checked(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Take:
-    """An endpoint that takes events. `read` raises `InvalidRequest` if the request as a whole is refused. `reply`
-    raises `QuotaExceeded` if the quota kept every event out: see `answers.check_quota`.
+    """An endpoint that stores events. `read` raises `InvalidRequest` if the request as a whole is refused. `reply`
+    raises `QuotaExceeded` if the quota refused every event: see `answers.check_quota`.
     """
 
     read: Callable[[HttpRequest], Intake]

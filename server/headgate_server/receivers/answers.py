@@ -1,4 +1,4 @@
-"""What receivers' answers share: showing stored events, and wording what was refused. Pure."""
+"""The common parts of receivers' answers: stored events, and the words for refusals. Pure."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -13,13 +13,14 @@ from headgate_server.core.types import EventId
 from headgate_server.receivers import HttpRequest
 
 MAX_MESSAGE = 1_000
-"""Characters of an error's message: more than any sentence of ours, less than what it might quote."""
+"""Characters of an error's message. Our own sentences are shorter, but a message may quote a long text of the client.
+"""
 QUOTA_CODE = "quota_exceeded"
-"""What is said of an event, or of a request, that the monthly quota keeps out."""
+"""The code for an event, or a request, that the monthly quota refuses."""
 
 
 def members(event: StoredEvent) -> dict[str, orjson.Fragment]:
-    """Return the vendor's own object as it was sent, member by member, each exact and ready to stand in a reply."""
+    """Return the members of the vendor's own object as they were sent. Each is exact and can be put into a reply."""
     value = jsonbody.read_exact(event.data or b"{}")
     return {name: orjson.Fragment(canonical.encode(member)) for name, member in value.items()}
 
@@ -30,26 +31,26 @@ def shown_id(event_id: EventId) -> str:
 
 
 def problem_of(outcome: Outcome) -> Problem:
-    """Return why an outcome's event is not stored; only of an outcome that has a problem."""
+    """Return why an outcome's event is not stored. Raises `ValueError` if the outcome has no problem."""
     if outcome.problem is None:
         raise ValueError(f"an event that is {outcome.status} has no problem")
     return outcome.problem
 
 
 def message_of(error: HeadgateError) -> str:
-    """Return what an error says, fit for an answer: bounded, though it may quote a client's megabyte."""
+    """Return an error's message, shortened for an answer: it may quote a very long text of the client."""
     return error.message if len(error.message) <= MAX_MESSAGE else error.message[: MAX_MESSAGE - 1] + "…"
 
 
 def code_of(error: HeadgateError, codes: Mapping[int, str], status: int, default: str) -> str:
-    """Return a vendor's code for an error: by its status, and one for the monthly quota, of which no vendor tells."""
+    """Return a vendor's code for an error, by its status. The monthly quota has our code, as no vendor documents
+    one.
+    """
     return QUOTA_CODE if isinstance(error, QuotaExceeded) else codes.get(status, default)
 
 
 def is_unprocessable(error: HeadgateError) -> bool:
-    """Whether a refused body is JSON and only not the right one, for which some vendors have a status of its own,
-    422.
-    """
+    """Whether a refused body is valid JSON of the wrong form. Some vendors have the status 422 for that."""
     return error.reason in _UNPROCESSABLE
 
 
@@ -59,14 +60,14 @@ _UNPROCESSABLE = frozenset(
 
 
 def quota_problem(outcome: Outcome) -> Problem | None:
-    """Return the problem of an event that the monthly quota keeps out; None of every other event."""
+    """Return the problem of an event that the monthly quota refuses, None for every other event."""
     return outcome.problem if outcome.problem is not None and outcome.problem.reason == Reason.QUOTA_EXCEEDED else None
 
 
 def check_quota(request: HttpRequest, outcomes: Sequence[Outcome]) -> None:
-    """Raise `QuotaExceeded` where nothing of a request was stored and the monthly quota kept something of it out.
+    """Raise `QuotaExceeded` if no event of a request was stored, and the monthly quota refused at least one.
 
-    It can be sent again on the first of next month, UTC.
+    The request can be sent again on the first of next month, UTC.
     """
     beyond = [problem for problem in map(quota_problem, outcomes) if problem is not None]
     if beyond and not any(outcome.status in STORED for outcome in outcomes):

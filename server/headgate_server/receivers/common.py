@@ -1,7 +1,7 @@
-"""What receivers share in reading requests and their fields; `answers.py` is the other direction. Pure.
+"""The common parts of receivers that read requests and their fields; `answers.py` is the other direction. Pure.
 
-A field that is not as the vendor asks raises `Invalid`, which `decode_event` turns into the slot's problem. So a
-receiver reads an event from top to bottom and says nothing twice.
+A field that violates the vendor's rules raises `Invalid`, and `decode_event` turns that into the slot's problem. So a
+receiver reads an event from top to bottom, without checks of each result.
 """
 
 import re
@@ -22,7 +22,7 @@ _WITHOUT_OFFSET = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt][0-9:.]+)?")
 
 
 class Invalid(Exception):
-    """One event cannot be taken; carries the problem."""
+    """One event cannot be stored. `problem` says why."""
 
     def __init__(self, reason: Reason, field: str, message: str):
         super().__init__(message)
@@ -30,8 +30,8 @@ class Invalid(Exception):
 
 
 def read_list(request: HttpRequest, most: int, name: str = "events") -> Sequence[Any]:
-    """Return the elements of a list, each a JSON value or the `Problem` found in reading it. The list is the member
-    `name` of the body, whose other members are ignored; with the empty name it is the body itself.
+    """Return the elements of a list, each a JSON value or the `Problem` that made it unreadable. The list is the member
+    `name` of the body; other members are ignored. With an empty name the list is the body itself.
 
     Raises `InvalidRequest`: MALFORMED_JSON, NOT_AN_OBJECT, MISSING_FIELD, WRONG_TYPE, EMPTY_BATCH, TOO_MANY_EVENTS.
     """
@@ -44,7 +44,7 @@ def read_list(request: HttpRequest, most: int, name: str = "events") -> Sequence
 
 
 def decode_event(event: Any, draft: Callable[[Json], Draft | Problem]) -> Draft | Problem:
-    """Judge one element: `draft` sees only objects, and may raise `Invalid`."""
+    """Turn one element into a slot. `draft` gets only objects, and may raise `Invalid`."""
     if isinstance(event, Problem):
         return event
     if type(event) is not dict:
@@ -60,7 +60,7 @@ def text(event: Json, name: str, *, required: Literal[True], most: int = validat
 @overload
 def text(event: Json, name: str, *, required: bool = False, most: int = validate.MAX_TEXT) -> str | None: ...
 def text(event: Json, name: str, *, required: bool = False, most: int = validate.MAX_TEXT) -> str | None:
-    """Return a member that is a string of 1 to `most` characters; None where it is absent, null or empty and not
+    """Return a member that is a string of 1 to `most` characters, None if it is absent, null or empty and not
     required.
     """
     value = event.get(name)
@@ -75,7 +75,7 @@ def text(event: Json, name: str, *, required: bool = False, most: int = validate
 
 
 def moment(event: Json, name: str, *, required: bool = False) -> tuple[int | None, tuple[str, ...]]:
-    """Return a member that is an RFC 3339 timestamp in microseconds, and a warning if it was changed for that."""
+    """Return a member that is an RFC 3339 timestamp, in microseconds, and a warning if that changed its value."""
     value = event.get(name)
     if value is None:
         if required:
@@ -117,13 +117,11 @@ def a_list(event: Json, name: str) -> list[Any] | None:
 
 
 def page_limit(query: Mapping[str, Any], default: int, most: int, name: str = "limit") -> int:
-    """Return the page size that was asked for: a whole number from 1 to `most`, as text or number. Raises
-    `InvalidRequest`.
-    """
-    asked = query.get(name)
-    if asked is None or asked == "":
+    """Return the requested page size: a whole number from 1 to `most`, as text or number. Raises `InvalidRequest`."""
+    value = query.get(name)
+    if value is None or value == "":
         return default
-    digits = str(asked) if type(asked) in (int, str) else ""
+    digits = str(value) if type(value) in (int, str) else ""
     if not (digits.isascii() and digits.isdigit() and len(digits) < 10 and 1 <= int(digits) <= most):
         raise InvalidRequest(
             f"{name} must be a whole number from 1 to {most}.", reason=Reason.INVALID_LIMIT, field=name
@@ -132,23 +130,22 @@ def page_limit(query: Mapping[str, Any], default: int, most: int, name: str = "l
 
 
 def instant(query: Mapping[str, Any], name: str) -> int | None:
-    """Return a time that was asked for, in microseconds: RFC 3339, or a date alone, which is its first moment in
-    UTC.
+    """Return a requested time in microseconds. It is RFC 3339, or a date alone, which means its first moment in UTC.
 
     Raises `InvalidRequest`.
     """
-    asked = query.get(name)
-    if asked is None or asked == "":
+    value = query.get(name)
+    if value is None or value == "":
         return None
-    value = str(asked).replace(" ", "+")  # a bare plus of an offset, which a query turns into a space
+    time = str(value).replace(" ", "+")  # a query turns the plus sign of an offset into a space
     try:
-        return timestamps.parse(value if "T" in value.upper() else value + "T00:00:00Z")[0]
+        return timestamps.parse(time if "T" in time.upper() else time + "T00:00:00Z")[0]
     except ValueError as error:
         raise InvalidRequest(f"{name}: {error}.", reason=Reason.INVALID_TIMESTAMP, field=name) from None
 
 
-def asked_id(request: HttpRequest) -> EventId:
-    """Return the event id that the path ends in. Raises `NotFound` for what is no UUID: no event is called that."""
+def id_in_path(request: HttpRequest) -> EventId:
+    """Return the event id at the end of the path. Raises `NotFound` if it is not a UUID: no event has such an id."""
     try:
         return EventId(UUID(request.path.rpartition("/")[2]).bytes)
     except ValueError:
@@ -156,9 +153,9 @@ def asked_id(request: HttpRequest) -> EventId:
 
 
 def iso_moment(event: Json, name: str, *, required: bool = True) -> tuple[int | None, tuple[str, ...]]:
-    """Return a member as `moment` does, of a vendor that says "ISO 8601": without an offset it is taken to be UTC.
+    """Return a member as `moment` does, for a vendor that asks for "ISO 8601". Without an offset the time is UTC.
 
-    A date alone is its first moment.
+    A date alone means its first moment.
     """
     value = event.get(name)
     if type(value) is str and (match := _WITHOUT_OFFSET.fullmatch(value)):
@@ -166,33 +163,35 @@ def iso_moment(event: Json, name: str, *, required: bool = True) -> tuple[int | 
     return moment(event, name, required=required)
 
 
-def asked_text(query: Mapping[str, Any], name: str) -> str | None:
-    """Return a text to look for, None where it is absent or empty. Raises `InvalidRequest` if no store can look for
-    it.
+def filter_text(query: Mapping[str, Any], name: str) -> str | None:
+    """Return the text of a filter, None if it is absent or empty. Raises `InvalidRequest` if a store cannot search for
+    the text.
     """
-    asked = query.get(name)
-    if asked is None or asked == "":
+    value = query.get(name)
+    if value is None or value == "":
         return None
-    problem = validate.text_problem(name, asked)
+    problem = validate.text_problem(name, value)
     if problem is not None:
         raise InvalidRequest(problem.message, reason=problem.reason, field=name)
-    return str(asked)
+    return str(value)
 
 
 def is_larger(draft: Draft, event: Json, name: str, most: int) -> bool:
-    """Whether a member of an event is more than `most` bytes of canonical JSON; `draft` is the event's, sealed."""
-    # The member is part of the data, so it is measured by itself only where the whole is too large for it.
+    """Whether a member of an event has more than `most` bytes of canonical JSON. `draft` is made from the event."""
+    # The member is part of the data, so it is measured alone only if the whole data has more bytes.
     return len(draft.data or b"") > most and len(canonical.encode(event.get(name))) > most
 
 
 def instant_after(query: Mapping[str, Any], name: str) -> int | None:
-    """Return the end of a range that was asked for, as `instant` does, of a vendor that counts the end itself in."""
+    """Return the requested end of a range as `instant` does, for a vendor whose range includes its end."""
     last = instant(query, name)
     return None if last is None else last + 1
 
 
 def read_object(request: HttpRequest) -> Json:
-    """Return the body of a request that is one JSON object and no event, such as a query. Raises `InvalidRequest`."""
+    """Return the body of a request that is one JSON object but not an event, such as a query. Raises
+    `InvalidRequest`.
+    """
     value = jsonbody.read_one(request.body)
     if isinstance(value, Problem):
         raise InvalidRequest(value.message, reason=value.reason, field=value.field)

@@ -1,4 +1,4 @@
-"""FloKit's events API: batches of up to 1,000, what is rejected stands in `errors` by index; docs/compat/flokit.md."""
+"""FloKit's events API: batches of up to 1,000 events, with rejected ones in `errors`; docs/compat/flokit.md."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ NAME = "flokit"
 MOST_EVENTS = 1_000
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-"""Crockford's base 32, as the vendor's ids have it: its order is that of ASCII, so ids sort as text."""
+"""Crockford's base 32, as in the vendor's ids. Its order is that of ASCII, so ids sort as text."""
 
 _CODES = {
     400: "validation_error",
@@ -28,7 +28,7 @@ _CODES = {
     429: "rate_limit_exceeded",
     503: "service_unavailable",
 }
-"""The `error` of an answer by its status. The vendor documents those of 401 and 403."""
+"""The `error` of an answer, by its status. The vendor documents those of 401 and 403."""
 _MESSAGES = {401: "Invalid or missing API key", 403: "This operation requires a read-write key"}
 
 
@@ -52,7 +52,7 @@ class FloKit(Receiver):
 
 
 def event_id(link: Link) -> str:
-    """Return an event's id as the vendor writes one: `evt_` and the UUIDv7 in 26 digits, which sort as it does."""
+    """Return an event's id in the vendor's form: `evt_` and the UUIDv7 in 26 digits. The ids sort like the UUIDs."""
     number = int.from_bytes(link.id)
     return "evt_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 
@@ -70,7 +70,7 @@ def _intake(items: Sequence[Any]) -> Intake:
 
 
 def _name(item: Any) -> str | None:
-    """Return what an event is called, if that can stand in an answer."""
+    """Return an event's name, None if it has no name that can be shown in an answer."""
     name = item.get("event") if type(item) is dict else None
     return name if name is not None and validate.text_problem("event", name) is None else None
 
@@ -92,16 +92,16 @@ def _draft(event: Json) -> Draft | Problem:
         data=event,
         identity=None,
     )
-    # Only now: the schemas cannot be asked about a lone surrogate, and `seal` lets none through.
+    # The schemas come after `seal`: they cannot check a text with a lone surrogate, and `seal` refuses such a text.
     return draft if isinstance(draft, Problem) else _property_problem(name, properties) or draft
 
 
 def _property_problem(name: str, properties: Json) -> Problem | None:
-    """Return the first thing that is amiss with the properties of an event that the vendor's taxonomy knows."""
+    """Return the first fault in the properties of an event whose name is in the vendor's taxonomy."""
     validator = schema.validators(NAME).get(name)
-    # A null is as good as absent, for the answer too.
-    given = {member: value for member, value in properties.items() if value is not None}
-    found = [] if validator is None else schema.violations(validator, given)
+    # A null counts as absent, also in the answer.
+    present = {member: value for member, value in properties.items() if value is not None}
+    found = [] if validator is None else schema.violations(validator, present)
     if not found:
         return None
     field = str(found[0].path[-1])
@@ -111,7 +111,7 @@ def _property_problem(name: str, properties: Json) -> Problem | None:
 
 
 def _reason(reason: Reason, field: str, message: str) -> str:
-    """Return the vendor's sentence for what is missing, ours for all else."""
+    """Return the vendor's sentence for a missing field, our message for every other reason."""
     return f"Missing required field: {field}" if reason == Reason.MISSING_FIELD else message
 
 

@@ -52,15 +52,15 @@ _ERRORS = {
 _SENTENCES = {
     "required": "The {field} field is required.",
     "minLength": "The {field} field is required.",
-    "type": "The {field} field must be {wanted}.",
-    "maxProperties": "The {field} field must not have more than {wanted} items.",
+    "type": "The {field} field must be {rule}.",
+    "maxProperties": "The {field} field must not have more than {rule} items.",
 }
 """The vendor's sentences for broken rules of schemas/immutable/event.json."""
 _TYPES = {"string": "a string", "object": "an object", "array": "an array", "integer": "an integer"}
 
 _OWN = ("action_category", "metadata", "tenant_id", "session_id", "ip_country", "ip_city", "idempotency_key", "version")
-_SOUGHT = ("resource_id", "tenant_id", "session_id")
-_SOUGHT_OF_TARGETS = {"target_type": "type", "target_id": "id"}
+_FILTERS = ("resource_id", "tenant_id", "session_id")
+_TARGET_FILTERS = {"target_type": "type", "target_id": "id"}
 _SEARCHED = ("actor_name", "action", "resource_name", "metadata")
 
 
@@ -75,7 +75,7 @@ class Immutable(Receiver):
             ("POST", "/api/v1/events/batch"): Take(read=_read_batch, reply=_reply_batch),
             ("POST", "/api/v1/events"): Take(read=_read_single, reply=_reply_single),
             ("GET", "/api/v1/events"): Find(read=_read_search, reply=_reply_page),
-            ("GET", "/api/v1/events/{id}"): Get(read=common.asked_id, reply=_reply_event, with_previous=True),
+            ("GET", "/api/v1/events/{id}"): Get(read=common.id_in_path, reply=_reply_event, with_previous=True),
             ("GET", "/api/v1/verify"): Verify(read=_read_check, reply=_reply_checked),
         }
 
@@ -125,10 +125,10 @@ def _draft(event: Json) -> Draft | Problem:
 
 def _problem(broken: schema.Violation) -> Problem:
     field = ".".join(map(str, broken.path))
-    wanted = broken.wanted
+    rule = broken.rule
     if broken.keyword == "type":
-        [wanted] = (_TYPES[kind] for kind in broken.wanted if kind != "null")
-    return Problem(Reason.INVALID_FIELD, field, _SENTENCES[broken.keyword].format(field=field, wanted=wanted))
+        [rule] = (_TYPES[kind] for kind in broken.rule if kind != "null")
+    return Problem(Reason.INVALID_FIELD, field, _SENTENCES[broken.keyword].format(field=field, rule=rule))
 
 
 def _reply_batch(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
@@ -154,15 +154,15 @@ def _result(outcome: Outcome) -> Json:
 
 def _read_search(request: HttpRequest) -> Search:
     query = request.query
-    action = common.asked_text(query, "action")
+    action = common.filter_text(query, "action")
     prefix = action[:-1] if action and action.endswith("*") else None
     return Search(
         limit=common.page_limit(query, 25, 100),
         cursor=query.get("cursor"),
         type=action if prefix is None else None,
         type_prefix=prefix,
-        source=common.asked_text(query, "resource"),
-        subject=common.asked_text(query, "actor_id"),
+        source=common.filter_text(query, "resource"),
+        subject=common.filter_text(query, "actor_id"),
         created_from=common.instant(query, "from"),
         created_to=common.instant_after(query, "to"),
         with_previous=True,
@@ -171,9 +171,9 @@ def _read_search(request: HttpRequest) -> Search:
 
 
 def _matcher(query: Mapping[str, str]) -> Callable[[StoredEvent], bool] | None:
-    """Return what tells from the event itself whether it is asked for; None where the columns tell all."""
-    own = {name: query[name] for name in _SOUGHT if query.get(name)}
-    of_targets = {member: query[name] for name, member in _SOUGHT_OF_TARGETS.items() if query.get(name)}
+    """Return the filter for conditions on the event's content; None if the columns cover all conditions."""
+    own = {name: query[name] for name in _FILTERS if query.get(name)}
+    of_targets = {member: query[name] for name, member in _TARGET_FILTERS.items() if query.get(name)}
     words = canonical.encode(query.get("search", "")).decode()[1:-1].casefold()
     if not (own or of_targets or words):
         return None
@@ -181,16 +181,16 @@ def _matcher(query: Mapping[str, str]) -> Callable[[StoredEvent], bool] | None:
     def matches(event: StoredEvent) -> bool:
         sent = jsonbody.read_exact(event.data or b"{}")
         return (
-            _holds(sent, own)
-            and (not of_targets or any(_holds(target, of_targets) for target in sent.get("targets") or ()))
+            _has(sent, own)
+            and (not of_targets or any(_has(target, of_targets) for target in sent.get("targets") or ()))
             and any(words in canonical.encode(sent.get(name) or "").decode().casefold() for name in _SEARCHED)
         )
 
     return matches
 
 
-def _holds(sent: Json, sought: Mapping[str, str]) -> bool:
-    return all(sent.get(name) == value for name, value in sought.items())
+def _has(sent: Json, values: Mapping[str, str]) -> bool:
+    return all(sent.get(name) == value for name, value in values.items())
 
 
 def _reply_page(request: HttpRequest, page: Page) -> Reply:
@@ -216,7 +216,7 @@ def _shown(event: StoredEvent, previous: EventHash) -> Json:
         **{name: sent.get(name) for name in _OWN},
         "integrity": {
             "event_hash": event.event_hash.hex(),
-            # The vendor's chain begins with null, ours with a hash of the workspace's name, which GetHead shows.
+            # The vendor's chain begins with null. Ours begins with a hash of the workspace's name, which GetHead shows.
             "previous_event_hash": None if event.sequence == 1 else previous.hex(),
         },
         "occurred_at": created_at if event.occurred_at is None else timestamps.format(event.occurred_at),
@@ -237,7 +237,7 @@ def _reply_checked(request: HttpRequest, checked: Checked) -> Reply:
 
 
 def _break(found: Sequence[Break]) -> Json:
-    """Return the breaks of one event as one of the vendor's two types: a chain break says more."""
+    """Return the breaks of one event as one break of the vendor. A chain break takes precedence, as it says more."""
     hashes = next((each for each in found if each.names_hashes), None)
     return {
         "event_id": None if found[0].event_id is None else answers.shown_id(found[0].event_id),

@@ -1,4 +1,4 @@
-"""Roboflow's vision events: batches of up to 100, what is odd about an event is a warning; docs/compat/roboflow.md."""
+"""Roboflow's vision events: batches of up to 100 events, most faults are only warnings; docs/compat/roboflow.md."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ NAME = "roboflow"
 
 MOST_EVENTS = 100
 MOST_TYPES = 20
-"""Event types that one query may ask for."""
+"""The most event types of one query."""
 
 _OWN_SCOPES = ("vision-events:write", "device:update")
 _WRITERS = (Scope.EVENTS_WRITE, *_OWN_SCOPES)
@@ -41,12 +41,12 @@ _DEPRECATED = {
     "event_data": "eventData",
     "custom_metadata": "customMetadata",
 }
-"""Names of today by those of old."""
+"""The present names by the deprecated names."""
 _FILTERS = frozenset({"useCaseId", "startTime", "endTime", "eventType", "eventTypes", "limit", "cursor"})
 
 _DAY = 86_400_000_000
 _ENVELOPE = "event"
-"""The schema of what all types have in common; the others are those of `eventData`, by type."""
+"""The schema of the fields that all types have. The other schemas are those of `eventData`, by type."""
 
 _TYPES = {"array": "an array", "number": "a number", "object": "an object", "string": "a string"}
 _AS_A_WHOLE = {
@@ -54,7 +54,7 @@ _AS_A_WHOLE = {
     "customMetadata": "customMetadata should have keys of 1 to 100 letters, digits, spaces, _ or -, "
     "and values that are strings of at most 1000 characters, numbers or booleans.",
 }
-"""Sentences for what the schema judges as a whole."""
+"""Sentences for members that have one sentence for all violations within them."""
 
 
 class Roboflow(Receiver):
@@ -89,7 +89,7 @@ def _intake(items: Sequence[Any], now: int) -> Intake:
 
 
 def _draft(sent: Json, now: int) -> Draft | Problem:
-    """Judge one event: what it cannot be stored without refuses it, all else is a warning."""
+    """Return one event's draft. The event is refused only if it cannot be stored; every other fault is a warning."""
     event = _renamed(sent)
     event_id = text(event, "eventId", required=True)
     event_type = text(event, "eventType", required=True)
@@ -110,19 +110,19 @@ def _draft(sent: Json, now: int) -> Draft | Problem:
         return draft
     if timestamp is not None and timestamp > now + _DAY:
         warnings += ("timestamp is later than tomorrow.",)
-    # Only now: the schemas cannot be asked about a lone surrogate, and `seal` lets none through.
+    # The schemas come after `seal`: they cannot check a text with a lone surrogate, and `seal` refuses such a text.
     return draft._replace(warnings=warnings + _warnings(event))
 
 
 def _renamed(sent: Json) -> Json:
-    """Return the event under the names of today, without what is null: a null is as good as absent."""
-    given = {name: value for name, value in sent.items() if value is not None}
-    event = {today: given.pop(old) for old, today in _DEPRECATED.items() if old in given}
-    return event | given
+    """Return the event with the present names and without null members: a null counts as absent."""
+    members_sent = {name: value for name, value in sent.items() if value is not None}
+    event = {new: members_sent.pop(old) for old, new in _DEPRECATED.items() if old in members_sent}
+    return event | members_sent
 
 
 def _subject(event: Json) -> str:
-    """Return the device, if it is a text that a store can hold; the event keeps in its data whatever was sent."""
+    """Return the device if a store can store its text, or else "". The event's data keeps the value that was sent."""
     device = event.get("deviceId")
     return device if device is not None and validate.text_problem("deviceId", device, 256) is None else ""
 
@@ -140,13 +140,13 @@ def _sentence(violation: schema.Violation, above: str = "") -> str:
     name = str(violation.path[-1])
     match violation.keyword:
         case "enum":
-            return f"{above}{name} should be one of {', '.join(violation.wanted)}."
+            return f"{above}{name} should be one of {', '.join(violation.rule)}."
         case "type":
-            return f"{above}{name} should be {_TYPES[violation.wanted[0]]}."
+            return f"{above}{name} should be {_TYPES[violation.rule[0]]}."
         case "maxLength":
-            return f"{above}{name} is longer than {violation.wanted} characters."
+            return f"{above}{name} is longer than {violation.rule} characters."
         case "maxProperties":
-            return f"{above}{name} has more than {violation.wanted} keys."
+            return f"{above}{name} has more than {violation.rule} keys."
         case _:
             return _AS_A_WHOLE[name]
 
@@ -157,11 +157,11 @@ def _reply_batch(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcom
     for index, (slot, outcome) in enumerate(zip(intake.slots, outcomes, strict=True)):
         if isinstance(slot, Draft) and outcome.status in STORED:
             event_ids.append(str(slot.key))
-            said = list(outcome.warnings)
+            sentences = list(outcome.warnings)
         else:
-            said = [problem_of(outcome).message]
-        if said:
-            warnings[str(index)] = said
+            sentences = [problem_of(outcome).message]
+        if sentences:
+            warnings[str(index)] = sentences
     if not event_ids:
         return _nothing_stored(request, outcomes)
     body: Json = {"created": len(event_ids), "eventIds": event_ids}
@@ -181,14 +181,14 @@ def _reply_single(request: HttpRequest, intake: Intake, outcomes: Sequence[Outco
 
 
 def _deprecations(intake: Intake) -> Json:
-    """Say which deprecated names the events use."""
+    """Return the member `deprecations` with a sentence for each deprecated name that the events use."""
     used = {name for item in intake.items if type(item) is dict for name in _DEPRECATED.keys() & item.keys()}
-    told = [f"{name} is deprecated; use {today}." for name, today in _DEPRECATED.items() if name in used]
-    return {"deprecations": told} if told else {}
+    sentences = [f"{name} is deprecated; use {new}." for name, new in _DEPRECATED.items() if name in used]
+    return {"deprecations": sentences} if sentences else {}
 
 
 def _nothing_stored(request: HttpRequest, outcomes: Sequence[Outcome]) -> Reply:
-    """Return the first reason; where the quota is one of the reasons, that one, since time will lift it."""
+    """Return the first event's problem. Raises `QuotaExceeded` if the quota refused an event: it can be sent again."""
     check_quota(request, outcomes)
     return Reply(400, {"error": problem_of(outcomes[0]).message})
 
@@ -196,7 +196,7 @@ def _nothing_stored(request: HttpRequest, outcomes: Sequence[Outcome]) -> Reply:
 def _read_query(request: HttpRequest) -> Search:
     query = read_object(request)
     if unknown := query.keys() - _FILTERS:
-        # To leave a filter unheard would show events that were not asked for.
+        # If a filter were ignored, the answer would have events that were not requested.
         raise InvalidRequest(f"The filter {min(unknown)!r} is not supported.", reason=Reason.UNKNOWN_FILTER)
     try:
         use_case = text(query, "useCaseId", required=True, most=256)
@@ -218,15 +218,17 @@ def _types(query: Json) -> Sequence[str]:
     single = text(query, "eventType")
     types = [*(a_list(query, "eventTypes") or ()), *([] if single is None else [single])]
     if len(types) > MOST_TYPES:
-        words = f"eventTypes may name at most {MOST_TYPES} types."
-        raise InvalidRequest(words, reason=Reason.TOO_MANY, field="eventTypes")
+        message = f"eventTypes may name at most {MOST_TYPES} types."
+        raise InvalidRequest(message, reason=Reason.TOO_MANY, field="eventTypes")
     for kind in types:
         text({"eventTypes": kind}, "eventTypes", required=True)
     return types
 
 
 def _match(types: Sequence[str], start: int | None, end: int | None) -> Callable[[StoredEvent], bool] | None:
-    """Return what the columns cannot tell: one of several types, and the vendor's time range, both ends included."""
+    """Return the filter for conditions without a column: several types, and the vendor's time range with both ends.
+    None if there is no such condition.
+    """
     if len(types) < 2 and start is None and end is None:
         return None
 

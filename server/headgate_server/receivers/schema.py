@@ -1,6 +1,6 @@
-"""Vendors' per-event rules as data: JSON Schemas (2020-12) beside this file, in schemas/<vendor>/<name>.json.
+"""Vendors' rules for events as data: JSON Schemas (2020-12) in schemas/<vendor>/<name>.json beside this file.
 
-jsonschema-rs checks them in some hundred nanoseconds an event. The receiver words the violations.
+jsonschema-rs checks an event in a few hundred nanoseconds. The receiver words the violations.
 """
 
 import json
@@ -20,7 +20,7 @@ class Violation(NamedTuple):
     keyword: str
     path: tuple[str | int, ...]
     """The path to the wrong value; for "required" to the missing member."""
-    wanted: Any
+    rule: Any
     """The keyword's value in the schema."""
 
 
@@ -62,7 +62,7 @@ def _holds_number(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value with doubles for numbers that no double holds: near enough for a check, and never stored."""
+    """Return the value with doubles in place of `Number`s. They are exact enough for a check, and never stored."""
     if type(value) is dict:
         return {name: _plain(member) for name, member in value.items()}
     if type(value) is list:

@@ -23,9 +23,9 @@ from headgate_server.receivers.common import (
     Invalid,
     Json,
     an_object,
-    asked_id,
-    asked_text,
     decode_event,
+    filter_text,
+    id_in_path,
     instant,
     moment,
     page_limit,
@@ -50,13 +50,13 @@ _CODES = {
 """The `code` of an error by its status. The vendor documents those of 401, 403, 409 and 429."""
 
 _ECHOED = ("idempotency_key", "program_id", "participant_id", "external_id", "event_timestamp")
-"""What an answer gives back of an event: texts that `_draft` has checked."""
+"""Members of an event that an answer repeats. `_draft` has checked these texts."""
 _REQUIRED = ("program_id", "idempotency_key", "event_timestamp", "event_data")
 _TIMES = ("created_at", "received_at", "processed_at", "updated_at")
 _OPTIONAL = ("external_id", "participant_id", "recipient_id", "recipient_external_id")
 _FIELDS = frozenset(_REQUIRED + _OPTIONAL)
 _PENDING, _DONE = "PENDING", "COMPLETED"
-"""No consumer is waited for, so an event is done as soon as it can be read."""
+"""No consumer is waited for, so an event is completed as soon as it can be read."""
 _CHOICES = {
     "status": (_DONE, _PENDING, "PROCESSING", "RECEIVED", "FAILED"),
     "sort_by": ("created_at",),
@@ -64,7 +64,7 @@ _CHOICES = {
     "event_type": ("EXTERNAL",),
     "rule_id": (),
 }
-"""What a list may be asked for. Leaving the vendor's other choices unheard would show events not asked for."""
+"""The values that a list's parameters may have. Ignoring another value would show events that were not requested."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -82,7 +82,7 @@ class Scrip(Receiver):
             ("POST", "/v1/events/batch"): Take(read=_read_batch, reply=_reply_batch),
             ("POST", "/v1/events"): Take(read=_read_single, reply=_reply_single),
             ("GET", "/v1/events"): Find(read=_read_search, reply=_reply_page),
-            ("GET", "/v1/events/{id}"): Get(read=asked_id, reply=_reply_event),
+            ("GET", "/v1/events/{id}"): Get(read=id_in_path, reply=_reply_event),
         }
 
     def refusal(self, status: int, error: HeadgateError) -> Reply:
@@ -133,14 +133,14 @@ def _uuid(event: Json, name: str) -> str | None:
 
 
 def _checked_uuid(name: str, value: str) -> str:
-    """Return a UUID in lower case: letters of either case name the same program."""
+    """Return a UUID in lower case. Upper and lower case mean the same program."""
     if not _UUID.fullmatch(value.lower()):
         raise Invalid(Reason.INVALID_UUID, name, f"The {name} field must be a UUID.")
     return value.lower()
 
 
 def _type(payload: Json) -> str:
-    """Return the event's type; a payload says it or not, and is whatever the caller wants it to be."""
+    """Return the payload's `type` if it is a valid text, or else "event". The vendor has no rules for a payload."""
     value = payload.get("type")
     return str(value) if value and validate.text_problem("type", value) is None else "event"
 
@@ -172,7 +172,7 @@ def _reply_single(request: HttpRequest, intake: Intake, outcomes: Sequence[Outco
 
 
 def _receipt(event: Json, link: Link) -> Json:
-    """Return what an answer to ingestion says of a stored event, or of a resend's original: they are the same."""
+    """Return the answer to ingestion for a stored event. For a resent event it is the same as for the original."""
     return {"id": shown_id(link.id)} | {name: event.get(name) or None for name in _ECHOED} | {"status": _PENDING}
 
 
@@ -195,17 +195,17 @@ def _read_search(request: HttpRequest) -> Search:
     return Search(
         limit=page_limit(query, 50, 200),
         cursor=query.get("cursor"),
-        source=_asked_uuid(query, "program_id"),
-        subject=asked_text(query, "external_id"),
+        source=_filter_uuid(query, "program_id"),
+        subject=filter_text(query, "external_id"),
         created_from=instant(query, "from"),
-        # Every event is done; of another status there is none, as there is none from before 1970.
+        # Every event is completed. No event has another status, and none is older than 1970, so 0 matches none.
         created_to=created_to if query.get("status", _DONE) == _DONE else 0,
         newest_first=query.get("sort_dir") != "asc",
         match=_matcher(query),
     )
 
 
-def _asked_uuid(query: Mapping[str, str], name: str) -> str | None:
+def _filter_uuid(query: Mapping[str, str], name: str) -> str | None:
     value = query.get(name, "").lower() or None
     if value is not None and not _UUID.fullmatch(value):
         raise InvalidRequest(f"invalid {name}", reason=Reason.INVALID_FILTER, field=name)
@@ -213,8 +213,8 @@ def _asked_uuid(query: Mapping[str, str], name: str) -> str | None:
 
 
 def _matcher(query: Mapping[str, str]) -> Callable[[StoredEvent], bool] | None:
-    """Return what tells from the event itself whether it is asked for; None where the columns tell all."""
-    external_id, participant_id = asked_text(query, "external_id"), _asked_uuid(query, "participant_id")
+    """Return the filter for conditions on the event's content; None if the columns cover all conditions."""
+    external_id, participant_id = filter_text(query, "external_id"), _filter_uuid(query, "participant_id")
     event_from, event_to = instant(query, "event_from"), instant(query, "event_to")
     if not (external_id or participant_id) and event_from is None and event_to is None:
         return None
@@ -225,7 +225,7 @@ def _matcher(query: Mapping[str, str]) -> Callable[[StoredEvent], bool] | None:
             return False
         if external_id is None and participant_id is None:
             return True
-        # The subject may be either of the two ids, so the object itself has to say which it has.
+        # The subject may be either of the two ids, so the event's own object decides.
         sent = jsonbody.read_exact(event.data or b"{}")
         return (external_id is None or sent.get("external_id") == external_id) and (
             participant_id is None or (sent.get("participant_id") or "").lower() == participant_id
@@ -244,7 +244,7 @@ def _reply_event(request: HttpRequest, page: Page) -> Reply:
 
 
 def _shown(event: StoredEvent) -> Json:
-    """Return a stored event as the vendor shows it: the object that was sent, and what came to be known of it."""
+    """Return a stored event as the vendor shows it: the object that was sent, and the fields that the service adds."""
     known = {"id": shown_id(event.id), "status": _DONE, "event_type": "EXTERNAL", "error_message": None}
     known |= dict.fromkeys(_TIMES, timestamps.format(event.created_at))
     return dict.fromkeys(_OPTIONAL) | members(event) | known

@@ -1,4 +1,4 @@
-"""VibeFollow's event API: batches of up to 500 events, taken whole or not at all; docs/compat/vibefollow.md."""
+"""VibeFollow's event API: batches of up to 500 events, stored completely or not at all; docs/compat/vibefollow.md."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ NAME = "vibefollow"
 
 MOST_EVENTS = 500
 MOST_BODY = 5 * 1024 * 1024
-"""Bytes of a body, inflated."""
+"""Bytes of a body after decompression."""
 MOST_PROPERTIES = 100
 MOST_PROPERTIES_BYTES = 1024 * 1024
 """Bytes of `properties` as canonical JSON: white space does not count."""
@@ -52,7 +52,7 @@ class VibeFollow(Receiver):
         if isinstance(error, RequestKeyReused):
             return _refused(422, _error("idempotency_key_reuse", message_of(error)))
         if is_unprocessable(error):
-            return _refused(422, _error(_INVALID, _words(error.reason, message_of(error)), error.field))
+            return _refused(422, _error(_INVALID, _message(error.reason, message_of(error)), error.field))
         return _refused(status, _error(code_of(error, _CODES, status, "server_error"), message_of(error)))
 
 
@@ -64,7 +64,7 @@ def _error(code: str, message: str, field: str = "") -> Json:
     return {"code": code, "message": message} | ({"field": field} if field else {})
 
 
-def _words(reason: Reason, message: str) -> str:
+def _message(reason: Reason, message: str) -> str:
     return "required" if reason == Reason.MISSING_FIELD else message
 
 
@@ -81,7 +81,7 @@ def _read_single(request: HttpRequest) -> Intake:
 
 def _check_size(request: HttpRequest) -> None:
     if len(request.body) > MOST_BODY:
-        raise BodyTooLarge(f"The body has {len(request.body)} bytes, more than the {MOST_BODY} (5 MB) that are taken.")
+        raise BodyTooLarge(f"The body has {len(request.body)} bytes, more than the limit of {MOST_BODY} (5 MB).")
 
 
 def _draft(event: Json) -> Draft | Problem:
@@ -131,4 +131,4 @@ def _reply(request: HttpRequest, outcomes: Sequence[Outcome], places: Sequence[s
 def _offender(place: str, problem: Problem) -> Json:
     field = problem.field if problem.field in _FIELDS else ""
     path = ".".join(part for part in (place, field) if part)
-    return _error(_INVALID, _words(problem.reason, problem.message), path)
+    return _error(_INVALID, _message(problem.reason, problem.message), path)
