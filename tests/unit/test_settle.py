@@ -1,5 +1,6 @@
 """The pure decisions of a settlement about submissions, from what was read under the lock."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate_server.core import ledger
+from headgate_server.core import ledger, timestamps
 from headgate_server.core.ledger import Checker
 from headgate_server.core.model import (
     STORED,
@@ -107,6 +108,19 @@ def test_atomic_with_siblings() -> None:
     assert (settlement.rows, settlement.head) == ([], _GENESIS)
     # Nothing of it is stored: the key is free for the next caller.
     assert _statuses(settlement, draft("k", 3)) == ["accepted"]
+
+
+def test_an_aborted_submission_leaves_nothing_behind() -> None:
+    """Not a row, an identity, a link, a count of the month, nor the month that it would have come to."""
+    december = timestamps.parse("2026-12-01T00:00:00Z")[0]
+    settlement = Settlement(1, _GENESIS, {}, {}, december - 3, Usage(5, 202611, 1))
+    assert _statuses(settlement, draft("k", 1)) == ["accepted"]
+    before = copy.deepcopy(vars(settlement))
+    replacing = draft("k", 2, on_mismatch=Mismatch.REPLACE)
+    aborted = _statuses(settlement, replacing, draft("new"), draft(), draft(), BAD, atomic=True)
+    assert aborted == ["aborted"] * 4 + ["rejected"]
+    assert vars(settlement) == before
+    assert _statuses(settlement, draft("new")) == ["accepted"]
 
 
 def test_atomic_counts_what_came_earlier_in_the_group() -> None:

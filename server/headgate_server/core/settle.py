@@ -6,7 +6,7 @@ read under that lock. Then it writes the settlement's rows and commits.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 from headgate_server.core import ledger, timestamps
 from headgate_server.core.model import (
@@ -48,6 +48,17 @@ def current_usage(created_at: int, counted: Usage) -> Usage:
 
 class AnswerFailed(Exception):
     """An answer's `encode` failed, which is a bug. Stores settle before they commit, so nothing was stored."""
+
+
+class _Savepoint(NamedTuple):
+    """A settlement's state before an atomic submission."""
+
+    rows: list[StoredEvent]
+    superseded: list[Dedupe]
+    known: dict[Dedupe, Link]
+    head: Head
+    clock: int
+    usage: Usage
 
 
 class Settlement:
@@ -105,20 +116,25 @@ class Settlement:
     def _decide_slots(self, submission: Submission) -> list[Outcome]:
         if not submission.atomic:
             return self._decide_each(submission.slots)
-        before = self._state()
+        savepoint = self._savepoint()
         outcomes = self._decide_each(submission.slots)
         if all(outcome.status in STORED for outcome in outcomes):
             return outcomes
-        self.__dict__.update(before)
+        self._roll_back(savepoint)
         return [self._aborted(outcome) for outcome in outcomes]
 
-    def _state(self) -> dict[str, Any]:
+    def _savepoint(self) -> "_Savepoint":
         """Return the state that deciding changes, so that it can be undone."""
-        return self.__dict__ | {
-            "rows": self.rows.copy(),
-            "superseded": self.superseded.copy(),
-            "_known": self._known.copy(),
-        }
+        return _Savepoint(
+            self.rows.copy(), self.superseded.copy(), self._known.copy(), self.head, self._clock, self.usage
+        )
+
+    def _roll_back(self, savepoint: "_Savepoint") -> None:
+        """Undo what was decided since a savepoint, which is used up by this."""
+        self.rows, self.superseded, self._known, head, self._clock, usage = savepoint
+        self._sequence, self._hash, self._created_at = head
+        self._quota, self._month, self._used = usage
+        self._month_end = timestamps.month(self._clock)[1]
 
     def _decide_each(self, slots: Sequence[Draft | Problem]) -> list[Outcome]:
         randomness = os.urandom(8 * len(slots))

@@ -3,7 +3,7 @@
 import asyncio
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import orjson
 
@@ -26,6 +26,7 @@ from headgate_server.receivers import (
     Reply,
     Search,
     Take,
+    Verify,
 )
 from headgate_server.store import Ledgers, Proof
 from headgate_server.store.ledgers import PAGE_BYTES
@@ -81,7 +82,7 @@ class Compat:
             case Get():
                 page = await self._get(receiver, endpoint, workspace, request)
                 return Exchange(await asyncio.to_thread(endpoint.reply, request, page))
-            case _:
+            case Verify():
                 check = endpoint.read(request)
                 found = await verify(
                     self._proof,
@@ -91,6 +92,8 @@ class Compat:
                     limit=check.limit,
                 )
                 return Exchange(endpoint.reply(request, Checked(found.events_checked, found.breaks)))
+            case _ as never:
+                assert_never(never)
 
     async def _take(
         self,
