@@ -1,3 +1,1 @@
-"""Work that goes on beside the calls: one supervisor for all jobs, leases for what one process may do, followers of
-ledgers.
-"""
+"""Background work: one supervisor for all jobs, leases for jobs that only one process may do, followers of ledgers."""

@@ -1,7 +1,8 @@
-"""Followers: background readers of ledgers, each with a cursor per workspace.
+"""Followers: background readers of ledgers, each with a cursor for every workspace.
 
-Within a workspace ids, `sequence` and `created_at` order alike, and the head's lock is held to the commit. So whoever
-reads in order misses nothing: the ledger is the outbox, and the append knows of no follower.
+Within a workspace ids, `sequence` and `created_at` have the same order, and the append holds the head's lock until its
+commit. So a reader that reads in order misses no event. The ledger is the outbox, and the append does not depend on any
+follower.
 """
 
 import time
@@ -22,16 +23,16 @@ log = structlog.get_logger(__name__)
 
 
 class Follower(Protocol):
-    """What is done with the events of every ledger, in order."""
+    """Processes the events of every ledger, in order."""
 
     name: str
-    """Names the cursors: a follower of another name begins at the beginning of every ledger."""
+    """The name of the cursors. A follower with a new name begins at the beginning of every ledger."""
 
     async def process(self, workspace_id: WorkspaceId, events: Sequence[StoredEvent], lease: Lease) -> None:
-        """Do it with the next events of one ledger. When it returns, what was done MUST be durable.
+        """Process the next events of one ledger. When it returns, the result MUST be durable.
 
-        The same events come again if the process ends, or loses its lease, before the cursor has moved: at least
-        once. What it writes to the store MUST name the lease's epoch. What it raises holds up this ledger alone: the
+        Events are processed at least once: the same events come again if the process ends, or loses its lease, before
+        the cursor has moved. Writes to the store MUST name the lease's epoch. An error delays only this ledger: the
         same events come again after a pause.
         """
 
@@ -41,19 +42,20 @@ class FollowingConfig:
     """How a follower reads. Times in seconds."""
 
     page_events: int = 500
-    """Events that are processed between two moves of the cursor: so many are processed again after a crash."""
+    """Events that are processed between two moves of the cursor. At most this many are processed again after a crash.
+    """
     ledgers: int = 100
-    """Ledgers that one look at the heads returns: the others come next, since those come first that wait longest."""
+    """Ledgers that one query of the heads returns. Ledgers that wait longest come first, so the others come next."""
     shortest_poll: float = 0.02
     longest_poll: float = 0.25
-    """Between two looks at the heads, growing while nothing comes. Commits of the same process wake the follower at
-    once; only those of other processes wait for a look.
+    """The time between two queries of the heads. It grows while no events come. A commit of the same process wakes the
+    follower at once; only commits of other processes are found by the query.
     """
 
 
 class Following:
-    """The work of one follower, to be run under a lease: looks which ledgers have moved, reads on, processes, moves
-    the cursor.
+    """The work of one follower, under a lease: it finds the ledgers that have new events, reads and processes the
+    events, and moves the cursor.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Following:
         self._resting: dict[WorkspaceId, _Rest] = {}
 
     async def __call__(self, lease: Lease) -> None:
-        """Follow until cancelled. Raises what the store raises, and `LeaseLost` when another holder was found."""
+        """Follow until cancelled. Raises what the store raises, and `LeaseLost` if another process has the lease."""
         config = self._config
         pause = config.shortest_poll
         while True:
@@ -87,7 +89,7 @@ class Following:
                 pause = config.shortest_poll
 
     async def _round(self, lease: Lease) -> bool:
-        """Read on in every ledger that has moved; whether anything was processed."""
+        """Process the next page of every ledger that has new events. Return whether any event was processed."""
         now = self._timer()
         resting = [workspace_id for workspace_id, rest in self._resting.items() if rest.until > now]
         moved = False
@@ -131,7 +133,7 @@ class Following:
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    """After a failure in one ledger: how long it is left alone, and until when."""
+    """The pause after a failure in one ledger, and the time at which it ends."""
 
     pause: float
     until: float

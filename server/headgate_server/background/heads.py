@@ -1,7 +1,7 @@
-"""The heads of the ledgers that somebody watches: one look in a process for all who wait for events.
+"""The heads of the watched ledgers. One query in a process serves all readers that wait for events.
 
-A commit of the same process is seen at once, one of another process within a quarter of a second. There is no
-LISTEN/NOTIFY: NOTIFY takes a lock on the whole database at commit.
+A commit of the same process is found at once, a commit of another process within a quarter of a second. LISTEN/NOTIFY
+is not used, because NOTIFY takes a lock on the whole database at commit.
 """
 
 import asyncio
@@ -19,17 +19,17 @@ from headgate_server.store import Ledgers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadsConfig:
-    """How often the heads are looked at. Times in seconds."""
+    """How often the heads are read. Times in seconds."""
 
     shortest_poll: float = 0.02
     longest_poll: float = 0.25
-    """Between two looks, growing while nothing comes: four statements a second where nothing happens."""
+    """The time between two queries. It grows while no events come, to four queries a second."""
     between: float = 0.01
-    """Between two looks at least, however many commits ring: at most a hundred statements a second."""
+    """The shortest time between two queries, however many commits there are: at most a hundred queries a second."""
 
 
 class WatchedHead:
-    """The head of one ledger as it was seen last."""
+    """The head of one ledger, as it was read last."""
 
     def __init__(self) -> None:
         self.head = Head(0, EventHash(b""), 0)
@@ -37,7 +37,7 @@ class WatchedHead:
         self._moved = asyncio.Event()
 
     def saw(self, head: Head) -> bool:
-        """Note a head that was read. Return whether the ledger has grown."""
+        """Record a head that was read. Return whether the ledger has grown."""
         if head.sequence <= self.head.sequence:
             return False
         self.head = head
@@ -46,7 +46,7 @@ class WatchedHead:
         return True
 
     async def beyond(self, sequence: int, seconds: float) -> bool:
-        """Return True as soon as the head lies beyond this sequence, False after so many seconds."""
+        """Return True as soon as the head is beyond this sequence, False after `seconds`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.head.sequence <= sequence:
@@ -55,10 +55,10 @@ class WatchedHead:
 
 
 class Heads:
-    """Watches the heads of ledgers. Its job is to be run, once, for as long as anybody may watch."""
+    """Watches the heads of ledgers. It is one job, which runs as long as there may be readers."""
 
     def __init__(self, ledgers: Ledgers, bell: Wakeup, config: HeadsConfig | None = None):
-        """`bell` is rung by commits of this process."""
+        """Commits of this process ring the `bell`."""
         self._ledgers = ledgers
         self._bell = bell
         self._config = config or HeadsConfig()
@@ -68,7 +68,7 @@ class Heads:
 
     @contextlib.contextmanager
     def watching(self, workspace_id: WorkspaceId) -> Iterator[WatchedHead]:
-        """Watch the head of a workspace's ledger for the length of a block. It is read at the next look."""
+        """Watch the head of a workspace's ledger until the block ends. The next query reads it."""
         watched = self._watched.setdefault(workspace_id, WatchedHead())
         watched.watchers += 1
         self._any.set()
@@ -83,7 +83,7 @@ class Heads:
                 self._any.clear()
 
     async def __call__(self) -> None:
-        """Look until cancelled, while there is anything to watch. A store that cannot be read is asked again."""
+        """Read the heads until cancelled, while any ledger is watched. If the store cannot be read, try again."""
         config = self._config
         pause = config.shortest_poll
         while True:
@@ -95,7 +95,7 @@ class Heads:
                 pause = config.shortest_poll
 
     async def _look(self) -> bool:
-        """Read the heads of all watched ledgers; whether any has moved."""
+        """Read the heads of all watched ledgers. Return whether any has grown."""
         try:
             heads = await self._ledgers.heads(self._watched.keys())
         except Unavailable as error:

@@ -1,19 +1,19 @@
-"""What only one process may do: a job that runs while its process holds a lease.
+"""A job that only one process may do: it runs while its process holds a lease.
 
-A lease is a row in the store: its name, its holder, its epoch, and when its term ends by the database's clock. The
-epoch grows by one whenever the lease is taken, and never otherwise, so it names one holder's time in office.
+A lease is a row in the store: its name, its holder, its epoch, and the end of its term by the database's clock. The
+epoch grows by one whenever the lease is taken, and only then, so it identifies one holder's term.
 
     waiting ──take: free, or its term is over──► holding ──the work returned or raised──► release ──► ended
        ▲                                            │
        └──────────lost: another epoch, or not renewed within the trusted time──────────────┘
 
-Two clocks are used, each for what it can tell. The database's clock alone says whether a lease is free. The process's
-own timer says only how long the process trusts its last renewal: until `margin` before the end of the term, counted
-from the moment at which it began to ask, so that a slow answer cannot stretch it.
+There are two clocks. Only the database's clock decides whether a lease is free. The process's own timer only decides
+how long the process relies on its last renewal: until `margin` before the end of the term. The term is counted from the
+time at which the request for the renewal was sent, so a slow answer cannot lengthen it.
 
-Neither makes the work safe: a process that was frozen past its term goes on with the work until its timer is looked
-at. So every write of the work MUST name the lease's epoch (`store.leases.fence`): the write of a holder that was
-overtaken changes nothing.
+Neither clock makes the work safe: a process that was frozen past its term continues the work until it checks its timer.
+So every write of the work MUST name the lease's epoch (`store.leases.fence`). Then the write of a former holder changes
+nothing.
 """
 
 import asyncio
@@ -33,23 +33,23 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """How long a lease is held for at once. Times in seconds."""
+    """The length of a lease's term, and the times to renew and take it. Times in seconds."""
 
     term: float = 10.0
-    """After a holder was killed, its work stands still for at most so long."""
+    """If a holder is killed, its work stops for at most this time."""
     margin: float = 2.0
-    """How long before the end of the term a holder stops that could not renew: time to end what is under way."""
+    """A holder that could not renew stops this long before the end of the term. In this time its work can end."""
     renew_every: float = 3.0
-    """Twice between two renewals a database may fail for a moment without the lease being lost."""
+    """Two renewals in a row may fail without the loss of the lease."""
     take_every: float = 2.0
-    """How often those who wait ask for the lease: one statement each, by a primary key."""
+    """How often waiting processes try to take the lease. Each attempt is one statement, by a primary key."""
 
 
 class Leased:
-    """A job's `run` that does `work` while, and only while, this process holds the lease `name`.
+    """The `run` of a job that does `work` only while this process holds the lease `name`.
 
-    `work` is given the lease, and is cancelled when the lease is lost; it is started again when the lease is taken
-    again. The error that it raises, and the store's, end the job: its supervisor starts it again.
+    `work` gets the lease. It is cancelled when the lease is lost, and started again when the lease is taken again. An
+    error of the work or of the store ends the job, and its supervisor starts it again.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Leased:
         terms: Terms | None = None,
         timer: Callable[[], float] = time.monotonic,
     ):
-        """`holder` names this process alone, among all that share the store, now and ever."""
+        """`holder` is the name of this process. No other process on the store may ever have the same name."""
         self._name = name
         self._leases = leases
         self._holder = holder
@@ -71,7 +71,7 @@ class Leased:
         self._timer = timer
 
     async def __call__(self) -> None:
-        """Wait for the lease, do the work, again and again, until the work returns."""
+        """Wait for the lease and do the work, repeatedly, until the work returns."""
         while True:
             asked = self._timer()
             lease = await self._leases.take(self._name, self._holder, self._terms.term)
@@ -84,7 +84,7 @@ class Leased:
             log.warning("lease_lost", lease=lease.name, epoch=lease.epoch)
 
     async def _hold(self, lease: Lease, trusted_until: float) -> bool:
-        """Do the work until it ends or the lease is lost; True if it ended."""
+        """Do the work until it ends or the lease is lost. Return whether the work ended."""
         work = asyncio.ensure_future(self._work(lease))
         renewing = asyncio.create_task(self._renew(lease, trusted_until))
         try:
@@ -98,12 +98,12 @@ class Leased:
             return True
         finally:
             await _ended(work, renewing)
-            # Those who wait need not wait for the end of the term. A lease that was lost is not touched by it.
+            # After the release other processes need not wait for the end of the term. It does not change a lost lease.
             with contextlib.suppress(HeadgateError):
                 await self._leases.release(lease)
 
     async def _renew(self, lease: Lease, trusted_until: float) -> None:
-        """Renew the lease as long as that works, and return when it must not be relied on any more."""
+        """Renew the lease as long as that works. Return when the process must not rely on the lease any more."""
         while (left := trusted_until - self._timer()) > 0:
             await asyncio.sleep(min(self._terms.renew_every, left))
             asked = self._timer()

@@ -1,4 +1,4 @@
-"""The job that deletes the answers of request keys whose time is over."""
+"""The job that deletes the expired answers of request keys."""
 
 import asyncio
 
@@ -13,14 +13,14 @@ log = structlog.get_logger(__name__)
 NAME = "purge"
 
 TERMS = Terms(term=600.0, margin=30.0, renew_every=200.0, take_every=60.0)
-"""An hour more or less does not matter to a purge, so its lease costs a statement a minute and no more."""
+"""A purge may be an hour late, so its lease costs only one statement a minute."""
 
 _PURGE_SECONDS = 3600.0
-"""Answers live for 24 hours; an hour more or less of disk does not matter."""
+"""Answers are kept for 24 hours. One more hour of disk space does not matter."""
 
 
 class Purge:
-    """Deletes answers, now and every hour. What it deletes is over for every process, so no write of it is fenced."""
+    """Deletes expired answers, now and every hour. They are expired for every process, so its writes need no fence."""
 
     def __init__(self, answers: Answers, seconds: float = _PURGE_SECONDS):
         self._answers = answers

@@ -1,7 +1,7 @@
-"""Subscriptions: a ledger's events in order, first those that are stored, then each as it is stored.
+"""Subscriptions: a ledger's events in order, first the stored ones, then each new one.
 
-A subscription is a follower whose cursor its reader keeps. It reads a small page at a time, so a slow reader costs one
-page of memory, and reads on only when the page was taken.
+A subscription is a follower whose reader keeps the cursor. It reads one small page at a time, and the next page only
+when the reader has taken the last one. So a slow reader costs one page of memory.
 """
 
 import time
@@ -21,7 +21,7 @@ from headgate_server.store import Ledgers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionConfig:
-    """How subscriptions read and how often they speak."""
+    """How subscriptions read, and how often they send a heartbeat."""
 
     heartbeat: float = setting(
         10.0,
@@ -30,15 +30,15 @@ class SubscriptionConfig:
         least=0.1,
         most=15.0,
     )
-    """Proxies close a stream that is silent for 30 to 60 seconds; one lost heartbeat must not close it."""
+    """Proxies close a stream without data after 30 to 60 seconds. One lost heartbeat must not close it."""
     page_events: int = 500
     page_bytes: int = 128 * 1024
-    """What a slow reader keeps in memory, or one event if that is larger. A page of ordinary events."""
+    """The memory of a slow reader, or one event if that is larger. It is a page of ordinary events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Where a subscription begins. If nothing is set: at the ledger's end, so it yields what is stored from now on."""
+    """Where a subscription begins. If nothing is set, it begins at the ledger's end and yields only new events."""
 
     after_sequence: int | None = None
     after_id: EventId | None = None
@@ -53,7 +53,9 @@ class CaughtUp(NamedTuple):
 
 
 class Heartbeat(NamedTuple):
-    """Nothing was yielded for a while. Every matching event up to `sequence` was; `head` is the ledger's last one."""
+    """No event was yielded for some time. Every matching event up to `sequence` was yielded; `head` is the sequence of
+    the ledger's last event.
+    """
 
     sequence: int
     head: int
@@ -79,10 +81,10 @@ class Subscriptions:
         self._timer = timer
 
     async def follow(self, query: EventQuery, start: Start) -> AsyncGenerator[Item, None]:
-        """Yield the events that the query's filters let through, in order, none twice and none left out, for ever.
+        """Yield the events that match the query's filters, in order, each exactly once, without end.
 
-        Yields `CaughtUp` once, when the reader has all that is stored, and `Heartbeat` in silent times. Raises
-        `InvalidRequest` and `NotFound` for a start that the ledger does not have, and `Unavailable`.
+        Yields `CaughtUp` once, when the reader has every stored event, and `Heartbeat` while no events come. Raises
+        `InvalidRequest` and `NotFound` if the ledger does not have the start, and `Unavailable`.
         """
         with self._heads.watching(query.workspace_id) as watched:
             watched.saw(await self._ledgers.head(query.workspace_id))
@@ -133,16 +135,16 @@ class Subscriptions:
 
 
 def _end(head: Head) -> Position:
-    """Return the place after all events up to this head, whatever the id of the last one is."""
+    """Return the position after all events up to this head, whatever the id of the last event."""
     return Position(head.sequence, ledger.last_id(head.created_at)) if head.sequence else Position()
 
 
 def _reached(position: Position, head: Head, page: EventPage) -> Position:
-    """Return how far a page came that was read when the head was at least at `head`."""
+    """Return the position after a page that was read when the head was at least at `head`."""
     if page.events:
         newest = page.events[-1]
         position = Position(newest.sequence, newest.id)
     if page.resume is not None:
-        # The page ended earlier. The sequence at which the look ended is not known if that event did not match.
+        # The page ended before the head. If the last event did not match, its sequence is not known.
         return position._replace(id=page.resume)
     return position if position.sequence >= head.sequence else _end(head)

@@ -15,9 +15,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Background work: its name, and what runs it until it is cancelled.
+    """Background work: its name, and the function that runs it until it is cancelled.
 
-    `run` is called again after it has raised. One that returns has done all that it had to do.
+    `run` is called again after it has raised. If it returns, the job is done.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Job:
 
 
 class JobState(StrEnum):
-    """What a job does at the moment."""
+    """The present state of a job."""
 
     RUNNING = "running"
     BACKING_OFF = "backing_off"
@@ -36,14 +36,14 @@ class JobState(StrEnum):
 
 @dataclass(slots=True)
 class JobStatus:
-    """A job as an operator sees it."""
+    """The status of a job, which operators see."""
 
     name: str
     state: JobState = JobState.DONE
     failures: int = 0
     """How often it has raised since the process started."""
     last_error: str = ""
-    """The class of the newest error; its text may quote content, so it stays in the log of the job."""
+    """The class of the newest error. The error's text may quote an event, so it is only in the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,16 +51,16 @@ class BackOff:
     """How soon a job that raised is started again. Times in seconds."""
 
     first_pause: float = 0.5
-    """One failure is most often a database that restarts."""
+    """The cause of a single failure is most often a database that restarts."""
     growth: float = 2.0
     longest_pause: float = 30.0
-    """A job that failed all night runs again within half a minute of the mend."""
+    """Even after a long outage a job runs again within half a minute."""
     calm: float = 60.0
     """A job that ran this long did not fail at its start: reset the pause."""
 
     def after(self, pause: float, ran: float) -> float:
-        """Return the next pause, after a pause of `pause` and a run of `ran` seconds; 0 is the pause before the
-        first run.
+        """Return the next pause. The previous pause took `pause` seconds, 0 before the first run, and the run `ran`
+        seconds.
         """
         if not pause or ran >= self.calm:
             return self.first_pause
@@ -68,9 +68,9 @@ class BackOff:
 
 
 class Supervisor:
-    """Keeps jobs running: starts them, starts those again that raise, counts that, and shows how each is.
+    """Keeps jobs running: it starts them, restarts those that raise, counts failures, and shows each job's status.
 
-    Lives on one event loop. A job MUST end when it is cancelled.
+    It runs on one event loop. A job MUST end when it is cancelled.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Supervisor:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, jobs: Iterable[Job]) -> None:
-        """Start these jobs, each with a name of its own."""
+        """Start these jobs. Each must have its own name."""
         for job in jobs:
             if job.name in self._statuses:
                 raise ValueError(f"there is a job {job.name!r} already")
@@ -101,7 +101,7 @@ class Supervisor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def statuses(self) -> Sequence[JobStatus]:
-        """Return how each job is, in the order in which they were started."""
+        """Return the status of each job, in the order of their start."""
         return tuple(self._statuses.values())
 
     async def _keep(self, job: Job) -> None:

@@ -13,11 +13,13 @@ log = structlog.get_logger(__name__)
 NAME = "watch"
 
 _PROBE_SECONDS = 2.0
-"""A probe is a commit: so rare it costs nothing, and a store that is lost is known before most balancers ask twice."""
+"""A probe is a commit. At this interval it costs almost nothing, and a lost store is found before most load balancers
+check twice.
+"""
 
 
 class Watch:
-    """Tells grpc.health.v1.Health, and the log, whether an event can be stored. Survives whatever goes wrong."""
+    """Reports to grpc.health.v1.Health and the log whether an event can be stored. It continues after any error."""
 
     def __init__(self, readiness: Readiness, set_serving: Callable[[bool], None]):
         self._readiness = readiness

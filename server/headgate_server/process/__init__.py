@@ -1,1 +1,1 @@
-"""What a process of ours has: a clock, a log, counters, children."""
+"""The parts of every process of ours: a clock, a log, metrics, child processes."""

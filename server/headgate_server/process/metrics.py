@@ -56,7 +56,7 @@ class Metrics:
         self._job_failures.labels(job).inc()
 
     def job_running(self, job: str, *, running: bool) -> None:
-        """Note whether a background job runs."""
+        """Record whether a background job runs."""
         self._job_running.labels(job).set(running)
 
 
