@@ -1,0 +1,289 @@
+"""A sender to a NATS JetStream stream: every event once, in the order of the ledger.
+
+The stream itself says how far it is. A sender reads the stream's last message when it starts, and goes on behind it. It
+sends many messages before it waits, each with the sequence and the id that the stream's last message must have. So a
+message is stored behind its predecessor or not at all: whatever is lost, doubled, delayed or sent by another publisher,
+no event is in the stream twice and none is left out.
+"""
+
+import asyncio
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+import nats
+from nats.js import api
+from nats.js.errors import NotFoundError
+
+from headgate_server.core.model import StoredEvent
+from headgate_server.core.types import EventId
+from headgate_server.delivery.attempt import Attempt, Verdict, printable
+from headgate_server.delivery.nats_connection import Ack, Connection, Nats, NotConnected
+from headgate_server.delivery.payload import Render
+
+_WINDOW_MESSAGES = 512
+_WINDOW_BYTES = 4 * 1024 * 1024
+"""The most that is sent and not yet confirmed. Enough to keep a connection busy over a distance of 50 ms."""
+_HEADER_BYTES = 1024
+"""What the headers of a message take, at the most."""
+_WRONG_LAST_ID, _WRONG_LAST_SEQUENCE = 10070, 10071
+_OWNER = "Headgate-Destination"
+
+LONGEST_NAME = 255
+"""NATS's bound on a stream's name."""
+
+
+class _End(NamedTuple):
+    """Where a stream ends."""
+
+    sequence: int
+    event: EventId | None
+    """The id of the event in the last message; None: the stream is empty."""
+
+
+class _Trouble(Exception):
+    """The stream cannot take events, for the reason that the message says."""
+
+
+class _Overtaken(_Trouble):
+    """The stream does not end where it should."""
+
+
+class JetStream:
+    """Sends events to one stream. It keeps the promise of `Sender`.
+
+    Events MUST come in the order of the ledger, and MUST NOT leave out one that failed: the destination is ordered.
+    Events that the stream has already count as delivered. A stream that is not there is made. `owner` names the
+    destination: it stands in each message, and a message of another publisher stops the destination.
+    """
+
+    def __init__(
+        self,
+        shared: Nats,
+        *,
+        stream: str,
+        subject_prefix: str,
+        owner: str,
+        render: Render,
+        timeout: float = 10.0,
+        timer: Callable[[], float] = time.monotonic,
+    ):
+        self._nats = shared
+        self._stream = stream
+        self._prefix = subject_prefix
+        self._owner = owner
+        self._render = render
+        self._timeout = timeout
+        self._timer = timer
+        self._end: tuple[Connection, _End] | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def send(self, events: Sequence[StoredEvent], attempt: int) -> Attempt:
+        """Deliver events: all that the stream has not yet. `attempt` makes no difference."""
+        started = self._timer()
+        try:
+            async with self._one_at_a_time, asyncio.timeout(self._timeout) as limit:
+                await self._deliver(events, limit)
+        except TimeoutError:
+            said = self._nats.complaint()
+            words = f"no confirmation within {self._timeout:g} s"
+            return self._failed(f"{words}; NATS said: {said}" if said else words, started)
+        except (_Trouble, NotConnected) as trouble:
+            return self._failed(str(trouble), started)
+        except (nats.errors.Error, OSError) as error:
+            return self._failed(f"NATS: {error}", started)
+        return Attempt(Verdict.DELIVERED, None, "", None, self._timer() - started)
+
+    async def close(self) -> None:
+        """Do nothing: the connection is shared."""
+
+    def _failed(self, words: str, started: float) -> Attempt:
+        return Attempt(Verdict.FAILED, None, printable(words), None, self._timer() - started)
+
+    async def _deliver(self, events: Sequence[StoredEvent], limit: asyncio.Timeout) -> None:
+        # The second time is for a stream that went on without us: another publisher that was replaced by this one, or
+        # confirmations that were lost.
+        for last in (False, True):
+            connection, end = await self._known_end()
+            # Until all is confirmed, the end that was known is not known any more.
+            self._end = None
+            try:
+                rest = [event for event in events if end.event is None or event.id > end.event]
+                self._end = connection, await self._publish(connection, rest, end, limit)
+                return
+            except _Overtaken:
+                if last:
+                    raise
+
+    async def _known_end(self) -> tuple[Connection, _End]:
+        if self._end is not None and self._end[0].is_open:
+            return self._end
+        connection = await self._nats.connection()
+        return connection, await self._find_end(connection)
+
+    async def _find_end(self, connection: Connection) -> _End:
+        try:
+            info = await connection.stream.stream_info(self._stream)
+        except NotFoundError:
+            info = await connection.stream.add_stream(
+                name=self._stream,
+                subjects=[f"{self._prefix}.>"],
+                storage=api.StorageType.FILE,
+                description="Events of Headgate",
+            )
+        if not any(covers(subject, f"{self._prefix}.>") for subject in info.config.subjects or ()):
+            raise _Trouble(f"the stream {self._stream} does not take the subjects {self._prefix}.>")
+        if info.config.no_ack:
+            raise _Trouble(f"the stream {self._stream} confirms nothing (no_ack)")
+        if not info.state.messages:
+            return _End(info.state.last_seq, None)
+        last = await self._last_message(connection, info.state.last_seq)
+        headers = last.headers or {}
+        if headers.get(_OWNER) != self._owner:
+            raise _Trouble(
+                f"the stream {self._stream} was written to by another publisher: its message {last.seq} on "
+                f"{last.subject} is not of this destination"
+            )
+        return _End(max(info.state.last_seq, last.seq or 0), _event_id(headers.get(api.Header.MSG_ID, "")))
+
+    async def _last_message(self, connection: Connection, sequence: int) -> api.RawStreamMsg:
+        try:
+            return await connection.stream.get_msg(self._stream, seq=sequence)
+        except NotFoundError:
+            # Somebody deleted the last one.
+            return await connection.stream.get_msg(self._stream, subject=f"{self._prefix}.>")
+
+    async def _publish(
+        self, connection: Connection, events: Sequence[StoredEvent], end: _End, limit: asyncio.Timeout
+    ) -> _End:
+        """Publish events behind `end`, and return the new end when all are confirmed."""
+        waiting = _Window()
+        try:
+            previous = None
+            for sequence, event in enumerate(events, end.sequence):
+                headers, body = self._headers(event, sequence, previous), self._render(event)
+                size = len(body) + _HEADER_BYTES
+                if size > connection.largest:
+                    raise _Trouble(f"event {event.sequence} has {len(body)} bytes, more than NATS takes (max_payload)")
+                while waiting.is_full(size):
+                    await self._confirmed(waiting.oldest(), limit)
+                future = await connection.publish(subject_of(self._prefix, event.type), body, headers)
+                waiting.add(_Sent(size, sequence + 1, future))
+                previous = headers[api.Header.MSG_ID.value]
+            while waiting.sent:
+                await self._confirmed(waiting.oldest(), limit)
+        except _Overtaken:
+            # What is still under way may be stored. The stream's end is looked for when that is decided.
+            await asyncio.gather(*(sent.future for sent in waiting.sent))
+            raise
+        return _End(end.sequence + len(events), events[-1].id) if events else end
+
+    def _headers(self, event: StoredEvent, sequence: int, previous: str | None) -> dict[str, str]:
+        headers = {
+            api.Header.MSG_ID.value: str(UUID(bytes=event.id)),
+            api.Header.EXPECTED_STREAM.value: self._stream,
+            api.Header.EXPECTED_LAST_SEQUENCE.value: str(sequence),
+            _OWNER: self._owner,
+            "Content-Type": "application/json",
+        }
+        # Not on the first message. A server before 2.15 that was started again has forgotten the id of a last message
+        # that is older than the stream's duplicate window, and would refuse the right successor for ever.
+        if previous is not None:
+            headers[api.Header.EXPECTED_LAST_MSG_ID.value] = previous
+        return headers
+
+    async def _confirmed(self, sent: "_Sent", limit: asyncio.Timeout) -> None:
+        """Wait until a message is confirmed to be where it should."""
+        ack = await sent.future
+        limit.reschedule(asyncio.get_running_loop().time() + self._timeout)
+        if ack.code in (_WRONG_LAST_ID, _WRONG_LAST_SEQUENCE):
+            raise _Overtaken(f"another publisher writes to the stream {self._stream}: {ack.error}")
+        if ack.error:
+            raise _Trouble(f"the stream {self._stream} refused a message: {ack.error}")
+        # A duplicate in its right place is as good: this destination's other publisher, or an earlier attempt.
+        if ack.sequence != sent.sequence:
+            raise _Overtaken(f"the stream {self._stream} has a message at {ack.sequence} and not at {sent.sequence}")
+
+
+class _Sent(NamedTuple):
+    """A message that is not confirmed yet."""
+
+    size: int
+    sequence: int
+    """Where in the stream it belongs."""
+    future: asyncio.Future[Ack]
+
+
+class _Window:
+    """The messages that are not confirmed yet, the oldest first."""
+
+    def __init__(self) -> None:
+        self.sent: deque[_Sent] = deque()
+        self._bytes = 0
+
+    def is_full(self, size: int) -> bool:
+        """Whether a confirmation must come before a message of this size is sent."""
+        return bool(self.sent) and (len(self.sent) >= _WINDOW_MESSAGES or self._bytes + size > _WINDOW_BYTES)
+
+    def add(self, sent: _Sent) -> None:
+        """Take a message that was sent."""
+        self.sent.append(sent)
+        self._bytes += sent.size
+
+    def oldest(self) -> _Sent:
+        """Take out the oldest message."""
+        sent = self.sent.popleft()
+        self._bytes -= sent.size
+        return sent
+
+
+def _event_id(text: str) -> EventId:
+    try:
+        return EventId(UUID(text).bytes)
+    except ValueError:
+        raise _Trouble("the stream's last message has no id of an event") from None
+
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_\-.]")
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_SUBJECT = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+
+
+def check_stream(name: str) -> str:
+    """Return the name of a stream. Raises `ValueError` with a sentence about the fault."""
+    if len(name) > LONGEST_NAME or not _NAME.fullmatch(name):
+        raise ValueError(f"a stream's name has 1 to {LONGEST_NAME} letters, digits, - and _")
+    return name
+
+
+def check_prefix(prefix: str) -> str:
+    """Return the prefix of a stream's subjects. Raises `ValueError` with a sentence about the fault."""
+    # NATS's own subjects begin with $ and _INBOX: whoever could publish there could reach into other streams.
+    if len(prefix) > LONGEST_NAME or not _SUBJECT.fullmatch(prefix) or prefix.startswith("_INBOX"):
+        raise ValueError(
+            f"a prefix of subjects has 1 to {LONGEST_NAME} letters, digits, - and _, in parts that dots separate, and "
+            "is not _INBOX"
+        )
+    return prefix
+
+
+def subject_of(prefix: str, event_type: str) -> str:
+    """Return the subject of an event. Different types have different subjects: what a subject cannot hold is written as
+    the `%XX` of its UTF-8, and an empty part as `%`.
+    """
+    safe = _UNSAFE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), event_type)
+    return ".".join([prefix, *(part or "%" for part in safe.split("."))])
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Whether a subject with wildcards takes everything that another one takes."""
+    if wide == ">" or wide == narrow:
+        return True
+    head, _, rest = wide.partition(".")
+    other, _, other_rest = narrow.partition(".")
+    if other == ">" or not rest or not other_rest:
+        return False
+    return head in ("*", other) and covers(rest, other_rest)

@@ -1,0 +1,371 @@
+"""A JetStream stream gets every event once and in order, from a real server, whatever happens on the way."""
+
+import asyncio
+import random
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import nats
+import pytest
+import trustme
+from nats.aio.client import Client
+from nats.js import api
+
+from headgate_server.core.model import StoredEvent
+from headgate_server.delivery.attempt import Attempt, Verdict
+from headgate_server.delivery.jetstream import JetStream
+from headgate_server.delivery.nats_connection import Nats, NatsConfig
+from tests.delivery.conftest import render
+from tests.support.delivering import stored
+from tests.support.nats import NatsServer, nats_server
+from tests.support.natsidentities import Identities
+from tests.support.waiting import until
+
+EVENTS = [stored(number, {"n": number}, type="order.placed") for number in range(1, 2001)]
+
+Make = Callable[..., JetStream]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    """Return a server of its own."""
+    with nats_server(tmp_path / "nats") as running:
+        yield running
+
+
+@pytest.fixture
+async def jetstream() -> AsyncIterator[Make]:
+    """Return a function that makes a sender with a connection of its own, as another process has."""
+    async with AsyncExitStack() as closing:
+
+        def make(url: str, owner: str = "dst_1", timeout: float = 5.0, **config: object) -> JetStream:
+            shared = Nats(NatsConfig(url=url, **config))  # type: ignore[arg-type]
+            closing.push_async_callback(shared.close)
+            return JetStream(
+                shared, stream="ORDERS", subject_prefix="orders", owner=owner, render=render, timeout=timeout
+            )
+
+        yield make
+
+
+async def client(server: NatsServer, closing: AsyncExitStack) -> Client:
+    """Return a plain client."""
+    one = await nats.connect(server.url)
+    closing.push_async_callback(one.close)
+    return one
+
+
+async def messages(server: NatsServer) -> Sequence[api.RawStreamMsg]:
+    """Return all messages of the stream."""
+    async with AsyncExitStack() as closing:
+        stream = (await client(server, closing)).jetstream()
+        state = (await stream.stream_info("ORDERS")).state
+        return [await stream.get_msg("ORDERS", seq=number) for number in range(state.first_seq, state.last_seq + 1)]
+
+
+async def content(server: NatsServer) -> list[int]:
+    """Return the sequences of the events in the stream."""
+    return [int(str(UUID(message.headers["Nats-Msg-Id"]))[-4:], 16) for message in await messages(server)]  # type: ignore[index]
+
+
+def delivered(attempt: Attempt) -> bool:
+    """Whether an attempt delivered; fails with what it says if not."""
+    assert attempt.verdict is Verdict.DELIVERED, attempt.detail
+    return True
+
+
+async def test_the_stream_is_made_and_gets_each_event_as_reads_give_it(server: NatsServer, jetstream: Make) -> None:
+    events = [stored(1, {"n": 1}, type="order.placed"), stored(2, type="größe > *"), stored(3, type="a..b")]
+    assert delivered(await jetstream(server.url).send(events, 1))
+    found = await messages(server)
+    assert [message.subject for message in found] == [
+        "orders.order.placed",
+        "orders.gr%C3%B6%C3%9Fe%20%3E%20%2A",
+        "orders.a.%.b",
+    ]
+    for message, event, before in zip(found, events, [None, *events], strict=False):
+        assert message.data == render(event)
+        headers = message.headers or {}
+        assert headers["Nats-Msg-Id"] == str(UUID(bytes=event.id))
+        assert headers["Headgate-Destination"] == "dst_1"
+        assert headers["Content-Type"] == "application/json"
+        assert headers.get("Nats-Expected-Last-Msg-Id") == (before and str(UUID(bytes=before.id)))
+
+
+async def test_many_events_are_in_order_and_so_is_what_comes_after(server: NatsServer, jetstream: Make) -> None:
+    sender = jetstream(server.url)
+    for start in range(0, 2000, 500):
+        assert delivered(await sender.send(EVENTS[start : start + 500], 1))
+    assert await content(server) == list(range(1, 2001))
+
+
+async def test_what_the_stream_has_counts_as_delivered(server: NatsServer, jetstream: Make) -> None:
+    """A cursor moves after the delivery: what was delivered before a crash is offered again."""
+    assert delivered(await jetstream(server.url).send(EVENTS[:10], 1))
+    again = jetstream(server.url)
+    assert delivered(await again.send(EVENTS[3:8], 1))
+    assert delivered(await again.send(EVENTS[5:15], 1))
+    assert delivered(await again.send(EVENTS[12:13], 1))
+    assert await content(server) == list(range(1, 16))
+
+
+async def test_events_that_a_filter_left_out_leave_no_gap_to_wait_for(server: NatsServer, jetstream: Make) -> None:
+    for part in (EVENTS[:10:2], EVENTS[10:20:3]):
+        assert delivered(await jetstream(server.url).send(part, 1))
+    assert await content(server) == [1, 3, 5, 7, 9, 11, 14, 17, 20]
+
+
+async def test_it_goes_on_after_a_restart_beyond_the_duplicate_window(server: NatsServer, jetstream: Make) -> None:
+    """A server before 2.15 has then forgotten the last id, and refuses every message that expects it."""
+    async with AsyncExitStack() as closing:
+        stream = (await client(server, closing)).jetstream()
+        config = api.StreamConfig(name="ORDERS", subjects=["orders.>"], duplicate_window=0.1)
+        await stream.add_stream(config)
+    sender = jetstream(server.url)
+    assert delivered(await sender.send(EVENTS[:10], 1))
+    server.stop()
+    await asyncio.sleep(0.2)  # The window is a time on the server's clock, and nothing shows that it is over.
+    server.start()
+    assert delivered(await sender.send(EVENTS[8:20], 2))
+    assert await content(server) == list(range(1, 21))
+
+
+async def test_nothing_is_lost_or_doubled_while_the_server_is_killed(server: NatsServer, jetstream: Make) -> None:
+    sender, chance = jetstream(server.url), random.Random(7)
+    failures = 0
+    for start in range(0, 2000, 50):
+        # Each time the same events are offered again, as from a cursor that has not moved.
+        offered = EVENTS[max(0, start - 20) : start + 50]
+        if start % 200 == 0:
+            sending = asyncio.create_task(sender.send(offered, 1))
+            await asyncio.sleep(chance.uniform(0, 0.01))
+            await asyncio.to_thread(server.stop)
+            failures += (await sending).verdict is Verdict.FAILED
+            await asyncio.to_thread(server.start)
+        assert delivered(await sender.send(offered, 2))
+    assert failures > 0
+    assert await content(server) == list(range(1, 2001))
+
+
+async def test_a_server_that_hangs_ends_the_attempt_and_what_it_took_is_not_doubled(
+    server: NatsServer, jetstream: Make
+) -> None:
+    sender = jetstream(server.url, timeout=0.5)
+    assert delivered(await sender.send(EVENTS[:5], 1))
+    server.signal(signal.SIGSTOP)
+    attempt = await sender.send(EVENTS[5:500], 1)
+    assert (attempt.verdict, attempt.detail) == (Verdict.FAILED, "no confirmation within 0.5 s")
+    server.signal(signal.SIGCONT)
+    await until(lambda: _delivers(sender, EVENTS[5:500]))
+    assert await content(server) == list(range(1, 501))
+
+
+async def test_a_cancelled_attempt_is_gone_on_with(server: NatsServer, jetstream: Make) -> None:
+    sender = jetstream(server.url)
+    assert delivered(await sender.send(EVENTS[:1], 1))
+    for start in range(0, 2000, 400):
+        sending = asyncio.create_task(sender.send(EVENTS[start : start + 400], 1))
+        await asyncio.sleep(0.005)
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        assert delivered(await sender.send(EVENTS[start : start + 400], 2))
+    assert await content(server) == list(range(1, 2001))
+
+
+async def test_two_publishers_of_one_destination_together_store_each_event_once(
+    server: NatsServer, jetstream: Make
+) -> None:
+    """A holder of the lease that was overtaken and does not know it yet."""
+    one, other = jetstream(server.url), jetstream(server.url)
+
+    async def deliver(sender: JetStream, step: int) -> None:
+        for start in range(0, 2000, step):
+            await until(lambda start=start: _delivers(sender, EVENTS[start : start + step]))  # type: ignore[misc]
+
+    await asyncio.gather(deliver(one, 40), deliver(other, 50))
+    assert await content(server) == list(range(1, 2001))
+
+
+async def test_an_overtaken_publisher_is_refused_and_goes_on_behind_the_other(
+    server: NatsServer, jetstream: Make
+) -> None:
+    old, new = jetstream(server.url), jetstream(server.url)
+    assert delivered(await old.send(EVENTS[:5], 1))
+    assert delivered(await new.send(EVENTS[:12], 1))
+    # It believes that the stream ends at 5; the server knows better.
+    assert delivered(await old.send(EVENTS[5:10], 1))
+    assert delivered(await old.send(EVENTS[10:15], 1))
+    assert await content(server) == list(range(1, 16))
+
+
+@pytest.mark.parametrize("headers", [None, {"Nats-Msg-Id": str(UUID(int=1))}, {"Headgate-Destination": "dst_2"}])
+async def test_a_stream_that_somebody_else_wrote_to_is_a_failure_that_says_so(
+    server: NatsServer, jetstream: Make, headers: dict[str, str] | None
+) -> None:
+    sender = jetstream(server.url)
+    assert delivered(await sender.send(EVENTS[:5], 1))
+    async with AsyncExitStack() as closing:
+        stream = (await client(server, closing)).jetstream()
+        await stream.publish("orders.mine", b"x", headers=headers)
+        for one in (sender, jetstream(server.url)):
+            attempt = await one.send(EVENTS[5:10], 1)
+            assert attempt.verdict is Verdict.FAILED
+            assert attempt.detail == (
+                "the stream ORDERS was written to by another publisher: its message 6 on orders.mine is not of this "
+                "destination"
+            )
+        # Nothing came behind it. An operator who deletes it mends the destination.
+        assert (await stream.stream_info("ORDERS")).state.last_seq == 6
+        await stream.delete_msg("ORDERS", 6)
+        assert delivered(await sender.send(EVENTS[3:10], 2))
+        assert (await stream.stream_info("ORDERS")).state.messages == 10
+
+
+async def test_another_destinations_stream_is_not_written_to(server: NatsServer, jetstream: Make) -> None:
+    assert delivered(await jetstream(server.url).send(EVENTS[:5], 1))
+    attempt = await jetstream(server.url, owner="dst_2").send(EVENTS[:10], 1)
+    assert "is not of this destination" in attempt.detail
+    assert await content(server) == list(range(1, 6))
+
+
+async def test_an_emptied_stream_goes_on_with_its_numbers(server: NatsServer, jetstream: Make) -> None:
+    sender = jetstream(server.url)
+    assert delivered(await sender.send(EVENTS[:5], 1))
+    async with AsyncExitStack() as closing:
+        stream = (await client(server, closing)).jetstream()
+        await stream.purge_stream("ORDERS")
+    assert delivered(await jetstream(server.url).send(EVENTS[5:10], 1))
+    assert [message.seq for message in await messages(server)] == [6, 7, 8, 9, 10]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"subjects": ["other.>"]}, "the stream ORDERS does not take the subjects orders.>"),
+        ({"subjects": ["orders.*"]}, "the stream ORDERS does not take the subjects orders.>"),
+        ({"subjects": ["orders.>"], "no_ack": True}, "the stream ORDERS confirms nothing (no_ack)"),
+        ({"subjects": ["other.>", "orders.>"]}, ""),
+    ],
+)
+async def test_a_stream_that_is_there_must_take_the_subjects_and_confirm(
+    server: NatsServer, jetstream: Make, config: dict[str, Any], words: str
+) -> None:
+    async with AsyncExitStack() as closing:
+        await (await client(server, closing)).jetstream().add_stream(name="ORDERS", **config)
+    attempt = await jetstream(server.url).send(EVENTS[:5], 1)
+    assert (attempt.detail, attempt.verdict) == (words, Verdict.FAILED if words else Verdict.DELIVERED)
+
+
+async def test_a_stream_that_takes_no_more_is_a_failure_that_says_so(server: NatsServer, jetstream: Make) -> None:
+    async with AsyncExitStack() as closing:
+        stream = (await client(server, closing)).jetstream()
+        config = api.StreamConfig(name="ORDERS", subjects=["orders.>"], max_msgs=3, discard=api.DiscardPolicy.NEW)
+        await stream.add_stream(config)
+        sender = jetstream(server.url)
+        attempt = await sender.send(EVENTS[:10], 1)
+        assert (attempt.verdict, attempt.detail) == (
+            Verdict.FAILED,
+            "the stream ORDERS refused a message: maximum messages exceeded",
+        )
+        await stream.update_stream(config.evolve(max_msgs=100))
+        assert delivered(await sender.send(EVENTS[:10], 2))
+    assert await content(server) == list(range(1, 11))
+
+
+async def test_an_event_larger_than_the_server_takes_stops_the_stream_before_it(
+    server: NatsServer, jetstream: Make
+) -> None:
+    large = stored(3, {"text": "x" * 1_100_000})
+    attempt = await jetstream(server.url).send([*EVENTS[:2], large, *EVENTS[3:5]], 1)
+    assert attempt.verdict is Verdict.FAILED
+    assert attempt.detail.startswith("event 3 has 1100")
+    assert attempt.detail.endswith("more than NATS takes (max_payload)")
+    assert max(await content(server), default=0) <= 2
+
+
+async def test_large_events_are_sent_within_a_bound(server: NatsServer, jetstream: Make) -> None:
+    events = [stored(number, {"text": "x" * 900_000}) for number in range(1, 21)]
+    assert delivered(await jetstream(server.url).send(events, 1))
+    assert await content(server) == list(range(1, 21))
+
+
+async def test_without_a_server_it_fails_and_goes_on_when_there_is_one(server: NatsServer, jetstream: Make) -> None:
+    sender = jetstream(server.url)
+    server.stop()
+    attempt = await sender.send(EVENTS[:5], 1)
+    assert attempt.verdict is Verdict.FAILED
+    assert attempt.detail.startswith("no connection to NATS: ")
+    server.start()
+    assert delivered(await sender.send(EVENTS[:5], 2))
+
+
+async def test_without_jetstream_it_fails_and_says_so(tmp_path: Path, jetstream: Make) -> None:
+    with nats_server(tmp_path / "nats", jetstream=False) as server:
+        attempt = await jetstream(server.url, timeout=1).send(EVENTS[:5], 1)
+    assert attempt.verdict is Verdict.FAILED
+    assert attempt.detail
+
+
+async def test_without_a_url_it_says_which_setting_is_missing() -> None:
+    sender = JetStream(Nats(NatsConfig()), stream="S", subject_prefix="s", owner="d", render=render)
+    assert (await sender.send(EVENTS[:1], 1)).detail == "the service has no --nats-url"
+
+
+async def test_tls_is_checked_against_the_operators_authority(tmp_path: Path, jetstream: Make) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    key, chain, ca = tmp_path / "key.pem", tmp_path / "chain.pem", tmp_path / "ca.pem"
+    certificate.private_key_pem.write_to_path(key)
+    certificate.cert_chain_pems[0].write_to_path(chain)
+    authority.cert_pem.write_to_path(ca)
+    with nats_server(tmp_path / "nats", f'tls {{ cert_file: "{chain}", key_file: "{key}" }}') as server:
+        url = server.url.replace("nats:", "tls:")
+        assert delivered(await jetstream(url, ca=ca).send(EVENTS[:5], 1))
+        refused = await jetstream(url).send(EVENTS[:5], 1)
+    assert refused.verdict is Verdict.FAILED
+    assert "certificate" in refused.detail
+
+
+async def test_a_wrong_password_is_a_failure_that_does_not_show_it(tmp_path: Path, jetstream: Make) -> None:
+    with nats_server(tmp_path / "nats", "authorization { user: headgate, password: s3cret }") as server:
+        url = server.url.replace("//", "//headgate:{}@")
+        assert delivered(await jetstream(url.format("s3cret")).send(EVENTS[:5], 1))
+        wrong = jetstream(url.format("wr0ng"))
+
+        async def says_why() -> bool:
+            refused = await wrong.send(EVENTS[:5], 1)
+            assert refused.verdict is Verdict.FAILED
+            assert "wr0ng" not in refused.detail
+            return "Authorization Violation" in refused.detail
+
+        # The server resets the connection with its refusal, and sometimes that is all that arrives.
+        await until(says_why)
+
+
+async def test_a_credentials_file_lets_it_in(tmp_path: Path, jetstream: Make) -> None:
+    identities = Identities()
+    file = tmp_path / "headgate.creds"
+    file.write_text(identities.credentials("headgate"))
+    with nats_server(tmp_path / "nats", identities.settings) as server:
+        assert delivered(await jetstream(server.url, credentials=file).send(EVENTS[:5], 1))
+        for wrong in (None, tmp_path / "missing.creds"):
+            refused = await jetstream(server.url, credentials=wrong).send(EVENTS[:5], 1)
+            assert refused.verdict is Verdict.FAILED
+            assert refused.detail.startswith("no connection to NATS: ")
+
+
+async def test_a_subject_that_is_forbidden_is_a_failure_that_says_so(tmp_path: Path, jetstream: Make) -> None:
+    allowed = 'publish: { deny: "orders.>" }'
+    users = f"authorization {{ users: [ {{ user: a, password: b, permissions: {{ {allowed} }} }} ] }}"
+    with nats_server(tmp_path / "nats", users) as server:
+        attempt = await jetstream(server.url.replace("//", "//a:b@"), timeout=0.5).send(EVENTS[:5], 1)
+    assert attempt.verdict is Verdict.FAILED
+    assert "Permissions Violation for Publish" in attempt.detail or "permissions violation" in attempt.detail
+
+
+async def _delivers(sender: JetStream, events: Sequence[StoredEvent]) -> bool:
+    return (await sender.send(events, 1)).verdict is Verdict.DELIVERED
