@@ -103,6 +103,30 @@ async def test_many_events_are_in_order_and_so_is_what_comes_after(server: NatsS
     assert await content(server) == list(range(1, 2001))
 
 
+async def test_sending_many_events_lets_the_event_loop_answer_others(server: NatsServer) -> None:
+    in_a_row, longest = 0, 0
+
+    def counted(event: StoredEvent) -> bytes:
+        nonlocal in_a_row, longest
+        in_a_row += 1
+        longest = max(longest, in_a_row)
+        return b"{}"
+
+    async def other() -> None:
+        nonlocal in_a_row
+        while True:
+            in_a_row = 0
+            await asyncio.sleep(0)
+
+    shared = Nats(NatsConfig(url=server.url))
+    working = asyncio.create_task(other())
+    sender = JetStream(shared, stream="ORDERS", subject_prefix="orders", owner="dst_1", render=counted)
+    assert delivered(await sender.send(EVENTS[:500], 1))
+    working.cancel()
+    await shared.close()
+    assert longest <= 16
+
+
 async def test_what_the_stream_has_counts_as_delivered(server: NatsServer, jetstream: Make) -> None:
     """A cursor moves after the delivery: what was delivered before a crash is offered again."""
     assert delivered(await jetstream(server.url).send(EVENTS[:10], 1))

@@ -27,6 +27,8 @@ from headgate_server.delivery.payload import Render
 _WINDOW_MESSAGES = 512
 _WINDOW_BYTES = 4 * 1024 * 1024
 """The most that is sent and not yet confirmed. Enough to keep a connection busy over a distance of 50 ms."""
+_UNBROKEN = 16
+"""The most messages without a pause. Sending alone never waits, and the event loop also answers callers."""
 _HEADER_BYTES = 1024
 """What the headers of a message take, at the most."""
 _WRONG_LAST_ID, _WRONG_LAST_SEQUENCE = 10070, 10071
@@ -168,6 +170,8 @@ class JetStream:
                 size = len(body) + _HEADER_BYTES
                 if size > connection.largest:
                     raise _Trouble(f"event {event.sequence} has {len(body)} bytes, more than NATS takes (max_payload)")
+                if sequence % _UNBROKEN == 0:
+                    await asyncio.sleep(0)
                 while waiting.is_full(size):
                     await self._confirmed(waiting.oldest(), limit)
                 future = await connection.publish(subject_of(self._prefix, event.type), body, headers)
