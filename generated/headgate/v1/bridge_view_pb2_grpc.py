@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class ProbeServiceStub:
-    """Probes for load balancers, without a key, and the bridge's question about a key. Served through the bridge; gRPC clients
-    use grpc.health.v1.Health.
+    """Probes for load balancers, without a key, and the bridge's check of a key. The probes are served through the bridge; gRPC
+    clients use grpc.health.v1.Health.
     """
 
     def __init__(self, channel):
@@ -54,8 +54,8 @@ class ProbeServiceStub:
 
 
 class ProbeServiceServicer:
-    """Probes for load balancers, without a key, and the bridge's question about a key. Served through the bridge; gRPC clients
-    use grpc.health.v1.Health.
+    """Probes for load balancers, without a key, and the bridge's check of a key. The probes are served through the bridge; gRPC
+    clients use grpc.health.v1.Health.
     """
 
     def GetHealth(self, request, context):
@@ -107,8 +107,8 @@ def add_ProbeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ProbeService:
-    """Probes for load balancers, without a key, and the bridge's question about a key. Served through the bridge; gRPC clients
-    use grpc.health.v1.Health.
+    """Probes for load balancers, without a key, and the bridge's check of a key. The probes are served through the bridge; gRPC
+    clients use grpc.health.v1.Health.
     """
 
     @staticmethod

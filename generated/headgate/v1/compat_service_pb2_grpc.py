@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CompatServiceStub:
-    """Serves vendors' public APIs, each under a prefix of its own: /compat/<vendor>/<the vendor's own path>. A vendor's client needs
+    """Serves vendors' public APIs, each under its own prefix: /compat/<vendor>/<the vendor's own path>. A vendor's client needs
     only another base URL and a Headgate API key. docs/compat.md lists what is served for each vendor.
     """
 
@@ -44,7 +44,7 @@ class CompatServiceStub:
 
 
 class CompatServiceServicer:
-    """Serves vendors' public APIs, each under a prefix of its own: /compat/<vendor>/<the vendor's own path>. A vendor's client needs
+    """Serves vendors' public APIs, each under its own prefix: /compat/<vendor>/<the vendor's own path>. A vendor's client needs
     only another base URL and a Headgate API key. docs/compat.md lists what is served for each vendor.
     """
 
@@ -75,7 +75,7 @@ def add_CompatServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CompatService:
-    """Serves vendors' public APIs, each under a prefix of its own: /compat/<vendor>/<the vendor's own path>. A vendor's client needs
+    """Serves vendors' public APIs, each under its own prefix: /compat/<vendor>/<the vendor's own path>. A vendor's client needs
     only another base URL and a Headgate API key. docs/compat.md lists what is served for each vendor.
     """
 

@@ -70,7 +70,7 @@ class IngestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchIngest(self, request, context):
-        """Stores many events, each on its own, and answers with one result per event in the order sent.
+        """Stores many events, each on its own, and answers with one result for each event, in the order sent.
         The call fails as a whole only if it cannot be read as a batch: malformed, empty, over a limit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
