@@ -18,7 +18,13 @@ HTTP_BODY_PROTO = "google/api/httpbody.proto"
 HTTP_BODY = "google.api.HttpBody"
 
 # From a request message to the message of bridge_view.proto whose fields it gets in Envoy's copy.
-RAW_REQUESTS = {"BatchIngestRequest": "RawBatchIngestRequest", "IngestRequest": "RawIngestRequest"}
+RAW_REQUESTS = {
+    "BatchIngestRequest": "RawBatchIngestRequest",
+    "CreateDestinationRequest": "RawCreateDestinationRequest",
+    "IngestRequest": "RawIngestRequest",
+    "ReplayDestinationRequest": "RawReplayDestinationRequest",
+    "UpdateDestinationRequest": "RawUpdateDestinationRequest",
+}
 
 # The same for requests that are only a query, whose times Envoy would parse by rules of its own.
 RAW_QUERIES = {"ListEventsRequest": "RawListEventsRequest", "VerifyLedgerRequest": "RawVerifyLedgerRequest"}
@@ -33,7 +39,7 @@ COMPAT_PATH = "/compat"
 
 # Fields of a raw request that a JSON client must not set. Envoy does not know them, so it refuses a query parameter
 # with such a name.
-HIDDEN_FIELDS = frozenset({"events", "event"})
+HIDDEN_FIELDS = frozenset({"events", "event", "destination", "set_aside", "after_sequence", "from"})
 
 
 def envoy_view(image: FileDescriptorSet) -> FileDescriptorSet:
@@ -70,8 +76,13 @@ def _take_fields(message: DescriptorProto, raw: DescriptorProto) -> None:
     fields = [field for field in raw.field if field.name not in HIDDEN_FIELDS]
     del message.field[:]
     message.field.extend(fields)
+    # An optional field stands in a oneof of its own; one whose fields are all hidden is no part of the copy.
+    kept = sorted({field.oneof_index for field in fields if field.HasField("oneof_index")})
     del message.oneof_decl[:]
-    message.oneof_decl.extend(raw.oneof_decl)  # an optional field stands in one of its own
+    message.oneof_decl.extend(raw.oneof_decl[index] for index in kept)
+    for field in message.field:
+        if field.HasField("oneof_index"):
+            field.oneof_index = kept.index(field.oneof_index)
 
 
 def _pass_bodies_through(file: FileDescriptorProto, method: MethodDescriptorProto) -> None:

@@ -1,5 +1,6 @@
 """Connects the parts of a server process. No other module does it."""
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -16,8 +17,14 @@ from headgate_server.access.limits import RateLimiter
 from headgate_server.background import purge, watch
 from headgate_server.background.leased import Leased
 from headgate_server.background.supervisor import Job, Supervisor
+from headgate_server.background.wakeup import Wakeup
 from headgate_server.config import Settings
 from headgate_server.core.errors import SetupError
+from headgate_server.core.model import Lease, StoredEvent
+from headgate_server.delivery import engine
+from headgate_server.delivery.config import DeliveryConfig
+from headgate_server.delivery.resolver import SystemResolver
+from headgate_server.delivery.senders import Senders
 from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.compat import Compat
 from headgate_server.ingest.ingest import Ingest
@@ -26,13 +33,16 @@ from headgate_server.process.clock import system_clock
 from headgate_server.process.metrics import Metrics
 from headgate_server.process.signals import stop_signal
 from headgate_server.receivers.registry import RECEIVERS
+from headgate_server.rpc import wire
 from headgate_server.rpc.compat_servicer import CompatServicer
+from headgate_server.rpc.destination_servicer import DestinationServicer
 from headgate_server.rpc.event_servicer import EventServicer
-from headgate_server.rpc.ingest_servicer import IngestConfig, IngestServicer
+from headgate_server.rpc.ingest_servicer import IngestServicer
 from headgate_server.rpc.ledger_servicer import LedgerServicer
 from headgate_server.rpc.pipeline.interceptors import standard
 from headgate_server.rpc.pipeline.load import Load
 from headgate_server.rpc.pipeline.method import AnyMethod
+from headgate_server.rpc.pipeline.printer import print_json
 from headgate_server.rpc.pipeline.trust import Trust
 from headgate_server.rpc.probe_servicer import ProbeServicer
 from headgate_server.rpc.server import GrpcServer
@@ -48,18 +58,19 @@ def methods(
     committer: Committer,
     readiness: Readiness,
     supervisor: Supervisor,
-    config: IngestConfig,
+    settings: Settings,
     metrics: Metrics,
 ) -> Sequence[AnyMethod]:
     """Return every RPC that Headgate serves."""
     ingest = Ingest(store.ledgers, store.limits, committer)
     compat = Compat(store.ledgers, store.proof, ingest)
     return (
-        *IngestServicer(ingest, config, metrics).methods(),
+        *IngestServicer(ingest, settings.ingest, metrics).methods(),
         *EventServicer(store.ledgers).methods(),
         *LedgerServicer(store.ledgers, store.proof).methods(),
         *CompatServicer(compat, RECEIVERS, RateLimiter(store.limits), metrics, system_clock).methods(),
         *WorkspaceServicer(store.limits).methods(),
+        *DestinationServicer(store.destinations, settings.delivery.networks).methods(),
         *ProbeServicer(readiness, supervisor).methods(),
     )
 
@@ -78,19 +89,50 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         supervisor = Supervisor(metrics)
         readiness = Readiness(store.probe)
         stack.push_async_callback(readiness.close)
-        committer = Committer(store.database, settings.committer, readiness)
+        wakeup = Wakeup()
+        committer = Committer(store.database, settings.committer, readiness, stored=wakeup.ring)
         stack.push_async_callback(committer.close)
         trust = Trust(settings.server.bridge_token)
         server = GrpcServer(
             settings.server,
-            methods(store, committer, readiness, supervisor, settings.ingest, metrics),
+            methods(store, committer, readiness, supervisor, settings, metrics),
             standard(Authenticator(store.directory), metrics, Load(settings.server), trust, settings.server.body_limit),
         )
         await server.start()
-        stack.push_async_callback(server.stop, settings.shutdown_grace)
-        supervisor.start(_jobs(store, readiness, server))
-        stack.push_async_callback(supervisor.stop)
+        stack.push_async_callback(_stop, server, supervisor, settings.shutdown_grace)
+        holder = _holder()
+        supervisor.start(_jobs(store, readiness, server, holder))
+        if settings.delivery.deliver == "on":
+            supervisor.start([_delivery(store, settings.delivery, metrics, wakeup, holder)])
         yield server
+
+
+@contextlib.asynccontextmanager
+async def delivering(settings: Settings) -> AsyncIterator[Supervisor]:
+    """Deliver to destinations, and do nothing else, until the block ends; then let requests in progress end, and close
+    the store.
+
+    Raises `SetupError` where it cannot start.
+    """
+    store = await open_store(settings.store.location)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(store.close)
+        metrics = Metrics()
+        _serve_metrics(settings, metrics, stack)
+        supervisor = Supervisor(metrics)
+        supervisor.start([_delivery(store, settings.delivery, metrics, Wakeup(), _holder())])
+        stack.push_async_callback(supervisor.stop)
+        yield supervisor
+
+
+async def deliver(settings: Settings) -> None:
+    """Deliver until SIGINT or SIGTERM."""
+    stop = stop_signal()
+    async with delivering(settings):
+        log.info("delivering")
+        await stop.wait()
+        log.info("stopping")
+    log.info("stopped")
 
 
 async def serve(settings: Settings, ready: Callable[[int], None]) -> None:
@@ -124,10 +166,38 @@ def _serve_metrics(settings: Settings, metrics: Metrics, stack: contextlib.Async
     stack.callback(http.shutdown)
 
 
-def _jobs(store: Store, readiness: Readiness, server: GrpcServer) -> Sequence[Job]:
-    """Return the background work of a server process."""
-    holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
+async def _stop(server: GrpcServer, supervisor: Supervisor, grace: float) -> None:
+    """Stop calls and background work, both at once: a receiver that hangs delays no call."""
+    await asyncio.gather(server.stop(grace), supervisor.stop())
+
+
+def _holder() -> str:
+    """Return a name for this process that no other has, now or ever."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
+
+
+def _jobs(store: Store, readiness: Readiness, server: GrpcServer, holder: str) -> Sequence[Job]:
+    """Return the background work of a server process, without the delivery."""
     return (
         Job(watch.NAME, watch.Watch(readiness, server.set_serving)),
         Job(purge.NAME, Leased(purge.NAME, store.leases, holder, purge.Purge(store.answers), terms=purge.TERMS)),
     )
+
+
+def _delivery(store: Store, config: DeliveryConfig, metrics: Metrics, wakeup: Wakeup, holder: str) -> Job:
+    """Return the job that delivers."""
+
+    async def work(lease: Lease) -> None:
+        resolver = SystemResolver()
+        try:
+            senders = Senders(config.networks, _rendered, resolver)
+            await engine.Engine(store.deliveries, store.ledgers, store.matching, senders, metrics, wakeup)(lease)
+        finally:
+            resolver.close()
+
+    return Job(engine.NAME, Leased(engine.NAME, store.leases, holder, work))
+
+
+def _rendered(event: StoredEvent) -> bytes:
+    """Return a stored event as REST's reads give it."""
+    return print_json(wire.event_message(event, as_text=True))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from headgate_server.delivery.config import DeliveryConfig
 from headgate_server.ingest.committer import CommitterConfig
 from headgate_server.process import logs
 from headgate_server.process.ports import HIGHEST_PORT
@@ -50,6 +51,7 @@ class Settings:
     """
     ingest: IngestConfig = field(default_factory=IngestConfig)
     committer: CommitterConfig = field(default_factory=CommitterConfig)
+    delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     metrics_port: int | None = setting(
         None,
         "metrics-port",

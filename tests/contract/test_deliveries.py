@@ -7,7 +7,7 @@ from headgate_server.core.errors import LeaseLost
 from headgate_server.core.model import EventQuery, Position
 from headgate_server.store import Store
 from tests.contract.test_destinations import filled, leased
-from tests.support.destinations import made
+from tests.support.destinations import SECRET, made
 from tests.support.drafts import append, draft
 
 
@@ -27,7 +27,7 @@ async def test_only_active_destinations_are_watched(store: Store, workspace: int
     assert await store.deliveries.assignment(workspace, "dst_none") is None
     assignment = await store.deliveries.assignment(workspace, one.id)
     assert assignment is not None
-    assert (assignment.destination, assignment.secrets.current) == (one, "whsec_c2VjcmV0")
+    assert (assignment.destination, assignment.secrets.current) == (one, SECRET)
 
 
 async def test_a_success_moves_the_cursor_and_writes_no_row(store: Store, workspace: int) -> None:

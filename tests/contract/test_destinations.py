@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from headgate_server.core.destinations import (
+    NOW,
     EventFilter,
     FailureState,
     Format,
@@ -21,8 +22,8 @@ from headgate_server.core.destinations import (
 from headgate_server.core.errors import AlreadyExists, InvalidRequest, NotFound
 from headgate_server.core.model import Lease, Position
 from headgate_server.store import Store
-from headgate_server.store.destinations import NOW, copy
-from tests.support.destinations import made
+from headgate_server.store.destinations import copy
+from tests.support.destinations import SECRET, made
 from tests.support.drafts import append, draft
 
 
@@ -130,7 +131,7 @@ async def test_a_change_moves_no_cursor_and_grows_the_revision(store: Store, wor
     paused = (await topic.set_state(workspace, made_.id, State.PAUSED)).destination
     resumed = (await topic.set_state(workspace, made_.id, State.ACTIVE)).destination
     rotated = await topic.set_secrets(workspace, made_.id, lambda old, *_: Secrets(current="b", previous=old.current))
-    assert (await topic.secrets(workspace, made_.id)).previous == "whsec_c2VjcmV0"
+    assert (await topic.secrets(workspace, made_.id)).previous == SECRET
     revisions = [one.revision for one in (made_, changed.destination, paused, resumed, rotated.destination)]
     assert revisions == [1, 2, 3, 4, 5]
     assert rotated.destination.cursor == places[2]

@@ -2,8 +2,10 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 _LINE = 64 * 1024
@@ -149,3 +151,23 @@ def floods(size: int) -> Answer:
             await writer.drain()
 
     return answer
+
+
+@contextmanager
+def beside(answer: Answer) -> Iterator[Receiver]:
+    """Run a receiver in a thread of its own, for tests that block."""
+    ready: Future[Receiver] = Future()
+    over = threading.Event()
+
+    async def run() -> None:
+        async with receiver(answer) as one:
+            ready.set_result(one)
+            await asyncio.to_thread(over.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    try:
+        yield ready.result(20)
+    finally:
+        over.set()
+        thread.join()

@@ -32,6 +32,8 @@ OPTIONS = {
     "metrics-port": None,
     "shutdown-grace": 20.0,
     "log-level": "info",
+    "deliver": "on",
+    "webhook-allow": (),
     "http-host": "127.0.0.1",
     "http-port": 8080,
     "envoy-config": None,
@@ -43,6 +45,8 @@ PER_WORKER = {"grpc_port", "workers", "metrics_port", "shutdown_grace"}
 
 def _another(row: Row) -> Any:
     """Return a value of an option that is not its default."""
+    if row.setting.multiple:
+        return tuple(row.setting.read(text) for text in ("127.0.0.2", "10.0.0.0/8"))
     if row.setting.choices:
         return next(one for one in row.setting.choices if one != row.default)
     if row.kind is int:

@@ -57,13 +57,18 @@ def test_an_enum_is_its_name() -> None:
 
 @pytest.mark.parametrize(
     "descriptor",
-    [DoubleValue.DESCRIPTOR, error_details_pb2.ErrorInfo.DESCRIPTOR, error_details_pb2.RetryInfo.DESCRIPTOR],
+    [DoubleValue.DESCRIPTOR, error_details_pb2.RetryInfo.DESCRIPTOR],
     ids=lambda descriptor: descriptor.name,
 )
 def test_what_has_no_form_is_refused_before_anything_is_served(descriptor: Descriptor) -> None:
     with pytest.raises(TypeError, match=descriptor.full_name):
         printer.check(descriptor)
     printer.check(BytesValue.DESCRIPTOR)
+
+
+def test_a_map_is_an_object() -> None:
+    info = error_details_pb2.ErrorInfo(reason="R", metadata={"b": "2", "a": "1"})
+    assert print_json(info) == b'{"reason":"R","domain":"","metadata":{"a":"1","b":"2"}}'
 
 
 def test_the_field_that_rest_shows_alone() -> None:

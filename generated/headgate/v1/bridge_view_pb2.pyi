@@ -1,5 +1,8 @@
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import httpbody_pb2 as _httpbody_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from headgate.v1 import destination_pb2 as _destination_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -29,6 +32,39 @@ class RawIngestRequest(_message.Message):
     validate_only: bool
     json: _httpbody_pb2.HttpBody
     def __init__(self, event: _Optional[bytes] = ..., validate_only: _Optional[bool] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
+
+class RawCreateDestinationRequest(_message.Message):
+    __slots__ = ("destination", "json")
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    destination: _destination_pb2.Destination
+    json: _httpbody_pb2.HttpBody
+    def __init__(self, destination: _Optional[_Union[_destination_pb2.Destination, _Mapping]] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
+
+class RawUpdateDestinationRequest(_message.Message):
+    __slots__ = ("id", "destination", "update_mask", "json")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    destination: _destination_pb2.Destination
+    update_mask: _field_mask_pb2.FieldMask
+    json: _httpbody_pb2.HttpBody
+    def __init__(self, id: _Optional[str] = ..., destination: _Optional[_Union[_destination_pb2.Destination, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
+
+class RawReplayDestinationRequest(_message.Message):
+    __slots__ = ("id", "set_aside", "after_sequence", "json")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SET_ASIDE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    set_aside: bool
+    after_sequence: int
+    json: _httpbody_pb2.HttpBody
+    def __init__(self, id: _Optional[str] = ..., set_aside: _Optional[bool] = ..., after_sequence: _Optional[int] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ..., **kwargs) -> None: ...
 
 class RawListEventsRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "type", "source", "subject", "idempotency_key", "to", "newest_first")

@@ -83,7 +83,7 @@ async def create_first_key(directory: Directory) -> str | None:
 
 async def list_keys(directory: Directory, workspace: str | None) -> Sequence[ApiKey]:
     """Return the keys of one workspace, or of all. Raises `NotFound` if there is no such workspace."""
-    return await directory.list_keys(None if workspace is None else (await _workspace(directory, workspace)).id)
+    return await directory.list_keys(None if workspace is None else (await find_workspace(directory, workspace)).id)
 
 
 async def revoke_key(directory: Directory, key_id: str, clock: Clock = system_clock) -> None:
@@ -110,7 +110,7 @@ async def set_limits(
     A quota of None means no quota; `...` leaves it unchanged. A rate of None means no limit; `...` means the receiver's
     default. Raises `NotFound` if there is no such workspace or receiver.
     """
-    workspace = await _workspace(directory, name)
+    workspace = await find_workspace(directory, name)
     for receiver in rates:
         if receiver not in RECEIVERS:
             raise NotFound(f"there is no receiver {receiver!r}; there are: {', '.join(sorted(RECEIVERS))}")
@@ -159,7 +159,8 @@ def _is_name(name: Any) -> bool:
     return type(name) is str and name.isprintable()
 
 
-async def _workspace(directory: Directory, name: str) -> Workspace:
+async def find_workspace(directory: Directory, name: str) -> Workspace:
+    """Return the workspace of this name. Raises `NotFound` if there is none."""
     workspace = await directory.workspace(name)
     if workspace is None:
         raise NotFound(f"there is no workspace {name!r}")

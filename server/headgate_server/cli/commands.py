@@ -8,6 +8,8 @@ import click
 _COMMANDS = {
     # From a command's name to the module of `headgate_server.cli` that defines it.
     "bridge": "up",
+    "deliver": "deliver",
+    "destinations": "destinations",
     "events": "events",
     "keys": "keys",
     "ledger": "ledger",

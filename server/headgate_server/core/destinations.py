@@ -11,6 +11,10 @@ from headgate_server.core.types import EventId, WorkspaceId
 PREFIX = "dst_"
 """How the id of every destination begins."""
 
+BEGINNING = 0
+NOW = -1
+"""Where a destination may start, beside the sequence of its first event."""
+
 MOST_RETRYING = 1_000
 """Set-aside events of one destination that wait for their next attempt. At this bound the destination delivers no
 further events until some of them were delivered, given up or skipped: a receiver that is down for a day must not fill

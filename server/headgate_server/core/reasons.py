@@ -46,6 +46,7 @@ class Reason(_Upper):
     INVALID_REQUEST = auto()
     INVALID_TIMESTAMP = auto()
     INVALID_UNICODE = auto()
+    INVALID_URL = auto()
     INVALID_UUID = auto()
     MALFORMED_EVENT = auto()
     MALFORMED_JSON = auto()
@@ -176,7 +177,7 @@ CATALOGUE: Mapping[Reason, Entry] = {
     Reason.INVALID_EXPECTED_HEAD: Entry(
         "The expected head is not a sequence with 64 hexadecimal digits.", "Send both as `GetHead` returned them."
     ),
-    Reason.INVALID_FIELD: _event("A field violates a rule of the vendor.", "The message says which rule."),
+    Reason.INVALID_FIELD: _event("A field violates a rule.", "The message says which rule."),
     Reason.INVALID_FILTER: Entry("A filter has a value that is not allowed.", "The message says the allowed values."),
     Reason.INVALID_ID: Entry("The id is not a UUID.", "Send an id from an answer of this service."),
     Reason.INVALID_IDEMPOTENCY_KEY: Entry(
@@ -199,6 +200,9 @@ CATALOGUE: Mapping[Reason, Entry] = {
         "Send a time such as 2024-01-15T10:30:00Z.",
     ),
     Reason.INVALID_UNICODE: _event("A text contains a lone surrogate.", "Send Unicode text."),
+    Reason.INVALID_URL: Entry(
+        "A URL is not http or https, has credentials in it, or names a blocked network.", "The message says which."
+    ),
     Reason.INVALID_UUID: _event("A field must be a UUID and is not.", "Send a UUID."),
     Reason.MALFORMED_EVENT: _event(
         "The event is not a valid protobuf message.",

@@ -41,6 +41,29 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._attempts = Counter(
+            "headgate_delivery_attempts",
+            "Requests to destinations by what came of them.",
+            ("kind", "result"),
+            registry=self.registry,
+        )
+        self._delivered = Counter(
+            "headgate_delivery_events",
+            "Events in requests to destinations.",
+            ("kind", "result"),
+            registry=self.registry,
+        )
+        self._delivery_seconds = Histogram(
+            "headgate_delivery_seconds",
+            "Time of a request to a destination.",
+            ("kind",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._disabled = Counter(
+            "headgate_destinations_disabled", "Destinations that the service disabled.", registry=self.registry
+        )
+
     def call(self, method: str, code: str, seconds: float) -> None:
         """Count one call."""
         self._calls.labels(method, code).inc()
@@ -58,6 +81,16 @@ class Metrics:
     def job_running(self, job: str, *, running: bool) -> None:
         """Record whether a background job runs."""
         self._job_running.labels(job).set(running)
+
+    def delivery_attempt(self, kind: str, result: str, events: int, seconds: float) -> None:
+        """Count a request to a destination."""
+        self._attempts.labels(kind, result).inc()
+        self._delivered.labels(kind, result).inc(events)
+        self._delivery_seconds.labels(kind).observe(seconds)
+
+    def destination_disabled(self) -> None:
+        """Count a destination that the service disabled."""
+        self._disabled.inc()
 
 
 class _LogCollector(Collector):

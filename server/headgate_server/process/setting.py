@@ -111,7 +111,8 @@ def build(config: type[_Config], values: Mapping[str, Any], **more: Any) -> _Con
 
 
 def handed_over(config: Config) -> Iterator[tuple[Setting, str]]:
-    """Yield the settings of a config, each with the text that sets its present value.
+    """Yield the settings of a config, each with the text that sets its present value; one that may be given several
+    times once for each value.
 
     A setting that is None is left out: it is not set.
     """
@@ -120,7 +121,9 @@ def handed_over(config: Config) -> Iterator[tuple[Setting, str]]:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from handed_over(value)
         elif _KEY in field.metadata and value is not None:
-            yield field.metadata[_KEY], str(value)
+            setting = field.metadata[_KEY]
+            for one in value if setting.multiple else (value,):
+                yield setting, str(one)
 
 
 def _without_none(kind: Any) -> Any:

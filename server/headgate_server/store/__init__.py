@@ -11,6 +11,7 @@ from headgate_server.store.directory import Directory
 from headgate_server.store.leases import Leases
 from headgate_server.store.ledgers import Ledgers
 from headgate_server.store.limits import Limits
+from headgate_server.store.matching import Matching
 from headgate_server.store.probe import Probe
 from headgate_server.store.proof import Proof
 
@@ -25,6 +26,7 @@ __all__ = [
     "Leases",
     "Ledgers",
     "Limits",
+    "Matching",
     "Probe",
     "Proof",
     "Store",
@@ -44,6 +46,7 @@ class Store:
         self.cursors = Cursors(database)
         self.destinations = Destinations(database)
         self.deliveries = Deliveries(database)
+        self.matching = Matching(database)
         self.probe = Probe(database)
         self.proof = Proof(database)
 

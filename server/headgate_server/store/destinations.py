@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, case, delete, func, insert, select, upda
 
 from headgate_server.core import ledger
 from headgate_server.core.destinations import (
+    NOW,
     PREFIX,
     Destination,
     EventFilter,
@@ -36,10 +37,6 @@ from headgate_server.store.destination_rows import (
     settings_of,
 )
 from headgate_server.store.schema import destinations, events, failures, heads
-
-BEGINNING = 0
-NOW = -1
-"""Where a destination may start, beside the sequence of its first event."""
 
 _WAITING = (FailureState.RETRYING, FailureState.FAILED)
 """Failures that count as set aside."""

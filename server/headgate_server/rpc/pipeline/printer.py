@@ -1,8 +1,8 @@
 """Messages as REST's JSON, from their descriptors: the only place that decides how a field is written.
 
 It is ProtoJSON with these differences. Names are the proto's own (snake_case). A 64-bit integer is a number. A field
-without presence is written even if it is empty, except those of `LEFT_OUT_EMPTY`. A field of bytes whose name ends in
-`_json` holds JSON: it is written unchanged, under the name without that ending.
+without presence is written even if it is empty, except those of `LEFT_OUT_EMPTY`. A map is an object. A field of
+bytes whose name ends in `_json` holds JSON: it is written unchanged, under the name without that ending.
 """
 
 from base64 import b64encode
@@ -23,6 +23,8 @@ LEFT_OUT_EMPTY = {
     "headgate.v1.EventResult": {"id", "sequence", "event_hash", "warnings"},
     "headgate.v1.EventError": {"differing_fields"},
     "headgate.v1.StoredEvent": {"source", "subject"},
+    "headgate.v1.Destination": {"start", "state_reason", "last_error"},
+    "headgate.v1.Webhook": {"headers", "secret"},
 }
 """Fields that are left out if they are empty, because empty means that there is no such value."""
 
@@ -103,6 +105,9 @@ def _member(field: FieldDescriptor) -> str:
 
 def _writer(field: FieldDescriptor) -> _Writer:
     """Return the function that writes the value of a field. Raises `TypeError` if there is none."""
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        value = _one(field.message_type.fields_by_name["value"])
+        return lambda entries: {str(key): value(entries[key]) for key in sorted(entries)}
     one = _one(field)
     return (lambda values: list(map(one, values))) if field.is_repeated else one
 
@@ -113,7 +118,7 @@ def _one(field: FieldDescriptor) -> _Writer:
     if kind is not None:
         if kind.full_name in _WELL_KNOWN:
             return _WELL_KNOWN[kind.full_name]
-        if kind.file.package.startswith("google.") or kind.GetOptions().map_entry:
+        if kind.file.package.startswith("google."):
             raise TypeError(f"{field.full_name} is a {kind.full_name}, which REST's JSON has no form for")
         return as_json
     if field.type == FieldDescriptor.TYPE_BYTES:

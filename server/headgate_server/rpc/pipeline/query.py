@@ -27,13 +27,14 @@ def read(kind: type[Message], serialized: bytes) -> Any:
     request = kind()
     for field, value in view.FromString(serialized).ListFields():
         if request.DESCRIPTOR.fields_by_name[field.name].message_type is Timestamp.DESCRIPTOR:
-            getattr(request, field.name).FromMicroseconds(_instant(field.name, value))
+            getattr(request, field.name).FromMicroseconds(instant(field.name, value))
         else:
             setattr(request, field.name, value)
     return request
 
 
-def _instant(field: str, text: str) -> int:
+def instant(field: str, text: str) -> int:
+    """Return the time of a text in microseconds. Raises `InvalidRequest` for a time that is none."""
     try:
         # A form's space is the plus of an offset: no RFC 3339 time holds a space.
         return timestamps.parse(text.replace(" ", "+"))[0]

@@ -1,0 +1,256 @@
+"""One destination while it is delivered to: what its walk, its replay and its retries share."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from headgate_server.background.wakeup import Wakeup
+from headgate_server.core.destinations import Destination, JetStream, Report, SetAside
+from headgate_server.core.model import StoredEvent
+from headgate_server.delivery import schedule
+from headgate_server.delivery.attempt import Attempt, Sender, Verdict, printable
+from headgate_server.delivery.journal import Journal
+from headgate_server.process.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+_MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelConfig:
+    """How a destination is delivered to. Times in seconds."""
+
+    requests: int = 8
+    """Requests of one destination at once, where their order does not matter: enough to keep a receiver busy that takes
+    100 ms, and few enough not to overrun it.
+    """
+    page_events: int = 500
+    """Events that are delivered between two moves of the cursor at most: so many are repeated after a crash."""
+    page_seconds: float = 1.0
+    """After this time no further request of a page is begun, so that a slow receiver's cursor moves too."""
+    most_retrying: int = 1_000
+    """Set-aside events that wait for their next attempt. At this bound the destination waits: a receiver that is down
+    for a day must not fill the table.
+    """
+    failures_in_row: int = 8
+    """After so many failed attempts in a row, one request at a time finds out whether the receiver is back."""
+    longest_pause: float = 10.0
+    """The longest time between two of these requests."""
+    skip_seconds: float = 1.0
+    """How long a cursor stays where it is while no event matches: its moves cost a transaction."""
+
+
+class Gone(Exception):
+    """The destination was removed, or another process moved its cursor."""
+
+
+class Channel:
+    """Sends to one destination, counts, and reports. Lives on one event loop."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        sender: Sender,
+        journal: Journal,
+        metrics: Metrics,
+        *,
+        retrying: int,
+        config: ChannelConfig | None = None,
+        timer: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ):
+        """`retrying` is the number of set-aside events that wait for their next attempt."""
+        self.destination = destination
+        self.config = config or ChannelConfig()
+        self.retrying = retrying
+        self.stopping = False
+        """No further request is begun."""
+        self._sender = sender
+        self._journal = journal
+        self._metrics = metrics
+        self._timer = timer
+        self._chance = chance
+        self._not_before = 0.0
+        self._failures = 0
+        self._sending: set[asyncio.Future[Attempt]] = set()
+        self._bell = Wakeup()
+        self._aside_bell = Wakeup()
+
+    @property
+    def full(self) -> bool:
+        """Whether so many events are set aside that no further ones may be."""
+        return self.retrying >= self.config.most_retrying
+
+    @property
+    def width(self) -> int:
+        """How many requests may be under way at once."""
+        return 1 if self._failures >= self.config.failures_in_row else self.config.requests
+
+    def now(self) -> float:
+        """Return the process's own time, in seconds."""
+        return self._timer()
+
+    def ring(self) -> None:
+        """Wake the walks: there are events."""
+        self._bell.ring()
+
+    def ring_aside(self) -> None:
+        """Wake the retries: an event was set aside."""
+        self._aside_bell.ring()
+
+    async def rest(self, seconds: float) -> None:
+        """Return after so many seconds, or when there are events."""
+        if not self.stopping:
+            await self._bell.wait(seconds)
+
+    async def rest_aside(self, seconds: float) -> None:
+        """Return after so many seconds, or when an event was set aside."""
+        if not self.stopping:
+            await self._aside_bell.wait(seconds)
+
+    def stop(self) -> None:
+        """Begin no further request; those under way go on."""
+        self.stopping = True
+        self.ring()
+        self.ring_aside()
+
+    def abort(self) -> None:
+        """Give up the requests that are under way: nobody knows whether they delivered."""
+        self.stop()
+        for sending in self._sending:
+            sending.cancel()
+
+    def pause(self) -> float:
+        """Return for how many seconds no request may be begun: the receiver asked for it, or it fails all the time."""
+        return max(0.0, self._not_before - self._timer())
+
+    async def attempt(self, events: Sequence[StoredEvent], number: int) -> Attempt | None:
+        """Try to deliver events in one request, for the `number`th time. None: it was given up."""
+        sending = asyncio.ensure_future(self._send(events, number))
+        self._sending.add(sending)
+        try:
+            await asyncio.wait((sending,))
+        finally:
+            self._sending.discard(sending)
+            sending.cancel()
+        if sending.cancelled():
+            return None
+        attempt = sending.result()
+        self._note(attempt, events, number)
+        return attempt
+
+    async def attempts(
+        self, requests: Iterator[tuple[Sequence[StoredEvent], int]], *, retries: bool = False
+    ) -> list[Attempt | None]:
+        """Try requests, several at once, in order, until none are left, or none may be begun any more. One entry for
+        each that was begun. Only retries go on while the destination is full.
+        """
+        found: list[Attempt | None] = []
+        until = self._timer() + self.config.page_seconds
+        room = self.config.most_retrying - self.retrying
+
+        async def work() -> None:
+            nonlocal room
+            while self._goes_on(until) and (retries or room > 0):
+                taken = next(requests, None)
+                if taken is None:
+                    return
+                place = len(found)
+                found.append(None)
+                attempt = found[place] = await self.attempt(*taken)
+                if attempt is None or attempt.verdict is not Verdict.DELIVERED:
+                    room -= len(taken[0])
+
+        await asyncio.gather(*(work() for _ in range(self.width)))
+        return found
+
+    def set_aside(self, event: StoredEvent, attempts: int, attempt: Attempt, *, for_ever: bool = False) -> SetAside:
+        """Return the row of a failed attempt, with the time of the next by the schedule."""
+        delay = schedule.wait(attempts, random=self._chance(), retry_after=attempt.retry_after, for_ever=for_ever)
+        return SetAside(event.sequence, event.id, attempts, delay, attempt.status, attempt.detail)
+
+    async def record(self, report: Report) -> None:
+        """Record a report. Raises `Gone`, and what `Journal.record` raises."""
+        failing = await self._journal.record(report)
+        if failing is None:
+            raise Gone
+        if report.disable is not None:
+            self._disabled(report.disable)
+        elif report.error is not None and schedule.is_dead(0, int(failing * _MICROSECONDS)):
+            why = f"Nothing but failures for {schedule.FAILING_DAYS} days."
+            await self._journal.record(self.report(disable=why))
+            self._disabled(why)
+
+    def report(
+        self,
+        *attempts: Attempt | None,
+        disable: str | None = None,
+    ) -> Report:
+        """Return a report about this destination, with what attempts say of its receiver."""
+        failed = [one for one in attempts if one is not None and one.verdict is not Verdict.DELIVERED]
+        gone = [one for one in failed if one.verdict is Verdict.GONE]
+        if gone and disable is None:
+            disable = "The receiver answered 410 Gone."
+        return Report(
+            self.destination.workspace_id,
+            self.destination.id,
+            failed_attempts=len(failed),
+            error=_told(failed[-1]) if failed else None,
+            disable=disable,
+        )
+
+    def _goes_on(self, until: float) -> bool:
+        return not self.stopping and self._timer() < until and self.pause() == 0
+
+    async def _send(self, events: Sequence[StoredEvent], number: int) -> Attempt:
+        started = self._timer()
+        try:
+            return await self._sender.send(events, number)
+        except Exception as error:
+            # A sender does not raise. If it does all the same, it is a failure that is seen, and delays nobody.
+            log.exception("sender_failed", destination=self.destination.id)
+            words = f"a bug of the service: {type(error).__name__}"
+            return Attempt(Verdict.FAILED, None, words, None, self._timer() - started)
+
+    def _note(self, attempt: Attempt, events: Sequence[StoredEvent], number: int) -> None:
+        kind = "jetstream" if isinstance(self.destination.target, JetStream) else "webhook"
+        self._metrics.delivery_attempt(kind, attempt.verdict.value, len(events), attempt.seconds)
+        if attempt.verdict is Verdict.DELIVERED:
+            self._failures = 0
+            return
+        self._failures += 1
+        self._wait(attempt)
+        if attempt.verdict is Verdict.GONE:
+            self.stop()
+        log.warning(
+            "delivery_failed",
+            destination=self.destination.id,
+            status=attempt.status,
+            answer=attempt.detail,
+            sequence=events[0].sequence,
+            events=len(events),
+            attempt=number,
+            seconds=round(attempt.seconds, 3),
+        )
+
+    def _wait(self, attempt: Attempt) -> None:
+        """Set the time before which the receiver is asked nothing."""
+        config = self.config
+        seconds = attempt.retry_after or 0.0
+        if (over := self._failures - config.failures_in_row) >= 0:
+            seconds = max(seconds, min(0.25 * 2.0 ** min(over, 16), config.longest_pause))
+        self._not_before = max(self._not_before, self._timer() + seconds) if seconds else self._not_before
+
+    def _disabled(self, why: str) -> None:
+        self.stop()
+        self._metrics.destination_disabled()
+        log.warning("destination_disabled", destination=self.destination.id, why=why)
+
+
+def _told(attempt: Attempt) -> str:
+    return printable(f"{attempt.status}: {attempt.detail}" if attempt.status is not None else attempt.detail)

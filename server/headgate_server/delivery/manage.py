@@ -1,0 +1,123 @@
+"""What an operator does with destinations: one way for the API and for the command line."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from headgate_server.core.destinations import (
+    NO_SECRETS,
+    NOW,
+    Destination,
+    EventFilter,
+    JetStream,
+    Ordering,
+    Secrets,
+    Signature,
+    Status,
+    Target,
+    Webhook,
+)
+from headgate_server.core.errors import InvalidRequest
+from headgate_server.core.reasons import Reason
+from headgate_server.core.types import WorkspaceId
+from headgate_server.delivery import checked, signing
+from headgate_server.store import Destinations
+from headgate_server.store.destinations import NewDestination
+
+ROTATION_MICROSECONDS = 24 * 3_600_000_000
+"""For how long the secret before a rotation stays valid: a day to set the new one everywhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A destination that is to be made, checked."""
+
+    name: str
+    target: Target
+    filter: EventFilter = field(default_factory=EventFilter)
+    ordering: Ordering = Ordering.PARALLEL
+    headers: tuple[tuple[str, str], ...] = ()
+    start: int = NOW
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A destination, and what its receiver verifies with: shown this once. Empty: nothing is signed."""
+
+    status: Status
+    key: str = ""
+
+
+async def create(destinations: Destinations, workspace_id: WorkspaceId, wanted: Wanted) -> Shown:
+    """Make a destination with a new key. Raises like `Destinations.create`."""
+    secrets = NO_SECRETS
+    if isinstance(wanted.target, Webhook):
+        secrets = Secrets(current=_new_key(wanted.target.signature), headers=wanted.headers)
+    new = NewDestination(
+        name=wanted.name,
+        filter=wanted.filter,
+        ordering=Ordering.ORDERED if isinstance(wanted.target, JetStream) else wanted.ordering,
+        target=wanted.target,
+        secrets=secrets,
+        start=wanted.start,
+    )
+    return Shown(await destinations.create(workspace_id, new), _shown(secrets))
+
+
+async def rotate(destinations: Destinations, workspace_id: WorkspaceId, destination_id: str) -> Shown:
+    """Give a webhook a new key. Raises `NotFound`, and `InvalidRequest` if the destination is no webhook."""
+    made: list[Secrets] = []
+
+    def change(old: Secrets, destination: Destination, now: int) -> Secrets:
+        if not isinstance(destination.target, Webhook):
+            raise InvalidRequest("Only a webhook has a secret.", reason=Reason.INVALID_FIELD, field="id")
+        new = _new_key(destination.target.signature)
+        made.append(replace(old, current=new, previous=old.current, previous_until=now + ROTATION_MICROSECONDS))
+        return made[-1]
+
+    status = await destinations.set_secrets(workspace_id, destination_id, change)
+    return Shown(status, _shown(made[-1]))
+
+
+async def set_headers(
+    destinations: Destinations, workspace_id: WorkspaceId, destination_id: str, headers: Mapping[str, str]
+) -> Status:
+    """Replace the extra headers of a webhook."""
+    taken = checked.headers_of(headers)
+    return await destinations.set_secrets(workspace_id, destination_id, lambda old, *_: replace(old, headers=taken))
+
+
+async def replay(
+    destinations: Destinations,
+    workspace_id: WorkspaceId,
+    destination_id: str,
+    *,
+    set_aside: bool = False,
+    after: int | None = None,
+    since: int | None = None,
+) -> Status:
+    """Deliver once more what is set aside, what follows a sequence, or what was stored since a time.
+
+    Raises `InvalidRequest` unless exactly one is asked for, and for a stream, which holds each event once.
+    """
+    if (set_aside, after is not None, since is not None).count(True) != 1:
+        raise InvalidRequest(
+            "Exactly one of set_aside, after_sequence and from says what to replay.", reason=Reason.MISSING_FIELD
+        )
+    if after is not None and after < 0:
+        raise InvalidRequest("after_sequence must not be negative.", reason=Reason.NEGATIVE, field="after_sequence")
+    if set_aside:
+        return await destinations.replay_set_aside(workspace_id, destination_id)
+    found = await destinations.get(workspace_id, destination_id)
+    if isinstance(found.destination.target, JetStream):
+        raise InvalidRequest(
+            "A stream holds each event once: there is nothing to replay.", reason=Reason.INVALID_FIELD, field="id"
+        )
+    return await destinations.replay(workspace_id, destination_id, after=after, since=since)
+
+
+def _new_key(signature: Signature) -> str:
+    return signing.new_shared_key() if signature is Signature.HMAC else signing.new_private_key()
+
+
+def _shown(secrets: Secrets) -> str:
+    return signing.read_key(secrets.current).shown if secrets.current else ""

@@ -1,0 +1,79 @@
+"""Makes the sender of a destination."""
+
+from collections.abc import Callable, Sequence
+
+from headgate_server.core.destinations import Assignment, Secrets, Webhook
+from headgate_server.core.model import StoredEvent
+from headgate_server.delivery import payload, signing
+from headgate_server.delivery import webhook as sending
+from headgate_server.delivery.attempt import Attempt, Sender, Verdict, printable
+from headgate_server.delivery.networks import Networks
+from headgate_server.delivery.resolver import Resolver
+from headgate_server.delivery.url import check_url
+from headgate_server.process.clock import Clock, system_clock
+
+
+class Senders:
+    """Makes senders that share what one process has once."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        render: payload.Render,
+        resolver: Resolver,
+        *,
+        clock: Clock = system_clock,
+    ):
+        """`render` makes JSON of a stored event, as REST's reads give it."""
+        self._networks = networks
+        self._render = render
+        self._resolver = resolver
+        self._clock = clock
+
+    async def __call__(self, assignment: Assignment) -> Sender:
+        """Return the sender of a destination: one that always fails where its settings allow no other."""
+        target = assignment.destination.target
+        if not isinstance(target, Webhook):
+            return Unable("This service delivers to no stream.")
+        try:
+            return self._webhook(target, assignment.secrets)
+        except ValueError as error:
+            return Unable(str(error))
+
+    def _webhook(self, target: Webhook, secrets: Secrets) -> Sender:
+        config = sending.WebhookConfig(
+            url=check_url(target.url, self._networks),
+            keys=_keys(secrets, self._clock),
+            format=payload.Format(target.format.value),
+            several=target.max_events > 1,
+            timeout=target.timeout,
+            headers=secrets.headers,
+        )
+        return sending.Webhook(
+            config, render=self._render, networks=self._networks, resolver=self._resolver, clock=self._clock
+        )
+
+
+class Unable:
+    """A sender for a destination that cannot be reached as it is set: every attempt fails, and says why."""
+
+    def __init__(self, why: str):
+        self._why = printable(why)
+
+    async def send(self, events: Sequence[StoredEvent], attempt: int) -> Attempt:
+        """Fail."""
+        return Attempt(Verdict.FAILED, None, self._why, None, 0.0)
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+def _keys(secrets: Secrets, clock: Clock) -> Callable[[], Sequence[signing.Key]]:
+    """Return what gives the keys of now: also the one before the last rotation, as long as it is valid."""
+    current = signing.read_key(secrets.current)
+    previous = signing.read_key(secrets.previous) if secrets.previous else None
+
+    def keys() -> Sequence[signing.Key]:
+        return (current,) if previous is None or clock() >= secrets.previous_until else (current, previous)
+
+    return keys

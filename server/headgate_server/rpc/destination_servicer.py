@@ -1,0 +1,225 @@
+"""headgate.v1.DestinationService."""
+
+from base64 import b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from headgate.v1 import destination_pb2
+from headgate.v1 import destination_service_pb2 as pb
+from headgate.v1.bridge_view_pb2 import (
+    RawCreateDestinationRequest,
+    RawReplayDestinationRequest,
+    RawUpdateDestinationRequest,
+)
+from headgate_server.core.destinations import Destination, State, Status
+from headgate_server.core.errors import InvalidRequest
+from headgate_server.core.model import Scope
+from headgate_server.core.reasons import Reason
+from headgate_server.core.types import WorkspaceId
+from headgate_server.delivery import manage
+from headgate_server.delivery.networks import Networks
+from headgate_server.rpc import bodies, decode
+from headgate_server.rpc import destination_messages as messages
+from headgate_server.rpc.pages import page_size
+from headgate_server.rpc.pipeline import query
+from headgate_server.rpc.pipeline.call import Call
+from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
+from headgate_server.store import Destinations
+
+SERVICE = "headgate.v1.DestinationService"
+_DEFAULT_PAGE = 50
+_LARGEST_PAGE = 1_000
+
+
+class DestinationServicer:
+    """Makes, shows, changes, stops and replays destinations."""
+
+    def __init__(self, destinations: Destinations, networks: Networks):
+        """`networks` says what a webhook may reach."""
+        self._destinations = destinations
+        self._networks = networks
+
+    def methods(self) -> Sequence[AnyMethod]:
+        """Return the service's methods."""
+        return (
+            _method("CreateDestination", RawCreateDestinationRequest, pb.CreateDestinationResponse, self.create),
+            _method("GetDestination", pb.GetDestinationRequest, pb.GetDestinationResponse, self.get),
+            _method("ListDestinations", pb.ListDestinationsRequest, pb.ListDestinationsResponse, self.list),
+            _method("UpdateDestination", RawUpdateDestinationRequest, pb.UpdateDestinationResponse, self.update),
+            _method("DeleteDestination", pb.DeleteDestinationRequest, pb.DeleteDestinationResponse, self.delete),
+            _method("PauseDestination", pb.PauseDestinationRequest, pb.PauseDestinationResponse, self.pause),
+            _method("ResumeDestination", pb.ResumeDestinationRequest, pb.ResumeDestinationResponse, self.resume),
+            _method("ReplayDestination", RawReplayDestinationRequest, pb.ReplayDestinationResponse, self.replay),
+            _method("RotateSecret", pb.RotateSecretRequest, pb.RotateSecretResponse, self.rotate_secret),
+            _method("ListFailures", pb.ListFailuresRequest, pb.ListFailuresResponse, self.list_failures),
+            _method("RetryFailure", pb.RetryFailureRequest, pb.RetryFailureResponse, self.retry),
+            _method("SkipFailure", pb.SkipFailureRequest, pb.SkipFailureResponse, self.skip),
+        )
+
+    async def create(self, call: Call, request: RawCreateDestinationRequest) -> pb.CreateDestinationResponse:
+        """Make a destination."""
+        asked = request.destination
+        if request.HasField("json"):
+            body = bodies.read_object(request.json.data)
+            if type(body.get("start")) is int:
+                body["start"] = str(body["start"])
+            bodies.fill(asked, body)
+        wanted = messages.wanted(asked, self._networks)
+        shown = await manage.create(self._destinations, call.caller.workspace.id, wanted)
+        return pb.CreateDestinationResponse(destination=messages.shown_message(shown))
+
+    async def get(self, call: Call, request: pb.GetDestinationRequest) -> pb.GetDestinationResponse:
+        """Return a destination."""
+        status = await self._destinations.get(call.caller.workspace.id, request.id)
+        return pb.GetDestinationResponse(destination=messages.destination_message(status))
+
+    async def list(self, call: Call, request: pb.ListDestinationsRequest) -> pb.ListDestinationsResponse:
+        """Return one page of destinations."""
+        size = page_size(request.page_size, _DEFAULT_PAGE, _LARGEST_PAGE)
+        after = _after(request.page_token)
+        found = await self._destinations.list(call.caller.workspace.id, size + 1, after)
+        page = [messages.destination_message(status) for status in found[:size]]
+        token = _token(page[-1].id) if len(found) > size else ""
+        return pb.ListDestinationsResponse(destinations=page, next_page_token=token)
+
+    async def update(self, call: Call, request: RawUpdateDestinationRequest) -> pb.UpdateDestinationResponse:
+        """Change a destination."""
+        workspace_id = call.caller.workspace.id
+        named = _named(request)
+        status = await self._destinations.get(workspace_id, request.id)
+        wanted = messages.changed(status, request.destination, named, self._networks)
+
+        def change(old: Destination) -> Destination:
+            return replace(old, name=wanted.name, filter=wanted.filter, ordering=wanted.ordering, target=wanted.target)
+
+        status = await self._destinations.update(workspace_id, request.id, change)
+        if "webhook.headers" in named or ("webhook" in named and request.destination.webhook.headers):
+            headers = dict(request.destination.webhook.headers)
+            status = await manage.set_headers(self._destinations, workspace_id, request.id, headers)
+        return pb.UpdateDestinationResponse(destination=messages.destination_message(status))
+
+    async def delete(self, call: Call, request: pb.DeleteDestinationRequest) -> pb.DeleteDestinationResponse:
+        """Remove a destination."""
+        await self._destinations.delete(call.caller.workspace.id, request.id)
+        return pb.DeleteDestinationResponse()
+
+    async def pause(self, call: Call, request: pb.PauseDestinationRequest) -> pb.PauseDestinationResponse:
+        """Stop delivery."""
+        return pb.PauseDestinationResponse(destination=await self._set(call, request.id, State.PAUSED))
+
+    async def resume(self, call: Call, request: pb.ResumeDestinationRequest) -> pb.ResumeDestinationResponse:
+        """Start delivery again."""
+        return pb.ResumeDestinationResponse(destination=await self._set(call, request.id, State.ACTIVE))
+
+    async def replay(self, call: Call, request: RawReplayDestinationRequest) -> pb.ReplayDestinationResponse:
+        """Deliver events once more."""
+        if request.HasField("json"):
+            asked = pb.ReplayDestinationRequest()
+            body = bodies.read_object(request.json.data)
+            if type(since := body.pop("from", None)) is str:
+                getattr(asked, "from").FromMicroseconds(query.instant("from", since))
+            bodies.fill(asked, body)
+        else:
+            asked = pb.ReplayDestinationRequest.FromString(request.SerializeToString())
+        status = await self._replay(call.caller.workspace.id, request.id, asked)
+        return pb.ReplayDestinationResponse(destination=messages.destination_message(status))
+
+    async def rotate_secret(self, call: Call, request: pb.RotateSecretRequest) -> pb.RotateSecretResponse:
+        """Make a new secret."""
+        shown = await manage.rotate(self._destinations, call.caller.workspace.id, request.id)
+        return pb.RotateSecretResponse(destination=messages.shown_message(shown))
+
+    async def list_failures(self, call: Call, request: pb.ListFailuresRequest) -> pb.ListFailuresResponse:
+        """Return one page of failures."""
+        size = page_size(request.page_size, _DEFAULT_PAGE, _LARGEST_PAGE)
+        after = _after(request.page_token)
+        if after and not after.isdigit():
+            raise _bad_token()
+        found = await self._destinations.failures(call.caller.workspace.id, request.id, size + 1, int(after or 0))
+        page = [messages.failure_message(failure) for failure in found[:size]]
+        token = _token(str(page[-1].sequence)) if len(found) > size else ""
+        return pb.ListFailuresResponse(failures=page, next_page_token=token)
+
+    async def retry(self, call: Call, request: pb.RetryFailureRequest) -> pb.RetryFailureResponse:
+        """Try a failed event again."""
+        failure = await self._destinations.retry(call.caller.workspace.id, request.id, request.sequence)
+        return pb.RetryFailureResponse(failure=messages.failure_message(failure))
+
+    async def skip(self, call: Call, request: pb.SkipFailureRequest) -> pb.SkipFailureResponse:
+        """Give a failed event up."""
+        failure = await self._destinations.skip(call.caller.workspace.id, request.id, request.sequence)
+        return pb.SkipFailureResponse(failure=messages.failure_message(failure))
+
+    async def _set(self, call: Call, destination_id: str, state: State) -> destination_pb2.Destination:
+        status = await self._destinations.set_state(call.caller.workspace.id, destination_id, state)
+        return messages.destination_message(status)
+
+    async def _replay(
+        self, workspace_id: WorkspaceId, destination_id: str, asked: pb.ReplayDestinationRequest
+    ) -> Status:
+        what = asked.WhichOneof("what")
+        return await manage.replay(
+            self._destinations,
+            workspace_id,
+            destination_id,
+            set_aside=asked.set_aside,
+            after=asked.after_sequence if what == "after_sequence" else None,
+            since=decode.microseconds(getattr(asked, "from"), "from") if what == "from" else None,
+        )
+
+
+def _method(name: str, request: type[Any], response: type[Any], handler: Any) -> AnyMethod:
+    return Method(
+        service=SERVICE,
+        name=name,
+        request=request,
+        response=response,
+        access=Needs((Scope.ADMIN,)),
+        kind=Unary(handler),
+    )
+
+
+def _named(request: RawUpdateDestinationRequest) -> list[str]:
+    """Return the paths of the fields to change: those of the mask, or else those that the request has."""
+    mask = list(request.update_mask.paths)
+    if request.HasField("json"):
+        body = bodies.read_object(request.json.data)
+        bodies.fill(request.destination, body)
+        sent = list(bodies.paths(request.destination.DESCRIPTOR, body))
+    else:
+        sent = list(_set_fields(request.destination))
+    named = messages.leave_output_out(mask or sent)
+    if not named:
+        raise InvalidRequest("The request names nothing to change.", reason=Reason.MISSING_FIELD, field="update_mask")
+    return named
+
+
+def _set_fields(message: Any) -> list[str]:
+    found = []
+    for field, value in message.ListFields():
+        nested = field.message_type is not None and not field.is_repeated
+        if nested and not field.message_type.file.package.startswith("google."):
+            found += [f"{field.name}.{rest}" for rest in _set_fields(value)]
+        else:
+            found.append(field.name)
+    return found
+
+
+def _token(last: str) -> str:
+    return urlsafe_b64encode(last.encode()).rstrip(b"=").decode()
+
+
+def _after(token: str) -> str:
+    try:
+        return b64decode(token.encode() + b"=" * (-len(token) % 4), b"-_", validate=True).decode()
+    except ValueError:
+        raise _bad_token() from None
+
+
+def _bad_token() -> InvalidRequest:
+    return InvalidRequest(
+        "The page_token is not one that was given for this request.",
+        reason=Reason.INVALID_PAGE_TOKEN,
+        field="page_token",
+    )
