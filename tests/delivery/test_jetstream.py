@@ -188,7 +188,7 @@ async def test_a_server_that_hangs_ends_the_attempt_and_what_it_took_is_not_doub
     assert await content(server) == list(range(1, 501))
 
 
-async def test_a_cancelled_attempt_is_gone_on_with(server: NatsServer, jetstream: Make) -> None:
+async def test_a_cancelled_attempt_is_continued_by_the_next(server: NatsServer, jetstream: Make) -> None:
     sender = jetstream(server.url)
     assert delivered(await sender.send(EVENTS[:1], 1))
     for start in range(0, 2000, 400):

@@ -148,7 +148,7 @@ async def test_an_attempt_without_an_answer_ends_at_its_time(webhook: Make, answ
         for number in (1, 2):
             attempt = await sender.send([EVENT], number)
             assert (attempt.verdict, attempt.status) == (Verdict.FAILED, None)
-            assert 0.3 <= attempt.seconds < 2
+            assert 0.2 < attempt.seconds < 2
             assert attempt.detail == "no answer within 0.3 s"
         await until(lambda: _is(there.open == 0))
     # The only connection that is allowed was given back.
@@ -250,6 +250,17 @@ async def test_connections_are_kept_and_their_number_is_bounded(webhook: Make) -
         assert {(await task).verdict for task in sending} == {Verdict.DELIVERED}
         await sender.send([EVENT], 1)
     assert (len(there.requests), there.connections, there.most_open) == (11, 3, 3)
+
+
+async def test_connections_that_nobody_needs_are_closed(webhook: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headgate_server.delivery.webhook._KEEP_ALIVE_SECONDS", 0.1)
+    async with receiver(OK) as there:
+        sender = webhook(there.port)
+        await asyncio.gather(*(sender.send([EVENT], 1) for _ in range(4)))
+        assert there.open == 4
+        await until(lambda: _is(there.open == 0))
+        assert (await sender.send([EVENT], 1)).verdict is Verdict.DELIVERED
+        assert there.open == 1
 
 
 async def test_a_connection_that_the_receiver_closed_is_replaced(webhook: Make) -> None:

@@ -1,6 +1,6 @@
 """The URL of a webhook, checked when it is set. Pure.
 
-Parsers of URLs disagree about odd ones, and attacks live on that. So only one plain spelling is taken, and the request
+Parsers of URLs disagree about odd ones, and attacks use that. So only one plain spelling is taken, and the request
 is made from the parts of this check; nothing parses the text a second time.
 """
 

@@ -3,8 +3,8 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
@@ -23,11 +23,11 @@ from headgate_server.delivery.url import Url
 from headgate_server.process.clock import Clock, system_clock
 
 _ANSWER_BYTES = 16 * 1024
-"""The most of an answer's body that is read. A larger one costs its connection."""
+"""The most of an answer's body that is read. After a larger one the connection is closed."""
 _ANSWER_SECONDS = 2.0
 """How long a body may take after its status has come: the status is the answer, and the body is words for a person."""
 _KEEP_ALIVE_SECONDS = 4.0
-"""Common servers close an idle connection after 5 s; a request that meets the closing would fail for nothing."""
+"""Common servers close an idle connection after 5 s. A request that is sent at that moment would fail."""
 
 _FAULTS = (
     httpcore.NetworkError,
@@ -58,7 +58,7 @@ class WebhookConfig:
     headers: Sequence[tuple[str, str]] = ()
     """Further headers; `check_headers` makes them."""
     connections: int = 4
-    """The most connections to the receiver at once. It is the receiver that limits what a few more would bring."""
+    """The most connections to the receiver at once: few receivers become faster with more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +99,15 @@ class Webhook:
             keepalive_expiry=_KEEP_ALIVE_SECONDS,
             network_backend=CheckedBackend(networks, resolver),
         )
+        self._under_way = 0
+        self._tidying: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     async def send(self, events: Sequence[StoredEvent], attempt: int) -> Attempt:
         """Deliver events in one request. `attempt` makes no difference to a webhook."""
         started = self._timer()
         try:
-            async with asyncio.timeout(self._config.timeout) as limit:
+            async with self._kept(), asyncio.timeout(self._config.timeout) as limit:
                 answer = await self._post(events, limit)
         except TimeoutError:
             words = f"no answer within {self._config.timeout:g} s"
@@ -115,6 +118,29 @@ class Webhook:
 
     async def close(self) -> None:
         """Close all connections. No call follows."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+        await self._pool.aclose()
+
+    @asynccontextmanager
+    async def _kept(self) -> AsyncIterator[None]:
+        """Keep connections for the length of a block, and for a while after the last one. The pool itself closes idle
+        connections only when another request comes, and a destination may have no event for days.
+        """
+        self._under_way += 1
+        if self._tidying is not None:
+            self._tidying.cancel()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._tidying = asyncio.create_task(self._tidied())
+
+    async def _tidied(self) -> None:
+        await asyncio.sleep(_KEEP_ALIVE_SECONDS)
+        # A request that comes now gets a connection of its own, and must not cancel this in its middle.
+        self._closing, self._tidying = self._tidying, None
         await self._pool.aclose()
 
     async def _post(self, events: Sequence[StoredEvent], limit: asyncio.Timeout) -> _Answer:
