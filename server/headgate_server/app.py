@@ -23,6 +23,7 @@ from headgate_server.core.errors import SetupError
 from headgate_server.core.model import Lease, StoredEvent
 from headgate_server.delivery import engine
 from headgate_server.delivery.config import DeliveryConfig
+from headgate_server.delivery.nats_connection import Nats
 from headgate_server.delivery.resolver import SystemResolver
 from headgate_server.delivery.senders import Senders
 from headgate_server.ingest.committer import Committer
@@ -70,7 +71,7 @@ def methods(
         *LedgerServicer(store.ledgers, store.proof).methods(),
         *CompatServicer(compat, RECEIVERS, RateLimiter(store.limits), metrics, system_clock).methods(),
         *WorkspaceServicer(store.limits).methods(),
-        *DestinationServicer(store.destinations, settings.delivery.networks).methods(),
+        *DestinationServicer(store.destinations, settings.delivery).methods(),
         *ProbeServicer(readiness, supervisor).methods(),
     )
 
@@ -188,11 +189,12 @@ def _delivery(store: Store, config: DeliveryConfig, metrics: Metrics, wakeup: Wa
     """Return the job that delivers."""
 
     async def work(lease: Lease) -> None:
-        resolver = SystemResolver()
+        resolver, nats = SystemResolver(), Nats(config.nats)
         try:
-            senders = Senders(config.networks, _rendered, resolver)
+            senders = Senders(config.networks, _rendered, resolver, nats)
             await engine.Engine(store.deliveries, store.ledgers, store.matching, senders, metrics, wakeup)(lease)
         finally:
+            await nats.close()
             resolver.close()
 
     return Job(engine.NAME, Leased(engine.NAME, store.leases, holder, work))

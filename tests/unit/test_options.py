@@ -34,6 +34,7 @@ OPTIONS = {
     "log-level": "info",
     "deliver": "on",
     "webhook-allow": (),
+    "nats-url": None,
     "http-host": "127.0.0.1",
     "http-port": 8080,
     "envoy-config": None,
@@ -49,6 +50,8 @@ def _another(row: Row) -> Any:
         return tuple(row.setting.read(text) for text in ("127.0.0.2", "10.0.0.0/8"))
     if row.setting.choices:
         return next(one for one in row.setting.choices if one != row.default)
+    if row.setting.flag == "nats-url":
+        return "nats://127.0.0.2:4222"
     if row.kind is int:
         return (row.default or row.setting.least) + 1
     if row.kind is float:

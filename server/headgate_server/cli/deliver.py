@@ -11,9 +11,20 @@ from headgate_server.config import Settings
 from headgate_server.process import logs
 from headgate_server.process.setting import build
 
+_OPTIONS = (
+    "store",
+    "data-dir",
+    "webhook-allow",
+    "nats-url",
+    "nats-credentials",
+    "nats-ca",
+    "metrics-port",
+    "log-level",
+)
+
 
 @click.command()
-@options(Settings, only=("store", "data-dir", "webhook-allow", "metrics-port", "log-level"))
+@options(Settings, only=_OPTIONS)
 def deliver(**values: Any) -> None:
     """Deliver to destinations in a process of its own, beside servers that run with `--deliver off`.
 

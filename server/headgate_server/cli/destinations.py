@@ -12,7 +12,7 @@ from headgate_server.cli.options import options
 from headgate_server.cli.running import check_output, run, show
 from headgate_server.config import StoreConfig
 from headgate_server.core import timestamps
-from headgate_server.core.destinations import PREFIX, Failure, Format, Ordering, State, Status, Webhook
+from headgate_server.core.destinations import PREFIX, Failure, Format, Ordering, State, Status, Target, Webhook
 from headgate_server.core.errors import SetupError
 from headgate_server.core.types import WorkspaceId
 from headgate_server.delivery import checked, manage
@@ -41,7 +41,9 @@ def _of_a_workspace(command: _Command) -> _Command:
 @destinations.command("create")
 @_of_a_workspace
 @click.option("--name", required=True, help="A name, unique in the workspace.")
-@click.option("--url", required=True, help="Where events are posted to.")
+@click.option("--url", help="Where events are posted to.")
+@click.option("--stream", help="A stream of NATS JetStream, in place of a URL.")
+@click.option("--subject-prefix", help="Of a stream: the beginning of its subjects.")
 @click.option("--type", "types", multiple=True, help="Only events of this type, such as 'order.*'.")
 @click.option("--source", "sources", multiple=True, help="Only events of this source.")
 @click.option("--receiver", "receivers", multiple=True, help="Only events through this receiver.")
@@ -55,7 +57,7 @@ def _of_a_workspace(command: _Command) -> _Command:
 @click.option("--format", "form", type=click.Choice([*Format]), default=Format.STANDARD, show_default=True)
 @click.option("--ed25519", is_flag=True, help="Sign with ed25519, and print the public key in place of the secret.")
 def create(workspace: str, **values: Any) -> None:
-    """Make a webhook and print only its secret on standard output. It is shown only once.
+    """Make a destination. Of a webhook, print only the secret on standard output: it is shown only once.
 
     --type, --source and --receiver may be given several times.
     """
@@ -63,13 +65,7 @@ def create(workspace: str, **values: Any) -> None:
     async def work() -> None:
         wanted = manage.Wanted(
             name=checked.name_of(values["name"]),
-            target=checked.webhook_of(
-                values["url"],
-                _ANYWHERE,
-                max_events=values["max_events"],
-                form=values["form"],
-                signature="ed25519" if values["ed25519"] else "",
-            ),
+            target=_target(values),
             filter=checked.filter_of(values["types"], values["sources"], values["receivers"]),
             ordering=Ordering.ORDERED if values["ordered"] else Ordering.PARALLEL,
             start=checked.start_of(values["start"]),
@@ -78,13 +74,27 @@ def create(workspace: str, **values: Any) -> None:
         async with _opened(values, workspace) as (topic, workspace_id):
             shown = await manage.create(topic, workspace_id, wanted)
             try:
-                show(shown.key)
+                show(*filter(None, [shown.key]))
             except (SetupError, SystemExit):
                 # The secret was not shown.
                 await topic.delete(workspace_id, shown.status.destination.id)
                 raise
 
+    if (values["url"] is None) == (values["stream"] is None):
+        raise click.UsageError("give --url or --stream")
     run(work())
+
+
+def _target(values: dict[str, Any]) -> Target:
+    if values["url"] is None:
+        return checked.jetstream_of(values["stream"], values["subject_prefix"] or "")
+    return checked.webhook_of(
+        values["url"],
+        _ANYWHERE,
+        max_events=values["max_events"],
+        form=values["form"],
+        signature="ed25519" if values["ed25519"] else "",
+    )
 
 
 @destinations.command("list")

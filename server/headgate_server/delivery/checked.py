@@ -18,6 +18,7 @@ from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.model import NATIVE
 from headgate_server.core.reasons import Reason
 from headgate_server.delivery.extra_headers import check_headers
+from headgate_server.delivery.jetstream import check_prefix, check_stream
 from headgate_server.delivery.networks import Networks
 from headgate_server.delivery.url import check_url
 from headgate_server.receivers.registry import RECEIVERS
@@ -32,8 +33,6 @@ _LONGEST_VALUE = 255
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 _NAMES = "1 to 63 of a-z, 0-9, '.', '_' and '-', with a letter or digit at both ends"
 _SEQUENCE = re.compile(r"[0-9]{1,18}", re.ASCII)
-_STREAM = re.compile(r"[A-Za-z0-9_-]{1,255}", re.ASCII)
-_SUBJECT = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63}){0,15}", re.ASCII)
 
 _Word = TypeVar("_Word", Ordering, Format, Signature)
 
@@ -114,17 +113,18 @@ def headers_of(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 def jetstream_of(stream: str, subject_prefix: str) -> JetStream:
     """Return a stream."""
-    _check_text("jetstream.stream", stream, _STREAM.fullmatch, "1 to 255 letters, digits, '_' and '-'")
-    wanted = "names of letters, digits, '_' and '-', with dots between them"
-    _check_text("jetstream.subject_prefix", subject_prefix, _SUBJECT.fullmatch, wanted)
+    _check_text("jetstream.stream", stream, check_stream)
+    _check_text("jetstream.subject_prefix", subject_prefix, check_prefix)
     return JetStream(stream=stream, subject_prefix=subject_prefix)
 
 
-def _check_text(field: str, text: str, matches: Callable[[str], object], wanted: str) -> None:
+def _check_text(field: str, text: str, check: Callable[[str], str]) -> None:
     if not text:
         raise InvalidRequest(f"The {field} field is required.", reason=Reason.MISSING_FIELD, field=field)
-    if not matches(text):
-        raise _invalid(field, f"{text[:80]!r} is not made of {wanted}")
+    try:
+        check(text)
+    except ValueError as error:
+        raise _invalid(field, str(error)) from None
 
 
 def _check_values(field: str, values: Collection[str]) -> None:

@@ -1,8 +1,9 @@
 """The settings of delivery."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from headgate_server.delivery.nats_connection import NatsConfig
 from headgate_server.delivery.networks import Network, Networks, network_of
 from headgate_server.process.setting import setting
 
@@ -27,6 +28,7 @@ class DeliveryConfig:
         read=network_of,
     )
     """None: whoever may make a destination must not reach what only the server reaches."""
+    nats: NatsConfig = field(default_factory=NatsConfig)
 
     @property
     def networks(self) -> Networks:

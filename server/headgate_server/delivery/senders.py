@@ -7,6 +7,8 @@ from headgate_server.core.model import StoredEvent
 from headgate_server.delivery import payload, signing
 from headgate_server.delivery import webhook as sending
 from headgate_server.delivery.attempt import Attempt, Sender, Verdict, printable
+from headgate_server.delivery.jetstream import JetStream
+from headgate_server.delivery.nats_connection import Nats
 from headgate_server.delivery.networks import Networks
 from headgate_server.delivery.resolver import Resolver
 from headgate_server.delivery.url import check_url
@@ -21,6 +23,7 @@ class Senders:
         networks: Networks,
         render: payload.Render,
         resolver: Resolver,
+        nats: Nats,
         *,
         clock: Clock = system_clock,
     ):
@@ -28,13 +31,20 @@ class Senders:
         self._networks = networks
         self._render = render
         self._resolver = resolver
+        self._nats = nats
         self._clock = clock
 
     async def __call__(self, assignment: Assignment) -> Sender:
         """Return the sender of a destination: one that always fails where its settings allow no other."""
         target = assignment.destination.target
         if not isinstance(target, Webhook):
-            return Unable("This service delivers to no stream.")
+            return JetStream(
+                self._nats,
+                stream=target.stream,
+                subject_prefix=target.subject_prefix,
+                owner=assignment.destination.id,
+                render=self._render,
+            )
         try:
             return self._webhook(target, assignment.secrets)
         except ValueError as error:

@@ -12,13 +12,13 @@ from headgate.v1.bridge_view_pb2 import (
     RawReplayDestinationRequest,
     RawUpdateDestinationRequest,
 )
-from headgate_server.core.destinations import Destination, State, Status
+from headgate_server.core.destinations import Destination, JetStream, State, Status
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.model import Scope
 from headgate_server.core.reasons import Reason
 from headgate_server.core.types import WorkspaceId
 from headgate_server.delivery import manage
-from headgate_server.delivery.networks import Networks
+from headgate_server.delivery.config import DeliveryConfig
 from headgate_server.rpc import bodies, decode
 from headgate_server.rpc import destination_messages as messages
 from headgate_server.rpc.pages import page_size
@@ -35,10 +35,11 @@ _LARGEST_PAGE = 1_000
 class DestinationServicer:
     """Makes, shows, changes, stops and replays destinations."""
 
-    def __init__(self, destinations: Destinations, networks: Networks):
-        """`networks` says what a webhook may reach."""
+    def __init__(self, destinations: Destinations, config: DeliveryConfig):
+        """`config` says what a webhook may reach, and whether there is a NATS."""
         self._destinations = destinations
-        self._networks = networks
+        self._networks = config.networks
+        self._has_nats = config.nats.url is not None
 
     def methods(self) -> Sequence[AnyMethod]:
         """Return the service's methods."""
@@ -66,6 +67,12 @@ class DestinationServicer:
                 body["start"] = str(body["start"])
             bodies.fill(asked, body)
         wanted = messages.wanted(asked, self._networks)
+        if isinstance(wanted.target, JetStream) and not self._has_nats:
+            raise InvalidRequest(
+                "This service has no NATS server: its operator sets --nats-url.",
+                reason=Reason.INVALID_FIELD,
+                field="jetstream",
+            )
         shown = await manage.create(self._destinations, call.caller.workspace.id, wanted)
         return pb.CreateDestinationResponse(destination=messages.shown_message(shown))
 
