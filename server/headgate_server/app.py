@@ -67,7 +67,7 @@ def methods(
     compat = Compat(store.ledgers, store.proof, ingest)
     return (
         *IngestServicer(ingest, settings.ingest, metrics).methods(),
-        *EventServicer(store.ledgers).methods(),
+        *EventServicer(store.ledgers, store.deliveries).methods(),
         *LedgerServicer(store.ledgers, store.proof).methods(),
         *CompatServicer(compat, RECEIVERS, RateLimiter(store.limits), metrics, system_clock).methods(),
         *WorkspaceServicer(store.limits).methods(),

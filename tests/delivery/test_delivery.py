@@ -9,8 +9,9 @@ import orjson
 import pytest
 from standardwebhooks import Webhook as Verifier
 
+from headgate.v1.event_service_pb2 import GetEventRequest, ListEventsRequest
 from headgate_server.delivery.config import DeliveryConfig
-from tests.support.calls import Caller, event
+from tests.support.calls import Caller, event, refused
 from tests.support.destinations import Operator
 from tests.support.inprocess import Service, serving
 from tests.support.receivers import Answer, Received, Receiver, answers, hangs, receiver
@@ -282,3 +283,28 @@ async def test_a_stop_lets_a_request_end_and_the_next_server_goes_on(store_url: 
         async with serving(store_url, delivery=LOOPBACK) as running, running.caller() as second:
             await shows(Operator.of(second), made["id"], cursor=2)
         assert sequences(one) == [1, 2]
+
+
+async def test_the_full_view_says_what_became_of_an_event(caller: Caller, operator: Operator) -> None:
+    async def lives() -> list[str]:
+        listed = await caller.events.ListEvents(ListEventsRequest(view="FULL"), metadata=caller.metadata)
+        return [one.delivery for one in listed.events]
+
+    results = (await caller.batch(*[event() for _ in range(3)], event(type="ping"))).results
+    assert await lives() == ["none"] * 4
+    async with receiver(fails_for(lambda sequence: sequence == 2)) as one:
+        made = await operator.create(hook(one, filter={"types": ["order.*"]}))
+        await shows(operator, made["id"], cursor=4, set_aside=1)
+        assert await lives() == ["delivered", "pending", "delivered", "none"]
+        await operator.call("SkipFailure", id=made["id"], sequence=2)
+        assert await lives() == ["delivered", "failed", "delivered", "none"]
+        got = await caller.events.GetEvent(GetEventRequest(id=results[1].id, view="FULL"), metadata=caller.metadata)
+        assert got.event.delivery == "failed"
+        plain = await caller.events.GetEvent(GetEventRequest(id=results[1].id), metadata=caller.metadata)
+        assert plain.event.delivery == ""
+        one.answer = answers(200)
+        await operator.call("RetryFailure", id=made["id"], sequence=2)
+        await shows(operator, made["id"], delivered=3)
+        assert await lives() == ["delivered"] * 3 + ["none"]
+    refusal = await refused(caller.events.ListEvents(ListEventsRequest(view="full"), metadata=caller.metadata))
+    assert (refusal.reason, refusal.fields) == ("INVALID_FIELD", ["view"])

@@ -88,6 +88,10 @@ def test_the_command_line_makes_what_the_service_delivers_to(up: Up, store_url: 
             assert len(made.stdout.splitlines()) == 1
             (found,) = edge.http.get("/v1/destinations").json()["destinations"]
             shown(edge, found["id"], cursor=2, delivered=1)
+            stored = edge.http.get("/v1/events?view=FULL").json()["events"]
+            assert [event["delivery"] for event in stored] == ["delivered", "none"]
+            assert edge.http.get(f"/v1/events/{stored[0]['id']}?view=FULL").json() == stored[0]
+            assert "delivery" not in edge.http.get(f"/v1/events/{stored[0]['id']}").json()
             assert [orjson.loads(request.body)["data"]["sequence"] for request in one.requests] == [1]
             listed = headgate("destinations", "list", *of)
             assert f"{found['id']}  crm  active  ordered  cursor 2  0 behind  0 set aside" in listed.stdout

@@ -67,7 +67,7 @@ class RawReplayDestinationRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., set_aside: _Optional[bool] = ..., after_sequence: _Optional[int] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ..., **kwargs) -> None: ...
 
 class RawListEventsRequest(_message.Message):
-    __slots__ = ("page_size", "page_token", "type", "source", "subject", "idempotency_key", "to", "newest_first")
+    __slots__ = ("page_size", "page_token", "type", "source", "subject", "idempotency_key", "to", "newest_first", "view")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +77,7 @@ class RawListEventsRequest(_message.Message):
     FROM_FIELD_NUMBER: _ClassVar[int]
     TO_FIELD_NUMBER: _ClassVar[int]
     NEWEST_FIRST_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
     page_size: int
     page_token: str
     type: str
@@ -85,7 +86,8 @@ class RawListEventsRequest(_message.Message):
     idempotency_key: str
     to: str
     newest_first: bool
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., type: _Optional[str] = ..., source: _Optional[str] = ..., subject: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., to: _Optional[str] = ..., newest_first: _Optional[bool] = ..., **kwargs) -> None: ...
+    view: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., type: _Optional[str] = ..., source: _Optional[str] = ..., subject: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., to: _Optional[str] = ..., newest_first: _Optional[bool] = ..., view: _Optional[str] = ..., **kwargs) -> None: ...
 
 class RawVerifyLedgerRequest(_message.Message):
     __slots__ = ("to", "limit", "page_token", "expected_sequence", "expected_hash")

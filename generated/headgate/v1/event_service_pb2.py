@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from headgate.v1 import event_pb2 as headgate_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fheadgate/v1/event_service.proto\x12\x0bheadgate.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17headgate/v1/event.proto\"\x1d\n\x0fGetEventRequest\x12\n\n\x02id\x18\x01 \x01(\t\";\n\x10GetEventResponse\x12\'\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x18.headgate.v1.StoredEvent\"\xea\x01\n\x11ListEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x12(\n\x04\x66rom\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cnewest_first\x18\t \x01(\x08\"W\n\x12ListEventsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.headgate.v1.StoredEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xda\x01\n\x0c\x45ventService\x12g\n\x08GetEvent\x12\x1c.headgate.v1.GetEventRequest\x1a\x1d.headgate.v1.GetEventResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x0f/v1/events/{id}b\x05\x65vent\x12\x61\n\nListEvents\x12\x1e.headgate.v1.ListEventsRequest\x1a\x1f.headgate.v1.ListEventsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/eventsB+\n\x0f\x64\x65v.headgate.v1P\x01Z\x16headgate/v1;headgatev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fheadgate/v1/event_service.proto\x12\x0bheadgate.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17headgate/v1/event.proto\"+\n\x0fGetEventRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04view\x18\x02 \x01(\t\";\n\x10GetEventResponse\x12\'\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x18.headgate.v1.StoredEvent\"\xf8\x01\n\x11ListEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x12(\n\x04\x66rom\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cnewest_first\x18\t \x01(\x08\x12\x0c\n\x04view\x18\n \x01(\t\"W\n\x12ListEventsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.headgate.v1.StoredEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xda\x01\n\x0c\x45ventService\x12g\n\x08GetEvent\x12\x1c.headgate.v1.GetEventRequest\x1a\x1d.headgate.v1.GetEventResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x0f/v1/events/{id}b\x05\x65vent\x12\x61\n\nListEvents\x12\x1e.headgate.v1.ListEventsRequest\x1a\x1f.headgate.v1.ListEventsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/eventsB+\n\x0f\x64\x65v.headgate.v1P\x01Z\x16headgate/v1;headgatev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,13 +40,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENTSERVICE'].methods_by_name['ListEvents']._loaded_options = None
   _globals['_EVENTSERVICE'].methods_by_name['ListEvents']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/events'
   _globals['_GETEVENTREQUEST']._serialized_start=136
-  _globals['_GETEVENTREQUEST']._serialized_end=165
-  _globals['_GETEVENTRESPONSE']._serialized_start=167
-  _globals['_GETEVENTRESPONSE']._serialized_end=226
-  _globals['_LISTEVENTSREQUEST']._serialized_start=229
-  _globals['_LISTEVENTSREQUEST']._serialized_end=463
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=465
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=552
-  _globals['_EVENTSERVICE']._serialized_start=555
-  _globals['_EVENTSERVICE']._serialized_end=773
+  _globals['_GETEVENTREQUEST']._serialized_end=179
+  _globals['_GETEVENTRESPONSE']._serialized_start=181
+  _globals['_GETEVENTRESPONSE']._serialized_end=240
+  _globals['_LISTEVENTSREQUEST']._serialized_start=243
+  _globals['_LISTEVENTSREQUEST']._serialized_end=491
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=493
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=580
+  _globals['_EVENTSERVICE']._serialized_start=583
+  _globals['_EVENTSERVICE']._serialized_end=801
 # @@protoc_insertion_point(module_scope)

@@ -15,9 +15,10 @@ from headgate_server.rpc import decode, wire
 from headgate_server.rpc.pages import page_size, page_token, resume_from
 from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
-from headgate_server.store import Ledgers
+from headgate_server.store import Deliveries, Ledgers
 
 SERVICE = "headgate.v1.EventService"
+_VIEWS = ("", "BASIC", "FULL")
 _DEFAULT_PAGE = 50
 _LARGEST_PAGE = 1_000
 _INLINE_EVENTS = 100
@@ -27,8 +28,9 @@ _INLINE_EVENTS = 100
 class EventServicer:
     """Reads events back."""
 
-    def __init__(self, ledgers: Ledgers):
+    def __init__(self, ledgers: Ledgers, deliveries: Deliveries):
         self._ledgers = ledgers
+        self._deliveries = deliveries
 
     def methods(self) -> Sequence[AnyMethod]:
         """Return the service's methods."""
@@ -57,22 +59,36 @@ class EventServicer:
             event_id = EventId(UUID(request.id).bytes)
         except ValueError:
             raise InvalidRequest(f"{request.id[:80]!r} is not a UUID.", reason=Reason.INVALID_ID, field="id") from None
+        full = _is_full(request.view)
         events = await self._ledgers.fetch(call.caller.workspace.id, [event_id])
         if not events:
             raise NotFound(f"There is no event {request.id} in this workspace.", reason=Reason.EVENT_NOT_FOUND)
-        return GetEventResponse(event=wire.event_message(events[0], as_text=call.bridged))
+        message = wire.event_message(events[0], as_text=call.bridged)
+        if full:
+            (message.delivery,) = await self._deliveries.fates(call.caller.workspace.id, events)
+        return GetEventResponse(event=message)
 
     async def list_events(self, call: Call, request: ListEventsRequest) -> ListEventsResponse:
         """Return one page of the caller's workspace's events."""
         workspace_id = call.caller.workspace.id
+        full = _is_full(request.view)
         page = await self._ledgers.events(_query(workspace_id, request))
+        fates = await self._deliveries.fates(workspace_id, page.events) if full else ()
         token = page_token(page.resume, workspace_id, request)
 
         def response() -> ListEventsResponse:
             events = [wire.event_message(event, as_text=call.bridged) for event in page.events]
+            for message, fate in zip(events, fates, strict=False):
+                message.delivery = fate
             return ListEventsResponse(events=events, next_page_token=token)
 
         return response() if len(page.events) <= _INLINE_EVENTS else await asyncio.to_thread(response)
+
+
+def _is_full(view: str) -> bool:
+    if view not in _VIEWS:
+        raise InvalidRequest(f"view: {view[:80]!r} is not BASIC or FULL.", reason=Reason.INVALID_FIELD, field="view")
+    return view == "FULL"
 
 
 def _query(workspace_id: WorkspaceId, request: ListEventsRequest) -> EventQuery:
