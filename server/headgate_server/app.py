@@ -94,10 +94,12 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         committer = Committer(store.database, settings.committer, readiness, stored=wakeup.ring)
         stack.push_async_callback(committer.close)
         trust = Trust(settings.server.bridge_token)
+        load = Load(settings.server)
         server = GrpcServer(
             settings.server,
             methods(store, committer, readiness, supervisor, settings, metrics),
-            standard(Authenticator(store.directory), metrics, Load(settings.server), trust, settings.server.body_limit),
+            standard(Authenticator(store.directory), metrics, load, trust, settings.server.body_limit),
+            load.public,
         )
         await server.start()
         stack.push_async_callback(_stop, server, supervisor, settings.shutdown_grace)

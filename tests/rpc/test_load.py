@@ -1,6 +1,7 @@
 """The bounds on calls in progress, over all methods."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -12,6 +13,11 @@ from headgate_server.rpc.pipeline.load import Load
 from headgate_server.rpc.server import ServerConfig
 
 
+async def _received(call: Call) -> bytes:
+    assert call.receive is not None
+    return await call.receive()
+
+
 @dataclass
 class Held:
     """Calls that end when the test decides."""
@@ -20,8 +26,9 @@ class Held:
 
     async def __call__(self, call: Call) -> bytes:
         """Answer a call."""
+        body = await _received(call)
         await self.ended.wait()
-        return call.body
+        return body
 
 
 @dataclass
@@ -29,7 +36,17 @@ class Request:
     """The parts of a call that the code reads."""
 
     body: bytes
+    receive: Callable[[], Awaitable[bytes]] | None = None
     messages: None = None
+    bridged: bool = True
+    principal: None = None
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        async def receive() -> bytes:
+            return self.body
+
+        self.receive = receive
 
     def to(self, handler: Handler) -> "asyncio.Task[bytes]":
         """Make the call."""
@@ -68,7 +85,7 @@ async def test_bytes_in_progress_are_bounded_but_a_lone_call_is_never_too_large(
 
 async def test_a_call_that_failed_or_was_given_up_is_no_longer_in_progress() -> None:
     async def failing(call: Call) -> bytes:
-        raise ValueError(call.body)
+        raise ValueError(await _received(call))
 
     held = Held()
     load = Load(ServerConfig(concurrent_calls=1))
@@ -87,8 +104,10 @@ async def test_what_a_body_becomes_counts_too() -> None:
     held = Held()
 
     async def inflating(call: Call) -> bytes:
+        body = await _received(call)
         call.hold(8)
-        return await held(call)
+        await held.ended.wait()
+        return body
 
     handler = Load(ServerConfig(bytes_in_progress=10)).bounded(inflating)
     alone = Request(b"x").to(handler)
@@ -105,7 +124,7 @@ async def test_a_body_that_is_still_inflated_after_its_call_counts_no_more() -> 
 
     async def noted(call: Call) -> bytes:
         calls.append(call)
-        return call.body
+        return await _received(call)
 
     handler = Load(ServerConfig(bytes_in_progress=10)).bounded(noted)
     await Request(b"x").to(handler)

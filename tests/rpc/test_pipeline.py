@@ -136,13 +136,14 @@ def serve(store: Store) -> Serve:
     """Return a context that runs a server with a method of each kind."""
 
     @contextlib.asynccontextmanager
-    async def served(access: Needs | Public = READERS, **load: int) -> AsyncIterator[Running]:
-        config = ServerConfig(port=0, body_limit=LIMIT, **load)
+    async def served(access: Needs | Public = READERS, **bounds: int) -> AsyncIterator[Running]:
+        config = ServerConfig(port=0, body_limit=LIMIT, **bounds)
+        load = Load(config)
         key = await admin.create_key(store.directory, "acme", frozenset({Scope.EVENTS_READ}))
         running = Running(store, key)
         authenticator = Authenticator(store.directory, timer=lambda: running.seconds)
-        chain = standard(authenticator, running.metrics, Load(config), Trust(PUBLIC), LIMIT)
-        server = GrpcServer(config, running.echo.methods(access), chain)
+        chain = standard(authenticator, running.metrics, load, Trust(PUBLIC), LIMIT)
+        server = GrpcServer(config, running.echo.methods(access), chain, load.public)
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as running.channel:
             yield running

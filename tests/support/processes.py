@@ -30,6 +30,12 @@ def memory(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def most_memory(pid: int) -> int:
+    """Return the most bytes of a process that have been in memory at once."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
 def _read(stat: Path) -> tuple[str, list[str]]:
     """Return the name and the fields after it, state and parent first; no fields if the process has ended."""
     try:

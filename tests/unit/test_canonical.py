@@ -2,6 +2,7 @@
 
 import json
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +240,15 @@ def _without_strings(text: str) -> str:
         else:
             kept.append(character)
     return "".join(kept)
+
+
+def test_no_more_memory_than_bytes() -> None:
+    """orjson's own bytes may take sixteen times their length, and canonical data is kept until it is stored."""
+    value = {"text": "x" * 8_000}
+    tracemalloc.start()
+    try:
+        encoded = [canonical.encode(value) for _ in range(100)]
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1.5 * sum(map(len, encoded))

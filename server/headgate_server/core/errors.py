@@ -95,6 +95,12 @@ class Overloaded(HeadgateError):
     retry_after = 1.0
 
 
+class TooSlow(HeadgateError):
+    """The request did not arrive in time: nothing was stored, send it again, faster or in parts."""
+
+    reason = Reason.REQUEST_TIMEOUT
+
+
 class RateLimited(Overloaded):
     """The workspace exceeds its rate limit: nothing was changed, retry after `retry_after`."""
 

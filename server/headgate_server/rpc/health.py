@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2
 
 from headgate_server.core.errors import NotFound
 from headgate_server.core.reasons import Reason
+from headgate_server.rpc.pipeline.gate import Gate
 from headgate_server.rpc.plain import Context, abort, read
 
 SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -24,7 +25,8 @@ _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 class Health:
     """The state of the server and of each service, which is one and the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
         self._services: frozenset[str] = frozenset(("",))
         self._serving = False
         self._ended = False
@@ -48,20 +50,20 @@ class Health:
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         """Return the service's methods."""
         return {
-            "Check": grpc.unary_unary_rpc_method_handler(self.check),
-            "Watch": grpc.unary_stream_rpc_method_handler(self.watch),
+            "Check": grpc.stream_unary_rpc_method_handler(self.check),
+            "Watch": grpc.stream_stream_rpc_method_handler(self.watch),
         }
 
-    async def check(self, body: bytes, context: Context) -> bytes:
+    async def check(self, _: AsyncIterator[bytes], context: Context) -> bytes:
         """Return the state of a service; NOT_FOUND of one that is not served."""
-        name = (await read(body, health_pb2.HealthCheckRequest, context)).service
+        name = (await read(self._gate, health_pb2.HealthCheckRequest, context)).service
         if name not in self._services:
             raise await abort(context, NotFound("There is no such service here.", reason=Reason.NO_SUCH_SERVICE))
         return self._answer(name)
 
-    async def watch(self, body: bytes, context: Context) -> AsyncIterator[bytes]:
+    async def watch(self, _: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Yield the state of a service now and whenever it changes."""
-        name = (await read(body, health_pb2.HealthCheckRequest, context)).service
+        name = (await read(self._gate, health_pb2.HealthCheckRequest, context)).service
         while True:
             changed = self._changed
             yield self._answer(name)

@@ -77,7 +77,7 @@ class IngestServicer:
             decode.check_count(len(request.events), self._config.max_events)
         if not request.validate_only:
             events = len(request.events) or 1 if isinstance(request, RawBatchIngestRequest) else 1
-            self._ingest.check_room(call.caller.workspace.id, events, len(call.body))
+            self._ingest.check_room(call.caller.workspace.id, events, call.size)
 
     async def batch_ingest(self, call: Call, request: RawBatchIngestRequest) -> BatchIngestResponse | HttpBody:
         """Store each event on its own and answer with one result for each."""
@@ -178,7 +178,7 @@ def _bare(outcome: Outcome) -> Outcome:
 
 def _size(call: Call, request: _Request) -> int:
     """Return how many bytes of a request have to be read."""
-    return len(request.json.data) if request.HasField("json") else len(call.body)
+    return len(request.json.data) if request.HasField("json") else call.size
 
 
 def _stored_answer(call: Call, request: _Request) -> Answer | None:

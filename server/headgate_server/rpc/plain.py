@@ -1,5 +1,6 @@
 """Reading and refusing in the services of others' making, health and reflection, which stand beside our own methods."""
 
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 import grpc.aio
@@ -8,13 +9,24 @@ from google.protobuf.message import DecodeError, Message
 from headgate_server.core.errors import HeadgateError, InvalidRequest
 from headgate_server.core.reasons import Reason
 from headgate_server.rpc import status
+from headgate_server.rpc.pipeline.gate import Gate
+from headgate_server.rpc.transport import received
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 
 _Request = TypeVar("_Request", bound=Message)
 
 
-async def read(body: bytes, kind: type[_Request], context: Context) -> _Request:
+async def read(gate: Gate, kind: type[_Request], context: Context) -> _Request:
+    """Receive a call's one request and parse it, or end the call with an error's code."""
+    try:
+        body = await gate.receive(0, partial(received, context))
+    except HeadgateError as error:
+        raise await abort(context, error) from None
+    return await parse(body, kind, context)
+
+
+async def parse(body: bytes, kind: type[_Request], context: Context) -> _Request:
     """Parse a request, or end the call with INVALID_ARGUMENT."""
     try:
         return kind.FromString(body)

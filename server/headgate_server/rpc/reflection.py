@@ -1,5 +1,6 @@
 """grpc.reflection.v1alpha.ServerReflection, by grpcio's own servicer. Malformed requests get our own error."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -7,30 +8,40 @@ import grpc
 from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from headgate_server.rpc.plain import Context, read
+from headgate_server.core.errors import TooSlow
+from headgate_server.rpc.plain import Context, abort, parse
 
 SERVICE = reflection.SERVICE_NAME
+
+_STREAMS = 4
+"""Streams at once; others wait. Each may hold a request as large as any, and its caller needs no key."""
+_SECONDS = 10.0
 
 
 class Reflection:
     """Describes the services of these names."""
 
     def __init__(self, services: Sequence[str]):
+        self._turn = asyncio.Semaphore(_STREAMS)
         self._servicer = reflection.aio.ReflectionServicer(services, pool=_MethodsToo())
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         """Return the service's methods."""
         return {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(self.info)}
 
-    async def info(self, bodies: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        """Answer each request of a stream."""
+    async def info(self, _: AsyncIterator[bytes], context: Context) -> None:
+        """Answer each request of a stream, while the stream's time lasts."""
 
         async def requests() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
-            async for body in bodies:
-                yield await read(body, reflection_pb2.ServerReflectionRequest, context)
+            while (body := await context.read()) is not grpc.aio.EOF:
+                yield await parse(body, reflection_pb2.ServerReflectionRequest, context)
 
-        async for answer in self._servicer.ServerReflectionInfo(requests(), context):
-            yield answer.SerializeToString()
+        try:
+            async with asyncio.timeout(_SECONDS), self._turn:
+                async for answer in self._servicer.ServerReflectionInfo(requests(), context):
+                    await context.write(answer.SerializeToString())
+        except TimeoutError:
+            await abort(context, TooSlow(f"A stream of reflection lasts {_SECONDS:g} s at most."))
 
 
 class _MethodsToo:

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias, assert_never
 
 import grpc
@@ -15,11 +16,12 @@ from headgate_server.process.ports import HIGHEST_PORT, host_of, shown
 from headgate_server.process.setting import setting
 from headgate_server.rpc import health, reflection
 from headgate_server.rpc.pipeline.call import Call, Handler
+from headgate_server.rpc.pipeline.gate import Gate
 from headgate_server.rpc.pipeline.interceptors import Chain
 from headgate_server.rpc.pipeline.load import LoadConfig
 from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, ServerStream, Unary
 from headgate_server.rpc.pipeline.trust import PUBLIC, repeated, token_of
-from headgate_server.rpc.transport import Farewell, server_options
+from headgate_server.rpc.transport import Farewell, received, server_options
 
 _Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -59,11 +61,12 @@ class ServerConfig(LoadConfig):
 class GrpcServer:
     """Serves methods, health and reflection."""
 
-    def __init__(self, config: ServerConfig, methods: Iterable[AnyMethod], chain: Chain):
+    def __init__(self, config: ServerConfig, methods: Iterable[AnyMethod], chain: Chain, public: Gate):
+        """`public` receives the requests to the health service, whose callers need no key."""
         self._config = config
         self._server = grpc.aio.server(options=server_options(config.body_limit))
         self._farewell = Farewell()
-        self._health = health.Health()
+        self._health = health.Health(public)
         services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
         for method in methods:
             handler = self._farewell.keeping_back(chain(method))
@@ -99,40 +102,43 @@ class GrpcServer:
 
 
 def _bind(method: AnyMethod, handler: Handler) -> grpc.RpcMethodHandler:
-    """Return what grpc calls: bytes and context in, bytes out; a call that failed ends with its code."""
+    """Return what grpc calls: a context in, bytes out; a call that failed ends with its code.
+
+    To grpc every request is a stream, which is the same on the wire. It receives any other request whole before
+    it calls the handler.
+    """
     match method.kind:
         case Unary():
 
-            async def unary(body: bytes, context: _Context) -> bytes:
-                call = _call(method, context, body)
+            async def unary(_: AsyncIterator[bytes], context: _Context) -> bytes:
+                call = _call(method, context)
                 answer = await handler(call)
                 await _end(call, context)
                 return answer
 
-            return grpc.unary_unary_rpc_method_handler(unary)
+            return grpc.stream_unary_rpc_method_handler(unary)
         case ServerStream():
 
-            async def server_stream(body: bytes, context: _Context) -> None:
-                await _stream(handler, _call(method, context, body), context)
+            async def server_stream(_: AsyncIterator[bytes], context: _Context) -> None:
+                await _stream(handler, _call(method, context), context)
 
-            return grpc.unary_stream_rpc_method_handler(server_stream)
+            return grpc.stream_stream_rpc_method_handler(server_stream)
         case BothWays():
 
             async def both_ways(messages: AsyncIterator[bytes], context: _Context) -> None:
-                await _stream(handler, _call(method, context, messages=_until_gone(messages)), context)
+                await _stream(handler, _call(method, context, _until_gone(messages)), context)
 
             return grpc.stream_stream_rpc_method_handler(both_ways)
         case _ as never:
             assert_never(never)
 
 
-def _call(
-    method: AnyMethod, context: _Context, body: bytes = b"", messages: AsyncIterator[bytes] | None = None
-) -> Call:
+def _call(method: AnyMethod, context: _Context, messages: AsyncIterator[bytes] | None = None) -> Call:
     sent = context.invocation_metadata() or ()
     metadata = dict(sent)
     twice = repeated(sent) if len(metadata) != len(sent) else frozenset()
-    return Call(method.full_name, metadata, body, messages, repeated=twice)
+    receive = partial(received, context) if messages is None else None
+    return Call(method.full_name, metadata, receive, messages=messages, repeated=twice)
 
 
 async def _until_gone(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -41,6 +41,7 @@ CODES: dict[type[errors.HeadgateError], Code] = {
     errors.EventConflict: Code(grpc.StatusCode.ALREADY_EXISTS),
     errors.AlreadyExists: Code(grpc.StatusCode.ALREADY_EXISTS),
     errors.RequestKeyReused: Code(grpc.StatusCode.FAILED_PRECONDITION, 422),
+    errors.TooSlow: Code(grpc.StatusCode.DEADLINE_EXCEEDED, 408),
     errors.Overloaded: Code(grpc.StatusCode.RESOURCE_EXHAUSTED),
     errors.QuotaExceeded: Code(grpc.StatusCode.RESOURCE_EXHAUSTED),
     errors.Unavailable: Code(grpc.StatusCode.UNAVAILABLE),

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import grpc.aio
 
+from headgate_server.core.errors import InvalidRequest
+from headgate_server.core.reasons import Reason
 from headgate_server.rpc.pipeline.call import Call, Handler
 
 _MAX_METADATA = 64 * 1024
@@ -35,11 +37,27 @@ def server_options(body_limit: int) -> Sequence[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA),
         ("grpc.server.max_pending_requests", _MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING_CALLS),
+        # A stream that nobody reads may fill one window. With probes of the bandwidth gRPC makes it megabytes.
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _PING_MILLISECONDS),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_MILLISECONDS),
     )
 
+
+async def received(context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    """Return the one request of a call. Raises `InvalidRequest` if the caller sends none."""
+    request = await context.read()
+    if request is grpc.aio.EOF:
+        # The caller sent none, or gRPC ended the call, since the request is too large or the caller is gone. In that
+        # case gRPC cancels this task now.
+        await asyncio.sleep(_CANCELLED_WITHIN)
+        raise InvalidRequest("The call has no request.", reason=Reason.MALFORMED_REQUEST)
+    return bytes(request)
+
+
+_CANCELLED_WITHIN = 0.1
+"""Seconds."""
 
 _QUIET_SECONDS = 0.1
 """Seconds. Without a new call for this time, gRPC's queue is empty: the event loop takes hundreds of calls in it."""

@@ -31,8 +31,12 @@ class Call:
     method: str
     """The full name, "/headgate.v1.IngestService/BatchIngest"."""
     metadata: dict[str, str | bytes]
-    body: bytes = b""
-    """The serialized request; empty if the caller streams requests."""
+    receive: Callable[[], Awaitable[bytes]] | None = None
+    """Receives the serialized request, once; None if the caller streams requests. Until then gRPC holds little of
+    it. Raises `InvalidRequest` if the caller sends none, `Overloaded` and `TooSlow`.
+    """
+    size: int = 0
+    """Bytes of the serialized request, once it is received."""
     messages: AsyncIterator[bytes] | None = None
     """The serialized requests as they arrive; None if the caller sends one."""
     send: Callable[[bytes], Awaitable[None]] | None = None

@@ -83,9 +83,13 @@ def errors(method: AnyMethod, handler: Handler) -> Handler:
 
 
 def _public_error(method: AnyMethod, call: Call, error: Exception) -> HeadgateError:
-    """Return the error that the caller gets. For a bug it contains the request id and nothing else."""
+    """Return the error that the caller gets. For a bug it contains the request id and nothing else.
+
+    The error has no traceback. A traceback would keep the caller's frame, and with it the request, in memory until the
+    garbage collector runs.
+    """
     if isinstance(error, HeadgateError):
-        return error
+        return error.with_traceback(None)
     log.error("call_failed", method=method.full_name, request_id=call.request_id, exc_info=error, **call.log)
     return status.bug(call.request_id)
 

@@ -1,13 +1,14 @@
 """How much is in progress, over all methods."""
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
 from headgate_server.core.errors import Overloaded
 from headgate_server.process.setting import PAST_IT, setting
 from headgate_server.rpc.pipeline.call import Call, Handler
+from headgate_server.rpc.pipeline.gate import Gate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,14 +21,15 @@ class LoadConfig:
     """Calls in progress; further ones are refused at once. Streams of health and reflection do not count: whoever
     holds them needs no key, and must not shut out those who have one.
     """
-    bytes_in_progress: int = 64 * 1024 * 1024
+    bytes_in_progress: int = 32 * 1024 * 1024
     """Bodies of the calls in progress, inflated; past it calls are refused. A body is there up to three times while it
     is read: as it came, as a field of its message, and as what is decoded.
     """
 
 
 class Load:
-    """Lets calls in up to two bounds: so many at once, and so many bytes of what they brought.
+    """Lets calls in up to two bounds: so many at once, and so many bytes of what they brought. Requests are received
+    few at a time.
 
     Calls and bytes that are past a bound are refused at once; what is alone is never too large.
     """
@@ -38,18 +40,22 @@ class Load:
         self._calls = 0
         self._bytes = 0
         self._lock = threading.Lock()
+        self._bridge = Gate(_OF_BRIDGE, _OF_BRIDGE - 1, seconds=_LONG)
+        self._workspaces = Gate(_OF_WORKSPACES, _OF_WORKSPACES // 2, seconds=_LONG)
+        self.public = Gate(_OF_PUBLIC, _OF_PUBLIC, seconds=_SHORT)
+        """Receives the requests of callers that need no key."""
 
     def bounded(self, handler: Handler) -> Handler:
-        """Return a handler that counts its calls, and the requests that they stream, and refuses those past a bound."""
+        """Return a handler that counts its calls and their requests, and refuses those past a bound."""
 
         async def admitted(call: Call) -> bytes:
-            size = len(call.body)
-            if self._calls >= self._most_calls or self._is_too_much(size):
+            if self._calls >= self._most_calls:
                 raise Overloaded("Too many calls are in progress; nothing of this one was done.")
             self._calls += 1
-            held = _Held(0)
-            self._hold(held, size)
-            call.hold = partial(self._inflated, held, size)
+            held = _Held()
+            call.hold = partial(self._inflated, held)
+            if call.receive is not None:
+                call.receive = partial(self._received, call, call.receive, held)
             if call.messages is not None:
                 call.messages = self._counted(call.messages, held)
             try:
@@ -61,22 +67,30 @@ class Load:
 
         return admitted
 
-    def _is_too_much(self, size: int) -> bool:
-        return self._calls > 0 and self._bytes + size > self._most_bytes
+    async def _received(self, call: Call, receive: Callable[[], Awaitable[bytes]], held: "_Held") -> bytes:
+        """Receive a call's request in its turn, and count it."""
+        workspace = call.principal.workspace.id if call.principal is not None else _NOBODY
+        direct = self.public if workspace == _NOBODY else self._workspaces
+        gate = self._bridge if call.bridged else direct
+        request = await gate.receive(workspace, receive)
+        call.size = held.came = len(request)
+        self._inflated(held, 0)
+        return request
 
-    def _inflated(self, held: "_Held", came: int, size: int) -> None:
-        """Count a body that came as `came` bytes, and has become `size` bytes more. Raises `Overloaded`."""
+    def _inflated(self, held: "_Held", size: int) -> None:
+        """Count a request that has become `size` bytes more than came. Raises `Overloaded`."""
         if held.over:
             raise Overloaded("The call was given up.")
-        if self._calls > 1 and self._bytes + came + size - held.size > self._most_bytes:
+        size += held.came
+        if self._calls > 1 and self._bytes + size - held.size > self._most_bytes:
             raise Overloaded("Too much is in progress; nothing of this call was done.")
-        self._hold(held, came + size)
+        self._hold(held, size)
 
     async def _counted(self, messages: AsyncIterator[bytes], held: "_Held") -> AsyncIterator[bytes]:
         """Yield a stream's requests; each counts until the handler asks for the next."""
         async for message in messages:
             size = len(message)
-            if self._bytes > 0 and self._is_too_much(size):
+            if self._bytes > 0 and self._bytes + size > self._most_bytes:
                 raise Overloaded("Too many requests are in progress; nothing was done with this one.")
             self._hold(held, size)
             yield message
@@ -89,10 +103,27 @@ class Load:
             held.size = size
 
 
+_NOBODY = 0
+"""In the place of a workspace's id, which is positive, where the caller needs no key."""
+_OF_BRIDGE = 3
+"""Requests from the bridge that are received at once, one less of any one workspace. The bridge has the whole body when
+the call begins, so none is slow.
+"""
+_OF_WORKSPACES = 4
+"""Requests with a key that are received at once, half of them of any one workspace, however slow its callers are."""
+_OF_PUBLIC = 2
+"""Requests of callers that need no key, received at once: those to the health service, which are small."""
+_LONG = 60.0
+"""Seconds that a request may take to arrive: as long as the bridge gives an HTTP request."""
+_SHORT = 5.0
+
+
 @dataclass(slots=True)
 class _Held:
     """The bytes that one call holds now."""
 
-    size: int
+    size: int = 0
+    came: int = 0
+    """Bytes of the serialized request."""
     over: bool = False
     """Whether the call has ended; the thread that inflates its body may not have."""

@@ -1,0 +1,92 @@
+"""Which requests are received at once."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from headgate_server.core.errors import Overloaded, TooSlow
+from headgate_server.rpc.pipeline.gate import Gate
+
+
+class Sender:
+    """A caller whose request arrives when the test decides."""
+
+    def __init__(self, gate: Gate, caller: int, log: list[int]):
+        self.arrived = asyncio.Event()
+        self._caller = caller
+        self._log = log
+        self.task = asyncio.create_task(gate.receive(caller, self._receive))
+
+    async def _receive(self) -> bytes:
+        self._log.append(self._caller)
+        await self.arrived.wait()
+        return b"request"
+
+
+Send = Callable[[Gate, int], Sender]
+
+
+@pytest.fixture
+def received() -> list[int]:
+    """The callers whose requests are received, in order."""
+    return []
+
+
+@pytest.fixture
+def send(received: list[int]) -> Send:
+    return lambda gate, caller: Sender(gate, caller, received)
+
+
+async def _turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_so_many_at_once_in_the_order_in_which_they_came(send: Send, received: list[int]) -> None:
+    gate = Gate(2, 2, seconds=60)
+    senders = [send(gate, number) for number in (1, 2, 3, 4)]
+    await _turns()
+    assert received == [1, 2]
+    senders[1].arrived.set()
+    await _turns()
+    assert received == [1, 2, 3]
+    for sender in senders:
+        sender.arrived.set()
+    assert await asyncio.gather(*(sender.task for sender in senders)) == [b"request"] * 4
+
+
+async def test_one_caller_does_not_take_all_places(send: Send, received: list[int]) -> None:
+    """However many requests it begins."""
+    gate = Gate(3, 2, seconds=60)
+    slow = [send(gate, 1) for _ in range(20)]
+    await _turns()
+    assert received == [1, 1]
+    for number in (2, 3, 4):
+        other = send(gate, number)
+        other.arrived.set()
+        assert await other.task == b"request"
+    for sender in slow:
+        sender.task.cancel()
+    await asyncio.wait([sender.task for sender in slow])
+
+
+async def test_a_turn_that_does_not_come(send: Send) -> None:
+    gate = Gate(1, 1, seconds=0.05)
+    first, second = send(gate, 1), send(gate, 2)
+    with pytest.raises(Overloaded):
+        await second.task
+    with pytest.raises(TooSlow):
+        await first.task
+
+
+async def test_whoever_gave_up_leaves_its_place(send: Send) -> None:
+    gate = Gate(1, 1, seconds=60)
+    for number in (1, 1, 2):
+        gone = send(gate, number)
+        await _turns()
+        gone.task.cancel()
+        await asyncio.wait([gone.task])
+    last = send(gate, 1)
+    last.arrived.set()
+    assert await last.task == b"request"
