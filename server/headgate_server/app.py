@@ -102,11 +102,14 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
             load.public,
         )
         await server.start()
-        stack.push_async_callback(_stop, server, supervisor, settings.shutdown_grace)
         holder = _holder()
         supervisor.start(_jobs(store, readiness, server, holder))
         if settings.delivery.deliver == "on":
             supervisor.start([_delivery(store, settings.delivery, metrics, wakeup, holder)])
+        # Calls end before the jobs: no call waits for a receiver, and none waits behind a job that gives back its lease
+        # and waits for the store's lock.
+        stack.push_async_callback(supervisor.stop)
+        stack.push_async_callback(server.stop, settings.shutdown_grace)
         yield server
 
 
@@ -167,11 +170,6 @@ def _serve_metrics(settings: Settings, metrics: Metrics, stack: contextlib.Async
     stack.callback(thread.join)
     stack.callback(http.server_close)
     stack.callback(http.shutdown)
-
-
-async def _stop(server: GrpcServer, supervisor: Supervisor, grace: float) -> None:
-    """Stop calls and background work, both at once: a receiver that hangs delays no call."""
-    await asyncio.gather(server.stop(grace), supervisor.stop())
 
 
 def _holder() -> str:

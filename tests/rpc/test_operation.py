@@ -1,6 +1,7 @@
 """A server as its operator sees it: health, reflection, request ids, logs, metrics, stopping, a lost store."""
 
 import asyncio
+import contextlib
 import socket
 import urllib.request
 from collections.abc import AsyncIterator
@@ -213,6 +214,24 @@ async def test_a_stop_finishes_what_is_in_flight(store_url: str, monkeypatch: py
         await running
     async with serving(store_url) as again, again.caller() as caller:
         assert statuses(await caller.batch(event("k"))) == ["duplicate"]
+
+
+async def test_a_stop_cuts_off_what_takes_too_long(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call ends with UNAVAILABLE and an unknown outcome. CANCELLED would mean that no server has seen it."""
+    arrived = asyncio.Event()
+
+    async def stuck(*_: object) -> None:
+        arrived.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Committer, "submit", stuck)
+    async with contextlib.AsyncExitStack() as stack:
+        async with serving(sqlite_url, shutdown_grace=1.0) as service:
+            caller = await stack.enter_async_context(Caller(service.port, await service.key()))
+            call = asyncio.create_task(refused(caller.batch(event())))
+            await arrived.wait()
+        refusal = await call
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN")
 
 
 @on_postgres

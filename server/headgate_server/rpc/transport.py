@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import grpc.aio
 
-from headgate_server.core.errors import InvalidRequest
+from headgate_server.core.errors import InvalidRequest, OutcomeUnknown
 from headgate_server.core.reasons import Reason
 from headgate_server.rpc.pipeline.call import Call, Handler
+from headgate_server.rpc.pipeline.interceptors import fail
 
 _MAX_METADATA = 64 * 1024
 """The most bytes of headers of a call: Envoy's default is 60 KiB."""
@@ -61,6 +63,8 @@ _CANCELLED_WITHIN = 0.1
 
 _QUIET_SECONDS = 0.1
 """Seconds. Without a new call for this time, gRPC's queue is empty: the event loop takes hundreds of calls in it."""
+_TO_SAY_SO = 0.5
+"""Seconds before the end of the grace at which calls are told that they are cut off."""
 _LONGEST_SECONDS = 5.0
 """The longest wait for a quiet time: callers that send new calls without waiting for answers are never quiet."""
 
@@ -74,7 +78,9 @@ class Farewell:
     """
 
     def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
         self._begun = False
+        self._cut_off = False
         self._announced = asyncio.Event()
         self._arrived = 0
 
@@ -83,16 +89,29 @@ class Farewell:
 
         async def kept(call: Call) -> bytes:
             self._arrived += 1
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - this is a coroutine
+            self._running.add(task)
             try:
                 return await handler(call)
+            except asyncio.CancelledError:
+                if not self._cut_off:
+                    raise
+                fail(
+                    call, OutcomeUnknown("The server shut down before it could answer.", reason=Reason.OUTCOME_UNKNOWN)
+                )
+                return b""
             finally:
+                self._running.discard(task)
                 if self._begun:
                     await self._announced.wait()
 
         return kept
 
     async def stop(self, server: grpc.aio.Server, grace: float) -> None:
-        """Shut down, and return when all calls have ended; those in progress after `grace` seconds are cut off."""
+        """Shut down, and return when all calls have ended. Calls in progress after `grace` seconds end with
+        UNAVAILABLE. gRPC would end them with CANCELLED, which tells the bridge that no server has seen the call.
+        """
         self._begun = True
         clock = asyncio.get_running_loop().time
         end = clock() + grace
@@ -104,4 +123,8 @@ class Farewell:
         ending = asyncio.create_task(server.stop(max(0.0, end - clock())))
         await asyncio.sleep(0)  # GOAWAY is written in the task's first turn
         self._announced.set()
+        await asyncio.wait((ending,), timeout=max(0.0, end - clock() - _TO_SAY_SO))
+        self._cut_off = True
+        for task in self._running:
+            task.cancel()
         await ending

@@ -76,7 +76,7 @@ def errors(method: AnyMethod, handler: Handler) -> Handler:
             # The HTTP status is already sent, so the error is the last line of the stream.
             await send(HttpBody(data=status.as_line(public)).SerializeToString())
         else:
-            _fail(call, public)
+            fail(call, public)
         return b""
 
     return answered
@@ -94,7 +94,8 @@ def _public_error(method: AnyMethod, call: Call, error: Exception) -> HeadgateEr
     return status.bug(call.request_id)
 
 
-def _fail(call: Call, error: HeadgateError) -> None:
+def fail(call: Call, error: HeadgateError) -> None:
+    """End a call with an error: its code, message and details."""
     code = status.code_of(error)
     call.failure = Failure(code.grpc, status.printable(error.message))
     call.reply_metadata.append((status.DETAILS_KEY, status.encode(error)))

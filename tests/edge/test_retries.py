@@ -1,0 +1,71 @@
+"""Which failed calls Envoy sends to another server."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import grpc.aio
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2
+
+from headgate_bridge import BridgeConfig, Envoy
+from headgate_server.rpc import health
+from headgate_server.rpc.pipeline.trust import PUBLIC
+from tests.support.calls import Caller, event, statuses
+from tests.support.inprocess import Service, serving
+
+
+class Ending(grpc.GenericRpcHandler):
+    """A server that says it is healthy, and answers every call as gRPC does for a server that shuts down."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        """Return the handler of any method."""
+        check = details.method.startswith(f"/{health.SERVICE}/")
+        return grpc.unary_unary_rpc_method_handler(self._healthy if check else self._cancelled)
+
+    async def _healthy(self, body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING).SerializeToString()
+
+    async def _cancelled(self, body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        self.calls += 1
+        await context.abort(grpc.StatusCode.CANCELLED)
+        return b""
+
+
+@asynccontextmanager
+async def _ending() -> AsyncIterator[tuple[Ending, int]]:
+    server, ending = grpc.aio.server(), Ending()
+    server.add_generic_rpc_handlers((ending,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield ending, port
+    await server.stop(None)
+
+
+@pytest.fixture
+async def both(sqlite_url: str) -> AsyncIterator[tuple[Service, Ending, int]]:
+    """Run a server and one that shuts down, behind one Envoy. Return the two and Envoy's port."""
+    async with serving(sqlite_url) as service, _ending() as (ending, port):
+        upstreams = (("127.0.0.1", port), ("127.0.0.1", service.port))
+        config = BridgeConfig(http_port=0, upstreams=upstreams, body_limit=1 << 20, marker=PUBLIC, concurrency=1)
+        async with Envoy(config) as envoy:
+            yield service, ending, envoy.port
+
+
+async def test_a_call_that_a_server_cancelled_unseen(both: tuple[Service, Ending, int]) -> None:
+    """It goes to the other server, over REST and gRPC, also the question whether a key is valid."""
+    service, ending, port = both
+    key = await service.key()
+    async with (
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers={"x-api-key": key}, timeout=30) as http,
+        Caller(port, key) as caller,
+    ):
+        for number in range(20):
+            answer = await http.post("/v1/events", json={"type": "t", "idempotency_key": f"rest-{number}"})
+            assert answer.json()["status"] == "accepted", answer.text
+            assert statuses(await caller.batch(event(f"grpc-{number}"))) == ["accepted"]
+    assert ending.calls > 0
