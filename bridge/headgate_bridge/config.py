@@ -17,12 +17,15 @@ from headgate_server.process.setting import path_of, setting
 
 # The server words the refusal of a body over its limit, so Envoy must let a slightly larger body through.
 BODY_MARGIN = 1024 * 1024
+# The transcoder adds a frame, the content type and the query to a body.
+_TRANSCODED_MARGIN = 128 * 1024
 
 LISTENER = "http"
 CLUSTER = "headgate"
 TRANSCODER = "transcoder"
 CORS = "cors"
 HEADERS = "headers"
+BUFFER = "buffer"
 
 # By this header the servers know what is the bridge's own.
 BRIDGE_HEADER = "x-headgate-bridge"
@@ -172,6 +175,8 @@ def _fill_in_transcoder(listener: dict[str, Any], config: BridgeConfig) -> None:
     for manager in managers:
         settings = _part(_named(manager["http_filters"], TRANSCODER, "http filter"), "typed_config")
         settings["max_request_body_size"] = config.body_limit + BODY_MARGIN
+        buffer = _part(_named(manager["http_filters"], BUFFER, "http filter"), "typed_config")
+        buffer["max_request_bytes"] = config.body_limit + BODY_MARGIN + _TRANSCODED_MARGIN
         _fill_in_marker(manager, config)
         for host in _virtual_hosts(manager):
             _fill_in_host(host, config)

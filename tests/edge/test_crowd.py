@@ -70,6 +70,16 @@ async def test_their_bodies_are_not_held(edge: Edge, path: str, header: str) -> 
         assert memory(envoy) - before < FEW
 
 
+async def test_slow_bodies_with_a_key_hold_up_nobody(edge: Edge) -> None:
+    """The server gets such a request when its body is complete."""
+    async with (
+        _crowd(edge, "/v1/events/batch", f"x-api-key: {edge.key}\r\n"),
+        httpx.AsyncClient(base_url=edge.http.base_url, headers=edge.http.headers, timeout=30) as http,
+    ):
+        for _ in range(10):
+            assert (await http.post("/v1/events", json={"type": "t"})).status_code == 200
+
+
 async def test_a_grpc_body_without_a_key_is_refused_before_it_is_there(edge: Edge) -> None:
     """The call ends while the caller still sends."""
     host, _, port = edge.up.rest.partition(":")
