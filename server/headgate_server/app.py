@@ -1,6 +1,5 @@
 """Connects the parts of a server process. No other module does it."""
 
-import asyncio
 import contextlib
 import gc
 import os

@@ -56,7 +56,7 @@ def test_a_key_from_making_to_revoking(any_edge: Edge) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        pytest.param(("create", "--workspace", "Not A Name", "--scope", "admin"), "no name", id="a bad workspace"),
+        pytest.param(("create", "--workspace", "Not A Name", "--scope", "admin"), "not a valid", id="a bad workspace"),
         pytest.param(("create", "--workspace", "a", "--scope", "everything"), "everything", id="no such scope"),
         pytest.param(("create", "--workspace", "a"), "--scope", id="no scope"),
         pytest.param(("create", "--workspace", "a", "--scope", "admin", "--expires-in", "soon"), "soon", id="no time"),
