@@ -1,4 +1,4 @@
-"""An assignment as calls that are ready to be sent, and what their answers must say."""
+"""Encodes an assignment as calls that are ready to be sent, with the answers that they must get."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from headgate.v1.ingest_service_pb2 import BatchIngestResponse, IngestResponse
 
 
 class Call(NamedTuple):
-    """One call: which of the keys it is made with, and what its answer must say of each event."""
+    """One call: the number of its key, and the result that its answer must have for each event."""
 
     body: bytes
     workspace: int
@@ -21,14 +21,14 @@ class Call(NamedTuple):
 
 
 class Encoding(NamedTuple):
-    """How events and the calls that carry them are written, and what an answer says of each event is read."""
+    """Writes events and calls in one encoding, and reads each event's result from an answer."""
 
     event: Callable[[workload.Order], bytes]
     request: Callable[[Sequence[bytes]], bytes]
     statuses: Callable[[bytes], list[str]]
 
     def check(self, call: Call, answer: bytes) -> int:
-        """Return how many events were newly stored. Raises `RuntimeError` if the answer is not what it must be."""
+        """Return the number of newly stored events. Raises `RuntimeError` if the answer is wrong."""
         statuses = self.statuses(answer)
         if statuses != call.statuses:
             raise RuntimeError(f"answered with {Counter(statuses)}, and not {Counter(call.statuses)} in order")
@@ -54,7 +54,7 @@ JSON_BATCH = Encoding(
 
 
 class Plan(NamedTuple):
-    """All calls of an assignment, and what is stored before the clock starts, so that it is a duplicate afterwards."""
+    """All calls of an assignment, and the events to store before the clock starts, which are duplicates afterwards."""
 
     encoding: Encoding
     originals: list[Call]

@@ -1,4 +1,4 @@
-"""Contenders: processes that prepare a turn of a load, say "ready", work when they are told to, and are timed.
+"""Contenders: processes that prepare a turn of a load, print "ready", work on command, and are timed.
 
 The run writes an `Assignment` to a contender's standard input, as one line of JSON, and then "go"; the contender
 answers with one line of JSON, a `Timing`. Other children of the run are servers, which print their port.
@@ -22,11 +22,15 @@ import uvloop
 from bench.suite import Load
 
 _PATIENCE = 180.0
-"""Seconds for one assignment: several times what the slowest needs. After that a part that hangs ends the run."""
+"""Seconds for one assignment: several times the time of the slowest. After it a part counts as hung and the run
+ends.
+"""
 
 
 class Assignment(NamedTuple):
-    """What a contender is to store: so many events, at a rate of so many a second; 0: a caller sends when answered."""
+    """A contender's task: the number of events, and events a second. With 0 a caller sends again when it is
+    answered.
+    """
 
     load: Load
     events: int
@@ -35,12 +39,12 @@ class Assignment(NamedTuple):
 
 @dataclass(slots=True)
 class Timing:
-    """What one turn came to.
+    """The result of one turn.
 
-    `events` were answered as they had to be while the clock ran; `stored` are those that a contender added, its
-    preparation included; `refused` are calls, each time counted. Latencies are milliseconds of a call, 0 where nobody
-    is called. `cpu_seconds` are the sender's own, `spent` those of all parts (generator, Envoy, server, database);
-    `peak_mib` is the most that one of the server's processes had resident.
+    `events` were answered correctly while the clock ran. `stored` are the events that a contender added, also in its
+    preparation. `refused` counts every refusal of a call. Latencies are milliseconds of a call, 0 without calls.
+    `cpu_seconds` are the sender's own, `spent` those of all parts (generator, Envoy, server, database). `peak_mib` is
+    the largest resident memory of one server process.
     """
 
     events: int
@@ -55,8 +59,8 @@ class Timing:
 
 
 class Work(Protocol):
-    """An assignment, prepared. `run` is what is timed; `check` says what it came to, but for seconds, and raises
-    `RuntimeError` if that is not what was assigned.
+    """A prepared assignment. `run` is timed. `check` returns the result without its seconds, and raises `RuntimeError`
+    if it differs from the assignment.
     """
 
     async def run(self) -> None: ...
@@ -64,7 +68,7 @@ class Work(Protocol):
 
 
 def contend(prepare: Callable[[Assignment], Awaitable[Work]]) -> None:
-    """Be a contender: take assignments from standard input until it is closed."""
+    """Work as a contender: read assignments from standard input until it is closed."""
     uvloop.run(_contend(prepare))
 
 
@@ -72,7 +76,7 @@ async def _contend(prepare: Callable[[Assignment], Awaitable[Work]]) -> None:
     while line := await asyncio.to_thread(sys.stdin.readline):
         load, events, rate = json.loads(line)
         work = await prepare(Assignment(Load(**load), events, rate))
-        # The collector would otherwise walk through what was prepared again and again, on the work's time.
+        # Otherwise the collector would examine the prepared objects repeatedly while the clock runs.
         gc.collect()
         gc.freeze()
         print("ready", flush=True)
@@ -96,7 +100,7 @@ class Child:
         await self._ask(json.dumps([asdict(assignment.load), assignment.events, assignment.rate]))
 
     async def go(self) -> Timing:
-        """Let a contender work, and return what it came to."""
+        """Let a contender work, and return its result."""
         return Timing(**json.loads(await self._ask("go")))
 
     async def _ask(self, line: str) -> str:
@@ -105,7 +109,9 @@ class Child:
         return await self.line()
 
     async def line(self) -> str:
-        """Return the next line of its output. Raises `RuntimeError` if it ends (it has said why), `TimeoutError`."""
+        """Return the next line of its output. Raises `RuntimeError` if it ends (its output says why),
+        `TimeoutError`.
+        """
         assert self._process.stdout is not None
         async with asyncio.timeout(_PATIENCE):
             line = await self._process.stdout.readline()
@@ -116,7 +122,7 @@ class Child:
 
 @asynccontextmanager
 async def child(module: str, *arguments: str, **environment: str) -> AsyncIterator[Child]:
-    """Run `python -m MODULE ARGUMENTS` for as long as the block lasts. The end of its input tells it to end."""
+    """Run `python -m MODULE ARGUMENTS` until the block ends. It ends when its input is closed."""
     environment, root = {**os.environ, **environment}, Path(__file__).parents[1]
     command = (sys.executable, "-m", module, *arguments)
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment, cwd=root)

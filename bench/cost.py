@@ -1,4 +1,4 @@
-"""What processes cost, seen from outside: CPU time and memory of each with all below it. Linux alone."""
+"""CPU time and memory of processes and all their descendants, measured from outside. Only on Linux."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,18 +7,18 @@ import psutil
 
 
 def cpu_seconds(roots: Iterable[int]) -> float:
-    """Return the CPU seconds so far, those of children that have ended and were waited for included."""
+    """Return the CPU seconds so far, including those of children that have ended."""
     return sum(sum(process.cpu_times()[:4]) for process in _all(roots))
 
 
 def reset_peaks(roots: Iterable[int]) -> None:
-    """Let the peaks of memory begin anew at what is resident now."""
+    """Reset the peaks of memory to the present resident size."""
     for process in _all(roots):
         Path(f"/proc/{process.pid}/clear_refs").write_text("5")
 
 
 def peak_mib(roots: Iterable[int]) -> float:
-    """Return the most that one of the processes has had resident (VmHWM), in MiB."""
+    """Return the largest resident memory (VmHWM) of one of the processes, in MiB."""
     statuses = (Path(f"/proc/{process.pid}/status").read_text() for process in _all(roots))
     return max(int(status.partition("VmHWM:")[2].split()[0]) for status in statuses) / 1024
 

@@ -1,4 +1,4 @@
-"""Callers as lean as Python allows, so that their work is not taken for the server's. A contender.
+"""Callers with as little work as Python allows, so that the server's work dominates. A contender.
 
 `HEADGATE_KEYS=hg_...,hg_... python -m bench.driver grpc PORT,PORT`, or `empty PORT,PORT` for `bench.empty`, or
 `http ADDRESS`. Requests are encoded beforehand and sent as bytes, gRPC's over one connection to each port; answers are
@@ -28,17 +28,17 @@ Send = Callable[[Call], Awaitable[bytes]]
 
 
 class Refused(Exception):
-    """The server takes no more at the moment; the one argument is how many seconds it asks to wait."""
+    """The server refuses more calls at the moment. The argument is the number of seconds to wait."""
 
 
 class Loop:
-    """Callers that make their next call as soon as the last one is answered, or, at a rate, one caller for each call
-    that makes it when it is due. The senders take turns.
+    """Callers that make their next call as soon as the last one is answered. At a fixed rate, each call has its own
+    caller, which makes it when it is due. The senders take turns.
 
-    A call's latency counts from when it was due, so a server that stalls is charged for all that it kept waiting, also
-    for what could not even be sent. A caller that is refused waits as long as it is asked to, and up to as long again
-    by chance, so that not all come back at once. With `overload` they stop when the first of them finds nothing left to
-    send; what was answered by then counts.
+    A call's latency counts from the time it was due, so a stall of the server counts for every call that it delays. A
+    refused caller waits the requested time, and up to the same time again at random, so that not all callers retry at
+    the same moment. With `overload` they stop when the first caller has nothing left to send; only calls that were
+    answered before count.
     """
 
     def __init__(self, plan: Plan, senders: Sequence[Send], assignment: Assignment):
@@ -109,7 +109,7 @@ def _by_grpc(method: Any, keys: Sequence[str]) -> Send:
 
 
 def _refusal(error: grpc.aio.AioRpcError) -> Exception:
-    """Return when the refused call may be made again; the error itself if it is no such refusal."""
+    """Return the wait before the refused call may be repeated, or the error itself if it is no such refusal."""
     details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and isinstance(details, bytes):
         info = error_details_pb2.RetryInfo()
@@ -134,7 +134,7 @@ if __name__ == "__main__":
     way, target = sys.argv[1:]
     keys = os.environ["HEADGATE_KEYS"].split(",")
     http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=60)
-    # Made by the first assignment, which brings the event loop.
+    # The first assignment makes them, because only then is there an event loop.
     channels: list[grpc.aio.Channel] = []
 
     async def prepare(assignment: Assignment) -> Loop:

@@ -1,4 +1,4 @@
-"""The empty RPC: what gRPC in Python allows with nothing behind it.
+"""The empty RPC: the most that gRPC in Python can do, without any function.
 
 `python -m bench.empty` prints its port and serves until its standard input is closed: a grpc.aio server on uvloop as
 the product's, with one method that takes bytes and returns as many as the product's answer to a new event has.

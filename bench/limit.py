@@ -1,9 +1,9 @@
-"""The limit: what one connection to the store's database can store, with nothing around it. A contender.
+"""The limit: the most that one connection to the store's database can store, without a service. A contender.
 
-`python -m bench.limit URL WORKSPACE_ID`. The same rows in the same table under the same promises as the product's: lock
+`python -m bench.limit URL WORKSPACE_ID`. It writes the same rows into the same table, as durably as the product: lock
 the head, look for the identities, insert (PostgreSQL: COPY; SQLite: 64 rows a statement), move the head, commit. The
-rows are built beforehand, ids and hashes included, and nobody is answered. Nobody else may write to the workspace from
-`prepare`, which builds on the ledger's head, to the end of the work.
+rows are built beforehand, with ids and hashes, and there are no answers. No other process may write to the workspace
+from `prepare`, which builds on the ledger's head, to the end of the work.
 """
 
 import sys
@@ -33,7 +33,7 @@ _COUNT = "SELECT count(*) FROM events WHERE workspace_id = $1 AND sequence > $2"
 
 
 class _Group(NamedTuple):
-    """One transaction's worth: identities in order, rows in the table's columns, and the head's row after them."""
+    """The data of one transaction: identities in order, rows in the table's columns, and the head's row after them."""
 
     identities: Any
     rows: Sequence[Any]
@@ -44,8 +44,8 @@ class _Postgres:
     """The limit on PostgreSQL. It writes to the product's workspace, and so to the same part of the same indexes."""
 
     durable: ClassVar = {"SHOW fsync": "on", "SHOW synchronous_commit": "on", "SHOW full_page_writes": "on"}
-    # The planner, left to itself, may read the whole ledger to find identities (store/postgres/append.py says why).
-    # The product says so anew in every transaction; here once is enough.
+    # Otherwise the planner may read the whole ledger to find identities (store/postgres/append.py says why). The
+    # product sets this in every transaction; here once is enough.
     PLANNER = (
         "SET enable_sort = off; SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;"
         " SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan; SET jit = off"
@@ -64,7 +64,7 @@ class _Postgres:
         return list(await self.connection.fetchrow(statement, *values))
 
     def encode(self, group: _Group) -> _Group:
-        """Put identities behind their workspace, as the index has them, and ids into COPY's form."""
+        """Put the workspace before each identity, as in the index, and ids into COPY's form."""
         holder = self.workspace_id.to_bytes(8, "big")
         identities = [holder + identity for identity in group.identities]
         return _Group(identities, [(row[0], UUID(row[1]), *row[2:]) for row in group.rows], group.head)
@@ -81,10 +81,10 @@ class _Postgres:
 
 
 class _Sqlite:
-    """The limit on SQLite. It has a file of its own: beside a second writer the product would read its pages anew."""
+    """The limit on SQLite. It has its own file: with a second writer the product would have to read its pages again."""
 
     durable: ClassVar = {"PRAGMA synchronous": 2, "PRAGMA journal_mode": "wal"}
-    # As the product's (store/sqlite/).
+    # The product has the same (store/sqlite/).
     _PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "wal_autocheckpoint = 4000", "cache_size = -65536")
     _AT_ONCE = 64
     _PROBE = (
@@ -103,14 +103,14 @@ class _Sqlite:
         return list(self.connection.execute(statement.replace("$", "?"), values).fetchone())
 
     def encode(self, group: _Group) -> _Group:
-        """Lay identities end to end, and make statements of the rows, each with its values."""
+        """Concatenate the identities, and make statements from the rows, each with its values."""
         parts = (group.rows[start : start + self._AT_ONCE] for start in range(0, len(group.rows), self._AT_ONCE))
         insert, row = "INSERT OR FAIL INTO events VALUES", f"({', '.join('?' * len(_COLUMNS))})"
         statements = [(f"{insert} {', '.join([row] * len(rows))}", list(chain(*rows))) for rows in parts]
         return _Group(b"".join(group.identities), statements, group.head)
 
     async def append(self, group: _Group) -> None:
-        # Nothing else is to be done meanwhile, so no thread is needed.
+        # There is no other work at the same time, so no thread is needed.
         execute = self.connection.cursor().execute
         execute("BEGIN IMMEDIATE")
         await self.row(_HEAD, self.workspace_id)
@@ -124,7 +124,7 @@ class _Sqlite:
 
 @dataclass(frozen=True, slots=True)
 class Appends:
-    """An assignment of the limit: transaction after transaction, after this head of the ledger."""
+    """An assignment of the limit: one transaction after another, beginning after this head of the ledger."""
 
     limit: _Postgres | _Sqlite
     groups: Sequence[_Group]
@@ -142,13 +142,13 @@ class Appends:
 
 
 async def prepare(limit: _Postgres | _Sqlite, assignment: Assignment) -> Appends:
-    """Build the assignment's rows as the product would, an unbroken ledger after the head.
+    """Build the assignment's rows like the product: a valid ledger after the head.
 
-    Raises `RuntimeError` if a commit would return before it is on disk, or might tear a page.
+    Raises `RuntimeError` if a commit would return before it is on disk, or if a crash could leave half-written pages.
     """
-    for setting, wanted in limit.durable.items():
-        if await limit.row(setting) != [wanted]:
-            raise RuntimeError(f"{setting} is not {wanted}: a limit without durability is no limit of ours")
+    for setting, required in limit.durable.items():
+        if await limit.row(setting) != [required]:
+            raise RuntimeError(f"{setting} is not {required}: the limit must be as durable as the product")
     row = await limit.row(_HEAD, limit.workspace_id)
     usage, after = Usage(*row[3:]), Head(*row[:3])
     head = after
@@ -173,7 +173,7 @@ async def opened(url: str, workspace_id: WorkspaceId) -> _Postgres | _Sqlite:
 
 
 if __name__ == "__main__":
-    # Made by the first assignment, which brings the event loop, and ended with the process.
+    # The first assignment makes it, because only then is there an event loop. It ends with the process.
     found: list[_Postgres | _Sqlite] = []
 
     async def _prepare(assignment: Assignment) -> Appends:

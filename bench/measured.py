@@ -1,4 +1,4 @@
-"""What was measured: the turns of each load, round by round, and the ratios between loads."""
+"""The measurements: the turns of each load, round by round, and the ratios between loads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ def rates(turns: Sequence[Timing]) -> list[float]:
 
 
 def rate(turns: Sequence[Timing]) -> float:
-    """Return the median of the rates; 0 of no turns."""
+    """Return the median of the rates, 0 without turns."""
     return median(rates(turns) or [0.0])
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A scenario, and what was measured."""
+    """A scenario and its measurements."""
 
     scenario: Scenario
     rounds: Rounds
@@ -30,7 +30,7 @@ class Played:
     seconds: float
 
     def compared(self) -> list["Compared"]:
-        """Return what the scenario's ratios came to, each between the fastest loads on either side."""
+        """Return the values of the scenario's ratios, each between the fastest loads of both sides."""
         found = []
         for ratio in self.scenario.ratios:
             over, under = (max(side, key=lambda load: rate(self.rounds[load])) for side in (ratio.over, ratio.under))
@@ -41,7 +41,7 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A ratio, and what it came to in each round; the median counts."""
+    """A ratio, and its value in each round. The median counts."""
 
     ratio: Ratio
     over: Load
@@ -50,7 +50,7 @@ class Compared:
 
     @property
     def verdict(self) -> str:
-        """Whether it is enough; empty where nothing is asked."""
+        """Whether the target is reached; empty without a target."""
         if self.ratio.target is None:
             return ""
         return "reached" if median(self.by_round) >= self.ratio.target else "short"

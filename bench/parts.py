@@ -1,4 +1,4 @@
-"""The real parts of a run: a PostgreSQL of its own, the product on a store, and what it is compared with."""
+"""The real parts of a run: a separate PostgreSQL, the product on a store, and the programs to compare it with."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -21,12 +21,12 @@ from tests.support.waiting import until
 
 
 class Servers(NamedTuple):
-    """Processes that answer, and where. Of each all below it belong to it."""
+    """Server processes and their ports. The descendants of a process belong to it."""
 
     ports: Sequence[int]
     pids: Sequence[int]
     keys: Sequence[str] = ("none",)
-    """API keys that may write, each another workspace's."""
+    """API keys that may write, each for a different workspace."""
 
     def listed(self) -> str:
         """Return the ports as the lean driver takes them."""
@@ -35,7 +35,7 @@ class Servers(NamedTuple):
 
 @contextmanager
 def database() -> Iterator[tuple[str, int, str]]:
-    """Run a PostgreSQL with its own defaults for as long as the block lasts; yield URL, process id and version."""
+    """Run a PostgreSQL with its own defaults until the block ends. Yield URL, process id and version."""
     postgres.prepare_run()
     try:
         with postgres.own_server("shared_buffers=128MB", "max_connections=100") as url:
@@ -46,7 +46,7 @@ def database() -> Iterator[tuple[str, int, str]]:
 
 
 async def execute(url: str, statement: str) -> Any:
-    """Execute a statement on a connection of its own; return the first value of its first row."""
+    """Execute a statement on a new connection, and return the first value of its first row."""
     if url.startswith("sqlite"):
         with closing(sqlite.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as file:
             return file.execute(statement).fetchone()[0]
@@ -58,7 +58,7 @@ async def execute(url: str, statement: str) -> Any:
 
 
 async def workspaces(url: str, count: int) -> tuple[int, list[str]]:
-    """Make workspaces in a new store; return the first one's id, and for each an API key that may write."""
+    """Make workspaces in a new store. Return the first one's id, and an API key that may write for each."""
     async with admin.opened(url) as store:
         scopes = frozenset({Scope.EVENTS_WRITE})
         keys = [await admin.create_key(store.directory, f"workspace-{number}", scopes) for number in range(count)]
@@ -67,7 +67,7 @@ async def workspaces(url: str, count: int) -> tuple[int, list[str]]:
 
 @asynccontextmanager
 async def product(url: str, keys: Sequence[str], folder: Path, workers: int) -> AsyncIterator[tuple[Servers, int, int]]:
-    """Run `headgate up` for as long as the block lasts; yield its servers, Envoy's port and Envoy's process id."""
+    """Run `headgate up` until the block ends. Yield its servers, Envoy's port and Envoy's process id."""
     up = Up(f"--workers={workers}", folder=folder, HEADGATE_STORE=url)
     await asyncio.to_thread(up.__enter__)
     try:
@@ -79,7 +79,7 @@ async def product(url: str, keys: Sequence[str], folder: Path, workers: int) -> 
 
 @asynccontextmanager
 async def empty(processes: int) -> AsyncIterator[Servers]:
-    """Run the empty RPC in so many processes for as long as the block lasts."""
+    """Run the empty RPC in this number of processes until the block ends."""
     async with AsyncExitStack() as stack:
         started = [await stack.enter_async_context(child("bench.empty")) for _ in range(processes)]
         yield Servers([int(await one.line()) for one in started], [one.pid for one in started])
@@ -87,7 +87,7 @@ async def empty(processes: int) -> AsyncIterator[Servers]:
 
 @asynccontextmanager
 async def peer(url: str, workers: int) -> AsyncIterator[Servers]:
-    """Run the peer in a database of its own beside the one of this URL, for as long as the block lasts."""
+    """Run the peer until the block ends, in a new database on the same server as this URL."""
     await execute(url, "CREATE DATABASE peer")
     address = make_url(url).set(drivername="postgresql+asyncpg", database="peer").render_as_string(False)
     key = token_urlsafe(32)
@@ -106,8 +106,8 @@ async def _is_up(port: int) -> bool:
 
 
 async def stored(url: str) -> int:
-    """Return how many events all workspaces of a store hold, once that number stands still: a tool that stops at a
-    time leaves calls behind.
+    """Return the number of events in all workspaces of a store, when it does not change any more: a tool that stops at
+    a fixed time leaves calls in progress.
     """
     last, count = -1, 0
     while count != last:

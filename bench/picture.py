@@ -1,4 +1,4 @@
-"""What was measured, as one picture: the ratios, and how many events a second each load stores."""
+"""Draws the measurements as one picture: the ratios, and the events a second of each load."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,21 +33,21 @@ def draw(all_played: Sequence[Played], path: Path) -> None:
 
 
 def _draw_ratios(axes: Axes, ratios: Sequence[Compared]) -> None:
-    """Each ratio as a share of its target; one that has none, of 1."""
+    """Draw each ratio as a share of its target, or of 1 without a target."""
     shares = [median(one.by_round) / (one.ratio.target or 1) for one in ratios]
-    asked = (f" (at least {one.ratio.target:g})" if one.ratio.target else "" for one in ratios)
-    labels = [f"{median(one.by_round):.2f}{text}" for one, text in zip(ratios, asked, strict=True)]
+    targets = (f" (at least {one.ratio.target:g})" if one.ratio.target else "" for one in ratios)
+    labels = [f"{median(one.by_round):.2f}{text}" for one, text in zip(ratios, targets, strict=True)]
     bars = axes.barh([one.ratio.name for one in ratios], shares, color=[_VERDICTS[one.verdict] for one in ratios])
     axes.bar_label(bars, labels, padding=3)
     axes.axvline(1, color="black", linewidth=0.8)
-    _finish(axes, "Ratios; the line is what each must reach", shares)
+    _finish(axes, "Ratios; the line is the target of each", shares)
 
 
 def _draw_rates(axes: Axes, title: str, rounds: Rounds) -> None:
-    """The median of each load's rounds, with the slowest and the fastest."""
+    """Draw the median of each load's rounds, with the slowest and the fastest."""
     names = [", ".join([f"{load.by}: {load.batch:,} x {load.callers}", *load.particulars()]) for load in rounds]
-    medians, seen = list(map(rate, rounds.values())), list(map(rates, rounds.values()))
-    spread = [[median(one) - min(one) for one in seen], [max(one) - median(one) for one in seen]]
+    medians, by_round = list(map(rate, rounds.values())), list(map(rates, rounds.values()))
+    spread = [[median(one) - min(one) for one in by_round], [max(one) - median(one) for one in by_round]]
     colours = [_COLOURS[load.by] for load in rounds]
     bars = axes.barh(names, medians, xerr=spread, color=colours, error_kw={"linewidth": 0.8})
     axes.bar_label(bars, [f"{value:,.0f}" for value in medians], padding=6)

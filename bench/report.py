@@ -1,4 +1,4 @@
-"""What a run has to say: one file of Markdown and one picture."""
+"""Writes the results of a run: one file of Markdown and one picture."""
 
 import os
 import platform
@@ -31,8 +31,8 @@ _LOADS = [
 _RATIOS = ["what", "at least", "seen", "min", "max", "", "loads"]
 _EXPLAINED = """\
 Events per second are the median of the rounds, with the slowest and the fastest; CPU seconds are per 100,000 events;
-MiB are the most that one server process had resident. Ratios are taken round by round, of the loads that were fastest
-(events a call x callers), and their median counts. How to read all this: `docs/design/performance.md`."""
+MiB are the largest resident memory of one server process. Ratios are taken round by round, of the fastest loads
+(events a call x callers), and their median counts. `docs/design/performance.md` says how to read the tables."""
 
 
 def write(command: str, all_played: Sequence[Played], folder: Path) -> None:
@@ -42,7 +42,7 @@ def write(command: str, all_played: Sequence[Played], folder: Path) -> None:
 
 
 def markdown(command: str, all_played: Sequence[Played]) -> str:
-    """Return everything."""
+    """Return the whole report."""
     where = [f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", f"{os.cpu_count()} CPUs, which all processes share"]
     where += [
         f"load {os.getloadavg()[0]:.1f}",
@@ -56,7 +56,7 @@ def markdown(command: str, all_played: Sequence[Played]) -> str:
 
 
 def ratios(all_played: Sequence[Played]) -> str:
-    """Return the table of the ratios and peaks, and what fell short."""
+    """Return the table of the ratios and peaks, and those that missed their target."""
     rows = [row for played in all_played for row in (*map(_ratio, played.compared()), *_peaks(played))]
     short = [row[0] for row in rows if row[5] == "short"]
     verdict = f"Short of its target: {'; '.join(short)}." if short else "Nothing is short of its target."
@@ -71,7 +71,7 @@ def _ratio(one: Compared) -> list[str]:
 
 
 def _peaks(played: Played) -> list[list[str]]:
-    """Return the row about memory, where there was an overload."""
+    """Return the row about memory, if there was an overload."""
     peaks = [turn.peak_mib for load, turns in played.rounds.items() for turn in turns if load.overload]
     if not peaks:
         return []
@@ -92,7 +92,7 @@ def _load(load: Load, turns: Sequence[Timing]) -> list[str]:
     particulars = [*load.particulars(), *([f"{refused:,} refusals"] if refused or load.overload else [])]
     seen = (median(rates(turns)), min(rates(turns)), max(rates(turns)))
     latencies = median(turn.p50 for turn in turns), median(turn.p99 for turn in turns)
-    # Nothing is stored where a tool that does not wait is refused all along.
+    # There may be no events: a tool that does not wait may be refused all the time.
     spent = [sum(turn.spent.get(part, 0) for turn in turns) / events * 1e5 if events else 0.0 for part in _PARTS]
     return [
         *(load.by.value, f"{load.batch:,}", str(load.callers), ", ".join(particulars)),
@@ -104,7 +104,7 @@ def _load(load: Load, turns: Sequence[Timing]) -> list[str]:
 
 
 def _table(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    """Lay rows out in columns, the first row as headings. `left` are the columns of text; the others hold numbers."""
+    """Arrange rows in columns, the first row as headings. `left` are the columns of text; the others have numbers."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = ["-" * width if index in left else "-" * (width - 1) + ":" for index, width in enumerate(widths)]
     aligned = [("<" if index in left else ">") + str(width) for index, width in enumerate(widths)]

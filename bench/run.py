@@ -1,7 +1,7 @@
 """Runs the benchmark: `python -m bench.run quick`, or `all`; `--only NAME` for some of its scenarios.
 
-All parts are started here and share this machine; their stores lie in the folder for temporary files (TMPDIR), several
-GB of them with `all`. Table and picture go to `bench/results/`; with `--only` the table is printed instead.
+It starts all parts on this machine. Their stores are in the folder for temporary files (TMPDIR); with `all` they take
+several GB. Table and picture are written to `bench/results/`; with `--only` the table is printed instead.
 """
 
 import asyncio
@@ -26,28 +26,28 @@ from bench.suite import By, Load, Scenario, Store
 
 _RESULTS = Path(__file__).with_name("results")
 _WARM_UP_EVENTS = 2_000
-"""What is sent before anything counts: enough to say about how fast it is."""
+"""Events that are sent before the measurement, to estimate the rate."""
 _CALLS_EACH = 3
-"""Calls that each caller makes at least, so that beginning and end of a turn weigh little."""
+"""The fewest calls of each caller, so that the beginning and the end of a turn have little influence."""
 _LONGEST = 15.0
-"""Seconds of a turn after which a tool that had too few answers is not given twice the time."""
+"""The longest turn, in seconds, that is repeated with twice the time if a tool had too few answers."""
 
 
 @click.command(help=__doc__)
 @click.argument("extent", type=click.Choice(["quick", "all"]))
 @click.option("--only", multiple=True, metavar="NAME", help="A scenario of these; can be given several times.")
 def main(extent: str, only: tuple[str, ...]) -> None:
-    """Run it. What falls short of its target is said; only what is wrong makes it fail."""
+    """Run the benchmark. A missed target is reported; only an error makes the run fail."""
     scenarios = {one.name: one for one in (suite.quick() if extent == "quick" else suite.everything())}
     if not set(only) <= set(scenarios):
         raise click.UsageError(f"The scenarios are {', '.join(scenarios)}.")
-    # So that a run which is told to end takes its parts along and leaves nothing in the temporary folder.
+    # At SIGTERM the run ends its parts, too, and removes its files from the temporary folder.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     command, played = "make bench-quick" if extent == "quick" else "make bench", []
     for name in only or scenarios:
         played.append(_played(scenarios[name]))
         if not only:
-            # After each, so that a long run that is broken off has something to show.
+            # Written after each scenario, so that a long run that is stopped has results.
             report.write(command, played, _RESULTS)
     print(report.markdown(command, played) if only else report.ratios(played))
 
@@ -62,7 +62,7 @@ def _played(scenario: Scenario) -> Played:
 
 
 async def _play(scenario: Scenario, url: str, database: Sequence[int], folder: Path) -> Rounds:
-    """Return what each load came to. Raises `RuntimeError` if the store does not hold exactly what was answered."""
+    """Return the result of each load. Raises `RuntimeError` if the store's events differ from the answers."""
     rounds: Rounds = {load: [] for load in scenario.loads}
     async with set_up(scenario, url, database, folder) as roles:
         warm = {}
@@ -76,7 +76,7 @@ async def _play(scenario: Scenario, url: str, database: Sequence[int], folder: P
             for load in scenario.loads[::-1] if number % 2 else scenario.loads:
                 pace = load.pace * highest_rate(load, rounds, by=load.by)
                 assignment = _assignment(load, (pace or warm.get(load, 0.0)) * scenario.seconds, pace)
-                # A tool that cannot count has to send for as long as its callers' calls will take.
+                # A tool that cannot count calls gets the time that its callers' calls will take.
                 least = _CALLS_EACH * load.callers * load.batch / (highest_rate(load, rounds) or math.inf)
                 turn = await _turn(url, roles[load.by], assignment, max(scenario.seconds, least))
                 rounds[load].append(turn)
@@ -92,13 +92,13 @@ def highest_rate(load: Load, rounds: Rounds, *, by: By | None = None) -> float:
 
 
 def _assignment(load: Load, events: float, pace: float = 0.0) -> Assignment:
-    """Return an assignment of about so many events: whole calls, and several for every caller."""
+    """Return an assignment of about this many events: whole calls, and several for every caller."""
     calls = max(math.ceil(events / load.batch), 1 if pace else _CALLS_EACH * load.callers)
     return Assignment(load, calls * load.batch, pace)
 
 
 async def _turn(url: str, role: Role, assignment: Assignment, seconds: float) -> Timing:
-    """Let a load have its turn. Raises `RuntimeError` unless the ledgers have grown by what was answered."""
+    """Run one turn of a load. Raises `RuntimeError` if the ledgers have not grown by the number of answered events."""
     load, servers, before = assignment.load, role.spenders.get("server", ()), await parts.stored(url)
     await role.sender.prepare(assignment, seconds)
     cost.reset_peaks(servers)
@@ -112,7 +112,7 @@ async def _turn(url: str, role: Role, assignment: Assignment, seconds: float) ->
     spent = {part: cost.cpu_seconds(pids) - idle[part] for part, pids in role.spenders.items()}
     peak = cost.peak_mib(servers) if servers else 0.0
     grown = await parts.stored(url) - before
-    # A tool stops at a time, and leaves at most a call of each caller unanswered.
+    # A tool stops at a fixed time, and leaves at most one call of each caller unanswered.
     unanswered = 0 if isinstance(role.sender, Child) else load.callers * load.batch
     least = (timing.stored or timing.events) if role.stores else 0
     if not least <= grown <= least + unanswered:

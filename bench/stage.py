@@ -1,4 +1,4 @@
-"""A scenario's parts, all running, and what sends each of its loads."""
+"""Starts a scenario's parts, and the senders of its loads."""
 
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -12,26 +12,26 @@ from bench.suite import By, Load, Scenario
 from bench.tools import Ghz, Wrk
 
 _FILLED_AT_ONCE = 100_000
-"""Events that the limit prepares in memory at once: some 200 MB."""
+"""Events that the limit prepares in memory at once: about 200 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A sender, and the processes besides its own whose CPU time and memory it is to blame for."""
+    """A sender, and the other processes whose CPU time and memory its load uses."""
 
     sender: Child | Ghz | Wrk
     spenders: Mapping[str, Sequence[int]]
-    """Process ids by part: Envoy, server, database. All below them count as well."""
+    """Process ids by part: Envoy, server, database. Their descendants count too."""
     stores: bool = True
-    """Whether what it sends is in the product's store afterwards."""
+    """Whether its events are in the product's store afterwards."""
 
 
 @asynccontextmanager
 async def set_up(
     scenario: Scenario, url: str, database: Sequence[int], folder: Path
 ) -> AsyncIterator[Mapping[By, Role]]:
-    """Start what a scenario needs on an empty store, of which `database` are the processes. All is gone afterwards."""
-    wanted = {load.by for load in scenario.loads}
+    """Start a scenario's parts on an empty store, and end them afterwards. `database` are the store's processes."""
+    senders = {load.by for load in scenario.loads}
     spent = {"database": database} if database else {}
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -48,11 +48,11 @@ async def set_up(
             By.GHZ: Role(Ghz(servers.ports, keys[0]), direct),
             By.REST: Role(Wrk(address, keys[0]), through),
         }
-        if By.EMPTY in wanted:
+        if By.EMPTY in senders:
             empty = await enter(parts.empty(scenario.workers))
             driver = await enter(_driver("empty", empty.listed(), empty.keys))
             roles[By.EMPTY] = Role(driver, {"server": empty.pids}, stores=False)
-        if By.PEER in wanted:
+        if By.PEER in senders:
             peer = await enter(parts.peer(url, scenario.workers))
             sender = Wrk(f"http://127.0.0.1:{peer.ports[0]}/events/batch", peer.keys[0])
             roles[By.PEER] = Role(sender, {"server": peer.pids, **spent}, stores=False)
@@ -60,25 +60,25 @@ async def set_up(
 
 
 def _driver(way: str, target: str, keys: Sequence[str]) -> AbstractAsyncContextManager[Child]:
-    # The keys are no argument, where others could read them.
+    # The keys are not arguments, because other users could read those.
     return child("bench.driver", way, target, HEADGATE_KEYS=",".join(keys))
 
 
 async def _limit_url(url: str, folder: Path) -> str:
     if url.startswith("postgresql"):
         return url
-    # SQLite has one writer, so the limit gets a file of its own.
+    # SQLite has one writer, so the limit gets its own file.
     await parts.execute(url, "PRAGMA wal_checkpoint(TRUNCATE)")
     return f"sqlite:///{shutil.copy(url.removeprefix('sqlite:///'), folder / 'limit.db')}"
 
 
 async def _fill(url: str, workspace: int, rows: int) -> None:
-    """Let the limit store so many events, about as fast as the database itself could make them up."""
+    """Let the limit store this many events, which is about the fastest way to fill the table."""
     async with child("bench.limit", url, str(workspace)) as limit:
         for start in range(0, rows, _FILLED_AT_ONCE):
             await limit.prepare(Assignment(Load(By.LIMIT, 4_000), min(_FILLED_AT_ONCE, rows - start)))
             await limit.go()
     if rows and url.startswith("postgresql"):
-        # What autovacuum has long done to a table of this age, and would else do while something is measured.
+        # Autovacuum has done this in a table of this size long before; otherwise it would run during a measurement.
         await parts.execute(url, "VACUUM (FREEZE, ANALYZE) events")
         await parts.execute(url, "CHECKPOINT")

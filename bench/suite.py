@@ -1,4 +1,4 @@
-"""What is measured, as data: scenarios of loads that take turns, and the ratios that they are for."""
+"""The measurements as data: scenarios of loads that take turns, and their ratios."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class By(StrEnum):
-    """Who stores, and on which way, as the table calls it."""
+    """The sender of a load and its protocol, with the name in the table."""
 
     LIMIT = "the limit"
     GRPC = "gRPC, lean driver"
@@ -30,33 +30,35 @@ class Load:
 
     by: By
     batch: int
-    """Events of a call; of the limit, of a transaction."""
+    """Events of a call, or of a transaction of the limit."""
     callers: int = 1
     duplicates: float = 0.0
     """The share of the events that were stored before, with the same content under the same key."""
     workspaces: int = 1
     pace: float = 0.0
-    """The share of the same sender's highest rate that is sent, answered or not; 0: a caller sends when answered."""
+    """The share of the same sender's highest rate that is sent at a fixed rate; 0: a caller sends when it is
+    answered.
+    """
     overload: bool = False
-    """Whether the clock stops when the first caller has nothing left to send: from then on there are too few."""
+    """Whether the clock stops when the first caller has nothing left to send: after that there are too few callers."""
 
     def times(self, times: int) -> "Load":
-        """Return it with so many times the callers, as an overload."""
+        """Return the load with this many times the callers, as an overload."""
         return replace(self, callers=times * self.callers, overload=True)
 
     def particulars(self) -> list[str]:
-        """Return in what it differs from fresh events of one workspace, sent as fast as they are answered."""
-        said = {
+        """Return its differences from new events of one workspace that are sent as fast as they are answered."""
+        differences = {
             f"{self.duplicates:.0%} duplicates": self.duplicates,
             f"{self.workspaces:,} workspaces": self.workspaces > 1,
             f"at {self.pace:.0%} of the peak": self.pace,
             "honouring RetryInfo": self.overload,
         }
-        return [text for text, holds in said.items() if holds]
+        return [text for text, applies in differences.items() if applies]
 
 
 class Ratio(NamedTuple):
-    """A comparison, round by round, of the best of some loads with the best of others, and what it must reach."""
+    """A comparison, round by round, of the best of some loads with the best of others, and its target."""
 
     name: str
     over: tuple[Load, ...]
@@ -66,7 +68,7 @@ class Ratio(NamedTuple):
 
 @dataclass(frozen=True)
 class Scenario:
-    """Loads that take turns on the same parts, round by round, every round in the other order."""
+    """Loads that take turns on the same parts, round by round. Every round reverses the order."""
 
     name: str
     """For `--only`."""
@@ -75,11 +77,11 @@ class Scenario:
     ratios: tuple[Ratio, ...] = ()
     rounds: int = 3
     seconds: float = 2.0
-    """How long one turn works, about."""
+    """The time of one turn, about."""
     patience: float = 600.0
-    """Seconds after which no further round begins, so that a busy machine yields fewer rounds and not a longer wait."""
+    """Seconds after which no further round begins, so that a busy machine makes fewer rounds and not a longer run."""
     rows: int = 0
-    """Events that are there before, in the one workspace that the limit and the product then share."""
+    """Events in the table before the scenario, in the one workspace that the limit and the product share then."""
 
     @property
     def workers(self) -> int:
@@ -88,19 +90,19 @@ class Scenario:
 
 
 MOST_MIB = 300
-"""What a server process may have resident under overload."""
+"""The most resident memory of a server process under overload."""
 _LIMITS = {Store.POSTGRESQL: (1_000, 2_000, 4_000), Store.SQLITE: (1_000, 4_000, 8_000)}
-"""Where each limit flattens out: it is slower below and no faster above."""
+"""The sizes at which each limit is fastest: it is slower below and no faster above."""
 _HOUSEFUL = 20_000
-"""Events of one workspace that a server process lets wait."""
+"""Events of one workspace that may wait in a server process."""
 _FULL = Load(By.GRPC, 100, 32)
-"""Callers that fill every group; more only wait longer. `_WIDE` is the same with 1,000 events."""
+"""Enough callers to fill every group; more would only wait longer. `_WIDE` is the same with 1,000 events."""
 _WIDE = Load(By.GRPC, 1_000, 8)
 _WAYS = (By.GRPC, By.GHZ, By.REST)
 
 
 def quick() -> list[Scenario]:
-    """Return what shows, in less than two minutes, what the benchmark is for."""
+    """Return the scenarios with the main ratios, which run in less than two minutes."""
     postgresql, sqlite = _core(Store.POSTGRESQL, (32, 64), (4_000,)), _core(Store.SQLITE, (32,), (4_000,))
     return [replace(postgresql, seconds=1.0, patience=45.0), replace(sqlite, seconds=1.0, patience=25.0)]
 

@@ -1,6 +1,6 @@
-"""Load tools that others wrote, ghz for gRPC and wrk for HTTP: run for some seconds, and what they say read.
+"""Runs common load tools for some seconds, ghz for gRPC and wrk for HTTP, and reads their reports.
 
-`make` installs them. Refused calls are counted apart: neither knows how to wait.
+`make` installs them. Refused calls are counted separately, because neither tool waits after a refusal.
 """
 
 import asyncio
@@ -22,16 +22,16 @@ from bench import calls, workload
 from bench.contender import Assignment, Timing
 
 _PATIENCE = 120.0
-"""Seconds that a tool may take, several times what it is asked for."""
+"""Seconds that a tool may take, several times the requested time."""
 _SHORTEST = 2
-"""Seconds. In less than this, what is under way when time is up would weigh too much."""
+"""Seconds. In a shorter run the calls in progress at its end would have too much influence."""
 _MARK = "@nonce@"
-"""Stands for what makes a request's keys its own; wrk's script replaces it by a text that no other request has."""
+"""The placeholder that makes a request's keys unique. wrk's script replaces it by a text that no other request has."""
 _HERE = Path(__file__).parent
 
 
 class Tool:
-    """A tool that sends with an API key, and how often and how long it is to send next."""
+    """A tool that sends with an API key, and its next load and time."""
 
     def __init__(self, name: str, key: str):
         found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
@@ -40,12 +40,12 @@ class Tool:
         self._program, self._key = found, key
 
     async def prepare(self, assignment: Assignment, seconds: float) -> None:
-        """Note what to send, and for how long."""
+        """Set the load, and the time to send it."""
         self._load, self._seconds = assignment.load, f"{max(_SHORTEST, round(seconds))}s"
 
     async def _run(self, *commands: Sequence[str]) -> tuple[list[str], float]:
-        """Run these at the same time; return what each wrote, and the CPU seconds of all."""
-        # Of all children of this process that ended meanwhile: the other parts do not end in the middle of a run.
+        """Run these commands at the same time. Return the output of each, and the CPU seconds of all."""
+        # This counts all children of this process that ended in this time. The other parts do not end during a run.
         before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
         outputs = await asyncio.gather(*(asyncio.to_thread(self._output, command) for command in commands))
         return outputs, sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
@@ -59,9 +59,9 @@ class Tool:
 
 
 class Ghz(Tool):
-    """ghz against server processes that share a store: one ghz for each, on a connection of its own.
+    """ghz against server processes that share a store: one ghz for each, on its own connection.
 
-    Its configurations lie in `bench/ghz/`, for anybody to run (`tests/support/ghzfiles.py`).
+    Its configurations are in `bench/ghz/`, and can be run separately (`tests/support/ghzfiles.py`).
     """
 
     def __init__(self, ports: Sequence[int], key: str):
@@ -73,13 +73,13 @@ class Ghz(Tool):
         file, callers = _HERE / "ghz" / f"batch-{self._load.batch}.json", self._load.callers
         shares = [(port, len(range(number, callers, len(self._ports)))) for number, port in enumerate(self._ports)]
         with tempfile.NamedTemporaryFile("w", suffix=".json") as metadata:
-            # Not an argument, which others could read.
+            # The key is not an argument, because other users could read it.
             json.dump({"x-api-key": self._key}, metadata)
             metadata.flush()
-            # What is under way when time is up is waited for and counted.
-            same = ["--config", str(file), "--metadata-file", metadata.name, "--format", "json"]
-            same += ["--duration", self._seconds, "--duration-stop", "wait"]
-            each = ([*same, "--concurrency", str(share), f"127.0.0.1:{port}"] for port, share in shares if share)
+            # Calls in progress at the end of the time are waited for and counted.
+            common = ["--config", str(file), "--metadata-file", metadata.name, "--format", "json"]
+            common += ["--duration", self._seconds, "--duration-stop", "wait"]
+            each = ([*common, "--concurrency", str(share), f"127.0.0.1:{port}"] for port, share in shares if share)
             outputs, cpu_seconds = await self._run(*each)
         reports = list(map(json.loads, outputs))
         codes = sum((Counter(report["statusCodeDistribution"]) for report in reports), Counter[str]())
@@ -93,31 +93,31 @@ class Ghz(Tool):
 
 
 class Wrk(Tool):
-    """wrk for one address, `http://127.0.0.1:8080/v1/events/batch`: batches of fresh events from one prepared body."""
+    """wrk for one address, `http://127.0.0.1:8080/v1/events/batch`: batches of new events from one prepared body."""
 
     def __init__(self, address: str, key: str):
         super().__init__("wrk", key)
         self._address = address
 
     async def go(self) -> Timing:
-        """Send. Calls that were under way when time was up are stored and not counted.
+        """Send. Calls in progress at the end of the time are stored but not counted.
 
-        Raises `RuntimeError` if a call fails, or does not store every event; `TimeoutError` if there are more callers
-        than answers: then the time was too short to say anything.
+        Raises `RuntimeError` if a call fails, or does not store every event. Raises `TimeoutError` if there are more
+        callers than answers: then the time was too short for a measurement.
         """
         events = [orjson.dumps(workload.order(number, _MARK)) for number in range(self._load.batch)]
         with tempfile.NamedTemporaryFile("wb", suffix=".json") as body:
             body.write(calls.JSON_BATCH.request(events))
             body.flush()
-            # One thread: it sends many times what is answered here, and a second would only take the server's turn.
+            # One thread can send many times more than is answered. A second one would only take the server's CPU time.
             command = ["--threads", "1", "--connections", str(self._load.callers), "--timeout", "30s"]
             command += ["--duration", self._seconds, "--script", str(_HERE / "wrk.lua"), self._address, "--"]
             command += [body.name, _MARK, secrets.token_hex(6), str(self._load.batch)]
             (output,), cpu_seconds = await self._run(command)
-        said = json.loads(output.splitlines()[-1])
-        answered, failed = said.pop("calls") - said["refused"], said.pop("failed")
+        report = json.loads(output.splitlines()[-1])
+        answered, failed = report.pop("calls") - report["refused"], report.pop("failed")
         if failed:
             raise RuntimeError(f"wrk to {self._address}: {failed} calls failed, {answered} were answered")
-        if answered + said["refused"] < self._load.callers:
+        if answered + report["refused"] < self._load.callers:
             raise TimeoutError(f"wrk to {self._address}: {answered} calls were answered in {self._seconds}")
-        return Timing(events=answered * self._load.batch, cpu_seconds=cpu_seconds, **said)
+        return Timing(events=answered * self._load.batch, cpu_seconds=cpu_seconds, **report)

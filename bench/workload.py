@@ -1,4 +1,4 @@
-"""The events that everybody stores: a shop's orders, each under an idempotency key that was never used before."""
+"""The events that all senders store: a shop's orders, each with an idempotency key that was never used before."""
 
 import secrets
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Order = dict[str, Any]
 
 
 def order(number: int, nonce: str) -> Order:
-    """Return one event. `nonce` makes its key fresh. The payload has about 150 bytes, its members in no order."""
+    """Return one event. `nonce` makes its key new. The payload has about 150 bytes; its members are not sorted."""
     key, first = f"order-{nonce}-{number}", number % 7 == 0
     items = [{"sku": "A-1001", "quantity": 2}, {"sku": "B-2002", "quantity": 1}]
     return {
@@ -31,7 +31,7 @@ def order(number: int, nonce: str) -> Order:
 
 
 def orders(count: int) -> list[Order]:
-    """Return so many events that nobody has seen."""
+    """Return this many new events."""
     nonce = secrets.token_hex(6)
     return [order(number, nonce) for number in range(count)]
 
@@ -43,7 +43,7 @@ def protobuf(one: Order) -> bytes:
 
 
 def drafts(of: Sequence[Order]) -> list[Draft]:
-    """Return the events as the server makes them of a request. Raises `TypeError` if one is not valid."""
+    """Return the drafts that the server would make. Raises `TypeError` if an event is not valid."""
     slots = decode.batch(RawBatchIngestRequest(events=map(protobuf, of)), max_events=len(of)).slots
     made = [slot for slot in slots if isinstance(slot, Draft)]
     if len(made) != len(of):

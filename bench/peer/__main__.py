@@ -34,7 +34,7 @@ async def session_of() -> AsyncIterator[AsyncSession]:
 
 
 async def tenant_of(x_api_key: Annotated[str, Header()]) -> int:
-    """Return whom the key belongs to. There is one; a look-up would be cached anyway."""
+    """Return the key's owner. There is only one key; a real service would cache the look-up."""
     if not secrets.compare_digest(x_api_key.encode(), os.environ["PEER_KEY"].encode()):
         raise HTTPException(401, "The API key is not valid.")
     return 1

@@ -1,4 +1,4 @@
-"""From a batch to its results, in one transaction of a session."""
+"""Turns a batch into its results, in one transaction of a session."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ Key = tuple[str, str | None]  # source and idempotency key: unique within a tena
 
 
 async def ingest(session: AsyncSession, tenant_id: int, items: Sequence[Any]) -> list[EventResult]:
-    """Store what is new, and commit. One result per item, in order."""
+    """Store the new events, and commit. Return one result for each item, in order."""
     parsed = list(map(_parse, items))
     events = [event for event in parsed if isinstance(event, EventIn)]
     known = await _stored(session, tenant_id, {_key(event) for event in events if event.idempotency_key is not None})
@@ -55,7 +55,7 @@ async def _stored(session: AsyncSession, tenant_id: int, wanted: set[Key]) -> di
 
 
 def _decide(event: EventIn, tenant_id: int, known: dict[Key, Event]) -> tuple[str, Event]:
-    """Say what becomes of an event, and the row that says so; a new one is known to those after it."""
+    """Return an event's result and its row. A new row is known to the later events of the batch."""
     content = event.model_dump(exclude={"idempotency_key"})
     content_hash = sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).digest()
     if event.idempotency_key is not None and (row := known.get(_key(event))) is not None:

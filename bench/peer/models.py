@@ -1,4 +1,4 @@
-"""What comes in, what goes out, and the table."""
+"""The request, the response, and the table."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ EVENT = TypeAdapter(EventIn)
 
 
 class BatchIn(BaseModel):
-    """A request. Its events are validated one by one, so that a bad one spoils only itself."""
+    """A request. Its events are validated one by one, so that a bad event affects no other."""
 
     events: Annotated[list[Any], Field(min_length=1, max_length=1000)]
 
@@ -52,11 +52,11 @@ class BatchOut(BaseModel):
 
 
 class Base(DeclarativeBase):
-    """Of all tables."""
+    """The base of all tables."""
 
 
 class Event(Base):
-    """A stored event. `content_hash` is SHA-256 of what was sent: it tells a duplicate from a conflict."""
+    """A stored event. `content_hash` is SHA-256 of the sent content: it distinguishes a duplicate from a conflict."""
 
     __tablename__ = "peer_events"
     __table_args__ = (UniqueConstraint("tenant_id", "source", "idempotency_key"),)
