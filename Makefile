@@ -55,7 +55,7 @@ bench-quick: bench-tools ## measure, within two minutes, what the ratios in benc
 	$(BIN)/python -m bench.run quick
 
 .PHONY: imports
-imports: install ## draw docs/design/imports.svg anew: which floors of the server import which
+imports: install ## draw docs/design/imports.svg again: which floors of the server import which
 	$(BIN)/python docs/design/imports.py docs/design/imports.svg
 
 .PHONY: faults
@@ -86,7 +86,7 @@ proto-check: install ## lint the protos, check for breaking changes, and check t
 	mkdir -p .build
 	$(BIN)/python -m headgate_bridge.generate --image .build/image.binpb
 	$(BIN)/buf lint .build/image.binpb --config buf.yaml
-	@# An image of the protos as they were last released lies beside them.
+	@# proto/released.binpb is an image of the protos of the last release.
 	$(BIN)/buf breaking .build/image.binpb --against proto/released.binpb --config buf.yaml
 
 .PHONY: envoy-check

@@ -25,7 +25,7 @@ class Admin:
 
     async def stop_listening(self) -> None:
         """Close the listeners, and each connection after its next answer."""
-        # In this order: a connection that sends a request in between is told to close as well.
+        # This order matters: a connection that sends a request between the two is also asked to close.
         await self._ask("POST", "/healthcheck/fail")
         await self._ask("POST", "/drain_listeners")
 

@@ -41,7 +41,7 @@ def _origin_of(text: str) -> str:
     """Return an origin as browsers write it (RFC 6454, 6.2), or "*". Raises `ValueError` for anything else."""
     origin = text.lower()
     if origin != "*" and not ORIGIN.fullmatch(origin):
-        raise ValueError(f"{text!r} is no origin: give scheme and host, such as https://app.example.com, or *")
+        raise ValueError(f"{text!r} is not an origin: give scheme and host, such as https://app.example.com, or *")
     # The port that the scheme has anyway is left out.
     return origin.removesuffix({"https": ":443", "http": ":80"}.get(origin.partition("://")[0], ""))
 
@@ -50,7 +50,7 @@ def _origin_of(text: str) -> str:
 class BridgeConfig:
     """The settings of one Envoy. All others are in envoy.yaml."""
 
-    # Only this machine by default, because Envoy speaks no TLS here. A name is looked up once, at the start.
+    # Only this machine by default, because Envoy has no TLS here. A name is looked up once, at the start.
     http_host: str = setting("127.0.0.1", "http-host", "Address of REST (and of gRPC, passed through).", read=host_of)
 
     # The usual port of HTTP proxies. 0: any free port; `Envoy.port` says which.
@@ -72,7 +72,7 @@ class BridgeConfig:
     # The server's limit of a request body, in bytes, after inflation. Envoy's own limit is BODY_MARGIN higher.
     body_limit: int
 
-    # What the servers must be told so that they believe the bridge: their own `bridge_token`.
+    # The servers trust the bridge only if this is their own `bridge_token`.
     marker: str
 
     # Origins whose pages may call from a browser, such as https://app.example.com; "*" is any. None by default: whose

@@ -1,4 +1,4 @@
-"""Envoy's copy of the protos: the same services, with bodies that pass through it unread."""
+"""Envoy's copy of the protos: the same services, with bodies that Envoy passes on without parsing them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RAW_REQUESTS = {
     "UpdateDestinationRequest": "RawUpdateDestinationRequest",
 }
 
-# The same for requests that are only a query, whose times Envoy would parse by rules of its own.
+# The same for requests that are only a query, because Envoy would parse their times by its own rules.
 RAW_QUERIES = {"ListEventsRequest": "RawListEventsRequest", "VerifyLedgerRequest": "RawVerifyLedgerRequest"}
 
 # The field of a raw request that takes the HTTP body, whole.
@@ -76,7 +76,7 @@ def _take_fields(message: DescriptorProto, raw: DescriptorProto) -> None:
     fields = [field for field in raw.field if field.name not in HIDDEN_FIELDS]
     del message.field[:]
     message.field.extend(fields)
-    # An optional field stands in a oneof of its own; one whose fields are all hidden is no part of the copy.
+    # An optional field is in its own oneof. The copy leaves out a oneof whose fields are all hidden.
     kept = sorted({field.oneof_index for field in fields if field.HasField("oneof_index")})
     del message.oneof_decl[:]
     message.oneof_decl.extend(raw.oneof_decl[index] for index in kept)

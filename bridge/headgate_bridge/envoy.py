@@ -225,7 +225,7 @@ class Envoy:
 
     async def _end(self) -> None:
         """End the process if it runs, and clean up. Not graceful."""
-        # Envoy logs that it was told to end; that is not worth showing.
+        # Envoy logs that it received a signal to end; that is not worth showing.
         self._forwards_log = self._config.log_level in CHATTY
         if self._process is not None:
             await end(self._process, TERMINATE_SECONDS)

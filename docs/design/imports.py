@@ -145,10 +145,10 @@ def drawn(title: str, modules: Mapping[str, str]) -> str:
             f'<text x="{x:.0f}" y="{y + 2:.0f}">{name}</text>',
             f'<text class="few" x="{x:.0f}" y="{y + 13:.0f}">{count} module{"s" if count > 1 else ""}</text>',
         ]
-    told = f"{title}: {len(edges)} names at the root, {sum(map(len, edges.values()))} imports between them"
+    caption = f"{title}: {len(edges)} names at the root, {sum(map(len, edges.values()))} imports between them"
     height = max(y for _, y in at.values()) + _ROW / 2
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}"><style>{_STYLE}</style>'
-    text = f'<text class="title" x="10" y="20">{told}</text>'
+    text = f'<text class="title" x="10" y="20">{caption}</text>'
     return "\n".join([head, text, *lines["implied"], *lines[""], *lines["up"], *boxes, "</svg>"]) + "\n"
 
 

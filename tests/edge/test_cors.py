@@ -89,4 +89,4 @@ def test_what_is_no_origin(tmp_path: Path, command: str, origin: str) -> None:
     ]
     done = headgate(command, *arguments)
     assert done.returncode == 2
-    assert f"{origin!r} is no origin" in done.stderr
+    assert f"{origin!r} is not an origin" in done.stderr

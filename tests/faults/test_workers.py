@@ -289,8 +289,8 @@ def test_sqlite_is_served_by_one(tmp_path: Path, command: str) -> None:
         pytest.param(("up", "--workers", "65"), "--workers", id="too many"),
         pytest.param(("serve", "--workers", "3", "--grpc-port", "65534"), "no ports for 3 workers", id="no ports"),
         pytest.param(("up", "--workers", "2", "--metrics-port", "65535"), "no ports for 2 workers", id="for metrics"),
-        pytest.param(("bridge", "--upstream", "somewhere"), "'somewhere' is no upstream", id="no port"),
-        pytest.param(("bridge", "--upstream", "host:65536"), "'host:65536' is no upstream", id="no such port"),
+        pytest.param(("bridge", "--upstream", "somewhere"), "'somewhere' is not an upstream", id="no port"),
+        pytest.param(("bridge", "--upstream", "host:65536"), "'host:65536' is not an upstream", id="no such port"),
     ],
 )
 def test_what_cannot_be(options: tuple[str, ...], said: str) -> None:

@@ -1,4 +1,4 @@
-"""`headgate events`: what is stored, as NDJSON."""
+"""`headgate events`: stored events as NDJSON."""
 
 import asyncio
 import contextlib
@@ -88,7 +88,7 @@ def get(workspace: str, event_id: str, **values: Any) -> None:
         try:
             wanted = EventId(UUID(event_id).bytes)
         except ValueError:
-            raise SetupError(f"{event_id!r} is no id of an event: an id is a UUID") from None
+            raise SetupError(f"{event_id!r} is not an event's id: an id is a UUID") from None
         async with _opened(values, workspace) as (ledgers, found):
             event = await ledgers.fetch(found.id, [wanted])
         if not event:
@@ -142,7 +142,7 @@ async def _print_pages(ledgers: Ledgers, query: EventQuery, limit: int) -> None:
 
 @contextlib.asynccontextmanager
 async def _opened(values: dict[str, Any], name: str) -> AsyncIterator[tuple[Ledgers, Workspace]]:
-    """Open the store's ledgers, and find the workspace. Raises `NotFound` for one that there is not."""
+    """Open the store's ledgers, and find the workspace. Raises `NotFound` if there is no such workspace."""
     async with admin.opened(build(StoreConfig, values).location) as store:
         workspace = await store.directory.workspace(name)
         if workspace is None:
@@ -151,11 +151,13 @@ async def _opened(values: dict[str, Any], name: str) -> AsyncIterator[tuple[Ledg
 
 
 _NOT_FOUND_YET = WorkspaceId(0)
-"""Stands for the workspace in a query that is made before the store is opened, so that a bad option shows first."""
+"""The placeholder for the workspace in a query. The query is made before the store is opened, so that a bad option is
+reported first.
+"""
 
 
 def _query(values: dict[str, Any]) -> EventQuery:
-    """Return what the options of `_filtered` say."""
+    """Return the query of the options of `_filtered`."""
     wanted = type_filter(values["type_"])
     return EventQuery(
         workspace_id=_NOT_FOUND_YET,

@@ -32,7 +32,7 @@ _Address = tuple[str, int]
 def _address_of(text: str) -> _Address:
     match = _UPSTREAM.fullmatch(text)
     if match is None or not 1 <= int(match["port"]) <= HIGHEST_PORT:
-        raise ValueError(f"{text!r} is no upstream: give HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051")
+        raise ValueError(f"{text!r} is not an upstream: give HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051")
     return match["address"] or match["host"], int(match["port"])
 
 

@@ -17,12 +17,12 @@ PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 
 def lifetime_of(text: str | None) -> int | None:
-    """Return a key's lifetime in microseconds. Raises `SetupError` if the text is no duration."""
+    """Return a key's lifetime in microseconds. Raises `SetupError` if the text is not a duration."""
     if text is None:
         return None
     match = _LIFETIME.fullmatch(text)
     if match is None:
-        raise SetupError(f"{text!r} is no length of time: give a number and s, m, h or d, such as 90d")
+        raise SetupError(f"{text!r} is not a duration: give a number and s, m, h or d, such as 90d")
     return int(match[1]) * _UNITS[match[2]] * 1_000_000
 
 
@@ -33,18 +33,18 @@ def quota_of(text: str | None) -> int | EllipsisType | None:
     if text == "none":
         return None
     if not re.fullmatch(r"[0-9]{1,15}", text):
-        raise SetupError(f"{text!r} is no quota: give a whole number, or 'none'")
+        raise SetupError(f"{text!r} is not a quota: give a whole number, or 'none'")
     return int(text)
 
 
 def rate_of(text: str) -> tuple[str, RateLimit | EllipsisType | None]:
-    """Return receiver and limit of RECEIVER=N/PERIOD[:BURST]. Without a burst, N requests may come at once. None is no
-    limit, ... the receiver's own. Raises `SetupError`.
+    """Return receiver and limit of RECEIVER=N/PERIOD[:BURST]. Without a burst, N requests may come at once. None means
+    no limit, and `...` the receiver's default. Raises `SetupError`.
     """
     match = _RATE.fullmatch(text)
     if match is None:
         raise SetupError(
-            f"{text!r} is no rate: give RECEIVER=N/PERIOD, such as flokit=100/minute or scrip=10/second:30, "
+            f"{text!r} is not a rate: give RECEIVER=N/PERIOD, such as flokit=100/minute or scrip=10/second:30, "
             "RECEIVER=none or RECEIVER=default"
         )
     if match["count"] is None:

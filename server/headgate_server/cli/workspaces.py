@@ -45,7 +45,7 @@ def list_(**values: Any) -> None:
     "flokit=none is no limit, flokit=default the receiver's own again.",
 )
 def set_(name: str, quota: str | None, rates: Sequence[str], **values: Any) -> None:
-    """Set limits of the workspace NAME. They hold everywhere within 5 seconds."""
+    """Set limits of the workspace NAME. They apply everywhere within 5 seconds."""
 
     async def work() -> None:
         async with admin.opened(build(StoreConfig, values).location) as store:

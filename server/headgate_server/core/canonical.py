@@ -18,11 +18,11 @@ import orjson
 from headgate_server.core.reasons import Reason
 
 MAX_DEPTH = 100
-"""Levels of nesting: deeper than any honest event, far below what would exhaust a stack."""
+"""Levels of nesting: more than any ordinary event has, and far fewer than would exhaust a stack."""
 
 MAX_EXPONENT = 999_999_999
-"""The largest decimal exponent that is kept: beyond it a number is no quantity, only an attack on whoever computes
-with it.
+"""The largest decimal exponent that is accepted. No real quantity is beyond it, and a reader could need a lot of memory
+to compute with such a number.
 """
 
 _SAFE_INTEGER = 2**53
@@ -75,7 +75,7 @@ def encode(value: Any) -> bytes:
     `Number`.
 
     Raises `Unrepresentable` for a lone surrogate, NaN, an infinity, more than `MAX_DEPTH` levels, or a member name
-    that is no string.
+    that is not a string.
     """
     try:
         if _is_plain(value, 1):
@@ -88,7 +88,7 @@ def encode(value: Any) -> bytes:
         # A parser of JSON or protobuf yields one thing that has no UTF-8: a lone surrogate (RFC 8259, 8.2; RFC 7493,
         # 2.1).
         raise Unrepresentable(
-            Reason.INVALID_UNICODE, "A string holds a lone surrogate, which is no Unicode text."
+            Reason.INVALID_UNICODE, "A string contains a lone surrogate, which is not Unicode text."
         ) from error
 
 

@@ -11,15 +11,15 @@ from headgate_server.core.reasons import Reason
 class HeadgateError(Exception):
     """Base of all errors that are reported to a caller.
 
-    `reason` is a constant for programs, `field` the path of the offending part of the request ("" for all of it),
-    `retry_after` seconds after which the same request may succeed (None: it will not), `metadata` what else a
-    program may want.
+    `reason` is a constant for programs. `field` is the path of the part of the request at fault; "" means the whole
+    request. `retry_after` is the number of seconds after which the same request may succeed; None means never.
+    `metadata` has more values for programs.
     """
 
     reason: Reason = Reason.INTERNAL
     retry_after: float | None = None
-    cause_told = False
-    """Whether its cause was logged: many calls may share one error."""
+    cause_logged = False
+    """Whether its cause was logged. Many calls may share one error."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class NotFound(HeadgateError):
 
 
 class EventConflict(HeadgateError):
-    """Another event is stored under this idempotency key: send it under a key of its own, or drop it."""
+    """Another event is stored under this idempotency key: send the event under its own key, or do not send it."""
 
     reason = Reason.IDEMPOTENCY_CONFLICT
 
@@ -89,7 +89,7 @@ class RequestKeyReused(HeadgateError):
 
 
 class Overloaded(HeadgateError):
-    """Too much is waiting: nothing was stored, retry after `retry_after`."""
+    """Too many requests are waiting: nothing was stored, retry after `retry_after`."""
 
     reason = Reason.OVERLOADED
     retry_after = 1.0
@@ -128,8 +128,8 @@ class Unavailable(HeadgateError):
 
 
 class OutcomeUnknown(Unavailable):
-    """The store was lost during the commit, and its result is unknown. Send the request again: with idempotency keys
-    nothing is stored twice.
+    """The connection to the store was lost during the commit, and the result is unknown. Send the request again: with
+    idempotency keys nothing is stored twice.
     """
 
     reason = Reason.OUTCOME_UNKNOWN

@@ -1,4 +1,4 @@
-"""How many elements a list in a JSON body has, found without making any of them. Pure."""
+"""Counts the elements of a list in a JSON body without reading their values. Pure."""
 
 import re
 
@@ -9,13 +9,13 @@ _TOKEN = re.compile(rb'[^"\[\]{},:]*+(?:(?P<string>' + _STRING + rb")|(?P<mark>[
 _TO_MARK = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+", re.DOTALL)
 """To the next bracket, brace or comma."""
 _TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL)
-"""To the next bracket or brace. Both are possessive: nothing is kept for going back."""
+"""To the next bracket or brace. Both patterns are possessive, so the matcher keeps nothing for backtracking."""
 
 
 def holds_more(body: bytes, most: int, list_name: str | None) -> bool:
     """Whether the list has more than `most` elements: the member `list_name` of the body, or the body itself.
 
-    It reads no further than to the first element that is too many. Of what is no JSON it may say either.
+    It reads at most to the first element past `most`. If the body is not JSON, the answer may be either.
     """
     at = _list_start(body, list_name)
     if at is None:
@@ -52,7 +52,7 @@ def _list_start(body: bytes, list_name: str | None) -> int | None:
 
 
 def _element_end(body: bytes, at: int) -> int:
-    """Return where the comma or bracket behind an element is; the body's end if there is none."""
+    """Return the position of the comma or bracket after an element, the body's end if there is none."""
     while True:
         match = _TO_MARK.match(body, at)
         assert match is not None  # noqa: S101 - it matches nothing, too
@@ -63,7 +63,7 @@ def _element_end(body: bytes, at: int) -> int:
 
 
 def _nested_end(body: bytes, at: int) -> int:
-    """Return where a list or object ends whose first bracket lies before `at`; the body's end if it does not."""
+    """Return the end of the list or object whose first bracket is before `at`, the body's end if it is not closed."""
     depth = 1
     while depth:
         match = _TO_BRACKET.match(body, at)

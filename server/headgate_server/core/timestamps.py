@@ -28,7 +28,7 @@ def parse(text: str) -> tuple[int, str | None]:
     Microseconds since the epoch have no place for it, so it becomes the first microsecond of the next month. There is
     no list of the months that had one: it would be out of date within months.
 
-    Raises `ValueError` if the text is not RFC 3339 (a time without an offset is not) or lies outside the years 1 to
+    Raises `ValueError` if the text is not RFC 3339 (a time without an offset is not) or is outside the years 1 to
     9999.
     """
     match = _RFC3339.fullmatch(text)

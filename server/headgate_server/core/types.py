@@ -1,8 +1,8 @@
-"""What bytes and numbers stand for. Pure.
+"""Types for the kinds of bytes and numbers. Pure.
 
-To a type checker each kind is a type of its own, so that none is taken for another. At run time they are bytes and
-integers. They are made where they come from: in the functions that hash and draw them, and where a request brings one.
-A row of a database is typed by the tuple that it fills.
+A type checker sees a separate type for each kind, so that it refuses one in the place of another. At run time they are
+bytes and integers. A value gets its type where it is made: in the functions that hash or draw it, and where a request
+contains one. A row of a database gets its types from the tuple that it fills.
 """
 
 from typing import NewType
@@ -14,7 +14,7 @@ EventId = NewType("EventId", bytes)
 """The 16 bytes of a UUIDv7."""
 
 EventHash = NewType("EventHash", bytes)
-"""The 32 bytes that link an event to the previous one; of an empty ledger, those of its genesis."""
+"""The 32 bytes that link an event to the previous one. In an empty ledger they are the genesis hash."""
 
 Commitment = NewType("Commitment", bytes)
 """The 32 bytes that commit to an event's content: SHA-256(salt || canonical content)."""
@@ -26,7 +26,7 @@ Identity = NewType("Identity", bytes)
 """The 32 bytes of SHA-256 over (receiver, scope, key); empty for an event without a key."""
 
 Dedupe = NewType("Dedupe", bytes)
-"""What the index of identities holds: the first 16 bytes of an identity."""
+"""The first 16 bytes of an identity, which the index of identities contains."""
 
 Fingerprint = NewType("Fingerprint", bytes)
 """The 32 bytes of SHA-256 over a request: a second request under its `Idempotency-Key` must have the same."""

@@ -188,7 +188,9 @@ def text_problem(field: str, value: Any, limit: int = MAX_TEXT) -> Problem | Non
             value.encode()
         except UnicodeEncodeError:
             return Problem(
-                Reason.INVALID_UNICODE, field, f"The {field} field holds a lone surrogate, which is no Unicode text."
+                Reason.INVALID_UNICODE,
+                field,
+                f"The {field} field contains a lone surrogate, which is not Unicode text.",
             )
     if "\0" in value:
         return Problem(Reason.INVALID_CHARACTER, field, f"The {field} field contains the character U+0000.")

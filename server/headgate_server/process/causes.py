@@ -24,24 +24,24 @@ class Causes:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
-        self._told: dict[tuple[str, ...], tuple[float, int]] = {}
+        self._logged: dict[tuple[str, ...], tuple[float, int]] = {}
 
     def tell(self, event: str, error: BaseException) -> None:
         """Log `event` with the known cause of an error. An error that many calls share is logged once."""
-        if getattr(error, "cause_told", False):
+        if getattr(error, "cause_logged", False):
             return
         if isinstance(error, HeadgateError):
-            error.cause_told = True
+            error.cause_logged = True
         fields = cause_of(error)
         kind = (event, *fields.values())
         now = self._clock()
-        since, repeats = self._told.get(kind, (None, 0))
+        since, repeats = self._logged.get(kind, (None, 0))
         if since is not None and now - since < _QUIET_SECONDS:
-            self._told[kind] = (since, repeats + 1)
+            self._logged[kind] = (since, repeats + 1)
             return
-        if len(self._told) >= _KINDS:
-            self._told.clear()
-        self._told[kind] = (now, 0)
+        if len(self._logged) >= _KINDS:
+            self._logged.clear()
+        self._logged[kind] = (now, 0)
         log.error(event, **fields, **({"repeats": repeats} if repeats else {}))
 
 

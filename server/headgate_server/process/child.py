@@ -87,8 +87,8 @@ async def _replaced(child: Child, pause: float, policy: RestartPolicy) -> float:
 class ServerProcess:
     """`headgate serve` as a child of this process. It may be started again once it has ended.
 
-    The child is in a session of its own, so that Ctrl-C reaches only the parent, which ends its children in order. It
-    dies when this process ends, in any way.
+    The child is in its own session, so that Ctrl-C reaches only the parent, which ends its children in order. The
+    kernel kills it when this process ends, in any way.
     """
 
     kind = "worker"

@@ -1,4 +1,5 @@
-"""Becomes another program, which dies with the process that started it. `launcher.py` says how to run it.
+"""Becomes another program, which the kernel kills when the process that started it ends. `launcher.py` says how to run
+it.
 
     python -I -S launch.py PARENT_PID PROGRAM [ARGUMENT ...]
 
@@ -15,7 +16,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Bind this process to its parent and become the program. Exits with 1 if the parent is gone already."""
+    """Bind this process to its parent and become the program. Exits with 1 if the parent has already ended."""
     parent, program, *arguments = sys.argv[1:]
     if sys.platform == "linux":
         # From here on the kernel kills this process when the parent ends, in any way; execv keeps that. (Envoy asks for

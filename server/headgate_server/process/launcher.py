@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def launcher() -> list[str]:
-    """Return the beginning of a command line. The program that follows dies when this process ends, in any way.
+    """Return the beginning of a command line. The kernel kills the program that follows when this process ends.
 
     Start it from the main thread: to Linux the parent of a process is the thread that started it.
     """

@@ -26,7 +26,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._events = Counter("headgate_events", "Events by what became of them.", ("status",), registry=self.registry)
+        self._events = Counter("headgate_events", "Events by status.", ("status",), registry=self.registry)
         self.registry.register(_LogCollector())
         self._job_failures = Counter(
             "headgate_job_failures",

@@ -14,7 +14,7 @@ def host_of(text: str) -> str:
     """Return the host of a text; an IPv6 address may be in brackets. Raises `ValueError` if there is no host."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if not host or "[" in host or "]" in host or any(character.isspace() for character in host):
-        raise ValueError(f"{text!r} is no host: give a name or an address, such as 127.0.0.1 or ::1")
+        raise ValueError(f"{text!r} is not a host: give a name or an address, such as 127.0.0.1 or ::1")
     return host
 
 

@@ -201,15 +201,15 @@ def _in_one_order(request: _Request) -> bytes:
     so a client that was restarted may write the same event in other bytes.
     """
     if isinstance(request, RawIngestRequest):
-        one = RawIngestRequest(event=_written_anew(request.event), validate_only=request.validate_only)
+        one = RawIngestRequest(event=_reserialized(request.event), validate_only=request.validate_only)
         return one.SerializeToString(deterministic=True)
     batch = RawBatchIngestRequest(
-        events=map(_written_anew, request.events), atomic=request.atomic, validate_only=request.validate_only
+        events=map(_reserialized, request.events), atomic=request.atomic, validate_only=request.validate_only
     )
     return batch.SerializeToString(deterministic=True)
 
 
-def _written_anew(event: bytes) -> bytes:
+def _reserialized(event: bytes) -> bytes:
     try:
         return Event.FromString(event).SerializeToString(deterministic=True)
     except DecodeError:
