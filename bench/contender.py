@@ -22,15 +22,11 @@ import uvloop
 from bench.suite import Load
 
 _PATIENCE = 180.0
-"""Seconds for one assignment: several times the time of the slowest. After it a part counts as hung and the run
-ends.
-"""
+"""Seconds for one assignment, several times what the slowest takes. A part that takes longer ends the run."""
 
 
 class Assignment(NamedTuple):
-    """A contender's task: the number of events, and events a second. With 0 a caller sends again when it is
-    answered.
-    """
+    """A contender's task: the number of events, and events a second; 0: a caller sends again when it is answered."""
 
     load: Load
     events: int
@@ -59,9 +55,7 @@ class Timing:
 
 
 class Work(Protocol):
-    """A prepared assignment. `run` is timed. `check` returns the result without its seconds, and raises `RuntimeError`
-    if it differs from the assignment.
-    """
+    """A prepared assignment. `run` is timed; `check` returns its result, or raises `RuntimeError` if that is wrong."""
 
     async def run(self) -> None: ...
     async def check(self) -> Timing: ...
@@ -109,9 +103,7 @@ class Child:
         return await self.line()
 
     async def line(self) -> str:
-        """Return the next line of its output. Raises `RuntimeError` if it ends (its output says why),
-        `TimeoutError`.
-        """
+        """Return the next line of its output. Raises `TimeoutError`, and `RuntimeError` if the process ends."""
         assert self._process.stdout is not None
         async with asyncio.timeout(_PATIENCE):
             line = await self._process.stdout.readline()

@@ -36,9 +36,7 @@ class Load:
     """The share of the events that were stored before, with the same content under the same key."""
     workspaces: int = 1
     pace: float = 0.0
-    """The share of the same sender's highest rate that is sent at a fixed rate; 0: a caller sends when it is
-    answered.
-    """
+    """The share of the same sender's highest rate, as a fixed rate; 0: a caller sends again when it is answered."""
     overload: bool = False
     """Whether the clock stops when the first caller has nothing left to send: after that there are too few callers."""
 
