@@ -102,7 +102,7 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         )
         await server.start()
         holder = _holder()
-        supervisor.start(_jobs(store, readiness, server, holder))
+        supervisor.start(_jobs(store, readiness, server, metrics, holder))
         if settings.delivery.deliver == "on":
             supervisor.start([_delivery(store, settings.delivery, metrics, wakeup, holder)])
         # Calls end before the jobs: no call waits for a receiver, and none waits behind a job that gives back its lease
@@ -176,11 +176,21 @@ def _holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
 
 
-def _jobs(store: Store, readiness: Readiness, server: GrpcServer, holder: str) -> Sequence[Job]:
+def _jobs(store: Store, readiness: Readiness, server: GrpcServer, metrics: Metrics, holder: str) -> Sequence[Job]:
     """Return the background work of a server process, without the delivery."""
     return (
         Job(watch.NAME, watch.Watch(readiness, server.set_serving)),
-        Job(purge.NAME, Leased(purge.NAME, store.leases, holder, purge.Purge(store.answers), terms=purge.TERMS)),
+        Job(
+            purge.NAME,
+            Leased(
+                purge.NAME,
+                store.leases,
+                holder,
+                purge.Purge(store.answers),
+                terms=purge.TERMS,
+                changed=metrics.lease_changed,
+            ),
+        ),
     )
 
 
@@ -196,7 +206,7 @@ def _delivery(store: Store, config: DeliveryConfig, metrics: Metrics, wakeup: Wa
             await nats.close()
             resolver.close()
 
-    return Job(engine.NAME, Leased(engine.NAME, store.leases, holder, work))
+    return Job(engine.NAME, Leased(engine.NAME, store.leases, holder, work, changed=metrics.lease_changed))
 
 
 def _rendered(event: StoredEvent) -> bytes:

@@ -61,14 +61,19 @@ class Leased:
         *,
         terms: Terms | None = None,
         timer: Callable[[], float] = time.monotonic,
+        changed: Callable[[str, str], None] = lambda name, change: None,
     ):
-        """`holder` is the name of this process. No other process on the store may ever have the same name."""
+        """`holder` is the name of this process. No other process on the store may ever have the same name.
+
+        `changed` is told the lease's name, and "taken" or "lost".
+        """
         self._name = name
         self._leases = leases
         self._holder = holder
         self._work = work
         self._terms = terms or Terms()
         self._timer = timer
+        self._changed = changed
 
     async def __call__(self) -> None:
         """Wait for the lease and do the work, repeatedly, until the work returns."""
@@ -79,9 +84,11 @@ class Leased:
                 await asyncio.sleep(self._terms.take_every)
                 continue
             log.info("lease_taken", lease=lease.name, epoch=lease.epoch)
+            self._changed(lease.name, "taken")
             if await self._hold(lease, self._trusted_until(asked)):
                 return
             log.warning("lease_lost", lease=lease.name, epoch=lease.epoch)
+            self._changed(lease.name, "lost")
 
     async def _hold(self, lease: Lease, trusted_until: float) -> bool:
         """Do the work until it ends or the lease is lost. Return whether the work ended."""

@@ -10,13 +10,14 @@ import structlog
 from headgate_server.background.supervisor import BackOff
 from headgate_server.background.wakeup import Wakeup
 from headgate_server.core.destinations import Watched
-from headgate_server.core.errors import LeaseLost
+from headgate_server.core.errors import HeadgateError, LeaseLost
 from headgate_server.core.model import Lease
 from headgate_server.core.types import WorkspaceId
 from headgate_server.delivery.channel import ChannelConfig
 from headgate_server.delivery.journal import Journal
 from headgate_server.delivery.pages import Pages
 from headgate_server.delivery.runner import Runner, SenderOf, Tools
+from headgate_server.process.causes import Causes
 from headgate_server.process.metrics import Metrics
 from headgate_server.store import Deliveries, Ledgers, Matching
 
@@ -44,6 +45,8 @@ class EngineConfig:
     """What a request under way is given to end when its destination was changed, paused or removed."""
     stop_grace: float = 4.0
     """The same when the process ends. The lease is not renewed meanwhile, and has 5 s left at least."""
+    measure_every: float = 5.0
+    """Between two looks at how far each destination is behind, for the metrics."""
     channel: ChannelConfig = field(default_factory=ChannelConfig)
 
 
@@ -72,6 +75,7 @@ class Engine:
         self._config = config or EngineConfig()
         self._back_off = back_off or BackOff()
         self._timer = timer
+        self._causes = Causes()
 
     async def __call__(self, lease: Lease) -> None:
         """Deliver until cancelled. Raises what the store raises, and `LeaseLost` when another holder was found."""
@@ -86,6 +90,7 @@ class Engine:
             config=config.channel,
         )
         crew = _Crew(tools, config, self._back_off, self._timer)
+        measuring = asyncio.create_task(self._measure())
         pause = config.shortest_look
         try:
             while True:
@@ -100,7 +105,18 @@ class Engine:
                 else:
                     await asyncio.sleep(config.longest_look)
         finally:
+            measuring.cancel()
             await crew.end(config.stop_grace)
+            self._metrics.destinations({})
+
+    async def _measure(self) -> None:
+        """Show how far each destination is behind, until cancelled."""
+        while True:
+            try:
+                self._metrics.destinations(await self._deliveries.lags())
+            except HeadgateError as error:
+                self._causes.tell("delivery_not_measured", error)
+            await asyncio.sleep(self._config.measure_every)
 
 
 @dataclass(slots=True)

@@ -60,6 +60,32 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._lag = {
+            "events": Gauge(
+                "headgate_destination_lag_events",
+                "Events of the ledger beyond a destination's cursor. From the process that delivers.",
+                ("destination",),
+                registry=self.registry,
+            ),
+            "seconds": Gauge(
+                "headgate_destination_lag_seconds",
+                "Since the first event beyond a destination's cursor was stored.",
+                ("destination",),
+                registry=self.registry,
+            ),
+            "set_aside": Gauge(
+                "headgate_destination_set_aside",
+                "Failed events of a destination that are tried again, or were given up.",
+                ("destination",),
+                registry=self.registry,
+            ),
+        }
+        self._lease_changes = Counter(
+            "headgate_lease_changes",
+            "Leases that this process took and lost.",
+            ("lease", "change"),
+            registry=self.registry,
+        )
         self._disabled = Counter(
             "headgate_destinations_disabled", "Destinations that the service disabled.", registry=self.registry
         )
@@ -87,6 +113,20 @@ class Metrics:
         self._attempts.labels(kind, result).inc()
         self._delivered.labels(kind, result).inc(events)
         self._delivery_seconds.labels(kind).observe(seconds)
+
+    def destinations(self, lags: Mapping[str, tuple[int, int, int]]) -> None:
+        """Show how far each destination is behind, in events and in seconds, and how many events are set aside. None of
+        the others is shown any more.
+        """
+        for gauge in self._lag.values():
+            gauge.clear()
+        for name, values in lags.items():
+            for gauge, value in zip(self._lag.values(), values, strict=True):
+                gauge.labels(name).set(value)
+
+    def lease_changed(self, lease: str, change: str) -> None:
+        """Count a lease that was taken or lost."""
+        self._lease_changes.labels(lease, change).inc()
 
     def destination_disabled(self) -> None:
         """Count a destination that the service disabled."""

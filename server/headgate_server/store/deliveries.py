@@ -17,8 +17,9 @@ from headgate_server.core.destinations import (
     State,
     Watched,
 )
-from headgate_server.core.model import Lease, StoredEvent
+from headgate_server.core.model import Lease, Position, StoredEvent
 from headgate_server.core.types import WorkspaceId
+from headgate_server.store import positions
 from headgate_server.store.database import Database
 from headgate_server.store.destination_rows import DESTINATIONS, FAILURES, destination_of, failure_of, secrets_of
 from headgate_server.store.leases import fence
@@ -55,6 +56,36 @@ class Deliveries:
         )
         rows = await self._database.read(lambda connection: connection.execute(statement).all())
         return [Watched(*row) for row in rows]
+
+    async def lags(self) -> dict[str, tuple[int, int, int]]:
+        """Return for every destination how many events its ledger has beyond the cursor, for how many seconds the first
+        of them has been stored, and how many events are set aside.
+        """
+        every = select(
+            destinations.c.workspace_id,
+            destinations.c.id,
+            destinations.c.cursor,
+            destinations.c.cursor_id,
+            heads.c.sequence,
+        ).join(heads, heads.c.workspace_id == destinations.c.workspace_id)
+        aside = (
+            select(failures.c.destination_id, func.count())
+            .where(failures.c.state != FailureState.SKIPPED)
+            .group_by(failures.c.destination_id)
+        )
+
+        def work(connection: Connection) -> dict[str, tuple[int, int, int]]:
+            now = self._database.now(connection)
+            counts = {name: int(count) for name, count in connection.execute(aside)}
+            found = {}
+            for workspace_id, name, cursor, cursor_id, head in connection.execute(every):
+                behind = max(0, head - cursor)
+                place = Position(cursor, cursor_id)
+                seconds = positions.waited(connection, workspace_id, place, now) if behind else 0
+                found[name] = (behind, seconds, counts.get(name, 0))
+            return found
+
+        return await self._database.read(work)
 
     async def assignment(self, workspace_id: WorkspaceId, destination_id: str) -> Assignment | None:
         """Return what is needed to deliver to a destination; None if there is none, or it is not active."""

@@ -36,7 +36,7 @@ from headgate_server.store.destination_rows import (
     secrets_text,
     settings_of,
 )
-from headgate_server.store.schema import destinations, events, failures, heads
+from headgate_server.store.schema import destinations, failures, heads
 
 _WAITING = (FailureState.RETRYING, FailureState.FAILED)
 """Failures that count as set aside."""
@@ -341,14 +341,5 @@ def _status_of(connection: Connection, row: Row[Any], now: int) -> Status:
     counted = select(func.count(waiting), func.min(next_attempt)).where(*here)
     set_aside, retry_after = connection.execute(counted).one()
     return Status(
-        destination, lag, _waited(connection, workspace_id, cursor, now) if lag else 0, set_aside, retry_after
+        destination, lag, positions.waited(connection, workspace_id, cursor, now) if lag else 0, set_aside, retry_after
     )
-
-
-def _waited(connection: Connection, workspace_id: WorkspaceId, cursor: Position, now: int) -> int:
-    """Return for how many seconds the first event after a place has been stored."""
-    beyond = select(events.c.created_at).where(events.c.workspace_id == workspace_id)
-    if cursor.id is not None:
-        beyond = beyond.where(events.c.id > cursor.id)
-    created_at = connection.execute(beyond.order_by(events.c.id).limit(1)).scalar_one_or_none()
-    return 0 if created_at is None else max(0, (now - created_at) // 1_000_000)

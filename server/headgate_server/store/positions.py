@@ -58,3 +58,12 @@ def ledger_end(connection: Connection, workspace_id: WorkspaceId) -> int:
     """Return a time after the last event's."""
     statement = select(heads.c.created_at).where(heads.c.workspace_id == workspace_id)
     return (connection.execute(statement).scalar_one_or_none() or 0) + 1
+
+
+def waited(connection: Connection, workspace_id: WorkspaceId, place: Position, now: int) -> int:
+    """Return for how many seconds the first event after a place has been stored."""
+    beyond = select(events.c.created_at).where(events.c.workspace_id == workspace_id)
+    if place.id is not None:
+        beyond = beyond.where(events.c.id > place.id)
+    created_at = connection.execute(beyond.order_by(events.c.id).limit(1)).scalar_one_or_none()
+    return 0 if created_at is None else max(0, (now - created_at) // 1_000_000)
