@@ -125,6 +125,8 @@ async def test_a_month_is_counted_anew(store_url: str) -> None:
         "DROP TABLE cursors",
         "DROP TABLE destinations",
         "DROP TABLE failures",
+        "DROP TABLE rejections",
+        "DROP TABLE omitted_rejections",
         "UPDATE alembic_version SET version_num = '0003'",
     ):
         await database.execute(store_url, change)

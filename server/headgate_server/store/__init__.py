@@ -14,6 +14,7 @@ from headgate_server.store.limits import Limits
 from headgate_server.store.matching import Matching
 from headgate_server.store.probe import Probe
 from headgate_server.store.proof import Proof
+from headgate_server.store.rejections import Rejections
 
 __all__ = [
     "Answers",
@@ -29,6 +30,7 @@ __all__ = [
     "Matching",
     "Probe",
     "Proof",
+    "Rejections",
     "Store",
 ]
 
@@ -47,6 +49,7 @@ class Store:
         self.destinations = Destinations(database)
         self.deliveries = Deliveries(database)
         self.matching = Matching(database)
+        self.rejections = Rejections(database)
         self.probe = Probe(database)
         self.proof = Proof(database)
 

@@ -25,6 +25,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
 from headgate_server.core.model import StoredEvent
+from headgate_server.core.rejections import Rejection
 from headgate_server.store.postgres.ids import UuidBytes
 
 
@@ -232,4 +233,40 @@ failures = Table(
     Column("status", Integer),
     Column("error", Text, nullable=False),
     Index(None, "workspace_id", "destination_id", "state", "next_attempt_at"),
+)
+
+_REJECTION_COLUMNS: tuple[Column[Any], ...] = (
+    Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", _EVENT_ID, primary_key=True),
+    Column("received_at", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("field", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("receiver", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("encoding", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("replayed_at", BigInteger),
+    Column("event_id", _EVENT_ID),
+    # The largest comes last, so that a filter on the others need not read it.
+    Column("event", LargeBinary, nullable=False),
+)
+
+rejections = Table(
+    "rejections",
+    metadata,
+    *sorted(_REJECTION_COLUMNS, key=lambda column: Rejection._fields.index(column.name)),
+    # For the purge of what is too old, in all workspaces.
+    Index("rejections_received_at_idx", "received_at"),
+)
+
+omitted_rejections = Table(
+    "omitted_rejections",
+    metadata,
+    Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
+    # Since 1970-01-01, by the database's clock.
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
 )

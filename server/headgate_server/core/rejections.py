@@ -1,0 +1,88 @@
+"""Rejections: events that were refused at the door, kept so that they can be seen, mended and sent again. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+MOST_BYTES = 64 * 1024
+"""Bytes of an event that are kept: events are small, and ten thousand of this size are 640 MB."""
+
+
+class Encoding(StrEnum):
+    """What the bytes of an event are."""
+
+    JSON = "json"
+    PROTOBUF = "protobuf"
+
+
+class Rejection(NamedTuple):
+    """One refused event. The order of the fields is the order of the columns."""
+
+    workspace_id: int
+    id: bytes
+    """A UUIDv7 of `received_at`, so that rejections sort by time."""
+    received_at: int
+    """By the clock of the process that refused it. Those of one request are a microsecond apart, in its order."""
+    reason: str
+    field: str
+    message: str
+    receiver: str
+    endpoint: str
+    """Method and path within the receiver, such as "POST /v1/events/batch"; empty for Headgate's own API."""
+    key_id: str
+    request_id: str
+    encoding: str
+    """One of `Encoding`."""
+    size: int
+    """Bytes of the event as it was sent."""
+    replayed_at: int | None
+    """When it was replayed and stored; None: it was not."""
+    event_id: bytes | None
+    """The id of the event that the replay stored."""
+    event: bytes
+    """The event as it was sent, cut after `MOST_BYTES`."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the event was larger than what is kept of it."""
+        return self.size > len(self.event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectionQuery:
+    """Which rejections of one workspace, in which order, from where."""
+
+    workspace_id: int
+    limit: int
+    reason: str | None = None
+    receiver: str | None = None
+    key_id: str | None = None
+    received_from: int | None = None
+    """Inclusive."""
+    received_to: int | None = None
+    """Exclusive."""
+    replayed: bool | None = None
+    newest_first: bool = True
+    after: bytes | None = None
+    """The id at which the page before ended; exclusive in the direction of the order."""
+
+
+class RejectionPage(NamedTuple):
+    """Rejections, and the id from which to go on; None at the end."""
+
+    rejections: Sequence[Rejection]
+    resume: bytes | None
+
+
+def kept_of(event: bytes, encoding: Encoding) -> bytes:
+    """Return what is kept of an event. A text is cut between two characters."""
+    if len(event) <= MOST_BYTES:
+        return event
+    cut = event[:MOST_BYTES]
+    return cut.decode(errors="ignore").encode() if encoding is Encoding.JSON else cut
+
+
+def storable(text: str, most: int = 1_000) -> str:
+    """Return a text that every store can hold, of at most `most` characters: a problem's words may quote anything."""
+    return text.replace("\0", "\\u0000").encode(errors="backslashreplace").decode()[:most]

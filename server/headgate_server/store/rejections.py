@@ -1,0 +1,168 @@
+"""Rejections: events that were refused, and how many more were that are not kept."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, delete, func, select, update
+from sqlalchemy.dialects import postgresql
+
+from headgate_server.core import ledger
+from headgate_server.core.rejections import Rejection, RejectionPage, RejectionQuery
+from headgate_server.store.database import Database
+from headgate_server.store.schema import omitted_rejections, rejections
+
+PAGE_BYTES = 4 * 1024 * 1024
+"""Events that one page returns, in bytes: as a page of stored events."""
+
+TRIM_CHUNK = 500
+"""Rejections that one transaction deletes: each may be large, and on SQLite every append waits behind it."""
+
+_DAY = 86_400_000_000
+"""Microseconds of a day."""
+
+
+class Rejections:
+    """Keeps rejections. They are a help, not a promise: what is kept need not survive a power cut, and MUST NOT wait
+    for a disk where the dialect can avoid it. A rejection never changes, except that a replay marks it once.
+    """
+
+    def __init__(self, database: Database):
+        self._database = database
+
+    async def keep(self, kept: Sequence[Rejection], omitted: Mapping[int, int]) -> None:
+        """Store rejections, and by workspace the number of those that were left out. One that is stored already stays
+        as it is. If the connection is lost during COMMIT and the caller tries again, the numbers may count twice.
+        """
+        await self._database.write(
+            lambda connection: _keep(connection, kept, omitted, self._today(connection)), durable=False
+        )
+
+    async def get(self, workspace_id: int, rejection_id: bytes) -> Rejection | None:
+        """Return one rejection of the workspace, None if it has none of this id."""
+        statement = select(rejections).where(rejections.c.workspace_id == workspace_id, rejections.c.id == rejection_id)
+        row = await self._database.read(lambda connection: connection.execute(statement).first())
+        return None if row is None else Rejection._make(row)
+
+    async def page(self, query: RejectionQuery) -> RejectionPage:
+        """Return one page, of no more than about `PAGE_BYTES` of events, but at least one rejection if there is one."""
+        return await self._database.read(lambda connection: _page(connection, query))
+
+    async def omitted(self, workspace_id: int) -> int:
+        """Return how many of the workspace's rejections were left out, in the days that are kept."""
+        statement = select(func.coalesce(func.sum(omitted_rejections.c.number), 0)).where(
+            omitted_rejections.c.workspace_id == workspace_id
+        )
+        return int(await self._database.read(lambda connection: connection.execute(statement).scalar_one()))
+
+    async def mark(self, workspace_id: int, replayed: Mapping[bytes, bytes]) -> None:
+        """Note which rejections were replayed, and as which event each was stored. The first replay counts."""
+        await self._database.write(
+            lambda connection: _mark(connection, workspace_id, replayed, self._database.now(connection)), durable=False
+        )
+
+    async def trim(self, workspace_id: int, most: int) -> int:
+        """Delete all but the newest `most` rejections of the workspace; return how many."""
+        kept = (
+            select(rejections.c.id)
+            .where(rejections.c.workspace_id == workspace_id)
+            .order_by(rejections.c.id.desc())
+            .offset(most - 1)
+            .limit(1)
+            .scalar_subquery()
+        )
+        here = rejections.c.workspace_id == workspace_id
+        doomed = select(rejections.c.id).where(here, rejections.c.id < kept).limit(TRIM_CHUNK)
+        statement = delete(rejections).where(here, rejections.c.id.in_(doomed))
+        return await self._in_chunks(lambda connection: connection.execute(statement).rowcount)
+
+    async def purge(self, days: int) -> int:
+        """Delete the rejections, and the numbers, that are older than so many days; return how many rejections."""
+        purged = await self._in_chunks(lambda connection: _purge_some(connection, self._database.now(connection), days))
+        await self._database.write(
+            lambda connection: connection.execute(
+                delete(omitted_rejections).where(omitted_rejections.c.day < self._today(connection) - days)
+            ).close(),
+            durable=False,
+        )
+        return purged
+
+    async def _in_chunks(self, some: Callable[[Connection], int]) -> int:
+        """Delete until a chunk is not full; return how many rows."""
+        total = 0
+        while True:
+            chunk = await self._database.write(some, durable=False)
+            total += chunk
+            if chunk < TRIM_CHUNK:
+                return total
+
+    def _today(self, connection: Connection) -> int:
+        return self._database.now(connection) // _DAY
+
+
+def _keep(connection: Connection, kept: Sequence[Rejection], omitted: Mapping[int, int], day: int) -> None:
+    if kept:
+        statement = postgresql.insert(rejections).on_conflict_do_nothing()
+        connection.execute(statement, [rejection._asdict() for rejection in kept])
+    for workspace_id, number in sorted(omitted.items()):
+        new = postgresql.insert(omitted_rejections).values(workspace_id=workspace_id, day=day, number=number)
+        connection.execute(
+            new.on_conflict_do_update(
+                index_elements=[omitted_rejections.c.workspace_id, omitted_rejections.c.day],
+                set_={"number": omitted_rejections.c.number + number},
+            )
+        )
+
+
+def _page(connection: Connection, query: RejectionQuery) -> RejectionPage:
+    """Return one page: first the ids and sizes of what matches, then as many rows as fit."""
+    order = rejections.c.id.desc() if query.newest_first else rejections.c.id.asc()
+    size = func.octet_length(rejections.c.event).label("size")
+    scan = select(rejections.c.id, size).where(*_conditions(query)).order_by(order).limit(query.limit + 1)
+    hits = connection.execute(scan).all()
+    count, content = 0, 0
+    for hit in hits[: query.limit]:
+        content += hit.size
+        if content > PAGE_BYTES and count:
+            break
+        count += 1
+    ids = [hit.id for hit in hits[:count]]
+    rows = select(rejections).where(rejections.c.workspace_id == query.workspace_id, rejections.c.id.in_(ids))
+    found = [Rejection._make(row) for row in connection.execute(rows.order_by(order))] if ids else []
+    return RejectionPage(found, ids[-1] if count < len(hits) else None)
+
+
+def _conditions(query: RejectionQuery) -> list[ColumnElement[bool]]:
+    columns = rejections.c
+    wanted: dict[str, Any] = {"reason": query.reason, "receiver": query.receiver, "key_id": query.key_id}
+    found = [columns.workspace_id == query.workspace_id]
+    found += [columns[name] == value for name, value in wanted.items() if value is not None]
+    if query.after is not None:
+        found.append(columns.id < query.after if query.newest_first else columns.id > query.after)
+    if query.received_from is not None:
+        found.append(columns.id >= ledger.first_id(query.received_from))
+    if query.received_to is not None:
+        found.append(columns.id < ledger.first_id(query.received_to))
+    if query.replayed is not None:
+        found.append(columns.replayed_at.is_not(None) if query.replayed else columns.replayed_at.is_(None))
+    return found
+
+
+def _mark(connection: Connection, workspace_id: int, replayed: Mapping[bytes, bytes], now: int) -> None:
+    for rejection_id, event_id in sorted(replayed.items()):
+        here = (rejections.c.workspace_id == workspace_id, rejections.c.id == rejection_id)
+        marked = update(rejections).where(*here, rejections.c.replayed_at.is_(None))
+        connection.execute(marked.values(replayed_at=now, event_id=event_id))
+
+
+def _purge_some(connection: Connection, now: int, days: int) -> int:
+    old = (
+        select(rejections.c.workspace_id, rejections.c.id)
+        .where(rejections.c.received_at <= now - days * _DAY)
+        .limit(TRIM_CHUNK)
+    )
+    rows = connection.execute(old).all()
+    for workspace_id in {row.workspace_id for row in rows}:
+        ids = [row.id for row in rows if row.workspace_id == workspace_id]
+        here = (rejections.c.workspace_id == workspace_id, rejections.c.id.in_(ids))
+        connection.execute(delete(rejections).where(*here))
+    return len(rows)
