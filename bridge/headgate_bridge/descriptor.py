@@ -24,10 +24,16 @@ RAW_REQUESTS = {
     "IngestRequest": "RawIngestRequest",
     "ReplayDestinationRequest": "RawReplayDestinationRequest",
     "UpdateDestinationRequest": "RawUpdateDestinationRequest",
+    "ReplayRejectionRequest": "RawReplayRejectionRequest",
+    "ReplayRejectionsRequest": "RawReplayRejectionsRequest",
 }
 
 # The same for requests that are only a query, because Envoy would parse their times by its own rules.
-RAW_QUERIES = {"ListEventsRequest": "RawListEventsRequest", "VerifyLedgerRequest": "RawVerifyLedgerRequest"}
+RAW_QUERIES = {
+    "ListEventsRequest": "RawListEventsRequest",
+    "ListRejectionsRequest": "RawListRejectionsRequest",
+    "VerifyLedgerRequest": "RawVerifyLedgerRequest",
+}
 
 # The field of a raw request that takes the HTTP body, whole.
 BODY = "json"
@@ -37,9 +43,9 @@ BODY = "json"
 COMPAT_SERVICE = "CompatService"
 COMPAT_PATH = "/compat"
 
-# Fields of a raw request that a JSON client must not set. Envoy does not know them, so it refuses a query parameter
-# with such a name.
-HIDDEN_FIELDS = frozenset({"events", "event", "destination", "set_aside", "after_sequence", "from"})
+# The fields of a raw request that Envoy knows: what stands in the path, what may stand in the query, and the body. It
+# refuses a query parameter with another name.
+SHOWN_FIELDS = frozenset({"id", "atomic", "update_mask", "validate_only", BODY})
 
 
 def envoy_view(image: FileDescriptorSet) -> FileDescriptorSet:
@@ -58,7 +64,7 @@ def envoy_view(image: FileDescriptorSet) -> FileDescriptorSet:
     for file in view.file:
         for message in file.message_type:
             if file.package == PACKAGE and message.name in RAW_REQUESTS:
-                _take_fields(message, raw[RAW_REQUESTS[message.name]])
+                _take_fields(message, raw[RAW_REQUESTS[message.name]], SHOWN_FIELDS)
                 _need_http_body(file)
             elif file.package == PACKAGE and message.name in RAW_QUERIES:
                 _take_fields(message, raw[RAW_QUERIES[message.name]])
@@ -72,8 +78,9 @@ def envoy_view(image: FileDescriptorSet) -> FileDescriptorSet:
     return ordered
 
 
-def _take_fields(message: DescriptorProto, raw: DescriptorProto) -> None:
-    fields = [field for field in raw.field if field.name not in HIDDEN_FIELDS]
+def _take_fields(message: DescriptorProto, raw: DescriptorProto, shown: frozenset[str] | None = None) -> None:
+    """Give a message the fields of its raw one, or only those that are shown."""
+    fields = [field for field in raw.field if shown is None or field.name in shown]
     del message.field[:]
     message.field.extend(fields)
     # An optional field is in its own oneof. The copy leaves out a oneof whose fields are all hidden.

@@ -15,6 +15,8 @@ from headgate_server.access.auth import Authenticator
 from headgate_server.access.limits import RateLimiter
 from headgate_server.background import purge, watch
 from headgate_server.background.leased import Leased
+from headgate_server.background.rejections import NAME as REJECTIONS
+from headgate_server.background.rejections import KeepRejections
 from headgate_server.background.supervisor import Job, Supervisor
 from headgate_server.background.wakeup import Wakeup
 from headgate_server.config import Settings
@@ -29,11 +31,13 @@ from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.compat import Compat
 from headgate_server.ingest.ingest import Ingest
 from headgate_server.ingest.readiness import Readiness
+from headgate_server.ingest.rejections import RejectionQueue
+from headgate_server.ingest.replay import Replaying
 from headgate_server.process.clock import system_clock
 from headgate_server.process.metrics import Metrics
 from headgate_server.process.signals import stop_signal
 from headgate_server.receivers.registry import RECEIVERS
-from headgate_server.rpc import wire
+from headgate_server.rpc import decode, wire
 from headgate_server.rpc.compat_servicer import CompatServicer
 from headgate_server.rpc.destination_servicer import DestinationServicer
 from headgate_server.rpc.event_servicer import EventServicer
@@ -45,6 +49,7 @@ from headgate_server.rpc.pipeline.method import AnyMethod
 from headgate_server.rpc.pipeline.printer import print_json
 from headgate_server.rpc.pipeline.trust import Trust
 from headgate_server.rpc.probe_servicer import ProbeServicer
+from headgate_server.rpc.rejection_servicer import RejectionServicer
 from headgate_server.rpc.server import GrpcServer
 from headgate_server.rpc.workspace_servicer import WorkspaceServicer
 from headgate_server.store import Store
@@ -60,15 +65,19 @@ def methods(
     supervisor: Supervisor,
     settings: Settings,
     metrics: Metrics,
+    rejections: RejectionQueue,
 ) -> Sequence[AnyMethod]:
     """Return every RPC that Headgate serves."""
     ingest = Ingest(store.ledgers, store.limits, committer)
     compat = Compat(store.ledgers, store.proof, ingest)
+    limiter = RateLimiter(store.limits)
+    replaying = Replaying(store.rejections, store.ledgers, ingest, RECEIVERS, decode.proto_event)
     return (
-        *IngestServicer(ingest, settings.ingest, metrics).methods(),
+        *IngestServicer(ingest, settings.ingest, metrics, rejections).methods(),
         *EventServicer(store.ledgers, store.deliveries).methods(),
         *LedgerServicer(store.ledgers, store.proof).methods(),
-        *CompatServicer(compat, RECEIVERS, RateLimiter(store.limits), metrics, system_clock).methods(),
+        *CompatServicer(compat, RECEIVERS, limiter, metrics, system_clock, rejections).methods(),
+        *RejectionServicer(store.rejections, ingest, replaying, RECEIVERS, metrics).methods(),
         *WorkspaceServicer(store.limits).methods(),
         *DestinationServicer(store.destinations, settings.delivery).methods(),
         *ProbeServicer(readiness, supervisor).methods(),
@@ -89,6 +98,9 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         supervisor = Supervisor(metrics)
         readiness = Readiness(store.probe)
         stack.push_async_callback(readiness.close)
+        rejections = RejectionQueue(settings.rejections, metrics)
+        keep_rejections = KeepRejections(rejections, store.rejections, metrics)
+        stack.push_async_callback(keep_rejections.close)
         wakeup = Wakeup()
         committer = Committer(store.database, settings.committer, readiness, stored=wakeup.ring)
         stack.push_async_callback(committer.close)
@@ -96,13 +108,14 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         load = Load(settings.server)
         server = GrpcServer(
             settings.server,
-            methods(store, committer, readiness, supervisor, settings, metrics),
+            methods(store, committer, readiness, supervisor, settings, metrics, rejections),
             standard(Authenticator(store.directory), metrics, load, trust, settings.server.body_limit),
             load.public,
         )
         await server.start()
         holder = _holder()
-        supervisor.start(_jobs(store, readiness, server, metrics, holder))
+        supervisor.start(_jobs(store, readiness, server, settings.rejections.days, metrics, holder))
+        supervisor.start([Job(REJECTIONS, keep_rejections)])
         if settings.delivery.deliver == "on":
             supervisor.start([_delivery(store, settings.delivery, metrics, wakeup, holder)])
         # Calls end before the jobs: no call waits for a receiver, and none waits behind a job that gives back its lease
@@ -176,8 +189,10 @@ def _holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
 
 
-def _jobs(store: Store, readiness: Readiness, server: GrpcServer, metrics: Metrics, holder: str) -> Sequence[Job]:
-    """Return the background work of a server process, without the delivery."""
+def _jobs(
+    store: Store, readiness: Readiness, server: GrpcServer, rejection_days: int, metrics: Metrics, holder: str
+) -> Sequence[Job]:
+    """Return the background work of a server process, without the delivery and the rejections."""
     return (
         Job(watch.NAME, watch.Watch(readiness, server.set_serving)),
         Job(
@@ -186,7 +201,7 @@ def _jobs(store: Store, readiness: Readiness, server: GrpcServer, metrics: Metri
                 purge.NAME,
                 store.leases,
                 holder,
-                purge.Purge(store.answers),
+                purge.Purge(store.answers, store.rejections, rejection_days),
                 terms=purge.TERMS,
                 changed=metrics.lease_changed,
             ),

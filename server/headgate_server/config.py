@@ -5,6 +5,7 @@ from pathlib import Path
 
 from headgate_server.delivery.config import DeliveryConfig
 from headgate_server.ingest.committer import CommitterConfig
+from headgate_server.ingest.rejections import RejectionConfig
 from headgate_server.process import logs
 from headgate_server.process.ports import HIGHEST_PORT
 from headgate_server.process.setting import path_of, setting
@@ -52,6 +53,7 @@ class Settings:
     ingest: IngestConfig = field(default_factory=IngestConfig)
     committer: CommitterConfig = field(default_factory=CommitterConfig)
     delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
+    rejections: RejectionConfig = field(default_factory=RejectionConfig)
     metrics_port: int | None = setting(
         None,
         "metrics-port",

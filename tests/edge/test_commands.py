@@ -135,6 +135,7 @@ async def test_two_servers_on_one_sqlite(sqlite_url: str) -> None:
 
 COMMANDS = [(), ("up",), ("serve",), ("bridge",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "revoke")]
 COMMANDS += [("ledger",), ("ledger", "verify"), ("workspaces",), ("workspaces", "list"), ("workspaces", "set")]
+COMMANDS += [("rejections",), ("rejections", "list"), ("rejections", "show"), ("rejections", "replay")]
 
 
 @pytest.mark.parametrize("command", [pytest.param(command, id=" ".join(command) or "headgate") for command in COMMANDS])

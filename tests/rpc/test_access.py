@@ -13,9 +13,11 @@ import headgate.v1
 from headgate.v1 import (
     bridge_view_pb2,
     compat_service_pb2,
+    destination_service_pb2,
     event_service_pb2,
     ingest_service_pb2,
     ledger_service_pb2,
+    rejection_service_pb2,
     workspace_service_pb2,
 )
 from headgate.v1.event_service_pb2 import GetEventRequest, ListEventsRequest
@@ -28,6 +30,7 @@ from headgate_server.core.errors import Unauthenticated, Unavailable
 from headgate_server.core.model import Scope
 from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.readiness import Readiness
+from headgate_server.ingest.rejections import RejectionQueue
 from headgate_server.process.clock import system_clock
 from headgate_server.process.metrics import Metrics
 from headgate_server.rpc.pipeline.method import AnyMethod, Needs, OwnWords, Public
@@ -39,9 +42,11 @@ from tests.support.marks import on_sqlite
 FILES = (
     bridge_view_pb2,
     compat_service_pb2,
+    destination_service_pb2,
     event_service_pb2,
     ingest_service_pb2,
     ledger_service_pb2,
+    rejection_service_pb2,
     workspace_service_pb2,
 )
 """The files of headgate.v1 that hold services; a test checks that there are no others."""
@@ -74,6 +79,18 @@ NEEDED = {
     "/headgate.v1.EventService/ListEvents": Scope.EVENTS_READ,
     "/headgate.v1.LedgerService/GetHead": Scope.LEDGER_READ,
     "/headgate.v1.LedgerService/VerifyLedger": Scope.LEDGER_READ,
+    **{
+        f"/headgate.v1.DestinationService/{name}": Scope.ADMIN
+        for name in (
+            *("CreateDestination", "GetDestination", "ListDestinations", "UpdateDestination", "DeleteDestination"),
+            *("PauseDestination", "ResumeDestination", "ReplayDestination", "RotateSecret"),
+            *("ListFailures", "RetryFailure", "SkipFailure"),
+        )
+    },
+    "/headgate.v1.RejectionService/GetRejection": Scope.EVENTS_READ,
+    "/headgate.v1.RejectionService/ListRejections": Scope.EVENTS_READ,
+    "/headgate.v1.RejectionService/ReplayRejection": Scope.EVENTS_WRITE,
+    "/headgate.v1.RejectionService/ReplayRejections": Scope.EVENTS_WRITE,
     "/headgate.v1.WorkspaceService/GetUsage": Scope.EVENTS_READ,
 }
 """The scope that each method needs: written here a second time, deliberately."""
@@ -84,7 +101,9 @@ async def served(store: Store) -> dict[str, AnyMethod]:
     """Return the methods that the server serves, by name."""
     metrics, readiness = Metrics(), Readiness(store.probe)
     committer = Committer(store.database, readiness=readiness)
-    methods = app.methods(store, committer, readiness, Supervisor(metrics), Settings().ingest, metrics)
+    settings = Settings()
+    rejections = RejectionQueue(settings.rejections, metrics)
+    methods = app.methods(store, committer, readiness, Supervisor(metrics), settings, metrics, rejections)
     return {method.full_name: method for method in methods}
 
 
@@ -176,7 +195,7 @@ async def test_the_scope_is_enough(service: Service, method: str, header: str) -
         async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
             call = channel.unary_unary(method)(b"", metadata=metadata)
             code = await call.code()
-        assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)
+        assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
 
 
 @pytest.mark.parametrize(

@@ -200,5 +200,7 @@ async def test_the_jobs_of_the_process_are_shown(service: Service) -> None:
         answer = GetReadinessResponse.FromString(await channel.unary_unary(READY)(b""))
     assert {job.name: (job.state, job.failures) for job in answer.jobs} == {
         "watch": ("running", 0),
+        "rejections": ("running", 0),
         "purge": ("running", 0),
+        "deliver": ("running", 0),
     }

@@ -25,7 +25,7 @@ ROOMS = {
     "rpc.wire": "wire",
 }
 """Rooms by the modules in them."""
-NO_ROOMS = ("core", "process", "app")
+NO_ROOMS = ("core", "process", "app", "background", "delivery")
 """Modules of shared helpers, and modules that run beside the calls."""
 
 

@@ -1,4 +1,4 @@
-"""Counting a list's elements without making them: the same count as reading gives, and no memory."""
+"""A list's elements without making them: the same count as reading gives, their exact texts, and no memory."""
 
 import json
 import tracemalloc
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from headgate_server.core import jsonbody
 from headgate_server.core.errors import InvalidRequest
-from headgate_server.core.jsonscan import holds_more
+from headgate_server.core.jsonscan import holds_more, sent
 
 TEXT = st.text(alphabet='ab"\\[]{},:é\n')
 VALUE = st.recursive(
@@ -37,6 +37,29 @@ def test_a_list_within_an_object(before: Any, items: list[Any], after: Any, most
     body = json.dumps({**before, "events": items, **after}).encode()
     assert holds_more(body, most, "events") == (len(items) > most)
     assert not holds_more(json.dumps({**before, **after}).encode(), most, "events")
+
+
+@given(
+    st.dictionaries(TEXT.filter(lambda name: name != "events"), VALUE, max_size=3),
+    st.lists(VALUE, min_size=1, max_size=6),
+    st.sampled_from([b"", b" ", b"\r\n\t"]),
+    st.sets(st.integers(0, 5)),
+)
+def test_each_event_is_cut_out_exactly(before: Any, items: list[Any], space: bytes, wanted: set[int]) -> None:
+    texts = [json.dumps(item, ensure_ascii=False).encode() for item in items]
+    positions = sorted(position for position in wanted if position < len(items))
+    events = b"[" + b",".join(space + text + space for text in texts) + b"]"
+    members = json.dumps(before)[1:-1].encode()
+    body = b"{" + members + (b"," if before else b"") + b'"events"' + space + b":" + space + events + b"}"
+    expected = [texts[position] for position in positions]
+    assert sent(body, positions, "events") == expected
+    assert sent(space + events, positions, "") == expected
+    assert sent(space + texts[0] + space, [0], None) == texts[:1]
+
+
+def test_an_event_that_is_not_there_has_no_text() -> None:
+    assert sent(b'{"events":[1, 2 ]}', [0, 1, 2, 9], "events") == [b"1", b"2", b"", b""]
+    assert sent(b'{"events":5}', [0], "events") == [b""]
 
 
 @pytest.mark.parametrize("name", [b'"events"', b'"\\u0065vents"'])

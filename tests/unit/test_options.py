@@ -29,6 +29,8 @@ OPTIONS = {
     "concurrent-calls": 2000,
     "waiting-events": 40000,
     "waiting-bytes": 67108864,
+    "rejections": 10000,
+    "rejection-days": 7,
     "metrics-port": None,
     "shutdown-grace": 20.0,
     "log-level": "info",

@@ -1,3 +1,5 @@
+import datetime
+
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
@@ -103,6 +105,58 @@ class RawVerifyLedgerRequest(_message.Message):
     expected_sequence: int
     expected_hash: str
     def __init__(self, to: _Optional[str] = ..., limit: _Optional[int] = ..., page_token: _Optional[str] = ..., expected_sequence: _Optional[int] = ..., expected_hash: _Optional[str] = ..., **kwargs) -> None: ...
+
+class RawListRejectionsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token", "reason", "receiver", "key_id", "to", "replayed")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    RECEIVER_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    reason: str
+    receiver: str
+    key_id: str
+    to: str
+    replayed: bool
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., reason: _Optional[str] = ..., receiver: _Optional[str] = ..., key_id: _Optional[str] = ..., to: _Optional[str] = ..., replayed: _Optional[bool] = ..., **kwargs) -> None: ...
+
+class RawReplayRejectionRequest(_message.Message):
+    __slots__ = ("id", "event", "validate_only", "json")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    event: bytes
+    validate_only: bool
+    json: _httpbody_pb2.HttpBody
+    def __init__(self, id: _Optional[str] = ..., event: _Optional[bytes] = ..., validate_only: _Optional[bool] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
+
+class RawReplayRejectionsRequest(_message.Message):
+    __slots__ = ("reason", "receiver", "key_id", "to", "page_size", "page_token", "validate_only", "json")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    RECEIVER_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    receiver: str
+    key_id: str
+    to: _timestamp_pb2.Timestamp
+    page_size: int
+    page_token: str
+    validate_only: bool
+    json: _httpbody_pb2.HttpBody
+    def __init__(self, reason: _Optional[str] = ..., receiver: _Optional[str] = ..., key_id: _Optional[str] = ..., to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., validate_only: _Optional[bool] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ..., **kwargs) -> None: ...
 
 class GetHealthRequest(_message.Message):
     __slots__ = ()

@@ -13,6 +13,7 @@ _COMMANDS = {
     "events": "events",
     "keys": "keys",
     "ledger": "ledger",
+    "rejections": "rejections",
     "serve": "serve",
     "up": "up",
     "workspaces": "workspaces",

@@ -1,8 +1,11 @@
-"""Counts the elements of a list in a JSON body without reading their values. Pure."""
+"""Counts the elements of a list in a JSON body, or cuts out their texts, without reading their values. Pure."""
 
 import re
+from collections.abc import Sequence
 
 import orjson
+
+_SPACE = b" \t\n\r"
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _TOKEN = re.compile(rb'[^"\[\]{},:]*+(?:(?P<string>' + _STRING + rb")|(?P<mark>[\[\]{},:]))", re.DOTALL)
@@ -26,6 +29,26 @@ def holds_more(body: bytes, most: int, list_name: str | None) -> bool:
             return False
         at += 1
     return True
+
+
+def sent(body: bytes, positions: Sequence[int], list_name: str | None) -> list[bytes]:
+    """Return the exact texts of the events at these positions, which increase, without the white space around them.
+
+    They are the elements of the member `list_name`; with the empty name of the body itself, which is a list. Without a
+    name the body is the only one. The body is JSON; what is not there is empty.
+    """
+    if list_name is None:
+        return [body.strip(_SPACE)] * len(positions)
+    found: list[bytes] = []
+    at = _list_start(body, list_name or None)
+    position = 0
+    for wanted in positions:
+        while at is not None and position < wanted:
+            end = _element_end(body, at)
+            at = end + 1 if body[end : end + 1] == b"," else None
+            position += 1
+        found.append(b"" if at is None else body[at : _element_end(body, at)].strip(_SPACE))
+    return found
 
 
 def _list_start(body: bytes, list_name: str | None) -> int | None:

@@ -19,6 +19,7 @@ class Reason(_Upper):
     """The `reason` of an error of a call, and of one event's `error` in a batch's results."""
 
     ABORTED = auto()
+    ALREADY_REPLAYED = auto()
     BODY_TOO_LARGE = auto()
     CORRUPT_GZIP = auto()
     DATA_REFUSED = auto()
@@ -59,6 +60,7 @@ class Reason(_Upper):
     NESTING_TOO_DEEP = auto()
     NOT_AN_OBJECT = auto()
     NOT_FOUND = auto()
+    NOT_REPLAYABLE = auto()
     NO_SUCH_PATH = auto()
     NO_SUCH_RECEIVER = auto()
     NO_SUCH_SERVICE = auto()
@@ -68,6 +70,7 @@ class Reason(_Upper):
     PAST_THE_END = auto()
     QUOTA_EXCEEDED = auto()
     RATE_LIMITED = auto()
+    REJECTION_NOT_FOUND = auto()
     REPEATED_HEADER = auto()
     REQUEST_TIMEOUT = auto()
     SEQUENCE_PAST_HEAD = auto()
@@ -138,6 +141,12 @@ CATALOGUE: Mapping[Reason, Entry] = {
         answers=(),
         of_an_event=True,
         retry=True,
+    ),
+    Reason.ALREADY_REPLAYED: Entry(
+        "The rejection was replayed before, as an event with other content.",
+        "Look at the event that its `event_id` names; send new content as an event of its own.",
+        answers=(),
+        of_an_event=True,
     ),
     Reason.BODY_TOO_LARGE: Entry(
         "The body is larger than the limit, after decompression.", "Send fewer events in one request.", (LARGE,)
@@ -224,6 +233,10 @@ CATALOGUE: Mapping[Reason, Entry] = {
     Reason.NESTING_TOO_DEEP: _event("The data nests deeper than 100 levels.", "Flatten the data."),
     Reason.NOT_AN_OBJECT: Entry("The body is JSON but not an object.", "Send an object."),
     Reason.NOT_FOUND: Entry("The workspace has nothing under this name.", "Check the name.", (MISSING,)),
+    Reason.NOT_REPLAYABLE: _event(
+        "The rejected event cannot be replayed as it is: it was cut, or its receiver does not exist any more.",
+        "Replay it edited: send the whole event in the request.",
+    ),
     Reason.NO_SUCH_PATH: Entry("The service has no such method and path.", "Check both.", (MISSING,)),
     Reason.NO_SUCH_RECEIVER: Entry(
         "There is no such vendor under `/compat/`.", "The message lists the vendors.", (MISSING,)
@@ -256,6 +269,11 @@ CATALOGUE: Mapping[Reason, Entry] = {
         "Try again after `Retry-After`.",
         (BUSY,),
         retry=True,
+    ),
+    Reason.REJECTION_NOT_FOUND: Entry(
+        "The workspace has no rejection with this id, or it was too old and is deleted.",
+        "Check the id and the key.",
+        (MISSING,),
     ),
     Reason.REPEATED_HEADER: Entry(
         "The request has two request keys, or two different credentials; only one is allowed.", "Send the header once."

@@ -1,9 +1,11 @@
 """Rejections: events that were refused at the door, kept so that they can be seen, mended and sent again. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
+
+from headgate_server.core.types import EventId, RejectionId, WorkspaceId
 
 MOST_BYTES = 64 * 1024
 """Bytes of an event that are kept: events are small, and ten thousand of this size are 640 MB."""
@@ -19,8 +21,8 @@ class Encoding(StrEnum):
 class Rejection(NamedTuple):
     """One refused event. The order of the fields is the order of the columns."""
 
-    workspace_id: int
-    id: bytes
+    workspace_id: WorkspaceId
+    id: RejectionId
     """A UUIDv7 of `received_at`, so that rejections sort by time."""
     received_at: int
     """By the clock of the process that refused it. Those of one request are a microsecond apart, in its order."""
@@ -38,7 +40,7 @@ class Rejection(NamedTuple):
     """Bytes of the event as it was sent."""
     replayed_at: int | None
     """When it was replayed and stored; None: it was not."""
-    event_id: bytes | None
+    event_id: EventId | None
     """The id of the event that the replay stored."""
     event: bytes
     """The event as it was sent, cut after `MOST_BYTES`."""
@@ -53,7 +55,7 @@ class Rejection(NamedTuple):
 class RejectionQuery:
     """Which rejections of one workspace, in which order, from where."""
 
-    workspace_id: int
+    workspace_id: WorkspaceId
     limit: int
     reason: str | None = None
     receiver: str | None = None
@@ -64,15 +66,19 @@ class RejectionQuery:
     """Exclusive."""
     replayed: bool | None = None
     newest_first: bool = True
-    after: bytes | None = None
+    after: RejectionId | None = None
     """The id at which the page before ended; exclusive in the direction of the order."""
+
+    def after_id(self, rejection_id: RejectionId) -> "RejectionQuery":
+        """Return the query for the page after this id."""
+        return replace(self, after=rejection_id)
 
 
 class RejectionPage(NamedTuple):
     """Rejections, and the id from which to go on; None at the end."""
 
     rejections: Sequence[Rejection]
-    resume: bytes | None
+    resume: RejectionId | None
 
 
 def kept_of(event: bytes, encoding: Encoding) -> bytes:

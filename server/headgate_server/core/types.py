@@ -13,6 +13,9 @@ WorkspaceId = NewType("WorkspaceId", int)
 EventId = NewType("EventId", bytes)
 """The 16 bytes of a UUIDv7."""
 
+RejectionId = NewType("RejectionId", EventId)
+"""The 16 bytes of a UUIDv7, too: printed and paged as an event's."""
+
 EventHash = NewType("EventHash", bytes)
 """The 32 bytes that link an event to the previous one. In an empty ledger they are the genesis hash."""
 

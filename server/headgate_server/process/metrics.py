@@ -89,6 +89,12 @@ class Metrics:
         self._disabled = Counter(
             "headgate_destinations_disabled", "Destinations that the service disabled.", registry=self.registry
         )
+        self._rejections = Counter(
+            "headgate_rejections",
+            "Refused events by whether they were kept, or left out since too many came at once.",
+            ("fate",),
+            registry=self.registry,
+        )
 
     def call(self, method: str, code: str, seconds: float) -> None:
         """Count one call."""
@@ -131,6 +137,14 @@ class Metrics:
     def destination_disabled(self) -> None:
         """Count a destination that the service disabled."""
         self._disabled.inc()
+
+    def rejections_kept(self, count: int) -> None:
+        """Count refused events that were written to the store."""
+        self._rejections.labels("kept").inc(count)
+
+    def rejections_omitted(self, count: int) -> None:
+        """Count refused events that were left out."""
+        self._rejections.labels("omitted").inc(count)
 
 
 class _LogCollector(Collector):

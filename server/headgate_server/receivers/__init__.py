@@ -112,6 +112,8 @@ class Take:
 
     read: Callable[[HttpRequest], Intake]
     reply: Callable[[HttpRequest, Intake, Sequence[Outcome]], Reply]
+    list_name: str | None = None
+    """The member of the body that lists the events; empty if the body is the list itself; None if it is one event."""
     request_key: bool = False
     """Whether the vendor's `Idempotency-Key` is honoured."""
     scopes: tuple[str, ...] = (Scope.EVENTS_WRITE,)

@@ -29,7 +29,11 @@ class Invalid(Exception):
         self.problem = Problem(reason, field, message)
 
 
-def read_list(request: HttpRequest, most: int, name: str = "events") -> Sequence[Any]:
+EVENTS = "events"
+"""The member that lists the events of a batch, for most vendors."""
+
+
+def read_list(request: HttpRequest, most: int, name: str = EVENTS) -> Sequence[Any]:
     """Return the elements of a list, each a JSON value or the `Problem` that made it unreadable. The list is the member
     `name` of the body; other members are ignored. With an empty name the list is the body itself.
 

@@ -9,7 +9,7 @@ from headgate_server.core.model import STORED, Draft, Link, Outcome, Problem, Ra
 from headgate_server.core.reasons import Reason
 from headgate_server.receivers import Endpoint, HttpRequest, Intake, Receiver, Reply, Take, schema
 from headgate_server.receivers.answers import check_quota, code_of, message_of, problem_of
-from headgate_server.receivers.common import Invalid, Json, an_object, decode_event, iso_moment, read_list, text
+from headgate_server.receivers.common import EVENTS, Invalid, Json, an_object, decode_event, iso_moment, read_list, text
 
 NAME = "flokit"
 
@@ -41,7 +41,9 @@ class FloKit(Receiver):
     def routes(self) -> Mapping[tuple[str, str], Endpoint]:
         """Return the endpoints by method and path."""
         return {
-            ("POST", "/v1/batch/events"): Take(read=_read_batch, reply=_reply_batch, request_key=True),
+            ("POST", "/v1/batch/events"): Take(
+                read=_read_batch, reply=_reply_batch, list_name=EVENTS, request_key=True
+            ),
             ("POST", "/v1/events"): Take(read=_read_single, reply=_reply_single, request_key=True),
         }
 

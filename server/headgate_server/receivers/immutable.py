@@ -72,7 +72,7 @@ class Immutable(Receiver):
     def routes(self) -> Mapping[tuple[str, str], Endpoint]:
         """Return the endpoints by method and path."""
         return {
-            ("POST", "/api/v1/events/batch"): Take(read=_read_batch, reply=_reply_batch),
+            ("POST", "/api/v1/events/batch"): Take(read=_read_batch, reply=_reply_batch, list_name=common.EVENTS),
             ("POST", "/api/v1/events"): Take(read=_read_single, reply=_reply_single),
             ("GET", "/api/v1/events"): Find(read=_read_search, reply=_reply_page),
             ("GET", "/api/v1/events/{id}"): Get(read=common.id_in_path, reply=_reply_event, with_previous=True),

@@ -10,6 +10,7 @@ from headgate_server.core.reasons import Reason
 from headgate_server.receivers import Endpoint, Find, HttpRequest, Intake, Page, Receiver, Reply, Search, Take, schema
 from headgate_server.receivers.answers import check_quota, members, message_of, problem_of
 from headgate_server.receivers.common import (
+    EVENTS,
     Invalid,
     Json,
     a_list,
@@ -66,7 +67,9 @@ class Roboflow(Receiver):
     def routes(self) -> Mapping[tuple[str, str], Endpoint]:
         """Return the endpoints by method and path."""
         return {
-            ("POST", "/vision-events/batch"): Take(read=_read_batch, reply=_reply_batch, scopes=_WRITERS),
+            ("POST", "/vision-events/batch"): Take(
+                read=_read_batch, reply=_reply_batch, list_name=EVENTS, scopes=_WRITERS
+            ),
             ("POST", "/vision-events"): Take(read=_read_single, reply=_reply_single, scopes=_WRITERS),
             ("POST", "/vision-events/query"): Find(read=_read_query, reply=_reply_query),
         }

@@ -20,6 +20,7 @@ from headgate_server.receivers.answers import (
     shown_id,
 )
 from headgate_server.receivers.common import (
+    EVENTS,
     Invalid,
     Json,
     an_object,
@@ -79,7 +80,7 @@ class Scrip(Receiver):
     def routes(self) -> Mapping[tuple[str, str], Endpoint]:
         """Return the endpoints by method and path."""
         return {
-            ("POST", "/v1/events/batch"): Take(read=_read_batch, reply=_reply_batch),
+            ("POST", "/v1/events/batch"): Take(read=_read_batch, reply=_reply_batch, list_name=EVENTS),
             ("POST", "/v1/events"): Take(read=_read_single, reply=_reply_single),
             ("GET", "/v1/events"): Find(read=_read_search, reply=_reply_page),
             ("GET", "/v1/events/{id}"): Get(read=id_in_path, reply=_reply_event),
@@ -148,10 +149,8 @@ def _type(payload: Json) -> str:
 def _reply_batch(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
     results = [_result(*numbered) for numbered in enumerate(zip(intake.items, outcomes, strict=True))]
     stored = sum(outcome.status in STORED for outcome in outcomes)
-    return Reply(
-        200,
-        {"total": len(results), "success_count": stored, "error_count": len(results) - stored, "results": results},
-    )
+    counts = {"total": len(results), "success_count": stored, "error_count": len(results) - stored}
+    return Reply(200, counts | {"results": results})
 
 
 def _result(index: int, settled: tuple[Any, Outcome]) -> Json:

@@ -8,7 +8,7 @@ from headgate_server.core.model import STORED, Draft, Outcome, Problem, Status
 from headgate_server.core.reasons import Reason
 from headgate_server.receivers import Endpoint, HttpRequest, Intake, Receiver, Reply, Take
 from headgate_server.receivers.answers import check_quota, code_of, is_unprocessable, message_of, quota_problem
-from headgate_server.receivers.common import Invalid, Json, an_object, decode_event, is_larger, read_list, text
+from headgate_server.receivers.common import EVENTS, Invalid, Json, an_object, decode_event, is_larger, read_list, text
 
 NAME = "vibefollow"
 
@@ -43,7 +43,9 @@ class VibeFollow(Receiver):
     def routes(self) -> Mapping[tuple[str, str], Endpoint]:
         """Return the endpoints by method and path."""
         return {
-            ("POST", "/api/v1/events/batch"): Take(read=_read_batch, reply=_reply_batch, request_key=True),
+            ("POST", "/api/v1/events/batch"): Take(
+                read=_read_batch, reply=_reply_batch, list_name=EVENTS, request_key=True
+            ),
             ("POST", "/api/v1/events"): Take(read=_read_single, reply=_reply_single, request_key=True),
         }
 

@@ -10,10 +10,13 @@ import orjson
 from google.api.httpbody_pb2 import HttpBody
 
 from headgate_server.access.limits import RateLimiter
+from headgate_server.core import jsonscan
 from headgate_server.core.errors import HeadgateError, NotFound, RateLimited
-from headgate_server.core.model import Admission, RateLimit
+from headgate_server.core.model import Admission, Outcome, RateLimit
 from headgate_server.core.reasons import Reason
+from headgate_server.core.rejections import Encoding
 from headgate_server.ingest.compat import Compat
+from headgate_server.ingest.rejections import KEPT, Origin, RejectionQueue
 from headgate_server.process.aside import aside
 from headgate_server.process.clock import Clock
 from headgate_server.process.metrics import Metrics
@@ -49,7 +52,13 @@ class CompatServicer:
     """Finds the receiver and the endpoint of a request, and answers in the vendor's words."""
 
     def __init__(
-        self, compat: Compat, receivers: Mapping[str, Receiver], limiter: RateLimiter, metrics: Metrics, clock: Clock
+        self,
+        compat: Compat,
+        receivers: Mapping[str, Receiver],
+        limiter: RateLimiter,
+        metrics: Metrics,
+        clock: Clock,
+        rejections: RejectionQueue,
     ):
         self._compat = compat
         self._receivers = receivers
@@ -57,6 +66,7 @@ class CompatServicer:
         self._limiter = limiter
         self._metrics = metrics
         self._clock = clock
+        self._rejections = rejections
 
     def methods(self) -> Sequence[AnyMethod]:
         """Return the service's method."""
@@ -93,7 +103,8 @@ class CompatServicer:
 
     async def receive(self, call: Call, body: HttpBody) -> HttpBody:
         """Answer one request."""
-        receiver, endpoint, method, path, query = self._route(call)
+        route = self._route(call)
+        receiver, endpoint, method, path, query = route
         parameters = dict(parse_qsl(query, keep_blank_values=True))
         request = HttpRequest(method, path, parameters, body.data, self._clock(), _headers(call), body.content_type)
         exchange = await self._compat(receiver, endpoint, call.caller.workspace, request, call.text(REQUEST_KEY))
@@ -101,6 +112,8 @@ class CompatServicer:
             statuses = Counter(outcome.status.value for outcome in exchange.outcomes)
             call.log.update(statuses)
             self._metrics.events(statuses)
+            if KEPT & statuses.keys() and isinstance(endpoint, Take):
+                self._note(call, route, endpoint.list_name, request.body, exchange.outcomes)
         if exchange.replayed:
             call.log["replayed"] = True
             call.reply_metadata.append((REPLAYED_KEY, "true"))
@@ -108,6 +121,13 @@ class CompatServicer:
             raise exchange.reply
         call.code = status.counted_as(exchange.reply.status)
         return _answer(call, exchange.reply)
+
+    def _note(self, call: Call, route: Route, list_name: str | None, body: bytes, outcomes: Sequence[Outcome]) -> None:
+        """Note what was refused, so that it can be seen and replayed."""
+        where = f"{route.method} {route.path}"
+        caller = call.caller
+        origin = Origin(caller.workspace.id, caller.key_id, call.request_id, route.receiver.name, where, Encoding.JSON)
+        self._rejections.note(origin, outcomes, lambda positions: jsonscan.sent(body, positions, list_name), len(body))
 
     def refuse(self, call: Call, error: HeadgateError) -> HttpBody | None:
         """Return an error in the vendor's words, None if the request names no receiver."""

@@ -33,7 +33,7 @@ def batch(request: RawBatchIngestRequest, max_events: int) -> DecodedBatch:
         slots = list(map(proto_event, events, validate.salts(len(events))))
         return DecodedBatch(slots, atomic, validate_only)
     if request.events:
-        raise _two_encodings()
+        raise two_encodings()
     body = jsonbody.read_batch(request.json.data, most=max_events)
     check_count(len(body.items), max_events)
     for name, value in body.members.items():
@@ -58,7 +58,7 @@ def single(request: RawIngestRequest) -> Draft | Problem:
             raise InvalidRequest("The event field is required.", reason=Reason.MISSING_FIELD, field="event")
         return proto_event(request.event, salt)
     if request.event:
-        raise _two_encodings()
+        raise two_encodings()
     return validate.native_json(jsonbody.read_one(request.json.data), salt)
 
 
@@ -171,7 +171,8 @@ def check_count(count: int, max_events: int) -> None:
         )
 
 
-def _two_encodings() -> InvalidRequest:
+def two_encodings() -> InvalidRequest:
+    """Return the error of a request that has both a JSON body and protobuf events."""
     return InvalidRequest("The request has both a JSON body and protobuf events.", reason=Reason.TWO_ENCODINGS)
 
 

@@ -11,11 +11,14 @@ from google.protobuf.message import DecodeError, Message
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventResult, IngestResponse
+from headgate_server.core import jsonscan
 from headgate_server.core.errors import EventConflict, InvalidRequest
-from headgate_server.core.model import Answer, Draft, Outcome, Problem, Replayed, Scope, Status, Submission
+from headgate_server.core.model import NATIVE, Answer, Draft, Outcome, Problem, Replayed, Scope, Status, Submission
 from headgate_server.core.reasons import Reason
+from headgate_server.core.rejections import Encoding
 from headgate_server.core.types import EventId
 from headgate_server.ingest.ingest import Ingest, request_key
+from headgate_server.ingest.rejections import KEPT, Origin, RejectionQueue
 from headgate_server.process.aside import aside
 from headgate_server.process.metrics import Metrics
 from headgate_server.process.setting import setting
@@ -41,10 +44,11 @@ class IngestConfig:
 class IngestServicer:
     """Stores events, one or many."""
 
-    def __init__(self, ingest: Ingest, config: IngestConfig, metrics: Metrics):
+    def __init__(self, ingest: Ingest, config: IngestConfig, metrics: Metrics, rejections: RejectionQueue):
         self._ingest = ingest
         self._config = config
         self._metrics = metrics
+        self._rejections = rejections
 
     def methods(self) -> Sequence[AnyMethod]:
         """Return the service's methods."""
@@ -85,7 +89,7 @@ class IngestServicer:
         taken = await self._take(call, request, batch.slots, atomic=batch.atomic, validate_only=batch.validate_only)
         if isinstance(taken, BatchIngestResponse):
             return taken
-        return _written(wire.batch_answer if call.bridged else wire.batch_message, taken)
+        return written(wire.batch_answer if call.bridged else wire.batch_message, taken)
 
     async def ingest(self, call: Call, request: RawIngestRequest) -> IngestResponse:
         """Store one event. If it is not stored, its problem is the call's error."""
@@ -94,7 +98,7 @@ class IngestServicer:
         if isinstance(taken, BatchIngestResponse):
             (result,) = taken.results
         else:
-            result = _written(lambda outcomes: wire.result_message(0, *outcomes), taken)
+            result = written(lambda outcomes: wire.result_message(0, *outcomes), taken)
         if result.HasField("error"):
             raise _error(result)
         return IngestResponse(result=result)
@@ -120,12 +124,21 @@ class IngestServicer:
             call.log.update(statuses)
             if not validate_only:
                 self._metrics.events(statuses)
+                if KEPT & statuses.keys():
+                    self._note(call, request, outcomes)
         conflicts = {
             index: outcome.link.id
             for index, outcome in enumerate(outcomes)
             if outcome.status is Status.CONFLICT and outcome.link is not None
         }
-        return _explained(outcomes, await self._differences(call, submission, conflicts))
+        return explained(outcomes, await self._differences(call, submission, conflicts))
+
+    def _note(self, call: Call, request: _Request, outcomes: Sequence[Outcome]) -> None:
+        """Note what was refused, so that it can be seen and replayed."""
+        encoding = Encoding.JSON if request.HasField("json") else Encoding.PROTOBUF
+        caller = call.caller
+        origin = Origin(caller.workspace.id, caller.key_id, call.request_id, NATIVE, "", encoding)
+        self._rejections.note(origin, outcomes, lambda positions: _sent(request, positions), _size(call, request))
 
     async def _replay(self, call: Call, submission: Submission, answer: BatchIngestResponse) -> BatchIngestResponse:
         """Return the stored answer, and add where conflicts differ, which is not stored with it."""
@@ -147,7 +160,7 @@ class IngestServicer:
         return await self._ingest.differences(submission.workspace_id, submission.slots, conflicts)
 
 
-def _explained(outcomes: Sequence[Outcome], differences: Mapping[int, tuple[str, ...]]) -> Sequence[Outcome]:
+def explained(outcomes: Sequence[Outcome], differences: Mapping[int, tuple[str, ...]]) -> Sequence[Outcome]:
     """Return the outcomes, and add the differences of their conflicts."""
     if not differences:
         return outcomes
@@ -159,7 +172,7 @@ def _explained(outcomes: Sequence[Outcome], differences: Mapping[int, tuple[str,
     return explained
 
 
-def _written(write: Callable[[Sequence[Outcome]], _Written], outcomes: Sequence[Outcome]) -> _Written:
+def written(write: Callable[[Sequence[Outcome]], _Written], outcomes: Sequence[Outcome]) -> _Written:
     """Return the answer. If it cannot be written in full, it is written without explanations, because the caller must
     learn which events are stored.
     """
@@ -179,6 +192,16 @@ def _bare(outcome: Outcome) -> Outcome:
 def _size(call: Call, request: _Request) -> int:
     """Return how many bytes of a request have to be read."""
     return len(request.json.data) if request.HasField("json") else call.size
+
+
+def _sent(request: _Request, positions: Sequence[int]) -> Sequence[bytes]:
+    """Return the events at these positions as they were sent."""
+    if request.HasField("json"):
+        list_name = None if isinstance(request, RawIngestRequest) else "events"
+        return jsonscan.sent(request.json.data, positions, list_name)
+    if isinstance(request, RawIngestRequest):
+        return [request.event]
+    return [request.events[position] for position in positions]
 
 
 def _stored_answer(call: Call, request: _Request) -> Answer | None:

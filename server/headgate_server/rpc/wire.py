@@ -11,8 +11,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from headgate.v1.event_pb2 import StoredEvent as StoredEventMessage
 from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventError, EventResult
+from headgate.v1.rejection_service_pb2 import Rejection as RejectionMessage
 from headgate_server.core import canonical, jsonbody, timestamps
 from headgate_server.core.model import STORED, Outcome, Status, StoredEvent
+from headgate_server.core.rejections import Encoding, Rejection
 from headgate_server.core.types import EventId
 
 _STRUCT_DEPTH = 30
@@ -144,6 +146,30 @@ def event_message(event: StoredEvent, *, as_text: bool = False) -> StoredEventMe
             message.data_json = event.data
         else:
             message.data.CopyFrom(struct)
+    return message
+
+
+def rejection_message(rejection: Rejection) -> RejectionMessage:
+    """Return a rejection as a message. What was sent is a text if it came as JSON."""
+    message = RejectionMessage(
+        id=id_text(rejection.id),
+        reason=rejection.reason,
+        field=rejection.field,
+        message=rejection.message,
+        receiver=rejection.receiver,
+        key_id=rejection.key_id,
+        request_id=rejection.request_id,
+        event_size=rejection.size,
+        cut=rejection.is_cut,
+        event_id="" if rejection.event_id is None else id_text(rejection.event_id),
+    )
+    set_timestamp(message.received_at, rejection.received_at)
+    if rejection.replayed_at is not None:
+        set_timestamp(message.replayed_at, rejection.replayed_at)
+    if rejection.encoding == Encoding.JSON:
+        message.event = rejection.event.decode()
+    else:
+        message.event_base64 = rejection.event
     return message
 
 

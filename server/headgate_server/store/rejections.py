@@ -8,6 +8,7 @@ from sqlalchemy.dialects import postgresql
 
 from headgate_server.core import ledger
 from headgate_server.core.rejections import Rejection, RejectionPage, RejectionQuery
+from headgate_server.core.types import EventId, RejectionId, WorkspaceId
 from headgate_server.store.database import Database
 from headgate_server.store.schema import omitted_rejections, rejections
 
@@ -29,7 +30,7 @@ class Rejections:
     def __init__(self, database: Database):
         self._database = database
 
-    async def keep(self, kept: Sequence[Rejection], omitted: Mapping[int, int]) -> None:
+    async def keep(self, kept: Sequence[Rejection], omitted: Mapping[WorkspaceId, int]) -> None:
         """Store rejections, and by workspace the number of those that were left out. One that is stored already stays
         as it is. If the connection is lost during COMMIT and the caller tries again, the numbers may count twice.
         """
@@ -37,7 +38,7 @@ class Rejections:
             lambda connection: _keep(connection, kept, omitted, self._today(connection)), durable=False
         )
 
-    async def get(self, workspace_id: int, rejection_id: bytes) -> Rejection | None:
+    async def get(self, workspace_id: WorkspaceId, rejection_id: RejectionId) -> Rejection | None:
         """Return one rejection of the workspace, None if it has none of this id."""
         statement = select(rejections).where(rejections.c.workspace_id == workspace_id, rejections.c.id == rejection_id)
         row = await self._database.read(lambda connection: connection.execute(statement).first())
@@ -47,20 +48,20 @@ class Rejections:
         """Return one page, of no more than about `PAGE_BYTES` of events, but at least one rejection if there is one."""
         return await self._database.read(lambda connection: _page(connection, query))
 
-    async def omitted(self, workspace_id: int) -> int:
+    async def omitted(self, workspace_id: WorkspaceId) -> int:
         """Return how many of the workspace's rejections were left out, in the days that are kept."""
         statement = select(func.coalesce(func.sum(omitted_rejections.c.number), 0)).where(
             omitted_rejections.c.workspace_id == workspace_id
         )
         return int(await self._database.read(lambda connection: connection.execute(statement).scalar_one()))
 
-    async def mark(self, workspace_id: int, replayed: Mapping[bytes, bytes]) -> None:
+    async def mark(self, workspace_id: WorkspaceId, replayed: Mapping[RejectionId, EventId]) -> None:
         """Note which rejections were replayed, and as which event each was stored. The first replay counts."""
         await self._database.write(
             lambda connection: _mark(connection, workspace_id, replayed, self._database.now(connection)), durable=False
         )
 
-    async def trim(self, workspace_id: int, most: int) -> int:
+    async def trim(self, workspace_id: WorkspaceId, most: int) -> int:
         """Delete all but the newest `most` rejections of the workspace; return how many."""
         kept = (
             select(rejections.c.id)
@@ -99,7 +100,7 @@ class Rejections:
         return self._database.now(connection) // _DAY
 
 
-def _keep(connection: Connection, kept: Sequence[Rejection], omitted: Mapping[int, int], day: int) -> None:
+def _keep(connection: Connection, kept: Sequence[Rejection], omitted: Mapping[WorkspaceId, int], day: int) -> None:
     if kept:
         statement = postgresql.insert(rejections).on_conflict_do_nothing()
         connection.execute(statement, [rejection._asdict() for rejection in kept])
@@ -147,7 +148,7 @@ def _conditions(query: RejectionQuery) -> list[ColumnElement[bool]]:
     return found
 
 
-def _mark(connection: Connection, workspace_id: int, replayed: Mapping[bytes, bytes], now: int) -> None:
+def _mark(connection: Connection, workspace_id: WorkspaceId, replayed: Mapping[RejectionId, EventId], now: int) -> None:
     for rejection_id, event_id in sorted(replayed.items()):
         here = (rejections.c.workspace_id == workspace_id, rejections.c.id == rejection_id)
         marked = update(rejections).where(*here, rejections.c.replayed_at.is_(None))

@@ -6,15 +6,17 @@ from typing import Any
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headgate.v1.bridge_view_pb2 import RawListEventsRequest, RawVerifyLedgerRequest
+from headgate.v1.bridge_view_pb2 import RawListEventsRequest, RawListRejectionsRequest, RawVerifyLedgerRequest
 from headgate.v1.event_service_pb2 import ListEventsRequest
 from headgate.v1.ledger_service_pb2 import VerifyLedgerRequest
+from headgate.v1.rejection_service_pb2 import ListRejectionsRequest
 from headgate_server.core import timestamps
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.reasons import Reason
 
 _VIEWS: Mapping[type[Message], type[Message]] = {
     ListEventsRequest: RawListEventsRequest,
+    ListRejectionsRequest: RawListRejectionsRequest,
     VerifyLedgerRequest: RawVerifyLedgerRequest,
 }
 

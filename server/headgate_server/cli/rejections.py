@@ -1,0 +1,238 @@
+"""`headgate rejections`: events that were refused, and how to send them again."""
+
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, BinaryIO, NamedTuple, TypeVar
+from uuid import UUID
+
+import click
+import orjson
+
+from headgate_server.access import admin
+from headgate_server.cli.options import options
+from headgate_server.cli.running import run, show
+from headgate_server.config import StoreConfig
+from headgate_server.core import jsonbody, timestamps, validate
+from headgate_server.core.errors import NotFound, SetupError
+from headgate_server.core.model import NATIVE, STORED
+from headgate_server.core.reasons import Reason
+from headgate_server.core.rejections import Rejection, RejectionQuery
+from headgate_server.core.types import EventId, RejectionId, WorkspaceId
+from headgate_server.ingest.committer import Committer
+from headgate_server.ingest.ingest import Ingest
+from headgate_server.ingest.replay import Replay, Replaying
+from headgate_server.process.setting import build
+from headgate_server.receivers.registry import RECEIVERS
+from headgate_server.rpc import decode, wire
+from headgate_server.rpc.pipeline import printer
+from headgate_server.store import Database, Ledgers, Limits, Rejections
+
+_PAGE = 100
+"""Rejections that are read, and replayed, at once."""
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@click.group()
+def rejections() -> None:
+    """List, show and replay refused events."""
+
+
+_WORKSPACE = click.option("--workspace", required=True, help="Whose events.")
+
+
+def _filters(command: _Command) -> _Command:
+    """Give a command the options that say which rejections."""
+    time_help = "Only those refused {} this time, such as 2024-01-15T10:30:00Z."
+    for option in (
+        click.option("--to", "received_to", metavar="TIME", help=time_help.format("before")),
+        click.option("--from", "received_from", metavar="TIME", help=time_help.format("at or after")),
+        click.option("--key-id", help="Only those of this API key."),
+        click.option(
+            "--receiver", type=click.Choice([NATIVE, *sorted(RECEIVERS)]), help="Only those through this API."
+        ),
+        click.option("--reason", metavar="REASON", help="Only those with this reason, such as MISSING_FIELD."),
+    ):
+        command = option(command)
+    return command
+
+
+@rejections.command("list")
+@options(StoreConfig)
+@_WORKSPACE
+@_filters
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many, at most.")
+def list_(workspace: str, limit: int, **values: Any) -> None:
+    """List rejections, the newest first: id, time, reason, field, API, whether it was replayed, and the message."""
+
+    async def work() -> None:
+        async with _opened(values, workspace) as of:
+            found: list[Rejection] = []
+            async for page in _pages(of.rejections, _query(of.workspace_id, min(limit, _PAGE), values)):
+                found += page
+                if len(found) >= limit:
+                    break
+            omitted = await of.rejections.omitted(of.workspace_id)
+        show(*map(_line, found[:limit]))
+        if omitted:
+            click.echo(f"headgate: {omitted} more were left out, since too many came at once", err=True)
+
+    run(work())
+
+
+@rejections.command("show")
+@options(StoreConfig)
+@_WORKSPACE
+@click.argument("rejection_id", metavar="ID")
+def show_(workspace: str, rejection_id: str, **values: Any) -> None:
+    """Print the rejection with this ID as JSON, with the event as it was sent."""
+
+    async def work() -> None:
+        async with _opened(values, workspace) as of:
+            rejection = await _found(of, rejection_id)
+        show(printer.print_json(wire.rejection_message(rejection)).decode())
+
+    run(work())
+
+
+@rejections.command("replay")
+@options(StoreConfig)
+@_WORKSPACE
+@click.argument("rejection_id", metavar="[ID]", required=False)
+@click.option(
+    "--event",
+    type=click.File("rb"),
+    help="A file with the event to store in its place, as JSON; '-' is standard input.",
+)
+@click.option("--all", "all_", is_flag=True, help="Without an ID: all that match, but for those replayed before.")
+@_filters
+@click.option("--validate-only", is_flag=True, help="Say what would happen, and store nothing.")
+def replay(
+    workspace: str, rejection_id: str | None, event: BinaryIO | None, all_: bool, validate_only: bool, **values: Any
+) -> None:
+    """Send the rejected event with this ID again, as it is or edited, or --all that match.
+
+    Prints a line of JSON for each: the rejection's id, and the result as in a batch. Exits with 1 if one is not stored.
+    """
+    if (rejection_id is None) != all_:
+        raise click.UsageError("give an ID or --all")
+    if event is not None and all_:
+        raise click.UsageError("--event is for one ID")
+
+    async def work() -> bool:
+        stored = True
+        async with _opened(values, workspace) as of, _replaying(of) as replaying:
+            if rejection_id is not None:
+                rejection = await _found(of, rejection_id)
+                return _shown([await _one(replaying, rejection, event, validate_only)])
+            query = _query(of.workspace_id, _PAGE, values, replayed=False, newest_first=False)
+            async for page in _pages(of.rejections, query):
+                stored = _shown(await replaying.as_sent(page, validate_only=validate_only)) and stored
+        return stored
+
+    if not run(work()):
+        sys.exit(1)
+
+
+async def _one(replaying: Replaying, rejection: Rejection, event: BinaryIO | None, validate_only: bool) -> Replay:
+    if event is None:
+        return (await replaying.as_sent([rejection], validate_only=validate_only))[0]
+    slot = validate.native_json(jsonbody.read_one(event.read()))
+    return await replaying.edited(rejection, slot, validate_only=validate_only)
+
+
+class _Of(NamedTuple):
+    """A workspace, and the topics of its store that the commands need."""
+
+    workspace_id: WorkspaceId
+    rejections: Rejections
+    ledgers: Ledgers
+    limits: Limits
+    database: Database
+
+
+@contextlib.asynccontextmanager
+async def _opened(values: dict[str, Any], name: str) -> AsyncIterator[_Of]:
+    """Open the store, and find the workspace of this name. Raises `NotFound`."""
+    async with admin.opened(build(StoreConfig, values).location) as store:
+        workspace = await store.directory.workspace(name)
+        if workspace is None:
+            raise NotFound(f"there is no workspace {name!r}")
+        yield _Of(workspace.id, store.rejections, store.ledgers, store.limits, store.database)
+
+
+@contextlib.asynccontextmanager
+async def _replaying(of: _Of) -> AsyncIterator[Replaying]:
+    """Replay into a store beside its servers."""
+    committer = Committer(of.database)
+    try:
+        ingest = Ingest(of.ledgers, of.limits, committer)
+        yield Replaying(of.rejections, of.ledgers, ingest, RECEIVERS, decode.proto_event)
+    finally:
+        await committer.close()
+
+
+async def _found(of: _Of, rejection_id: str) -> Rejection:
+    try:
+        found = await of.rejections.get(of.workspace_id, RejectionId(EventId(UUID(rejection_id).bytes)))
+    except ValueError:
+        raise SetupError(f"{rejection_id!r} is no id of a rejection; `headgate rejections list` shows them") from None
+    if found is None:
+        raise NotFound(f"there is no rejection {rejection_id} in this workspace")
+    return found
+
+
+async def _pages(topic: Rejections, query: RejectionQuery) -> AsyncIterator[Sequence[Rejection]]:
+    """Yield the rejections that match, page by page."""
+    while True:
+        page = await topic.page(query)
+        yield page.rejections
+        if page.resume is None:
+            return
+        query = query.after_id(page.resume)
+
+
+def _query(workspace_id: WorkspaceId, limit: int, values: dict[str, Any], **more: Any) -> RejectionQuery:
+    """Return what the options ask for. Raises `SetupError`."""
+    reason = values["reason"]
+    if reason is not None and reason not in tuple(Reason):
+        raise SetupError(f"there is no reason {reason!r}; docs/reasons.md lists them")
+    return RejectionQuery(
+        workspace_id=workspace_id,
+        limit=limit,
+        reason=reason,
+        receiver=values["receiver"],
+        key_id=values["key_id"],
+        received_from=_moment(values["received_from"]),
+        received_to=_moment(values["received_to"]),
+        **more,
+    )
+
+
+def _moment(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return timestamps.parse(text)[0]
+    except ValueError as error:
+        raise SetupError(str(error)) from None
+
+
+def _line(rejection: Rejection) -> str:
+    state = "-" if rejection.replayed_at is None else "replayed"
+    received_at = timestamps.format(rejection.received_at)
+    field = rejection.field or "-"
+    parts = (wire.id_text(rejection.id), received_at, rejection.reason, field, rejection.receiver, state)
+    # A message may quote what was sent.
+    message = "".join(each if each.isprintable() else " " for each in rejection.message)
+    return "  ".join((*parts, message))
+
+
+def _shown(replays: Sequence[Replay]) -> bool:
+    """Print the results of replays; whether all are stored."""
+    for replay in replays:
+        result = wire.result_json(0, replay.outcome)
+        line = {"rejection_id": wire.id_text(replay.rejection.id), "result": result}
+        show(orjson.dumps(line).decode())
+    return all(replay.outcome.status in STORED for replay in replays)
