@@ -12,7 +12,7 @@ from headgate_server.store.opening import open_store
 from tests.support import postgres
 
 # Every run has the same examples, so that a failure comes from the change and not from chance;
-# `--hypothesis-profile explore` searches for new ones. Slow or filtered examples are no fault of the code.
+# `--hypothesis-profile explore` searches for new ones. Slow or filtered examples are not faults of the code.
 _CALM = settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 settings.register_profile("explore", _CALM)
 settings.register_profile("fixed", _CALM, derandomize=True)

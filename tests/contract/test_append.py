@@ -187,7 +187,7 @@ async def test_poison_is_stored_or_refused_whole_and_spoils_nothing_after_it(sto
 async def test_a_value_that_the_database_refuses_leaves_nothing(
     store: Store, workspace: int, value: dict[str, object]
 ) -> None:
-    # No validated draft is like this: it stands for a value that validation overlooks.
+    # No validated draft is like this: it represents a value that validation overlooks.
     with pytest.raises(DataRefused):
         await append(store, workspace, draft("k"), draft()._replace(**value), draft())  # type: ignore[arg-type]
     assert (await store.ledgers.head(workspace)).sequence == 0

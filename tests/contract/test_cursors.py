@@ -1,4 +1,4 @@
-"""One query tells which ledgers a follower has not read to their end."""
+"""One query returns the ledgers that a follower has not read to their end."""
 
 import asyncio
 

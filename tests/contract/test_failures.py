@@ -55,7 +55,9 @@ def _past_the_lock(url: str, workspace: int, other: int) -> str:
     )
 
 
-async def test_a_taken_identity_is_refused_whoever_writes_it(store: Store, store_url: str, workspace: int) -> None:
+async def test_a_taken_identity_is_refused_also_without_the_look_up(
+    store: Store, store_url: str, workspace: int
+) -> None:
     await append(store, workspace, draft("k"))
     with pytest.raises((sqlite.IntegrityError, asyncpg.ExclusionViolationError), match=r"dedupe"):
         await database.execute(store_url, _past_the_lock(store_url, workspace, workspace))

@@ -176,7 +176,7 @@ class Process:
 
 @asynccontextmanager
 async def holding(url: str, holder: str) -> AsyncIterator[Process]:
-    """Run a process that moves a cursor on and on while it holds the lease."""
+    """Run a process that moves a cursor repeatedly while it holds the lease."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _HOLDER, url, holder), stdout=asyncio.subprocess.PIPE
     )

@@ -109,7 +109,7 @@ async def test_an_identity_that_is_there_twice_stops_the_migration(unguarded_url
     assert await database.execute(unguarded_url, index) == [(1,)]
 
 
-async def test_a_month_is_counted_anew(store_url: str) -> None:
+async def test_a_month_is_counted_again(store_url: str) -> None:
     """Events may have been stored before the count existed."""
     store = await open_store(store_url)
     workspace = await store.directory.create_workspace("acme")

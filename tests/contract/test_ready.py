@@ -177,7 +177,7 @@ async def test_sqlite_that_does_not_sync(tmp_path: Path, pragma: str) -> None:
 
 @pytest.mark.parametrize("level", ["DATABASE {name}", "ROLE {role} IN DATABASE {name}"])
 async def test_postgres_set_to_lose_what_it_acknowledges(postgres_url: str, level: str) -> None:
-    """The service notices it while it runs, and its own events are durable all the same."""
+    """The service detects it while it runs, and its own events are durable nevertheless."""
     store = await open_store(postgres_url)
     connection = await asyncpg.connect(postgres_url)
     name, role = await connection.fetchrow("SELECT current_database(), session_user")

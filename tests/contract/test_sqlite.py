@@ -60,7 +60,7 @@ async def test_the_log_is_cut_after_a_slow_reader_left(tmp_path: Path) -> None:
             slow.exec_driver_sql("SELECT count(*) FROM events").scalar()
             await write(50)
             assert log.stat().st_size > 40_000_000
-        # What lies in it is written back by the next checkpoint, and the log begins anew after that.
+        # The next checkpoint writes the log back, and after that the log starts again at its beginning.
         await write(25)
         assert log.stat().st_size <= 33_554_432
     finally:

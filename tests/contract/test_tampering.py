@@ -333,7 +333,7 @@ async def test_random_changes_are_found(tampered: Tampered) -> None:
 
 
 async def test_beside_writers_nothing_breaks(store: Store, store_url: str, tampered: Tampered) -> None:
-    """A check reads the ledger's end and its head once, together: events appended meanwhile are no break."""
+    """A check reads the ledger's end and its head once, together: events appended during the check are not breaks."""
     workspace = tampered.workspace.id
     others = [store] if store_url.startswith("sqlite") else [store, await open_store(store_url)]
     checked = 0

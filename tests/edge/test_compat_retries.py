@@ -147,7 +147,7 @@ class Request:
         writer.write(f"POST {self._path} HTTP/1.1\r\n{lines}\r\n".encode() + self._body)
         await writer.drain()
         await asyncio.wait([asyncio.ensure_future(reader.read(1))], timeout=patience)
-        # A reset and no orderly close: as when a client dies.
+        # A reset and not an orderly close, as after a crash of the client.
         linger = bytes([1, 0, 0, 0, 0, 0, 0, 0])
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         writer.transport.abort()

@@ -79,7 +79,7 @@ EXAMPLES = {
 
 
 def _assert_answer(response: httpx.Response, status: int, answer: Any) -> None:
-    """Compare an answer's text with the documented one, in which an id stands for any id of its form."""
+    """Compare an answer's text with the documented one, in which an id matches any id of its form."""
     pattern = re.escape(orjson.dumps(answer).decode())
     for placeholder, form in _IDS.items():
         pattern = pattern.replace(placeholder, form)

@@ -53,7 +53,7 @@ def test_a_page_may_read_every_answer(open_edge: Edge, path: str, body: bytes) -
 
 
 @pytest.mark.parametrize("origin", [OTHER, "null", "http://app.example.com", "https://app.example.com.evil.example"])
-def test_another_origin_is_told_nothing(open_edge: Edge, origin: str) -> None:
+def test_another_origin_gets_no_cors_headers(open_edge: Edge, origin: str) -> None:
     preflight = open_edge.http.options("/v1/events", headers={"origin": origin, **ASKED})
     assert failure(preflight) == (404, 5, "NO_SUCH_PATH")
     for response in (preflight, open_edge.post("/v1/events", {"type": "t"}, origin=origin)):

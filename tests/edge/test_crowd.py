@@ -1,4 +1,4 @@
-"""Unknown callers: their bodies are not kept, and callers with a key are served meanwhile."""
+"""Unknown callers: their bodies are not kept, and callers with a key are served at the same time."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -79,7 +79,7 @@ def test_no_such_path(edge: Edge, method: str, path: str) -> None:
         pytest.param(f"{BATCH}?%6ason.data=e30=", id="the same, escaped"),
         pytest.param(f"{BATCH}?atomic=true&json.content_type=x", id="behind another"),
         pytest.param(f"{BATCH}?colour=red", id="an unknown one"),
-        pytest.param(f"{BATCH}?atomic=yes%20please", id="an option that is no boolean"),
+        pytest.param(f"{BATCH}?atomic=yes%20please", id="an option that is not a boolean"),
         pytest.param("/v1/events?event.type=x", id="the single event"),
         pytest.param("/v1/events?json.data=e30=", id="the single event's body"),
     ],

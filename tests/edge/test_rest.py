@@ -184,12 +184,12 @@ def test_access(edge: Edge, make_edge: MakeEdge, method: str, path: str) -> None
     content = b'{"type":"t","events":[]}' if method == "POST" else None
     needed = Scope.EVENTS_WRITE if method == "POST" else Scope.LEDGER_READ if "ledger" in path else Scope.EVENTS_READ
     others = make_edge(*(scope for scope in Scope if scope not in (needed, Scope.ADMIN)))
-    with httpx.Client(base_url=edge.http.base_url) as nobody:
-        assert failure(nobody.request(method, path, content=content)) == (401, 16, "MISSING_API_KEY")
+    with httpx.Client(base_url=edge.http.base_url) as stranger:
+        assert failure(stranger.request(method, path, content=content)) == (401, 16, "MISSING_API_KEY")
         bad = {"authorization": f"Bearer {edge.key}x"}
-        assert failure(nobody.request(method, path, content=content, headers=bad)) == (401, 16, "INVALID_API_KEY")
+        assert failure(stranger.request(method, path, content=content, headers=bad)) == (401, 16, "INVALID_API_KEY")
         bearer = {"authorization": f"Bearer {edge.key}"}
-        assert nobody.request(method, path, content=content, headers=bearer).status_code in (200, 400, 404)
+        assert stranger.request(method, path, content=content, headers=bearer).status_code in (200, 400, 404)
     assert failure(others.http.request(method, path, content=content)) == (403, 7, "MISSING_SCOPE")
 
 

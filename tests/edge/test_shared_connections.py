@@ -130,7 +130,7 @@ def test_readable_headers_pass(edge: Edge, http2: httpx.Client, name: str, value
     assert len(response.content) > len(EMPTY_MESSAGE)
 
 
-def test_a_client_is_told_in_its_own_terms(edge: Edge) -> None:
+def test_a_client_gets_the_error_of_its_own_protocol(edge: Edge) -> None:
     """A real client cannot send binary metadata that is a text; a client that compresses is served."""
     with grpc.insecure_channel(edge.up.rest) as channel:
         stub = IngestServiceStub(channel)

@@ -1,4 +1,4 @@
-"""One rule for times in bodies, queries and vendors' requests: docs/design/wire.md, Times."""
+"""One rule applies to times in bodies, queries and vendors' requests: docs/design/wire.md, Times."""
 
 from typing import Any
 

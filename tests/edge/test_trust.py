@@ -92,7 +92,7 @@ def test_a_guessed_token_is_refused(edge: Edge) -> None:
 async def test_bridge_and_server_on_two_machines(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With one token they are one service; with two the caller is told what to set."""
+    """With one token they are one service; with two tokens the error says what to set."""
     monkeypatch.setenv("HEADGATE_BRIDGE_TOKEN", "one")
     key = await make_key(sqlite_url)
     async with ServerProcess(sqlite_url) as server:
@@ -116,7 +116,7 @@ async def test_bridge_and_server_on_two_machines(
 
 @pytest.mark.parametrize("values", [("a", "b"), ("a", "a"), ("a", "")])
 def test_two_idempotency_keys(edge: Edge, channel: grpc.Channel, values: tuple[str, str]) -> None:
-    """Which of them is meant nobody knows. Where the header is not heard, it does not matter."""
+    """The server cannot know which one is meant. It does not matter for methods that ignore the header."""
     twice = tuple(("idempotency-key", value) for value in values)
     refused = _refusal(channel, "IngestService/Ingest", IngestRequest(event=Event(type="t")), (*edge.metadata, *twice))
     assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -85,7 +85,7 @@ raise RuntimeError("the end")
 """
 
 
-def test_a_crash_is_told_and_ends(tmp_path: Path) -> None:
+def test_a_crash_is_logged_and_ends_the_process(tmp_path: Path) -> None:
     """The traceback of a crash takes the way of the log: it is written if possible, after the earlier lines."""
     code = CRASH.format(before="print('said before', file=sys.stderr)")
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
@@ -144,7 +144,7 @@ def test_a_service_that_was_started_without_its_streams(tmp_path: Path, closed: 
         server.wait()
 
 
-def test_a_greeting_that_nobody_hears_ends_nothing(tmp_path: Path, broken: int) -> None:
+def test_a_greeting_that_cannot_be_written_ends_nothing(tmp_path: Path, broken: int) -> None:
     """If standard output is as broken as the log, the service still runs, and ends when asked to.
 
     It makes no key that it cannot show. A pipe whose reader has stopped still takes the greeting.

@@ -192,8 +192,8 @@ async def test_the_parts_alone(postgres_url: str, tmp_path: Path) -> None:
     async with ServerProcess(postgres_url, "--workers", "2", log=tmp_path / "log") as server:
         workers = children(server.pid)
         assert len(set(server.ports)) == len(workers) == 2
-        with reserved("127.0.0.1", 0, 1, "a test") as (nobody,):
-            ports = (nobody, *server.ports)
+        with reserved("127.0.0.1", 0, 1, "a test") as (unused,):
+            ports = (unused, *server.ports)
             upstreams = [part for port in ports for part in ("--upstream", f"127.0.0.1:{port}")]
             command = [*HEADGATE, "bridge", "--http-port", "0", *upstreams]
             bridge = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)

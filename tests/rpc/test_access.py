@@ -231,7 +231,7 @@ async def test_another_workspaces_events(service: Service, caller: Caller) -> No
 
 @pytest.mark.parametrize("spelled", ["BEARER {}", "bearer {}", "bEaReR   {}", "Bearer {} "])
 @on_sqlite
-async def test_the_scheme_is_heard_in_any_case(service: Service, ask: Ask, spelled: str) -> None:
+async def test_the_scheme_is_accepted_in_any_case(service: Service, ask: Ask, spelled: str) -> None:
     """RFC 9110, 11.1. A key that was read is refused here only for its scope."""
     key = await service.key(Scope.EVENTS_READ)
     refusal = await ask("/headgate.v1.LedgerService/GetHead", authorization=spelled.format(key))

@@ -89,7 +89,7 @@ async def test_an_id_of_no_event(caller: Caller, event_id: str) -> None:
     ],
 )  # fmt: skip
 @on_sqlite
-async def test_a_query_that_cannot_be_heard(caller: Caller, query: str, reason: str) -> None:
+async def test_an_invalid_query_is_refused(caller: Caller, query: str, reason: str) -> None:
     refusal = await refused(_call(caller, f"/compat/scrip/v1/events?{query}"))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
 

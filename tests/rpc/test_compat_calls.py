@@ -174,7 +174,7 @@ async def test_a_request_key(caller: Caller) -> None:
     assert again == first
     assert (said.get("idempotency-replayed"), said_again["idempotency-replayed"]) == (None, "true")
     refusal = await _refused(caller, "POST", vendor.batch, {"events": []}, idempotency_key="k")
-    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT  # a request that is no batch is refused for that first
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT  # a request that is not a batch is refused for that first
     refusal = await _refused(caller, "POST", vendor.batch, {"events": vendor.events(1)}, idempotency_key="k")
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "IDEMPOTENCY_KEY_REUSED")
     assert await caller.stored() == 2

@@ -25,7 +25,7 @@ SINGLE = "/compat/scrip/v1/events"
 
 
 class Counted:
-    """A server that tells a test its counts since the last question."""
+    """A server whose counts since the last request a test can read."""
 
     def __init__(self, service: Service, metrics: Metrics):
         self.service = service
@@ -102,7 +102,7 @@ async def test_refusals_count_as_such(counted: Counted) -> None:
         assert (await counted.ask(caller, SINGLE, other))[::2] == (429, ["RESOURCE_EXHAUSTED"])
 
 
-async def test_a_bug_counts_as_one_and_is_told_in_the_vendors_shape(
+async def test_a_bug_counts_as_one_and_is_answered_in_the_vendors_form(
     counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def bug(*_: object) -> None:

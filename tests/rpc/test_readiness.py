@@ -137,7 +137,7 @@ MALFORMED = [b"\xff", b"\x0a\x05abc", b"\x0a\x02\xc3\x28", b"\x08", bytes(100)]
 @pytest.mark.parametrize("body", MALFORMED, ids=repr)
 @on_sqlite
 async def test_a_malformed_body(service: Service, caller: Caller, body: bytes) -> None:
-    """It is INVALID_ARGUMENT in our words, for every RPC of every kind."""
+    """The answer is INVALID_ARGUMENT with our message, for every RPC of every kind."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         calls = {
             "grpc.health.v1.HealthCheckRequest": [

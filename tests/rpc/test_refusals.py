@@ -1,4 +1,4 @@
-"""Requests that are no batch get one clear error, and nothing of them is stored."""
+"""Requests that are not batches get one clear error, and nothing of them is stored."""
 
 import grpc
 import pytest
@@ -31,7 +31,7 @@ async def test_no_batch_at_all(caller: Caller, body: bytes, reason: str, field: 
 
 @on_sqlite
 async def test_two_encodings(caller: Caller) -> None:
-    """Of the bridge: from any other caller the JSON is an unknown field."""
+    """Return a request of the bridge. From any other caller the JSON is an unknown field."""
     both = RawBatchIngestRequest(events=[b""], json={"data": b'{"events":[{}]}'}).SerializeToString()
     bridged = (("x-envoy-original-path", "/v1/events/batch"), ("x-headgate-bridge", "1"))
     refusal = await refused(caller.send(both, BatchIngestResponse, metadata=bridged))

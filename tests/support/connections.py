@@ -12,7 +12,7 @@ _watching: list["Connections"] = []
 
 
 class Connections:
-    """What was connected to and looked up while somebody watched."""
+    """The connections and look-ups that were made during a block."""
 
     def __init__(self) -> None:
         self.made: list[tuple[str, int]] = []
@@ -36,7 +36,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 def watched() -> Iterator[Connections]:
     """Watch during a block."""
     if not hasattr(sys, "_headgate_audit"):
-        # A hook of the interpreter stays for good, so there is one, which does nothing while nobody watches.
+        # A hook of the interpreter cannot be removed, so there is one, which does nothing outside of the blocks.
         sys.addaudithook(_audit)
         sys._headgate_audit = True  # type: ignore[attr-defined]
     connections = Connections()

@@ -46,7 +46,7 @@ def submission(workspace_id: int, *slots: Draft | Problem, atomic: bool = False)
 def request(
     workspace_id: int, key: str, *slots: Draft | Problem, body: bytes = b"", scope: str = "batch"
 ) -> Submission:
-    """Return a submission with a request key; its answer lists the statuses. `body` stands for the fingerprint."""
+    """Return a submission with a request key; its answer lists the statuses. `body` becomes the fingerprint."""
     return Submission(
         workspace_id=workspace_id,
         slots=slots,

@@ -128,7 +128,7 @@ JSON: dict[str, tuple[bytes, Rejection | None]] = {
     "a type that is null": (b'{"type":null}', ("MISSING_FIELD", "type")),
     "a source that is an object": (b'{"type":"t","source":{}}', ("WRONG_TYPE", "source")),
     "a key that is a boolean": (b'{"type":"t","idempotency_key":true}', ("WRONG_TYPE", "idempotency_key")),
-    "a time that is no time": (b'{"type":"t","occurred_at":"yesterday"}', _NO_TIME),
+    "a time that is not a time": (b'{"type":"t","occurred_at":"yesterday"}', _NO_TIME),
     "a time that is a number": (b'{"type":"t","occurred_at":1705314600}', ("WRONG_TYPE", "occurred_at")),
     "data that is a list": (b'{"type":"t","data":[1]}', ("WRONG_TYPE", "data")),
     "a type of 256 characters": (b'{"type":"%s"}' % (b"x" * 256), ("TOO_LONG", "type")),

@@ -29,13 +29,13 @@ _SETTINGS = {
 def main() -> None:
     """Run the server until the run of the tests is over."""
     folder, controller = Path(sys.argv[1]), int(sys.argv[2])
-    told, tell = os.pipe()
-    signal.signal(signal.SIGTERM, lambda *_: os.close(tell))
+    stopped, stop = os.pipe()
+    signal.signal(signal.SIGTERM, lambda *_: os.close(stop))
     gone = os.pidfd_open(controller)
     server = _start(folder)
     try:
         print("ready", flush=True)
-        select.select([told, gone], [], [])
+        select.select([stopped, gone], [], [])
     finally:
         server.send_signal(signal.SIGQUIT)
         server.wait()

@@ -124,7 +124,7 @@ def says(raw: bytes, *, then_close: bool = False) -> Answer:
 
 async def hangs(request: Received, writer: asyncio.StreamWriter) -> None:
     """Never answer, until the sender gives up."""
-    while not request.is_over():  # noqa: ASYNC110 - a stream tells its end to nobody but its reader
+    while not request.is_over():  # noqa: ASYNC110 - only the reader of a stream learns of its end
         await asyncio.sleep(0.01)
 
 

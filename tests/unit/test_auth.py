@@ -56,7 +56,7 @@ async def test_a_valid_key_tells_workspace_and_scopes(authenticator: Authenticat
     assert principal == Principal(record.id, ACME, frozenset({Scope.EVENTS_READ, Scope.EVENTS_WRITE}))
 
 
-async def test_no_key_and_a_bad_key_are_told_apart(authenticator: Authenticator, store: KeyStore) -> None:
+async def test_no_key_and_a_bad_key_get_different_reasons(authenticator: Authenticator, store: KeyStore) -> None:
     assert await refused(authenticator, None) == "MISSING_API_KEY"
     assert await refused(authenticator, "") == "MISSING_API_KEY"
     assert await refused(authenticator, "hg_" + "x" * 43) == "INVALID_API_KEY"
@@ -73,7 +73,7 @@ async def test_a_key_of_any_characters_is_refused_and_no_error(authenticator: Au
         assert await refused(authenticator, key) == "INVALID_API_KEY"
 
 
-async def test_a_key_is_looked_up_once_as_long_as_it_is_believed(
+async def test_a_key_is_looked_up_once_as_long_as_it_is_cached(
     authenticator: Authenticator, store: KeyStore, time: Time
 ) -> None:
     key, record = store.add()
@@ -87,7 +87,7 @@ async def test_a_key_is_looked_up_once_as_long_as_it_is_believed(
     assert store.asked[record.digest] == 2
 
 
-async def test_a_bad_key_is_looked_up_once_as_long_as_it_is_believed(
+async def test_a_bad_key_is_looked_up_once_as_long_as_it_is_cached(
     authenticator: Authenticator, store: KeyStore, time: Time
 ) -> None:
     for _ in range(5):
@@ -98,7 +98,7 @@ async def test_a_bad_key_is_looked_up_once_as_long_as_it_is_believed(
     assert store.asked[sha256(b"hg_bad").digest()] == 2
 
 
-async def test_a_revocation_works_once_the_look_up_is_no_longer_believed(
+async def test_a_revocation_works_when_the_key_is_no_longer_cached(
     authenticator: Authenticator, store: KeyStore, time: Time
 ) -> None:
     key, record = store.add()
@@ -120,7 +120,7 @@ async def test_a_clock_that_is_set_back_does_not_keep_a_revoked_key_alive(store:
     assert await refused(authenticator, key) == "INVALID_API_KEY"
 
 
-async def test_a_key_expires_at_its_moment_even_while_it_is_believed(
+async def test_a_key_expires_in_time_even_while_it_is_cached(
     authenticator: Authenticator, store: KeyStore, time: Time
 ) -> None:
     key, _ = store.add(expires_at=time.clock() + 1_000_000)

@@ -182,7 +182,7 @@ async def test_a_tool_that_has_too_few_answers_gets_twice_the_time(sqlite_url: s
 
 
 def test_the_benchmark_stays_small() -> None:
-    """What measures must be read faster than what it measures. Delete before you add."""
+    """The benchmark must be faster to read than the product. Delete code before you add some."""
     folder = Path(run.__file__).parent
     files = [*folder.rglob("*.py"), *folder.rglob("*.lua")]
     assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) <= 1_800

@@ -161,7 +161,7 @@ def test_members_are_sorted_by_code_points_and_not_by_utf16() -> None:
 
 
 @given(_TEXT)
-def test_both_ways_of_writing_escape_strings_alike(text: str) -> None:
+def test_both_writers_escape_strings_in_the_same_way(text: str) -> None:
     fast = canonical.encode({text: text})
     slow = canonical.encode({text: text, text + "n": 1.0})
     assert slow == fast[:-1] + b"," + canonical.encode(text + "n") + b":1}"

@@ -284,7 +284,7 @@ async def test_what_is_skipped_when_tried_alone_waits_for_its_lock() -> None:
 @pytest.mark.parametrize(
     "error", [Unavailable("The store is away."), OutcomeUnknown("Nobody knows."), RuntimeError("a bug of the store")]
 )
-async def test_every_caller_of_a_group_hears_of_its_failure_and_the_next_group_is_tried(error: Exception) -> None:
+async def test_every_caller_of_a_group_gets_its_failure_and_the_next_group_is_tried(error: Exception) -> None:
     bench = Bench()
     calls = await bench.calls(events(1, 1), events(2, 1))
     append = await bench.store.next()
@@ -337,7 +337,7 @@ async def test_closing_an_idle_committer_returns_at_once() -> None:
     await bench.committer.close()
 
 
-async def test_who_waits_behind_a_store_that_hangs_hears_of_it_with_the_others() -> None:
+async def test_waiting_callers_fail_together_with_the_others_when_the_store_hangs() -> None:
     bench = Bench(config=CommitterConfig(waiting_seconds=0.05))
     first = bench.call(events(1, 1))
     hanging = await bench.store.next()
@@ -359,7 +359,7 @@ async def test_who_waits_behind_a_store_that_hangs_hears_of_it_with_the_others()
     await bench.drain()
 
 
-async def test_a_lane_that_finds_no_place_to_wait_for_its_lock_is_told() -> None:
+async def test_a_lane_that_finds_no_place_to_wait_for_its_lock_fails() -> None:
     bench = Bench(config=CommitterConfig(waiting_seconds=0.05, parked_lanes=1))
     calls = await bench.calls(events(1, 1), events(2, 1))
     (await bench.store.next()).finish(skipping={1, 2})

@@ -1,4 +1,4 @@
-"""Large bodies are read few bytes at a time, in order, and whoever gives up takes no room with him."""
+"""Large bodies are read few bytes at a time, in order, and a caller that gives up frees its room."""
 
 import asyncio
 import itertools
@@ -51,7 +51,7 @@ async def test_so_many_bytes_at_once_and_in_order() -> None:
         assert not follower.begun.is_set()  # the third would fit beside the first, and waits for its turn
         body.end.set()
         await until(follower.is_begun)
-    bodies[-1].end.set()  # larger than all that is read at once: alone
+    bodies[-1].end.set()  # this body has more bytes than are read at once, so it is read alone
     assert await asyncio.gather(*tasks) == ["read"] * 4
 
 

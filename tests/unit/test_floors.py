@@ -15,7 +15,7 @@ _SERVER = Path(headgate_server.__file__).parent
 _BRIDGE = Path(headgate_bridge.__file__).parent
 
 MOST_FLOORS = 14
-"""The most names at the root: a reader can take in so many at once."""
+"""The most names at the root: a reader can remember this many."""
 
 DATABASE = {"sqlalchemy", "alembic", "asyncpg", "pysqlite3"}
 WIRE = {"grpc", "grpc_health", "grpc_reflection", "google", "headgate"}
@@ -131,7 +131,9 @@ def test_only_the_store_knows_the_database() -> None:
 
 
 def test_no_topic_asks_which_dialect_it_is() -> None:
-    """What a dialect words itself stands in its folder, or is compiled for it. A migration is history."""
+    """A dialect's own SQL is in its folder, or is compiled for it. Migrations are excepted, because they never
+    change.
+    """
     topics = [
         name for name in on("store") if not name.startswith(("store.sqlite", "store.postgres", "store.migrations"))
     ]

@@ -1,4 +1,4 @@
-"""Gzip bodies are inflated whole or not at all, and never beyond the limit."""
+"""Gzip bodies are decompressed completely or not at all, and never beyond the limit."""
 
 import gzip
 
@@ -42,7 +42,7 @@ def test_no_more_is_made_than_may_be() -> None:
 
 
 def test_what_it_becomes_is_counted_as_it_does() -> None:
-    """Ten kilobytes that become ten megabytes are ended at the first that is too many."""
+    """The decompression of ten kilobytes to ten megabytes ends at the first byte past the limit."""
     held: list[int] = []
 
     def hold(size: int) -> None:

@@ -1,4 +1,4 @@
-"""What stands around every method."""
+"""The interceptors around every method."""
 
 from google.protobuf.empty_pb2 import Empty
 

@@ -154,10 +154,10 @@ def test_changing_one_digit_changes_the_content_unless_it_is_the_same_number(tok
 def test_a_poisoned_event_touches_only_its_own_position(poison: str) -> None:
     before, item, after = read(data("1"), poison, data("2"))
     assert (before, after) == (json.loads(data("1")), json.loads(data("2")))
-    judged = validate.native_json(item)
-    if isinstance(judged, Problem):
-        assert judged.reason.isupper()
-        assert len(judged.message) < 300
+    slot = validate.native_json(item)
+    if isinstance(slot, Problem):
+        assert slot.reason.isupper()
+        assert len(slot.message) < 300
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_a_poisoned_event_touches_only_its_own_position(poison: str) -> None:
 )
 def test_reasons_of_poisoned_events(event: str, reason: str | None) -> None:
     (item,) = read(event)
-    judged = validate.native_json(item)
-    assert (judged.reason if isinstance(judged, Problem) else None) == reason
+    slot = validate.native_json(item)
+    assert (slot.reason if isinstance(slot, Problem) else None) == reason
 
 
 @pytest.mark.parametrize(

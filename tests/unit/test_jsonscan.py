@@ -1,4 +1,4 @@
-"""A list's elements without making them: the same count as reading gives, their exact texts, and no memory."""
+"""Elements of a list are found without reading them: their count and texts are exact, and it takes no memory."""
 
 import json
 import tracemalloc
@@ -23,7 +23,7 @@ VALUE = st.recursive(
 @given(st.lists(VALUE, max_size=6), st.integers(0, 7), st.sampled_from([None, (",", ":"), (" , ", "\n:\t")]))
 def test_a_list_by_itself(items: list[Any], most: int, separators: tuple[str, str] | None) -> None:
     body = json.dumps(items, ensure_ascii=False, separators=separators).encode()
-    # An empty list is told from one of one element by reading it.
+    # Only reading distinguishes an empty list from a list of one element.
     assert holds_more(body, most, None) == (max(len(items), 1) > most)
 
 

@@ -351,7 +351,7 @@ def test_the_heads_row(chain: tuple[list[StoredEvent], Head], head: dict[str, An
 
 
 def test_at_the_end_of_a_month_the_head_counts_the_next(chain: tuple[list[StoredEvent], Head]) -> None:
-    """As settle leaves the head: the next event lies in the next month, which has no events yet."""
+    """Return a head as `settle` leaves it: the next event is in the next month, which has no events yet."""
     end = timestamps.parse("2024-01-31T23:59:59.999999Z")[0]
     assert ledger.counted_month(StoredHead(5, bytes(32), end, 0, 0)) == 202402
     assert ledger.counted_month(StoredHead(5, bytes(32), end - 1, 0, 0)) == 202401

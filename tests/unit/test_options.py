@@ -78,15 +78,15 @@ def test_no_option_and_no_default_goes() -> None:
 
 
 def test_every_option_reaches_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a value that is not the default: a worker that is not told of one would run with the default, unsaid."""
+    """The values are not the defaults: a worker that does not get an option would silently run with its default."""
     given = build(Settings, {row.setting.name: _another(row) for row in rows(Settings)})
     for number, argv in enumerate(arguments(given, [7000, 7001], 3.5)):
-        told = _parsed(argv, dict(environment(given)), monkeypatch)
-        for (one, wanted), (_, got) in zip(handed_over(given), handed_over(told), strict=True):
+        parsed = _parsed(argv, dict(environment(given)), monkeypatch)
+        for (one, wanted), (_, got) in zip(handed_over(given), handed_over(parsed), strict=True):
             if one.name not in PER_WORKER:
                 assert got == wanted, one.flag
-        assert (told.server.port, told.workers, told.shutdown_grace) == (7000 + number, 1, 3.5)
-        assert told.metrics_port == (given.metrics_port or 0) + number
+        assert (parsed.server.port, parsed.workers, parsed.shutdown_grace) == (7000 + number, 1, 3.5)
+        assert parsed.metrics_port == (given.metrics_port or 0) + number
 
 
 def test_what_is_secret_is_no_argument() -> None:
@@ -160,5 +160,5 @@ def test_what_cannot_be_read(argv: list[str], said: str) -> None:
 
 def test_a_home_folder_and_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
-    told = _parsed(["--grpc-host", "[::1]"], {"HEADGATE_DATA_DIR": "~/events"}, monkeypatch)
-    assert (told.server.host, told.store.data_dir) == ("::1", Path("/home/somebody/events"))
+    parsed = _parsed(["--grpc-host", "[::1]"], {"HEADGATE_DATA_DIR": "~/events"}, monkeypatch)
+    assert (parsed.server.host, parsed.store.data_dir) == ("::1", Path("/home/somebody/events"))

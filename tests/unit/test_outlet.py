@@ -59,7 +59,7 @@ def test_all_is_written_in_order_by_any_number_of_threads(tmp_path: Path) -> Non
     assert out.dropped == 0
 
 
-def test_a_reader_that_stops_delays_nobody_and_hears_of_what_was_lost(pipe: tuple[int, int]) -> None:
+def test_a_reader_that_stops_delays_no_writer_and_gets_the_number_of_lost_lines(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     out = outlet(writer, OutletConfig(entries=100, gather=0.001, flush=0.2))
     started = time.monotonic()
@@ -114,7 +114,7 @@ def test_a_full_disk_and_then_room_again(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "lost 2\nc\n"
 
 
-def test_a_descriptor_that_somebody_made_non_blocking(pipe: tuple[int, int]) -> None:
+def test_a_descriptor_that_another_process_made_non_blocking(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     os.set_blocking(writer, False)
     out = outlet(writer)

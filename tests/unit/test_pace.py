@@ -25,8 +25,8 @@ def steady(rate: float) -> tuple[Pace, Clock]:
 
 def test_the_first_comes_when_what_waits_is_stored_and_the_others_one_by_one() -> None:
     pace, _ = steady(20_000)
-    told = [pace.retry_after(20_000, 100) for _ in range(3)]
-    assert told == pytest.approx([1.005, 1.010, 1.015], rel=1e-3)
+    times = [pace.retry_after(20_000, 100) for _ in range(3)]
+    assert times == pytest.approx([1.005, 1.010, 1.015], rel=1e-3)
 
 
 def test_times_that_have_passed_are_forgotten() -> None:
@@ -36,7 +36,7 @@ def test_times_that_have_passed_are_forgotten() -> None:
     assert pace.retry_after(0, 1_000) == pytest.approx(1.0, rel=1e-3)
 
 
-def test_nobody_is_told_to_wait_for_ever_or_not_at_all() -> None:
+def test_no_caller_has_to_wait_for_ever_or_not_at_all() -> None:
     pace, _ = steady(1_000)
     assert pace.retry_after(0, 1) == 0.1
     assert pace.retry_after(1_000_000, 1_000) == 10.0

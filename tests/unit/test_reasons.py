@@ -26,7 +26,7 @@ _DEFINITIONS = {"core/reasons.py", "core/ledger.py"}
 _CODES = {code.name for code in grpc.StatusCode}
 
 _OF_AN_EVENT = {"Problem", "Invalid", "Unrepresentable"}
-"""What carries a reason to the result of one event."""
+"""The calls that put a reason into the result of one event."""
 
 
 def _trees() -> Iterator[tuple[str, ast.Module]]:
@@ -107,7 +107,7 @@ def test_every_reason_comes_with_the_codes_that_the_catalogue_says(reason: Reaso
     assert entry.do.endswith(".")
 
 
-def test_the_catalogue_is_whole() -> None:
+def test_the_catalogue_is_complete() -> None:
     assert CATALOGUE.keys() == set(Reason)
     assert all(reason == reason.name for reason in Reason)
     for problem in (settle.CONFLICT, settle.ABORTED, settle.QUOTA_EXCEEDED):
@@ -115,14 +115,16 @@ def test_the_catalogue_is_whole() -> None:
 
 
 def test_what_may_succeed_later_says_so() -> None:
-    """A class of error with a time to come back is one whose reason a retry helps; no other class has one."""
+    """A class of error has a time to retry if, and only if, a retry can help for its reason."""
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, HeadgateError) and kind.retry_after is not None:
             assert CATALOGUE[kind.reason].retry, kind
 
 
 def test_no_reason_and_no_break_is_written_as_a_literal() -> None:
-    """A word is written once, where it is defined; all else names the member. A vendor has two words of our breaks."""
+    """A word is written once, where it is defined; all other code uses the member. A vendor has two of our words for
+    breaks.
+    """
     reasons, breaks = set(map(str, Reason)) - _CODES, set(map(str, BreakType))
     literals = [
         f"{name}:{node.lineno}: {node.value}"
@@ -136,5 +138,5 @@ def test_no_reason_and_no_break_is_written_as_a_literal() -> None:
 
 
 def test_the_page_shows_the_catalogue() -> None:
-    """`python -m tests.support.reasons_page` writes it anew."""
+    """`python -m tests.support.reasons_page` writes it again."""
     assert PAGE.read_text() == page()

@@ -111,7 +111,7 @@ def test_atomic_with_siblings() -> None:
 
 
 def test_an_aborted_submission_leaves_nothing_behind() -> None:
-    """Not a row, an identity, a link, a count of the month, nor the month that it would have come to."""
+    """No row, no identity, no link, no count of the month, and no new month."""
     december = timestamps.parse("2026-12-01T00:00:00Z")[0]
     settlement = Settlement(1, _GENESIS, {}, {}, december - 3, Usage(5, 202611, 1))
     assert _statuses(settlement, draft("k", 1)) == ["accepted"]

@@ -1,6 +1,6 @@
 """A verifier of the ledger written from docs/design/{canonical,ledger}.md alone.
 
-It stands for a verifier in another language: it uses only hashlib, struct and json, and no code of Headgate.
+It represents a verifier in another language: it uses only hashlib, struct and json, and no code of Headgate.
 """
 
 import json
@@ -20,7 +20,7 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f
 
 
 class Num(str):
-    """A number token, told apart from a string."""
+    """A number token. Its type distinguishes it from a string."""
 
 
 def canonical_json(text: str) -> bytes:

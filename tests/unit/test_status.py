@@ -84,16 +84,16 @@ def test_the_code_of_each_error(kind: type[HeadgateError], code: str, http: int)
 
 
 @pytest.mark.parametrize(("kind", "code", "http"), TABLE, ids=lambda value: getattr(value, "__name__", str(value)))
-def test_the_bridge_is_told_the_status_exactly_where_envoy_would_say_another(
+def test_the_bridge_gets_the_status_only_if_envoy_would_send_another(
     kind: type[HeadgateError], code: str, http: int
 ) -> None:
-    told = status.code_of(made(kind)).http
-    assert told == (None if ENVOY[code] == http else http)
+    sent = status.code_of(made(kind)).http
+    assert sent == (None if ENVOY[code] == http else http)
 
 
 def test_every_error_is_in_the_table() -> None:
-    told = {kind for kind in subclasses(HeadgateError) if kind.__module__ == errors.__name__}
-    assert {kind for kind, _, _ in TABLE} == told
+    public = {kind for kind in subclasses(HeadgateError) if kind.__module__ == errors.__name__}
+    assert {kind for kind, _, _ in TABLE} == public
     assert {kind for kind, _, _ in TABLE} >= set(status.CODES)
 
 
@@ -110,7 +110,7 @@ def test_reasons_are_constants_for_programs() -> None:
     assert all(reason.isupper() and reason.isascii() and " " not in reason for reason in reasons)
 
 
-def test_a_field_is_told_as_a_violation() -> None:
+def test_a_field_becomes_a_violation() -> None:
     _, found = details(errors.InvalidRequest("Too many.", reason="TOO_MANY_EVENTS", field="events"))
     (violation,) = found["google.rpc.BadRequest"].field_violations  # type: ignore[attr-defined]
     assert (violation.field, violation.description, violation.reason) == ("events", "Too many.", "TOO_MANY_EVENTS")
@@ -121,7 +121,7 @@ def test_only_what_may_be_tried_again_says_when() -> None:
     for kind, _, _ in TABLE:
         _, found = details(made(kind))
         delays[kind.__name__] = "google.rpc.RetryInfo" in found
-    assert {name for name, told in delays.items() if told} == {
+    assert {name for name, has_delay in delays.items() if has_delay} == {
         "Overloaded",
         "RateLimited",
         "Unavailable",

@@ -1,6 +1,4 @@
-"""What bytes and numbers stand for is said by their types: nothing that has a kind of its own is annotated as mere
-bytes, or as a mere number.
-"""
+"""Types say what bytes and numbers mean: a value that has its own type is never annotated as `bytes` or `int`."""
 
 import ast
 from collections.abc import Iterator

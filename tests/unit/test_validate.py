@@ -8,12 +8,12 @@ from headgate_server.core import canonical, jsonbody, ledger, validate
 from headgate_server.core.model import NATIVE, Draft, Problem
 
 
-def judged(event: Any) -> Draft | Problem:
+def slot_of(event: Any) -> Draft | Problem:
     return validate.native_json(event)
 
 
 def accepted(event: Any) -> Draft:
-    draft = judged(event)
+    draft = slot_of(event)
     assert isinstance(draft, Draft), draft
     return draft
 
@@ -112,7 +112,7 @@ def test_the_key_is_not_part_of_the_content() -> None:
     ],
 )
 def test_each_reason_for_which_an_event_is_rejected(event: Any, reason: str, field: str) -> None:
-    problem = judged(event)
+    problem = slot_of(event)
     assert isinstance(problem, Problem)
     assert (problem.reason, problem.field) == (reason, field)
     assert problem.message.endswith("."), problem.message
@@ -121,7 +121,7 @@ def test_each_reason_for_which_an_event_is_rejected(event: Any, reason: str, fie
 
 def test_the_message_names_the_type_that_was_sent() -> None:
     values: list[Any] = [5, None, [], "t", True]
-    messages = [judged(value)[2] for value in values]
+    messages = [slot_of(value)[2] for value in values]
     assert messages == [
         f"An event must be a JSON object, not {name}."
         for name in ("a number", "null", "a list", "a string", "a boolean")
@@ -164,4 +164,4 @@ def test_warnings_are_bounded_in_number_and_length_and_are_unicode() -> None:
 
 def test_a_problem_found_in_reading_stays_what_it_is() -> None:
     (item,) = jsonbody.read_batch(b'{"events":[{"type":"a","type":"b"}]}').items
-    assert judged(item) is item
+    assert slot_of(item) is item

@@ -11,7 +11,7 @@ from headgate_server.store import Ledgers
 
 
 class Event(NamedTuple):
-    """What a subscription looks at of an event. It is stored at the time of its sequence."""
+    """The fields of an event that a subscription reads. It is stored at the time of its sequence."""
 
     sequence: int
     id: bytes
@@ -27,7 +27,7 @@ class Books:
         self.queries: list[EventQuery] = []
         self.fails = False
         self.scan = 1_000
-        """Events that one page looks at."""
+        """Events that one page examines."""
         self.looked = asyncio.Event()
 
     def store(self, workspace_id: int, *types: str) -> None:

@@ -1,4 +1,4 @@
-"""A follower reads every ledger in order, moves its cursor after the work, and lets no ledger hold up another."""
+"""A follower reads every ledger in order, moves its cursor after the work, and lets no ledger delay another."""
 
 import asyncio
 from collections.abc import Collection, Sequence
@@ -19,7 +19,7 @@ NEVER = BackOff(first_pause=3600.0, longest_pause=3600.0)
 
 
 class Event(NamedTuple):
-    """What a follower looks at of an event."""
+    """The fields of an event that a follower reads."""
 
     sequence: int
     id: bytes
@@ -60,7 +60,7 @@ class Books:
 
 
 class Notes:
-    """A follower that notes what it was given, and fails for some workspaces."""
+    """A follower that records the events that it gets, and fails for some workspaces."""
 
     name = "notes"
 

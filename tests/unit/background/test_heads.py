@@ -1,4 +1,6 @@
-"""One look at the heads for all who watch: only while somebody does, at once after a commit, and after errors too."""
+"""One query of the heads serves all watchers: only while there are any, at once after a commit, and after errors
+too.
+"""
 
 import asyncio
 import contextlib

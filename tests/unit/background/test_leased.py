@@ -1,4 +1,4 @@
-"""A leased job works while its process holds the lease, and stops when it cannot know that any more."""
+"""A leased job works while its process holds the lease, and stops when it cannot rely on the lease any more."""
 
 import asyncio
 
@@ -10,9 +10,9 @@ from headgate_server.core.model import Lease
 from tests.support.waiting import until
 
 LONG = Terms(term=60.0, margin=1.0, renew_every=0.01, take_every=0.01)
-"""Is never lost by a machine that is busy."""
+"""A lease that is not lost on a busy machine."""
 SHORT = Terms(term=0.4, margin=0.1, renew_every=0.05, take_every=0.01)
-"""Is over within a test."""
+"""A lease that expires within a test."""
 
 
 class Desk:
@@ -48,7 +48,7 @@ class Desk:
 
 
 class Work:
-    """Work that goes on until it is cancelled, and notes when it runs."""
+    """Work that continues until it is cancelled, and records when it runs."""
 
     def __init__(self) -> None:
         self.running: list[int] = []

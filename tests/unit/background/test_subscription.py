@@ -1,4 +1,4 @@
-"""A subscription yields what is stored and what comes, from any start, none twice and none left out."""
+"""A subscription yields stored and new events, from any start, each exactly once."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Bells: each commit that adds to a ledger rings all of them."""
+"""Wake-ups: each commit that adds to a ledger triggers all of them."""
 
 import asyncio
 
