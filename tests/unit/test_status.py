@@ -20,7 +20,9 @@ TABLE = [
     (errors.PermissionDenied, "PERMISSION_DENIED", 403),
     (errors.NotFound, "NOT_FOUND", 404),
     (errors.EventConflict, "ALREADY_EXISTS", 409),
+    (errors.AlreadyExists, "ALREADY_EXISTS", 409),
     (errors.RequestKeyReused, "FAILED_PRECONDITION", 422),
+    (errors.TooSlow, "DEADLINE_EXCEEDED", 408),
     (errors.Overloaded, "RESOURCE_EXHAUSTED", 429),
     (errors.RateLimited, "RESOURCE_EXHAUSTED", 429),
     (errors.QuotaExceeded, "RESOURCE_EXHAUSTED", 429),
@@ -39,6 +41,7 @@ ENVOY = {
     "FAILED_PRECONDITION": 400,
     "RESOURCE_EXHAUSTED": 429,
     "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
     "INTERNAL": 500,
 }
 
