@@ -53,9 +53,9 @@ FILES = (
 
 PROBES = "/headgate.v1.ProbeService/"
 CHECK_KEY = PROBES + "CheckKey"
-"""What the bridge asks: any valid key opens it, whatever its scopes."""
+"""The bridge's check of a key: any valid key is enough, with any scopes."""
 COMPAT = "/headgate.v1.CompatService/Receive"
-"""Its scopes are those of the vendors' endpoints, which the tests of the receivers walk."""
+"""Its scopes are those of the vendors' endpoints, which the tests of the receivers check."""
 
 
 def _descriptors() -> dict[str, MethodDescriptor]:

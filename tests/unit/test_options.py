@@ -41,7 +41,7 @@ OPTIONS = {
     "http-port": 8080,
     "envoy-config": None,
 }
-"""What operators' scripts rely on: flags and their defaults. An option may come; none of these may change or go."""
+"""Operators' scripts rely on these flags and defaults. An option may be added; none of these may change."""
 
 PER_WORKER = {"grpc_port", "workers", "metrics_port", "shutdown_grace"}
 
