@@ -6,8 +6,15 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from headgate_bridge.config import STREAMS
+
 # A local answer of a few kilobytes: an Envoy that takes longer hangs.
 TIMEOUT_SECONDS = 2.0
+
+REQUESTS = "downstream_rq_active"
+UNSENT = "downstream_cx_tx_bytes_buffered"
+# Subscriptions have a cluster of their own in envoy.yaml.
+SUBSCRIPTIONS = f"cluster.{STREAMS}.upstream_rq_active"
 
 
 @dataclass(frozen=True)
@@ -38,15 +45,23 @@ class Admin:
         await self._ask("POST", "/runtime_modify?headgate.closing=100")
 
     async def is_idle(self) -> bool:
-        """Whether no request is in progress and all answers were sent to the clients."""
-        busy = ("downstream_rq_active", "downstream_cx_tx_bytes_buffered")
-        gauges = await self._ask("GET", f"/stats?filter=({'|'.join(busy)})$")
+        """Whether no request is in progress except subscriptions, and all answers were sent to the clients.
+
+        While there are subscriptions, nobody can tell whose bytes wait to be sent: then none of them count.
+        """
+        gauges = await self._ask("GET", f"/stats?filter=({'|'.join((REQUESTS, UNSENT, SUBSCRIPTIONS))})$")
+        requests = unsent = subscriptions = 0
         for line in gauges.splitlines():
             name, _, value = line.partition(": ")
-            # The admin interface counts this request too.
-            if name.endswith(busy) and not name.startswith("http.admin.") and int(value):
-                return False
-        return True
+            if name == SUBSCRIPTIONS:
+                subscriptions += int(value)
+            elif name.startswith("http.admin."):
+                pass  # the admin interface counts this request too
+            elif name.endswith(REQUESTS):
+                requests += int(value)
+            elif name.endswith(UNSENT):
+                unsent += int(value)
+        return requests <= subscriptions and (subscriptions > 0 or unsent == 0)
 
     async def _ask(self, method: str, path: str) -> str:
         async with asyncio.timeout(TIMEOUT_SECONDS):

@@ -22,6 +22,8 @@ _TRANSCODED_MARGIN = 128 * 1024
 
 LISTENER = "http"
 CLUSTER = "headgate"
+# Another way to the same servers, for subscriptions. An envoy.yaml may do without it.
+STREAMS = "streams"
 TRANSCODER = "transcoder"
 CORS = "cors"
 HEADERS = "headers"
@@ -148,13 +150,17 @@ def _fill_in(document: Any, config: BridgeConfig, admin_socket: Path | None) -> 
     listener = _named(_part(resources, "listeners"), LISTENER, "listener")
     listener["address"] = _socket_address(ip_address(config.http_host), config.http_port)
     _fill_in_transcoder(listener, config)
-    cluster = _named(_part(resources, "clusters"), CLUSTER, "cluster")
-    cluster["load_assignment"] = {
+    clusters = _part(resources, "clusters")
+    assignment = {
         "cluster_name": CLUSTER,
         "endpoints": [
             {"lb_endpoints": [{"endpoint": {"address": _socket_address(*upstream)}} for upstream in config.upstreams]}
         ],
     }
+    _named(clusters, CLUSTER, "cluster")["load_assignment"] = assignment
+    for cluster in clusters:
+        if isinstance(cluster, dict) and cluster.get("name") == STREAMS:
+            cluster["load_assignment"] = assignment
     if admin_socket is not None and not config.admin_port:
         # 0600: every program that can connect can stop Envoy.
         document["admin"] = {"address": {"pipe": {"path": str(admin_socket), "mode": 0o600}}}

@@ -32,6 +32,7 @@ RAW_REQUESTS = {
 RAW_QUERIES = {
     "ListEventsRequest": "RawListEventsRequest",
     "ListRejectionsRequest": "RawListRejectionsRequest",
+    "SubscribeRequest": "RawSubscribeRequest",
     "VerifyLedgerRequest": "RawVerifyLedgerRequest",
 }
 

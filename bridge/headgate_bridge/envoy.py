@@ -39,6 +39,9 @@ QUIET_SECONDS = 0.3
 # have read their answers. If Envoy closes a connection with unread data, TCP resets it, which may destroy an answer.
 REFUSING_SECONDS = 0.2
 
+# The time for readers of subscriptions to read the end of them.
+LAST_READ_SECONDS = 2.0
+
 # From SIGTERM to SIGKILL. At SIGTERM Envoy drops all connections and ends within milliseconds.
 TERMINATE_SECONDS = 2.0
 
@@ -84,6 +87,7 @@ class Envoy:
         self._log_reader: asyncio.Task[None] | None = None
         self._log: deque[str] = deque(maxlen=LINES_KEPT)
         self._forwards_log = config.log_level in CHATTY
+        self._drained = False
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -114,6 +118,7 @@ class Envoy:
         first = not self._port
         try:
             await self._end()
+            self._drained = False
             self._reserve_port()
             remove_abandoned()
             self._folder = _private_folder()
@@ -150,19 +155,36 @@ class Envoy:
         """Return Envoy's exit code once it has ended, by itself or by `stop`. A negative code is a signal's number."""
         return await self._running().wait()
 
+    async def drain(self, grace: float = GRACE_SECONDS) -> None:
+        """Stop accepting connections, let requests in progress finish for at most `grace` seconds, and refuse new ones.
+
+        Subscriptions go on: when the servers end, they end them with an error, and Envoy passes it on until `stop`.
+        """
+        with contextlib.suppress(TimeoutError, OSError):
+            # If the admin interface does not answer, Envoy is ended all the same.
+            async with asyncio.timeout(grace):
+                await self._drain(grace)
+        self._drained = True
+
     async def stop(self, grace: float = GRACE_SECONDS) -> None:
-        """Stop accepting connections, let requests in progress finish for at most `grace` seconds, and end Envoy.
+        """Drain, unless that is done, and end Envoy.
 
         Return once Envoy has ended. May be called again, and also if `start` failed or was never called.
         """
         try:
-            with contextlib.suppress(TimeoutError, OSError):
-                # If the admin interface does not answer, Envoy is ended all the same.
-                async with asyncio.timeout(grace):
-                    await self._drain(grace)
+            if self._drained:
+                await self._last_read()
+            else:
+                await self.drain(grace)
         finally:
             await self._end()
             self._release_port()
+
+    async def _last_read(self) -> None:
+        """Let the readers of subscriptions, which the servers have ended, read the end."""
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(LAST_READ_SECONDS):
+                await self._quiet_for(0)
 
     async def _drain(self, grace: float) -> None:
         """Let Envoy answer the requests in progress and then refuse new ones, so that it loses no answer at its end."""
@@ -180,9 +202,11 @@ class Envoy:
         """Return once no request has been in progress for so many seconds, or Envoy has ended."""
         clock = asyncio.get_running_loop().time
         since = clock()
-        while clock() - since < seconds and self._running().returncode is None:
+        while self._process is not None and self._process.returncode is None:
             if not await self._admin.is_idle():
                 since = clock()
+            elif clock() - since >= seconds:
+                return
             await self._pause()
 
     async def _spawn(self, configuration: Path) -> None:

@@ -13,12 +13,14 @@ from prometheus_client import start_http_server
 
 from headgate_server.access.auth import Authenticator
 from headgate_server.access.limits import RateLimiter
-from headgate_server.background import purge, watch
+from headgate_server.background import heads, purge, watch
+from headgate_server.background.heads import Heads
 from headgate_server.background.leased import Leased
 from headgate_server.background.rejections import NAME as REJECTIONS
 from headgate_server.background.rejections import KeepRejections
+from headgate_server.background.subscription import Subscriptions
 from headgate_server.background.supervisor import Job, Supervisor
-from headgate_server.background.wakeup import Wakeup
+from headgate_server.background.wakeup import Wakeup, Wakeups
 from headgate_server.config import Settings
 from headgate_server.core.errors import SetupError
 from headgate_server.core.model import Lease, StoredEvent
@@ -43,10 +45,12 @@ from headgate_server.rpc.destination_servicer import DestinationServicer
 from headgate_server.rpc.event_servicer import EventServicer
 from headgate_server.rpc.ingest_servicer import IngestServicer
 from headgate_server.rpc.ledger_servicer import LedgerServicer
+from headgate_server.rpc.pipeline import streams
 from headgate_server.rpc.pipeline.interceptors import standard
 from headgate_server.rpc.pipeline.load import Load
 from headgate_server.rpc.pipeline.method import AnyMethod
 from headgate_server.rpc.pipeline.printer import print_json
+from headgate_server.rpc.pipeline.streams import Streams
 from headgate_server.rpc.pipeline.trust import Trust
 from headgate_server.rpc.probe_servicer import ProbeServicer
 from headgate_server.rpc.rejection_servicer import RejectionServicer
@@ -63,6 +67,7 @@ def methods(
     committer: Committer,
     readiness: Readiness,
     supervisor: Supervisor,
+    subscriptions: Subscriptions,
     settings: Settings,
     metrics: Metrics,
     rejections: RejectionQueue,
@@ -74,7 +79,7 @@ def methods(
     replaying = Replaying(store.rejections, store.ledgers, ingest, RECEIVERS, decode.proto_event)
     return (
         *IngestServicer(ingest, settings.ingest, metrics, rejections).methods(),
-        *EventServicer(store.ledgers, store.deliveries).methods(),
+        *EventServicer(store.ledgers, store.deliveries, subscriptions).methods(),
         *LedgerServicer(store.ledgers, store.proof).methods(),
         *CompatServicer(compat, RECEIVERS, limiter, metrics, system_clock, rejections).methods(),
         *RejectionServicer(store.rejections, ingest, replaying, RECEIVERS, metrics).methods(),
@@ -101,23 +106,28 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         rejections = RejectionQueue(settings.rejections, metrics)
         keep_rejections = KeepRejections(rejections, store.rejections, metrics)
         stack.push_async_callback(keep_rejections.close)
-        wakeup = Wakeup()
-        committer = Committer(store.database, settings.committer, readiness, stored=wakeup.ring)
+        wakeups = Wakeups()
+        committer = Committer(store.database, settings.committer, readiness, stored=wakeups.ring)
         stack.push_async_callback(committer.close)
+        watched_heads = Heads(store.ledgers, wakeups.add())
+        subscriptions = Subscriptions(store.ledgers, watched_heads, settings.subscriptions)
+        open_streams = Streams(metrics)
         trust = Trust(settings.server.bridge_token)
         load = Load(settings.server)
         server = GrpcServer(
             settings.server,
-            methods(store, committer, readiness, supervisor, settings, metrics, rejections),
-            standard(Authenticator(store.directory), metrics, load, trust, settings.server.body_limit),
+            methods(store, committer, readiness, supervisor, subscriptions, settings, metrics, rejections),
+            standard(Authenticator(store.directory), metrics, load, trust, open_streams, settings.server.body_limit),
             load.public,
+            open_streams,
         )
         await server.start()
         holder = _holder()
         supervisor.start(_jobs(store, readiness, server, settings.rejections.days, metrics, holder))
         supervisor.start([Job(REJECTIONS, keep_rejections)])
+        supervisor.start((Job(heads.NAME, watched_heads), Job(streams.NAME, open_streams)))
         if settings.delivery.deliver == "on":
-            supervisor.start([_delivery(store, settings.delivery, metrics, wakeup, holder)])
+            supervisor.start([_delivery(store, settings.delivery, metrics, wakeups.add(), holder)])
         # Calls end before the jobs: no call waits for a receiver, and none waits behind a job that gives back its lease
         # and waits for the store's lock.
         stack.push_async_callback(supervisor.stop)

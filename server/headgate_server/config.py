@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from headgate_server.background.subscription import SubscriptionConfig
 from headgate_server.delivery.config import DeliveryConfig
 from headgate_server.ingest.committer import CommitterConfig
 from headgate_server.ingest.rejections import RejectionConfig
@@ -50,6 +51,7 @@ class Settings:
     """One is enough for most services. Each worker has its own connections to the database, and more than 64 workers
     are no faster on any database.
     """
+    subscriptions: SubscriptionConfig = field(default_factory=SubscriptionConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
     committer: CommitterConfig = field(default_factory=CommitterConfig)
     delivery: DeliveryConfig = field(default_factory=DeliveryConfig)

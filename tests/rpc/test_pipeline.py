@@ -21,6 +21,7 @@ from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.interceptors import standard
 from headgate_server.rpc.pipeline.load import Load
 from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, Method, Needs, Public, ServerStream, Unary
+from headgate_server.rpc.pipeline.streams import Streams
 from headgate_server.rpc.pipeline.trust import PUBLIC, Trust
 from headgate_server.rpc.server import GrpcServer, ServerConfig
 from headgate_server.store import Store
@@ -142,8 +143,9 @@ def serve(store: Store) -> Serve:
         key = await admin.create_key(store.directory, "acme", frozenset({Scope.EVENTS_READ}))
         running = Running(store, key)
         authenticator = Authenticator(store.directory, timer=lambda: running.seconds)
-        chain = standard(authenticator, running.metrics, load, Trust(PUBLIC), LIMIT)
-        server = GrpcServer(config, running.echo.methods(access), chain, load.public)
+        streams = Streams(running.metrics)
+        chain = standard(authenticator, running.metrics, load, Trust(PUBLIC), streams, LIMIT)
+        server = GrpcServer(config, running.echo.methods(access), chain, load.public, streams)
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as running.channel:
             yield running

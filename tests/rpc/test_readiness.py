@@ -202,5 +202,7 @@ async def test_the_jobs_of_the_process_are_shown(service: Service) -> None:
         "watch": ("running", 0),
         "rejections": ("running", 0),
         "purge": ("running", 0),
+        "heads": ("running", 0),
+        "streams": ("running", 0),
         "deliver": ("running", 0),
     }

@@ -1,7 +1,7 @@
 """A server in this process, on a free port and a store of its own."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from headgate_server import app
@@ -35,12 +35,17 @@ class Service:
 
 @contextlib.asynccontextmanager
 async def serving(
-    url: str, *, body_limit: int = 8 << 20, max_events: int = 1_000, **settings: Any
+    url: str,
+    *,
+    body_limit: int = 8 << 20,
+    max_events: int = 1_000,
+    load: Mapping[str, int] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Service]:
-    """Run a server on the store of this URL for the length of a block."""
+    """Run a server on the store of this URL for the length of a block. `load` holds fields of `LoadConfig`."""
     wanted = Settings(
         store=StoreConfig(url=url),
-        server=ServerConfig(port=0, body_limit=body_limit),
+        server=ServerConfig(port=0, body_limit=body_limit, **(load or {})),
         ingest=IngestConfig(max_events=max_events),
         **settings,
     )

@@ -27,6 +27,8 @@ OPTIONS = {
     "body-limit": 8388608,
     "batch-limit": 1000,
     "concurrent-calls": 2000,
+    "concurrent-streams": 1000,
+    "stream-heartbeat": 10.0,
     "waiting-events": 40000,
     "waiting-bytes": 67108864,
     "rejections": 10000,

@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from headgate.v1 import destination_pb2 as headgate_dot_v1_dot_destination__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dheadgate/v1/bridge_view.proto\x12\x0bheadgate.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dheadgate/v1/destination.proto\"r\n\x15RawBatchIngestRequest\x12\x0e\n\x06\x65vents\x18\x01 \x03(\x0c\x12\x0e\n\x06\x61tomic\x18\x02 \x01(\x08\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\"\n\x04json\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"\\\n\x10RawIngestRequest\x12\r\n\x05\x65vent\x18\x01 \x01(\x0c\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\"\n\x04json\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"p\n\x1bRawCreateDestinationRequest\x12-\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x18.headgate.v1.Destination\x12\"\n\x04json\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"\xad\x01\n\x1bRawUpdateDestinationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\x0b\x64\x65stination\x18\x02 \x01(\x0b\x32\x18.headgate.v1.Destination\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\"\n\x04json\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"\xb0\x01\n\x1bRawReplayDestinationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\tset_aside\x18\x02 \x01(\x08H\x00\x12\x18\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03H\x00\x12*\n\x04\x66rom\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\"\n\x04json\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBodyB\x06\n\x04what\"\xdd\x01\n\x14RawListEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x12\x11\n\x04\x66rom\x18\x07 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x02to\x18\x08 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x0cnewest_first\x18\t \x01(\x08\x12\x0c\n\x04view\x18\n \x01(\tB\x07\n\x05_fromB\x05\n\x03_to\"\xa1\x01\n\x16RawVerifyLedgerRequest\x12\x11\n\x04\x66rom\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x02to\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x19\n\x11\x65xpected_sequence\x18\x05 \x01(\x03\x12\x15\n\rexpected_hash\x18\x06 \x01(\tB\x07\n\x05_fromB\x05\n\x03_to\"\xcb\x01\n\x18RawListRejectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x10\n\x08receiver\x18\x04 \x01(\t\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12\x11\n\x04\x66rom\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x02to\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x15\n\x08replayed\x18\x08 \x01(\x08H\x02\x88\x01\x01\x42\x07\n\x05_fromB\x05\n\x03_toB\x0b\n\t_replayed\"\x80\x01\n\x19RawReplayRejectionRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\x05\x65vent\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\"\n\x04json\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBodyB\x08\n\x06_event\"\x82\x02\n\x1aRawReplayRejectionsRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x10\n\x08receiver\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12(\n\x04\x66rom\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\x12\"\n\x04json\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"\x12\n\x10GetHealthRequest\"#\n\x11GetHealthResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\"\x15\n\x13GetReadinessRequest\"L\n\x14GetReadinessResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\x12$\n\x04jobs\x18\x02 \x03(\x0b\x32\x16.headgate.v1.JobHealth\"N\n\tJobHealth\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x10\n\x08\x66\x61ilures\x18\x03 \x01(\x03\x12\x12\n\nlast_error\x18\x04 \x01(\t\"\x11\n\x0f\x43heckKeyRequest\"\x12\n\x10\x43heckKeyResponse2\x9b\x02\n\x0cProbeService\x12\\\n\tGetHealth\x12\x1d.headgate.v1.GetHealthRequest\x1a\x1e.headgate.v1.GetHealthResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/healthz\x12\x64\n\x0cGetReadiness\x12 .headgate.v1.GetReadinessRequest\x1a!.headgate.v1.GetReadinessResponse\"\x0f\x82\xd3\xe4\x93\x02\t\x12\x07/readyz\x12G\n\x08\x43heckKey\x12\x1c.headgate.v1.CheckKeyRequest\x1a\x1d.headgate.v1.CheckKeyResponseB+\n\x0f\x64\x65v.headgate.v1P\x01Z\x16headgate/v1;headgatev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dheadgate/v1/bridge_view.proto\x12\x0bheadgate.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dheadgate/v1/destination.proto\"r\n\x15RawBatchIngestRequest\x12\x0e\n\x06\x65vents\x18\x01 \x03(\x0c\x12\x0e\n\x06\x61tomic\x18\x02 \x01(\x08\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\"\n\x04json\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"\\\n\x10RawIngestRequest\x12\r\n\x05\x65vent\x18\x01 \x01(\x0c\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\"\n\x04json\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"p\n\x1bRawCreateDestinationRequest\x12-\n\x0b\x64\x65stination\x18\x01 \x01(\x0b\x32\x18.headgate.v1.Destination\x12\"\n\x04json\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"\xad\x01\n\x1bRawUpdateDestinationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\x0b\x64\x65stination\x18\x02 \x01(\x0b\x32\x18.headgate.v1.Destination\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\"\n\x04json\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"\xb0\x01\n\x1bRawReplayDestinationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\tset_aside\x18\x02 \x01(\x08H\x00\x12\x18\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03H\x00\x12*\n\x04\x66rom\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\"\n\x04json\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBodyB\x06\n\x04what\"\xdd\x01\n\x14RawListEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x12\x11\n\x04\x66rom\x18\x07 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x02to\x18\x08 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x0cnewest_first\x18\t \x01(\x08\x12\x0c\n\x04view\x18\n \x01(\tB\x07\n\x05_fromB\x05\n\x03_to\"\xa2\x01\n\x13RawSubscribeRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x1b\n\x0e\x61\x66ter_sequence\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x08\x61\x66ter_id\x18\x05 \x01(\t\x12\x11\n\x04\x66rom\x18\x06 \x01(\tH\x01\x88\x01\x01\x42\x11\n\x0f_after_sequenceB\x07\n\x05_from\"\xa1\x01\n\x16RawVerifyLedgerRequest\x12\x11\n\x04\x66rom\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x02to\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x19\n\x11\x65xpected_sequence\x18\x05 \x01(\x03\x12\x15\n\rexpected_hash\x18\x06 \x01(\tB\x07\n\x05_fromB\x05\n\x03_to\"\xcb\x01\n\x18RawListRejectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x10\n\x08receiver\x18\x04 \x01(\t\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12\x11\n\x04\x66rom\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x02to\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x15\n\x08replayed\x18\x08 \x01(\x08H\x02\x88\x01\x01\x42\x07\n\x05_fromB\x05\n\x03_toB\x0b\n\t_replayed\"\x80\x01\n\x19RawReplayRejectionRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\x05\x65vent\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\"\n\x04json\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBodyB\x08\n\x06_event\"\x82\x02\n\x1aRawReplayRejectionsRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x10\n\x08receiver\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12(\n\x04\x66rom\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\x12\"\n\x04json\x18\x0f \x01(\x0b\x32\x14.google.api.HttpBody\"\x12\n\x10GetHealthRequest\"#\n\x11GetHealthResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\"\x15\n\x13GetReadinessRequest\"L\n\x14GetReadinessResponse\x12\x0e\n\x06status\x18\x01 \x01(\t\x12$\n\x04jobs\x18\x02 \x03(\x0b\x32\x16.headgate.v1.JobHealth\"N\n\tJobHealth\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x10\n\x08\x66\x61ilures\x18\x03 \x01(\x03\x12\x12\n\nlast_error\x18\x04 \x01(\t\"\x11\n\x0f\x43heckKeyRequest\"\x12\n\x10\x43heckKeyResponse2\x9b\x02\n\x0cProbeService\x12\\\n\tGetHealth\x12\x1d.headgate.v1.GetHealthRequest\x1a\x1e.headgate.v1.GetHealthResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/healthz\x12\x64\n\x0cGetReadiness\x12 .headgate.v1.GetReadinessRequest\x1a!.headgate.v1.GetReadinessResponse\"\x0f\x82\xd3\xe4\x93\x02\t\x12\x07/readyz\x12G\n\x08\x43heckKey\x12\x1c.headgate.v1.CheckKeyRequest\x1a\x1d.headgate.v1.CheckKeyResponseB+\n\x0f\x64\x65v.headgate.v1P\x01Z\x16headgate/v1;headgatev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,28 +53,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RAWREPLAYDESTINATIONREQUEST']._serialized_end=878
   _globals['_RAWLISTEVENTSREQUEST']._serialized_start=881
   _globals['_RAWLISTEVENTSREQUEST']._serialized_end=1102
-  _globals['_RAWVERIFYLEDGERREQUEST']._serialized_start=1105
-  _globals['_RAWVERIFYLEDGERREQUEST']._serialized_end=1266
-  _globals['_RAWLISTREJECTIONSREQUEST']._serialized_start=1269
-  _globals['_RAWLISTREJECTIONSREQUEST']._serialized_end=1472
-  _globals['_RAWREPLAYREJECTIONREQUEST']._serialized_start=1475
-  _globals['_RAWREPLAYREJECTIONREQUEST']._serialized_end=1603
-  _globals['_RAWREPLAYREJECTIONSREQUEST']._serialized_start=1606
-  _globals['_RAWREPLAYREJECTIONSREQUEST']._serialized_end=1864
-  _globals['_GETHEALTHREQUEST']._serialized_start=1866
-  _globals['_GETHEALTHREQUEST']._serialized_end=1884
-  _globals['_GETHEALTHRESPONSE']._serialized_start=1886
-  _globals['_GETHEALTHRESPONSE']._serialized_end=1921
-  _globals['_GETREADINESSREQUEST']._serialized_start=1923
-  _globals['_GETREADINESSREQUEST']._serialized_end=1944
-  _globals['_GETREADINESSRESPONSE']._serialized_start=1946
-  _globals['_GETREADINESSRESPONSE']._serialized_end=2022
-  _globals['_JOBHEALTH']._serialized_start=2024
-  _globals['_JOBHEALTH']._serialized_end=2102
-  _globals['_CHECKKEYREQUEST']._serialized_start=2104
-  _globals['_CHECKKEYREQUEST']._serialized_end=2121
-  _globals['_CHECKKEYRESPONSE']._serialized_start=2123
-  _globals['_CHECKKEYRESPONSE']._serialized_end=2141
-  _globals['_PROBESERVICE']._serialized_start=2144
-  _globals['_PROBESERVICE']._serialized_end=2427
+  _globals['_RAWSUBSCRIBEREQUEST']._serialized_start=1105
+  _globals['_RAWSUBSCRIBEREQUEST']._serialized_end=1267
+  _globals['_RAWVERIFYLEDGERREQUEST']._serialized_start=1270
+  _globals['_RAWVERIFYLEDGERREQUEST']._serialized_end=1431
+  _globals['_RAWLISTREJECTIONSREQUEST']._serialized_start=1434
+  _globals['_RAWLISTREJECTIONSREQUEST']._serialized_end=1637
+  _globals['_RAWREPLAYREJECTIONREQUEST']._serialized_start=1640
+  _globals['_RAWREPLAYREJECTIONREQUEST']._serialized_end=1768
+  _globals['_RAWREPLAYREJECTIONSREQUEST']._serialized_start=1771
+  _globals['_RAWREPLAYREJECTIONSREQUEST']._serialized_end=2029
+  _globals['_GETHEALTHREQUEST']._serialized_start=2031
+  _globals['_GETHEALTHREQUEST']._serialized_end=2049
+  _globals['_GETHEALTHRESPONSE']._serialized_start=2051
+  _globals['_GETHEALTHRESPONSE']._serialized_end=2086
+  _globals['_GETREADINESSREQUEST']._serialized_start=2088
+  _globals['_GETREADINESSREQUEST']._serialized_end=2109
+  _globals['_GETREADINESSRESPONSE']._serialized_start=2111
+  _globals['_GETREADINESSRESPONSE']._serialized_end=2187
+  _globals['_JOBHEALTH']._serialized_start=2189
+  _globals['_JOBHEALTH']._serialized_end=2267
+  _globals['_CHECKKEYREQUEST']._serialized_start=2269
+  _globals['_CHECKKEYREQUEST']._serialized_end=2286
+  _globals['_CHECKKEYRESPONSE']._serialized_start=2288
+  _globals['_CHECKKEYRESPONSE']._serialized_end=2306
+  _globals['_PROBESERVICE']._serialized_start=2309
+  _globals['_PROBESERVICE']._serialized_end=2592
 # @@protoc_insertion_point(module_scope)

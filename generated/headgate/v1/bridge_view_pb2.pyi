@@ -91,6 +91,21 @@ class RawListEventsRequest(_message.Message):
     view: str
     def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., type: _Optional[str] = ..., source: _Optional[str] = ..., subject: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., to: _Optional[str] = ..., newest_first: _Optional[bool] = ..., view: _Optional[str] = ..., **kwargs) -> None: ...
 
+class RawSubscribeRequest(_message.Message):
+    __slots__ = ("type", "source", "subject", "after_sequence", "after_id")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_ID_FIELD_NUMBER: _ClassVar[int]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    source: str
+    subject: str
+    after_sequence: int
+    after_id: str
+    def __init__(self, type: _Optional[str] = ..., source: _Optional[str] = ..., subject: _Optional[str] = ..., after_sequence: _Optional[int] = ..., after_id: _Optional[str] = ..., **kwargs) -> None: ...
+
 class RawVerifyLedgerRequest(_message.Message):
     __slots__ = ("to", "limit", "page_token", "expected_sequence", "expected_hash")
     FROM_FIELD_NUMBER: _ClassVar[int]

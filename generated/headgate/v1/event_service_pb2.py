@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from headgate.v1 import event_pb2 as headgate_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fheadgate/v1/event_service.proto\x12\x0bheadgate.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17headgate/v1/event.proto\"+\n\x0fGetEventRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04view\x18\x02 \x01(\t\";\n\x10GetEventResponse\x12\'\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x18.headgate.v1.StoredEvent\"\xf8\x01\n\x11ListEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x12(\n\x04\x66rom\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cnewest_first\x18\t \x01(\x08\x12\x0c\n\x04view\x18\n \x01(\t\"W\n\x12ListEventsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.headgate.v1.StoredEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xda\x01\n\x0c\x45ventService\x12g\n\x08GetEvent\x12\x1c.headgate.v1.GetEventRequest\x1a\x1d.headgate.v1.GetEventResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x0f/v1/events/{id}b\x05\x65vent\x12\x61\n\nListEvents\x12\x1e.headgate.v1.ListEventsRequest\x1a\x1f.headgate.v1.ListEventsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/eventsB+\n\x0f\x64\x65v.headgate.v1P\x01Z\x16headgate/v1;headgatev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fheadgate/v1/event_service.proto\x12\x0bheadgate.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17headgate/v1/event.proto\"+\n\x0fGetEventRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04view\x18\x02 \x01(\t\";\n\x10GetEventResponse\x12\'\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x18.headgate.v1.StoredEvent\"\xf8\x01\n\x11ListEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x12(\n\x04\x66rom\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cnewest_first\x18\t \x01(\x08\x12\x0c\n\x04view\x18\n \x01(\t\"W\n\x12ListEventsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.headgate.v1.StoredEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xad\x01\n\x10SubscribeRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x1b\n\x0e\x61\x66ter_sequence\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x08\x61\x66ter_id\x18\x05 \x01(\t\x12(\n\x04\x66rom\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x11\n\x0f_after_sequence\"\xa2\x01\n\x11SubscribeResponse\x12)\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x18.headgate.v1.StoredEventH\x00\x12*\n\tcaught_up\x18\x02 \x01(\x0b\x32\x15.headgate.v1.CaughtUpH\x00\x12+\n\theartbeat\x18\x03 \x01(\x0b\x32\x16.headgate.v1.HeartbeatH\x00\x42\t\n\x07\x63ontent\"\x1c\n\x08\x43\x61ughtUp\x12\x10\n\x08sequence\x18\x01 \x01(\x03\"+\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04head\x18\x02 \x01(\x03\x32\xc6\x02\n\x0c\x45ventService\x12g\n\x08GetEvent\x12\x1c.headgate.v1.GetEventRequest\x1a\x1d.headgate.v1.GetEventResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x0f/v1/events/{id}b\x05\x65vent\x12\x61\n\nListEvents\x12\x1e.headgate.v1.ListEventsRequest\x1a\x1f.headgate.v1.ListEventsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/events\x12j\n\tSubscribe\x12\x1d.headgate.v1.SubscribeRequest\x1a\x1e.headgate.v1.SubscribeResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/events:subscribe0\x01\x42+\n\x0f\x64\x65v.headgate.v1P\x01Z\x16headgate/v1;headgatev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENTSERVICE'].methods_by_name['GetEvent']._serialized_options = b'\202\323\344\223\002\030\022\017/v1/events/{id}b\005event'
   _globals['_EVENTSERVICE'].methods_by_name['ListEvents']._loaded_options = None
   _globals['_EVENTSERVICE'].methods_by_name['ListEvents']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/events'
+  _globals['_EVENTSERVICE'].methods_by_name['Subscribe']._loaded_options = None
+  _globals['_EVENTSERVICE'].methods_by_name['Subscribe']._serialized_options = b'\202\323\344\223\002\026\022\024/v1/events:subscribe'
   _globals['_GETEVENTREQUEST']._serialized_start=136
   _globals['_GETEVENTREQUEST']._serialized_end=179
   _globals['_GETEVENTRESPONSE']._serialized_start=181
@@ -47,6 +49,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTEVENTSREQUEST']._serialized_end=491
   _globals['_LISTEVENTSRESPONSE']._serialized_start=493
   _globals['_LISTEVENTSRESPONSE']._serialized_end=580
-  _globals['_EVENTSERVICE']._serialized_start=583
-  _globals['_EVENTSERVICE']._serialized_end=801
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=583
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=756
+  _globals['_SUBSCRIBERESPONSE']._serialized_start=759
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=921
+  _globals['_CAUGHTUP']._serialized_start=923
+  _globals['_CAUGHTUP']._serialized_end=951
+  _globals['_HEARTBEAT']._serialized_start=953
+  _globals['_HEARTBEAT']._serialized_end=996
+  _globals['_EVENTSERVICE']._serialized_start=999
+  _globals['_EVENTSERVICE']._serialized_end=1325
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,11 @@ class EventServiceStub:
                 request_serializer=headgate_dot_v1_dot_event__service__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=headgate_dot_v1_dot_event__service__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.Subscribe = channel.unary_stream(
+                '/headgate.v1.EventService/Subscribe',
+                request_serializer=headgate_dot_v1_dot_event__service__pb2.SubscribeRequest.SerializeToString,
+                response_deserializer=headgate_dot_v1_dot_event__service__pb2.SubscribeResponse.FromString,
+                _registered_method=True)
 
 
 class EventServiceServicer:
@@ -66,6 +71,24 @@ class EventServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Subscribe(self, request, context):
+        """Streams events in the ledger's order, first those that are stored, then each as it is stored, until the caller leaves. No
+        event is left out, and none is sent twice.
+
+        A stream may end at any time: UNAVAILABLE when a server stops or its store cannot be read, UNAUTHENTICATED within five
+        seconds after its key was revoked or has expired. The caller then subscribes again after the last sequence that it has
+        dealt with. Past the server's bound on streams: RESOURCE_EXHAUSTED.
+
+        Over HTTP the answer is server-sent events if `Accept` names `text/event-stream`. `id` is the sequence, `event` is
+        absent for an event and otherwise `caught_up` or `heartbeat`, and `data` is that field's JSON. The header `Last-Event-ID`, a
+        sequence, then takes precedence over where the query begins. Without that `Accept` the answer is one
+        SubscribeResponse in JSON a line (`application/x-ndjson`). An error after the first message is the stream's last one:
+        `event: error`, or a line {"error": ...}, with the body of a refused call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EventServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +101,11 @@ def add_EventServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=headgate_dot_v1_dot_event__service__pb2.ListEventsRequest.FromString,
                     response_serializer=headgate_dot_v1_dot_event__service__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'Subscribe': grpc.unary_stream_rpc_method_handler(
+                    servicer.Subscribe,
+                    request_deserializer=headgate_dot_v1_dot_event__service__pb2.SubscribeRequest.FromString,
+                    response_serializer=headgate_dot_v1_dot_event__service__pb2.SubscribeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +163,33 @@ class EventService:
             '/headgate.v1.EventService/ListEvents',
             headgate_dot_v1_dot_event__service__pb2.ListEventsRequest.SerializeToString,
             headgate_dot_v1_dot_event__service__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Subscribe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headgate.v1.EventService/Subscribe',
+            headgate_dot_v1_dot_event__service__pb2.SubscribeRequest.SerializeToString,
+            headgate_dot_v1_dot_event__service__pb2.SubscribeResponse.FromString,
             options,
             channel_credentials,
             insecure,

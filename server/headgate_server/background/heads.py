@@ -16,6 +16,8 @@ from headgate_server.core.types import EventHash, WorkspaceId
 from headgate_server.process.causes import Causes
 from headgate_server.store import Ledgers
 
+NAME = "heads"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadsConfig:

@@ -101,10 +101,14 @@ async def _up(settings: Settings, values: dict[str, Any]) -> None:
         except StoppedError:
             pass
         finally:
+            # The servers end subscriptions, and Envoy passes that on before it ends.
             try:
-                await envoy.stop(grace)
+                await envoy.drain(grace)
             finally:
-                await workers.stop()
+                try:
+                    await workers.stop()
+                finally:
+                    await envoy.stop()
     click.echo("headgate: stopped", err=True)
 
 

@@ -74,6 +74,7 @@ class Reason(_Upper):
     REPEATED_HEADER = auto()
     REQUEST_TIMEOUT = auto()
     SEQUENCE_PAST_HEAD = auto()
+    SEVERAL_STARTS = auto()
     SHUTTING_DOWN = auto()
     STORE_NOT_DURABLE = auto()
     STORE_UNAVAILABLE = auto()
@@ -284,6 +285,10 @@ CATALOGUE: Mapping[Reason, Entry] = {
     Reason.SEQUENCE_PAST_HEAD: Entry(
         "The sequence to begin after lies beyond the ledger's last event.",
         "Begin after a sequence that the ledger has. After a restore from a backup the ledger may be shorter.",
+    ),
+    Reason.SEVERAL_STARTS: Entry(
+        "A subscription says more than one place to begin at.",
+        "Send one of `after_sequence`, `after_id` and `from`, or none.",
     ),
     Reason.SHUTTING_DOWN: Entry(
         "The server is shutting down; nothing is stored.",

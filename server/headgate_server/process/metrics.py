@@ -95,6 +95,11 @@ class Metrics:
             ("fate",),
             registry=self.registry,
         )
+        self._streams = Gauge("headgate_streams", "Subscriptions that are open now.", registry=self.registry)
+
+    def streams(self, count: int) -> None:
+        """Note how many subscriptions are open."""
+        self._streams.set(count)
 
     def call(self, method: str, code: str, seconds: float) -> None:
         """Count one call."""

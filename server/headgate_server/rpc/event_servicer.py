@@ -1,10 +1,25 @@
 """headgate.v1.EventService."""
 
 import asyncio
-from collections.abc import Sequence
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from uuid import UUID
 
-from headgate.v1.event_service_pb2 import GetEventRequest, GetEventResponse, ListEventsRequest, ListEventsResponse
+from google.protobuf.message import Message
+
+from headgate.v1.event_service_pb2 import (
+    CaughtUp,
+    GetEventRequest,
+    GetEventResponse,
+    Heartbeat,
+    ListEventsRequest,
+    ListEventsResponse,
+    SubscribeRequest,
+    SubscribeResponse,
+)
+from headgate_server.background import subscription
+from headgate_server.background.subscription import Item, Start, Subscriptions
 from headgate_server.core import ledger
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.model import NATIVE, EventQuery, Scope
@@ -14,13 +29,15 @@ from headgate_server.reading.filters import type_filter
 from headgate_server.rpc import decode, wire
 from headgate_server.rpc.pages import page_size, page_token, resume_from
 from headgate_server.rpc.pipeline.call import Call
-from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
+from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, ServerStream, Unary
+from headgate_server.rpc.pipeline.sse import LAST_EVENT_ID
 from headgate_server.store import Deliveries, Ledgers
 
 SERVICE = "headgate.v1.EventService"
 _VIEWS = ("", "BASIC", "FULL")
 _DEFAULT_PAGE = 50
 _LARGEST_PAGE = 1_000
+_SEQUENCE = re.compile(r"[0-9]{1,18}")
 _INLINE_EVENTS = 100
 """A longer page is written on a thread, so that it does not delay other calls."""
 
@@ -28,9 +45,10 @@ _INLINE_EVENTS = 100
 class EventServicer:
     """Reads events back."""
 
-    def __init__(self, ledgers: Ledgers, deliveries: Deliveries):
+    def __init__(self, ledgers: Ledgers, deliveries: Deliveries, subscriptions: Subscriptions):
         self._ledgers = ledgers
         self._deliveries = deliveries
+        self._subscriptions = subscriptions
 
     def methods(self) -> Sequence[AnyMethod]:
         """Return the service's methods."""
@@ -51,14 +69,19 @@ class EventServicer:
                 access=Needs((Scope.EVENTS_READ,)),
                 kind=Unary(self.list_events),
             ),
+            Method(
+                service=SERVICE,
+                name="Subscribe",
+                request=SubscribeRequest,
+                response=SubscribeResponse,
+                access=Needs((Scope.EVENTS_READ,)),
+                kind=ServerStream(self.subscribe, lasting=True),
+            ),
         )
 
     async def get_event(self, call: Call, request: GetEventRequest) -> GetEventResponse:
         """Return one event of the caller's workspace."""
-        try:
-            event_id = EventId(UUID(request.id).bytes)
-        except ValueError:
-            raise InvalidRequest(f"{request.id[:80]!r} is not a UUID.", reason=Reason.INVALID_ID, field="id") from None
+        event_id = _id(request.id, "id")
         full = _is_full(request.view)
         events = await self._ledgers.fetch(call.caller.workspace.id, [event_id])
         if not events:
@@ -84,6 +107,22 @@ class EventServicer:
 
         return response() if len(page.events) <= _INLINE_EVENTS else await asyncio.to_thread(response)
 
+    async def subscribe(self, call: Call, request: SubscribeRequest) -> AsyncGenerator[SubscribeResponse, None]:
+        """Send the caller's workspace's events, those that are stored and those that come."""
+        _check_texts(request, "type", "source", "subject")
+        wanted = type_filter(request.type)
+        query = EventQuery(
+            workspace_id=call.caller.workspace.id,
+            limit=_LARGEST_PAGE,
+            type=wanted.type,
+            type_prefix=wanted.type_prefix,
+            source=request.source or None,
+            subject=request.subject or None,
+        )
+        async with aclosing(self._subscriptions.follow(query, _start(call, request))) as items:
+            async for item in items:
+                yield _response(item, as_text=call.bridged)
+
 
 def _is_full(view: str) -> bool:
     if view not in _VIEWS:
@@ -91,12 +130,64 @@ def _is_full(view: str) -> bool:
     return view == "FULL"
 
 
-def _query(workspace_id: WorkspaceId, request: ListEventsRequest) -> EventQuery:
-    for field in ("type", "source", "subject", "idempotency_key"):
+def _response(item: Item, *, as_text: bool) -> SubscribeResponse:
+    match item:
+        case subscription.CaughtUp(sequence):
+            return SubscribeResponse(caught_up=CaughtUp(sequence=sequence))
+        case subscription.Heartbeat(sequence, head):
+            return SubscribeResponse(heartbeat=Heartbeat(sequence=sequence, head=head))
+        case event:
+            return SubscribeResponse(event=wire.event_message(event, as_text=as_text))
+
+
+def _start(call: Call, request: SubscribeRequest) -> Start:
+    """Return where a subscription begins. Raises `InvalidRequest` for more than one place, and for one that is none."""
+    created_from = getattr(request, "from")  # a field named as Python's keyword
+    first = decode.microseconds(created_from, "from") if request.HasField("from") else None
+    last_event_id = call.text(LAST_EVENT_ID) if call.bridged else None
+    if last_event_id:
+        # A client that comes back repeats its first query: then only the time still holds, as a filter.
+        return Start(after_sequence=_sequence(last_event_id), created_from=first)
+    if request.HasField("after_sequence") + bool(request.after_id) + request.HasField("from") > 1:
+        raise InvalidRequest(
+            "Only one of after_sequence, after_id and from may be given.", reason=Reason.SEVERAL_STARTS
+        )
+    if request.after_sequence < 0:
+        raise InvalidRequest("after_sequence must not be negative.", reason=Reason.NEGATIVE, field="after_sequence")
+    return Start(
+        after_sequence=request.after_sequence if request.HasField("after_sequence") else None,
+        after_id=_id(request.after_id, "after_id") if request.after_id else None,
+        created_from=first,
+    )
+
+
+def _sequence(last_event_id: str) -> int:
+    if not _SEQUENCE.fullmatch(last_event_id):
+        raise InvalidRequest(
+            f"The header Last-Event-ID must be the sequence of an event, not {last_event_id[:80]!r}.",
+            reason=Reason.INVALID_CURSOR,
+            field=LAST_EVENT_ID,
+        )
+    return int(last_event_id)
+
+
+def _id(text: str, field: str) -> EventId:
+    try:
+        return EventId(UUID(text).bytes)
+    except ValueError:
+        raise InvalidRequest(f"{text[:80]!r} is not a UUID.", reason=Reason.INVALID_ID, field=field) from None
+
+
+def _check_texts(request: Message, *fields: str) -> None:
+    for field in fields:
         if "\0" in getattr(request, field):  # no event has one, and PostgreSQL refuses to compare with it
             raise InvalidRequest(
                 f"The {field} field contains the character U+0000.", reason=Reason.INVALID_CHARACTER, field=field
             )
+
+
+def _query(workspace_id: WorkspaceId, request: ListEventsRequest) -> EventQuery:
+    _check_texts(request, "type", "source", "subject", "idempotency_key")
     wanted = type_filter(request.type)
     dedupe = None
     if request.idempotency_key:

@@ -20,6 +20,7 @@ from headgate_server.rpc.pipeline.gate import Gate
 from headgate_server.rpc.pipeline.interceptors import Chain
 from headgate_server.rpc.pipeline.load import LoadConfig
 from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, ServerStream, Unary
+from headgate_server.rpc.pipeline.streams import Streams
 from headgate_server.rpc.pipeline.trust import PUBLIC, repeated, token_of
 from headgate_server.rpc.transport import Farewell, received, server_options
 
@@ -61,16 +62,21 @@ class ServerConfig(LoadConfig):
 class GrpcServer:
     """Serves methods, health and reflection."""
 
-    def __init__(self, config: ServerConfig, methods: Iterable[AnyMethod], chain: Chain, public: Gate):
-        """`public` receives the requests to the health service, whose callers need no key."""
+    def __init__(
+        self, config: ServerConfig, methods: Iterable[AnyMethod], chain: Chain, public: Gate, streams: Streams
+    ):
+        """`public` receives the requests to the health service, whose callers need no key. `streams` are those that the
+        chain keeps.
+        """
         self._config = config
+        self._streams = streams
         self._server = grpc.aio.server(options=server_options(config.body_limit))
         self._farewell = Farewell()
         self._health = health.Health(public)
         services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
         for method in methods:
             handler = self._farewell.keeping_back(chain(method))
-            services.setdefault(method.service, {})[method.name] = _bind(method, handler)
+            services.setdefault(method.service, {})[method.name] = _bind(method, handler, self._farewell)
         self.services = tuple(services)
         self._health.add(*services)
         services[health.SERVICE] = self._health.handlers()
@@ -96,12 +102,14 @@ class GrpcServer:
         self._health.set_serving(serving)
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, give those in progress `grace` seconds, and return when all have ended."""
+        """End streams, refuse new calls, give those in progress `grace` seconds, and return when all have ended."""
         self._health.end()
+        self._farewell.begin()
+        self._streams.close()
         await self._farewell.stop(self._server, grace)
 
 
-def _bind(method: AnyMethod, handler: Handler) -> grpc.RpcMethodHandler:
+def _bind(method: AnyMethod, handler: Handler, farewell: Farewell) -> grpc.RpcMethodHandler:
     """Return what grpc calls: a context in, bytes out; a call that failed ends with its code.
 
     To grpc every request is a stream, which is the same on the wire. It receives any other request whole before
@@ -120,6 +128,8 @@ def _bind(method: AnyMethod, handler: Handler) -> grpc.RpcMethodHandler:
         case ServerStream():
 
             async def server_stream(_: AsyncIterator[bytes], context: _Context) -> None:
+                if method.lasting:
+                    farewell.watch(context)
                 await _stream(handler, _call(method, context), context)
 
             return grpc.stream_stream_rpc_method_handler(server_stream)
@@ -158,10 +168,13 @@ async def _stream(handler: Handler, call: Call, context: _Context) -> None:
 
     async def send(message: bytes) -> None:
         nonlocal begun
-        if call.bridged and not begun:
-            await context.send_initial_metadata(tuple(call.reply_metadata))
+        if not begun:
+            # By itself, since a message that is given up on its way would leave open whether this was sent.
+            await context.send_initial_metadata(tuple(call.reply_metadata) if call.bridged else ())
         begun = True
+        call.sending = True
         await context.write(message)
+        call.sending = False
 
     call.send = send
     await handler(call)

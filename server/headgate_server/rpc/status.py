@@ -130,10 +130,14 @@ def encode(error: errors.HeadgateError) -> bytes:
     return encoded
 
 
+def as_json(error: errors.HeadgateError) -> bytes:
+    """Return the error as the body of a refused REST call."""
+    return orjson.dumps(MessageToDict(status_pb2.Status.FromString(encode(error)), preserving_proto_field_name=True))
+
+
 def as_line(error: errors.HeadgateError) -> bytes:
     """Return the error as a line of a JSON stream: `{"error": …}`, with the content of a refused REST call's body."""
-    fields = MessageToDict(status_pb2.Status.FromString(encode(error)), preserving_proto_field_name=True)
-    return orjson.dumps({"error": fields}) + b"\n"
+    return b'{"error":%b}\n' % as_json(error)
 
 
 def printable(message: str) -> str:

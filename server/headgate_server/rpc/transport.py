@@ -67,6 +67,8 @@ _TO_SAY_SO = 0.5
 """Seconds before the end of the grace at which calls are told that they are cut off."""
 _LONGEST_SECONDS = 5.0
 """The longest wait for a quiet time: callers that send new calls without waiting for answers are never quiet."""
+_LAST_READ_SECONDS = 2.0
+"""For the readers of streams to read what was sent last. They are cut off then, once no other call is in progress."""
 
 
 class Farewell:
@@ -83,6 +85,7 @@ class Farewell:
         self._cut_off = False
         self._announced = asyncio.Event()
         self._arrived = 0
+        self._streams = 0
 
     def keeping_back(self, handler: Handler) -> Handler:
         """Return the handler with a gate: once the end has begun, its answers and errors wait for the shutdown."""
@@ -108,11 +111,23 @@ class Farewell:
 
         return kept
 
+    def watch(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """Note a lasting stream until all of it was sent: a reader who does not read it must not delay the end."""
+        self._streams += 1
+        context.add_done_callback(self._left)
+
+    def _left(self, _: object) -> None:
+        self._streams -= 1
+
+    def begin(self) -> None:
+        """Hold back answers from now on, until `stop` has told the clients that the server ends."""
+        self._begun = True
+
     async def stop(self, server: grpc.aio.Server, grace: float) -> None:
         """Shut down, and return when all calls have ended. Calls in progress after `grace` seconds end with
         UNAVAILABLE. gRPC would end them with CANCELLED, which tells the bridge that no server has seen the call.
         """
-        self._begun = True
+        self.begin()
         clock = asyncio.get_running_loop().time
         end = clock() + grace
         last = clock() + min(_LONGEST_SECONDS, grace / 2)
@@ -123,8 +138,19 @@ class Farewell:
         ending = asyncio.create_task(server.stop(max(0.0, end - clock())))
         await asyncio.sleep(0)  # GOAWAY is written in the task's first turn
         self._announced.set()
-        await asyncio.wait((ending,), timeout=max(0.0, end - clock() - _TO_SAY_SO))
+        await self._read(server, ending, end - _TO_SAY_SO)
         self._cut_off = True
         for task in self._running:
             task.cancel()
         await ending
+
+    async def _read(self, server: grpc.aio.Server, ending: "asyncio.Task[None]", until: float) -> None:
+        """Wait until all answers are read, at most until then. Streams were ended already: whoever does not read what
+        was sent of them must not delay the end, once no other call is in progress.
+        """
+        clock = asyncio.get_running_loop().time
+        await asyncio.wait((ending,), timeout=max(0.0, min(_LAST_READ_SECONDS, until - clock())))
+        while not ending.done() and clock() < until:
+            if self._streams and not self._running:
+                await server.stop(None)
+            await asyncio.wait((ending,), timeout=_QUIET_SECONDS)

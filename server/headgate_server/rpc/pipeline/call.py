@@ -17,6 +17,10 @@ CODING_KEY = "x-headgate-content-encoding"
 """The metadata key for the content-encoding of an HTTP body. The bridge passes it on and does not decode the body."""
 
 
+async def _needs_no_check() -> None:
+    pass
+
+
 class Failure(NamedTuple):
     """The end of a call that has no answer."""
 
@@ -41,6 +45,10 @@ class Call:
     """The serialized requests as they arrive; None if the caller sends one."""
     send: Callable[[bytes], Awaitable[None]] | None = None
     """Sends one serialized response of a stream. It waits while the caller does not read. None for a unary call."""
+    sending: bool = False
+    """Whether a response is on its way, or was given up on its way: then no other can follow it."""
+    recheck: Callable[[], Awaitable[None]] = _needs_no_check
+    """Raises what authentication raises, if the call's key may not make it any more."""
     repeated: frozenset[str] = frozenset()
     """Names that were sent with several values although only one is allowed: see `trust.repeated`. `metadata` has the
     last value.

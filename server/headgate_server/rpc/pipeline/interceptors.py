@@ -16,14 +16,17 @@ from google.api.httpbody_pb2 import HttpBody
 from headgate_server.access import auth
 from headgate_server.access.auth import Authenticator
 from headgate_server.core.errors import HeadgateError, Unavailable
+from headgate_server.core.reasons import Reason
 from headgate_server.process.aside import aside
 from headgate_server.process.causes import Causes
 from headgate_server.process.metrics import Metrics
 from headgate_server.rpc import status
+from headgate_server.rpc.pipeline import sse
 from headgate_server.rpc.pipeline.call import Call, Failure, Handler, repetition
 from headgate_server.rpc.pipeline.load import Load
 from headgate_server.rpc.pipeline.messages import handler_of
 from headgate_server.rpc.pipeline.method import AnyMethod, OwnWords, Public
+from headgate_server.rpc.pipeline.streams import Streams
 from headgate_server.rpc.pipeline.trust import Trust
 
 log = structlog.get_logger("headgate.access")
@@ -34,11 +37,15 @@ Chain = Callable[[AnyMethod], Handler]
 
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_LAST_MESSAGE_SECONDS = 1.0
+"""For a stream's reader to take the error that ends it."""
 _BEARERS = re.compile(r"bearer [^,]*(, *bearer [^,]*)+", re.IGNORECASE)
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 
-def standard(authenticator: Authenticator, metrics: Metrics, load: Load, trust: Trust, body_limit: int) -> Chain:
+def standard(
+    authenticator: Authenticator, metrics: Metrics, load: Load, trust: Trust, streams: Streams, body_limit: int
+) -> Chain:
     """Return the chain of interceptors. The first is the outermost; the innermost handler reads and writes messages.
 
     The reasons for the order:
@@ -49,10 +56,11 @@ def standard(authenticator: Authenticator, metrics: Metrics, load: Load, trust: 
     - `watch` is outside all parts that refuse a call, so that it counts refusals.
     - `words` is inside `watch`, so that `watch` gets the status of a vendor's refusal.
     - `admit` comes before `authenticate`, because a call that waits for the look-up of its key occupies memory too.
+    - `streams.keep` is inside `authenticate`, because it checks the key again.
     - Bodies are read last, and only for callers that have access.
     """
     observed = (errors, trust.drop, request_id, watch(metrics))
-    interceptors = (*observed, trust.refuse, words, admit(load), authenticate(authenticator))
+    interceptors = (*observed, trust.refuse, words, admit(load), authenticate(authenticator), streams.keep)
 
     def chain(method: AnyMethod) -> Handler:
         handler = handler_of(method, body_limit)
@@ -72,14 +80,26 @@ def errors(method: AnyMethod, handler: Handler) -> Handler:
             return await handler(call)
         except Exception as error:
             public = _public_error(method, call, error)
-        if send is not None and call.sent and call.bridged:
-            # The HTTP status is already sent, so the error is the last line of the stream.
-            await send(HttpBody(data=status.as_line(public)).SerializeToString())
-        else:
+        if send is None or not await _said_in_stream(call, send, public):
             fail(call, public)
         return b""
 
     return answered
+
+
+async def _said_in_stream(call: Call, send: Callable[[bytes], Awaitable[None]], error: HeadgateError) -> bool:
+    """Say an error as the last message of a stream whose HTTP status was sent already. False where that is not so, or
+    the reader does not take it.
+    """
+    if not call.bridged or not call.sent or call.sending:
+        return False
+    data = sse.frame(status.as_json(error), "error") if sse.is_wanted(call.text("accept")) else status.as_line(error)
+    try:
+        async with asyncio.timeout(_LAST_MESSAGE_SECONDS):
+            await send(HttpBody(data=data).SerializeToString())
+    except TimeoutError:
+        return False
+    return True
 
 
 def _public_error(method: AnyMethod, call: Call, error: Exception) -> HeadgateError:
@@ -137,7 +157,7 @@ def watch(metrics: Metrics) -> Interceptor:
             except HeadgateError as error:
                 code = status.code_of(error).grpc.name
                 call.log["reason"] = error.reason
-                if isinstance(error, Unavailable):
+                if isinstance(error, Unavailable) and error.reason is not Reason.SHUTTING_DOWN:
                     causes.tell("store_failed", error)
                 raise
             except asyncio.CancelledError:
@@ -182,13 +202,14 @@ def words(method: AnyMethod, handler: Handler) -> Handler:
 
 def admit(load: Load) -> Interceptor:
     """Refuse a call if too many calls, or too many bytes, are in progress."""
-    return lambda method, handler: load.bounded(handler)
+    return lambda method, handler: load.lasting(handler) if method.lasting else load.bounded(handler)
 
 
 def authenticate(authenticator: Authenticator) -> Interceptor:
     """Authenticate the call's key, and check that it may call this method.
 
     In a stream the key is checked again with every message, so that a revoked key ends the stream.
+    `Streams` checks the keys of silent streams.
     """
 
     def interceptor(method: AnyMethod, handler: Handler) -> Handler:
@@ -204,7 +225,12 @@ def authenticate(authenticator: Authenticator) -> Interceptor:
             call.log["key"] = principal.key_id
             auth.require(principal, *scopes)
             if call.send is not None:
-                _guard(call, lambda: authenticator.authenticate(key), scopes)
+
+                async def recheck() -> None:
+                    auth.require(await authenticator.authenticate(key), *scopes)
+
+                call.recheck = recheck
+                _guard(call)
             return await handler(call)
 
         return authenticated
@@ -212,18 +238,18 @@ def authenticate(authenticator: Authenticator) -> Interceptor:
     return interceptor
 
 
-def _guard(call: Call, again: Callable[[], Awaitable[auth.Principal]], scopes: tuple[str, ...]) -> None:
+def _guard(call: Call) -> None:
     """Pass a stream's messages on as long as its key is valid."""
     send, messages = call.send, call.messages
 
     async def checked_send(message: bytes) -> None:
-        auth.require(await again(), *scopes)
+        await call.recheck()
         if send is not None:
             await send(message)
 
     async def checked_messages(inner: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for message in inner:
-            auth.require(await again(), *scopes)
+            await call.recheck()
             yield message
 
     call.send = checked_send

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from headgate_server.core.errors import Overloaded
+from headgate_server.core.inflate import check_size
 from headgate_server.process.setting import PAST_IT, setting
 from headgate_server.rpc.pipeline.call import Call, Handler
 from headgate_server.rpc.pipeline.gate import Gate
@@ -20,6 +21,12 @@ class LoadConfig:
     )
     """Calls in progress; further ones are refused at once. Streams of health and reflection do not count: whoever
     holds them needs no key, and must not shut out those who have one.
+    """
+    concurrent_streams: int = setting(
+        1_000, "concurrent-streams", f"Subscriptions open at once, per worker. {PAST_IT}", least=1, most=1_000_000
+    )
+    """Streams that last until their callers leave. They have a bound of their own, so that subscribers keep nobody from
+    sending events. A slow reader may hold 128 KiB and a large event.
     """
     bytes_in_progress: int = 32 * 1024 * 1024
     """Bodies of the calls in progress, inflated; past it calls are refused. A body is there up to three times while it
@@ -37,7 +44,9 @@ class Load:
     def __init__(self, config: LoadConfig):
         self._most_calls = config.concurrent_calls
         self._most_bytes = config.bytes_in_progress
+        self._most_streams = config.concurrent_streams
         self._calls = 0
+        self._streams = 0
         self._bytes = 0
         self._lock = threading.Lock()
         self._bridge = Gate(_OF_BRIDGE, _OF_BRIDGE - 1, seconds=_LONG)
@@ -67,15 +76,41 @@ class Load:
 
         return admitted
 
+    def lasting(self, handler: Handler) -> Handler:
+        """Return a handler for streams that last, with a bound of their own. Their requests are small, or refused."""
+
+        async def admitted(call: Call) -> bytes:
+            if self._streams >= self._most_streams:
+                raise Overloaded("Too many streams are open; this one was not begun.")
+            self._streams += 1
+            if call.receive is not None:
+                call.receive = partial(self._received_small, call, call.receive)
+            try:
+                return await handler(call)
+            finally:
+                self._streams -= 1
+
+        return admitted
+
+    async def _received_small(self, call: Call, receive: Callable[[], Awaitable[bytes]]) -> bytes:
+        """Receive a stream's request in its turn. It does not count, since a stream would hold its share for long."""
+        request = await self._in_turn(call, receive)
+        check_size(len(request), _LASTING_REQUEST)
+        call.size = len(request)
+        return request
+
     async def _received(self, call: Call, receive: Callable[[], Awaitable[bytes]], held: "_Held") -> bytes:
         """Receive a call's request in its turn, and count it."""
-        workspace = call.principal.workspace.id if call.principal is not None else _NOBODY
-        direct = self.public if workspace == _NOBODY else self._workspaces
-        gate = self._bridge if call.bridged else direct
-        request = await gate.receive(workspace, receive)
+        request = await self._in_turn(call, receive)
         call.size = held.came = len(request)
         self._inflated(held, 0)
         return request
+
+    async def _in_turn(self, call: Call, receive: Callable[[], Awaitable[bytes]]) -> bytes:
+        workspace = call.principal.workspace.id if call.principal is not None else _NOBODY
+        direct = self.public if workspace == _NOBODY else self._workspaces
+        gate = self._bridge if call.bridged else direct
+        return await gate.receive(workspace, receive)
 
     def _inflated(self, held: "_Held", size: int) -> None:
         """Count a request that has become `size` bytes more than came. Raises `Overloaded`."""
@@ -116,6 +151,8 @@ _OF_PUBLIC = 2
 _LONG = 60.0
 """Seconds that a request may take to arrive: as long as the bridge gives an HTTP request."""
 _SHORT = 5.0
+_LASTING_REQUEST = 64 * 1024
+"""Bytes of the request of a stream that lasts: filters, as large as headers may be."""
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.inflate import check_size, gunzip
 from headgate_server.core.reasons import Reason
-from headgate_server.rpc.pipeline import printer, query
+from headgate_server.rpc.pipeline import printer, query, sse
 from headgate_server.rpc.pipeline.call import CODING_KEY, Call, Handler
 from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, ServerStream, Unary
 
@@ -45,7 +45,7 @@ def handler_of(method: AnyMethod, body_limit: int) -> Handler:
                 return await write(call, await answer(call, await read(call, await _received(method.request, call))))
 
             return unary
-        case ServerStream(stream):
+        case ServerStream(handler=stream):
 
             async def server_stream(call: Call) -> bytes:
                 return await _send_all(call, stream(call, await read(call, await _received(method.request, call))))
@@ -78,9 +78,10 @@ async def _requests(call: Call, read: _Read) -> AsyncIterator[Any]:
 async def _send_all(call: Call, responses: AsyncGenerator[Message, None]) -> bytes:
     """Send a stream, response by response. Closes the generator at its end, and when the caller is gone."""
     assert call.send is not None  # noqa: S101 - the server gives it to a call of this kind
+    line = _line_writer(call)
     async with aclosing(responses):
         async for response in responses:
-            await call.send(await _line(call, response))
+            await call.send(await line(response))
             call.sent += 1
     return b""
 
@@ -142,10 +143,31 @@ def _writer(member: str) -> _Write:
     return write
 
 
-async def _line(call: Call, response: Message) -> bytes:
-    if call.bridged and not isinstance(response, HttpBody):
-        response = HttpBody(content_type=_LINES, data=await _printed(response) + b"\n")
+def _line_writer(call: Call) -> Callable[[Message], Awaitable[bytes]]:
+    """Return what writes the responses of a stream in the form that its caller understands: messages, or for the bridge
+    lines of JSON or server-sent events.
+    """
+    if not call.bridged:
+        return _serialized
+    if sse.is_wanted(call.text("accept")):
+        kind, framed = sse.CONTENT_TYPE, sse.Frames(call.text(sse.LAST_EVENT_ID), _printed).__call__
+    else:
+        kind, framed = _LINES, _json_line
+
+    async def write(response: Message) -> bytes:
+        if not isinstance(response, HttpBody):
+            response = HttpBody(content_type=kind, data=await framed(response))
+        return response.SerializeToString()
+
+    return write
+
+
+async def _serialized(response: Message) -> bytes:
     return response.SerializeToString()
+
+
+async def _json_line(response: Message) -> bytes:
+    return await _printed(response) + b"\n"
 
 
 async def _printed(message: Message) -> bytes:

@@ -26,6 +26,10 @@ class ServerStream(Generic[Request, Response]):
     """One request, any number of responses. `handler` is an async generator; it is closed when the caller has gone."""
 
     handler: Callable[[Call, Request], AsyncGenerator[Response | HttpBody, None]]
+    lasting: bool = False
+    """Whether it goes on until the caller leaves. It then counts against the bound on streams, not on calls, its key is
+    checked also while nothing is sent, and it ends when the server begins to end. The method needs a key.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,11 @@ class Method(Generic[Request, Response]):
     kind: Unary[Request, Response] | ServerStream[Request, Response] | BothWays[Request, Response]
     admit: Callable[[Call, Request], Awaitable[None]] | None = None
     """Refuses a request from its known size, before its HTTP body is inflated and read."""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether its calls go on until the caller leaves."""
+        return isinstance(self.kind, ServerStream) and self.kind.lasting
 
     @property
     def full_name(self) -> str:

@@ -6,8 +6,13 @@ from typing import Any
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headgate.v1.bridge_view_pb2 import RawListEventsRequest, RawListRejectionsRequest, RawVerifyLedgerRequest
-from headgate.v1.event_service_pb2 import ListEventsRequest
+from headgate.v1.bridge_view_pb2 import (
+    RawListEventsRequest,
+    RawListRejectionsRequest,
+    RawSubscribeRequest,
+    RawVerifyLedgerRequest,
+)
+from headgate.v1.event_service_pb2 import ListEventsRequest, SubscribeRequest
 from headgate.v1.ledger_service_pb2 import VerifyLedgerRequest
 from headgate.v1.rejection_service_pb2 import ListRejectionsRequest
 from headgate_server.core import timestamps
@@ -17,6 +22,7 @@ from headgate_server.core.reasons import Reason
 _VIEWS: Mapping[type[Message], type[Message]] = {
     ListEventsRequest: RawListEventsRequest,
     ListRejectionsRequest: RawListRejectionsRequest,
+    SubscribeRequest: RawSubscribeRequest,
     VerifyLedgerRequest: RawVerifyLedgerRequest,
 }
 

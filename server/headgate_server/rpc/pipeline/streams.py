@@ -1,0 +1,106 @@
+"""Streams that last until their caller leaves: they end when their key is revoked, and when the server ends."""
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from headgate_server.core.errors import HeadgateError, Unavailable
+from headgate_server.core.reasons import Reason
+from headgate_server.process.metrics import Metrics
+from headgate_server.rpc.pipeline.call import Call, Handler
+from headgate_server.rpc.pipeline.method import AnyMethod
+
+NAME = "streams"
+
+_CHECK_SECONDS = 1.0
+"""A key is believed for three seconds: so a revoked one ends a silent stream within five, the look-up included."""
+
+
+class Streams:
+    """All lasting streams of a server. Its job checks their keys; `close` ends all of them. Lives on one event loop."""
+
+    def __init__(self, metrics: Metrics, check_every: float = _CHECK_SECONDS):
+        """`check_every` is in seconds."""
+        self._metrics = metrics
+        self._check_every = check_every
+        self._open: set[_Stream] = set()
+        self._any = asyncio.Event()
+        self._closed = False
+
+    def keep(self, method: AnyMethod, handler: Handler) -> Handler:
+        """Return a handler of a lasting method that ends when its stream is ended here. An interceptor."""
+        if not method.lasting:
+            return handler
+
+        async def kept(call: Call) -> bytes:
+            if self._closed:
+                raise _closing()
+            stream = _Stream(call)
+            self._add(stream)
+            work = asyncio.ensure_future(handler(call))
+            try:
+                await asyncio.wait((work, stream.ended), return_when=asyncio.FIRST_COMPLETED)
+                if work.done():
+                    return work.result()
+                raise stream.ended.result()
+            finally:
+                self._remove(stream)
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+
+        return kept
+
+    async def __call__(self) -> None:
+        """Check the keys of all open streams, again and again, until cancelled."""
+        while True:
+            await self._any.wait()
+            await self.check()
+            await asyncio.sleep(self._check_every)
+
+    async def check(self) -> None:
+        """End the streams whose key may not have them any more. A key with many streams is asked for once."""
+        by_key: dict[str, list[_Stream]] = defaultdict(list)
+        for stream in self._open:
+            by_key[stream.call.caller.key_id].append(stream)
+        for streams in by_key.values():
+            try:
+                await streams[0].call.recheck()
+            except Unavailable:
+                # The store is away: no key can be revoked there either.
+                continue
+            except HeadgateError as error:
+                for stream in streams:
+                    stream.end(error)
+
+    def close(self) -> None:
+        """End all streams now, and refuse further ones: the server is about to end."""
+        self._closed = True
+        for stream in self._open:
+            stream.end(_closing())
+
+    def _add(self, stream: "_Stream") -> None:
+        self._open.add(stream)
+        self._any.set()
+        self._metrics.streams(len(self._open))
+
+    def _remove(self, stream: "_Stream") -> None:
+        self._open.discard(stream)
+        self._metrics.streams(len(self._open))
+        if not self._open:
+            self._any.clear()
+
+
+@dataclass(eq=False, slots=True)
+class _Stream:
+    """One open stream, and the error with which it is ended from outside."""
+
+    call: Call
+    ended: "asyncio.Future[HeadgateError]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def end(self, error: HeadgateError) -> None:
+        if not self.ended.done():
+            self.ended.set_result(error)
+
+
+def _closing() -> Unavailable:
+    return Unavailable("The server is shutting down.", reason=Reason.SHUTTING_DOWN)
