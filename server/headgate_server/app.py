@@ -7,6 +7,7 @@ import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 
 import structlog
 from prometheus_client import start_http_server
@@ -25,7 +26,6 @@ from headgate_server.config import Settings
 from headgate_server.core.errors import SetupError
 from headgate_server.core.model import Lease, StoredEvent
 from headgate_server.delivery import engine
-from headgate_server.delivery.config import DeliveryConfig
 from headgate_server.delivery.nats_connection import Nats
 from headgate_server.delivery.resolver import SystemResolver
 from headgate_server.delivery.senders import Senders
@@ -127,7 +127,7 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         supervisor.start([Job(REJECTIONS, keep_rejections)])
         supervisor.start((Job(heads.NAME, watched_heads), Job(streams.NAME, open_streams)))
         if settings.delivery.deliver == "on":
-            supervisor.start([_delivery(store, settings.delivery, metrics, wakeups.add(), holder)])
+            supervisor.start([_delivery(store, settings, metrics, wakeups.add(), holder)])
         # Calls end before the jobs: no call waits for a receiver, and none waits behind a job that gives back its lease
         # and waits for the store's lock.
         stack.push_async_callback(supervisor.stop)
@@ -148,7 +148,7 @@ async def delivering(settings: Settings) -> AsyncIterator[Supervisor]:
         metrics = Metrics()
         _serve_metrics(settings, metrics, stack)
         supervisor = Supervisor(metrics)
-        supervisor.start([_delivery(store, settings.delivery, metrics, Wakeup(), _holder())])
+        supervisor.start([_delivery(store, settings, metrics, Wakeup(), _holder())])
         stack.push_async_callback(supervisor.stop)
         yield supervisor
 
@@ -219,14 +219,18 @@ def _jobs(
     )
 
 
-def _delivery(store: Store, config: DeliveryConfig, metrics: Metrics, wakeup: Wakeup, holder: str) -> Job:
+def _delivery(store: Store, settings: Settings, metrics: Metrics, wakeup: Wakeup, holder: str) -> Job:
     """Return the job that delivers."""
+    config = settings.delivery
+    pace = engine.EngineConfig()
+    pace = replace(pace, stop_grace=min(pace.stop_grace, settings.shutdown_grace))
 
     async def work(lease: Lease) -> None:
         resolver, nats = SystemResolver(), Nats(config.nats)
         try:
             senders = Senders(config.networks, _rendered, resolver, nats)
-            await engine.Engine(store.deliveries, store.ledgers, store.matching, senders, metrics, wakeup)(lease)
+            topics = (store.deliveries, store.ledgers, store.matching)
+            await engine.Engine(*topics, senders, metrics, wakeup, config=pace)(lease)
         finally:
             await nats.close()
             resolver.close()

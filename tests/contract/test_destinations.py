@@ -71,6 +71,18 @@ async def test_two_of_one_name_are_refused_also_at_once(store: Store, workspace:
         await store.destinations.update(workspace, second.id, lambda old: copy(old, name="crm"))
 
 
+async def test_a_workspace_has_no_more_than_it_may(
+    store: Store, workspace: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headgate_server.store.destinations.MOST_DESTINATIONS", 2)
+    await made(store, workspace, "a")
+    one = (await made(store, workspace, "b")).destination
+    with pytest.raises(InvalidRequest, match="at most 2 destinations"):
+        await made(store, workspace, "c")
+    await store.destinations.delete(workspace, one.id)
+    await made(store, workspace, "c")
+
+
 async def test_where_it_starts(store: Store, workspace: int) -> None:
     places = await filled(store, workspace, 5)
     for name, start, cursor in (("a", 0, 0), ("b", 1, 0), ("c", 4, 3), ("d", 6, 5), ("e", NOW, 5)):

@@ -309,7 +309,10 @@ CATALOGUE: Mapping[Reason, Entry] = {
         retry=True,
     ),
     Reason.TOO_LONG: _event("A field is longer than its limit.", "Shorten it; the message says the limit."),
-    Reason.TOO_MANY: Entry("A filter has too many values.", "Send several requests with fewer values each."),
+    Reason.TOO_MANY: Entry(
+        "There are too many: values of a filter, or destinations of a workspace.",
+        "Send several requests with fewer values each; the message says the limit.",
+    ),
     Reason.TOO_MANY_EVENTS: Entry("The batch has too many events.", "Send several smaller batches."),
     Reason.TOO_MANY_PROPERTIES: _event("An event has more properties than the vendor allows.", "Send fewer."),
     Reason.TWO_ENCODINGS: Entry("The request has both a JSON body and protobuf events.", "Send one of them."),

@@ -89,13 +89,13 @@ def webhook_of(
     if not url:
         raise InvalidRequest("The webhook.url field is required.", reason=Reason.MISSING_FIELD, field="webhook.url")
     try:
-        checked = check_url(url, networks)
+        check_url(url, networks)
     except ValueError as error:
         raise InvalidRequest(f"webhook.url: {error}.", reason=Reason.INVALID_URL, field="webhook.url") from None
     _check_range("webhook.max_events", max_events or 1, MOST_EVENTS)
     _check_range("webhook.timeout_seconds", timeout or DEFAULT_TIMEOUT, LONGEST_TIMEOUT)
     return Webhook(
-        url=str(checked),
+        url=url,
         max_events=max_events or 1,
         timeout=float(timeout or DEFAULT_TIMEOUT),
         format=_word("webhook.format", form, Format, Format.STANDARD),

@@ -40,7 +40,12 @@ class EngineConfig:
     look_share: float = 0.1
     """The most of its time that it spends with looking: with thousands of destinations a look takes longer."""
     spacing: float = 0.01
-    """The least time between two looks, however many commits there are."""
+    """The least time between two looks while few events come: an event is seen so soon after its commit."""
+    busy_events: int = 100
+    busy_spacing: float = 0.1
+    """The least time between two looks when so many events came since the last: a look then costs as much as storing
+    some of them, and each finds enough for a page.
+    """
     change_grace: float = 2.0
     """What a request under way is given to end when its destination was changed, paused or removed."""
     stop_grace: float = 4.0
@@ -99,7 +104,8 @@ class Engine:
                 moved = crew.take(watched)
                 pause = config.shortest_look if moved else min(pause * 2, config.longest_look)
                 took = self._timer() - began
-                await asyncio.sleep(max(config.spacing, took * (1 / config.look_share - 1)))
+                spacing = config.busy_spacing if moved >= config.busy_events else config.spacing
+                await asyncio.sleep(max(spacing, took * (1 / config.look_share - 1)))
                 if watched:
                     await self._wakeup.wait(pause)
                 else:
@@ -139,13 +145,13 @@ class _Crew:
         self._stopping: dict[_Key, asyncio.Task[None]] = {}
         self._rests: dict[_Key, _Rest] = {}
 
-    def take(self, watched: Sequence[Watched]) -> bool:
-        """Start the delivery to new destinations, stop what was changed or removed, and tell the others of events;
-        whether there were any. Raises `LeaseLost` if a delivery found that.
+    def take(self, watched: Sequence[Watched]) -> int:
+        """Start the delivery to new destinations, stop what was changed or removed, and tell the others of events.
+        Return how many came to one ledger at the most. Raises `LeaseLost` if a delivery found that.
         """
         self._collect()
         by_key = {(one.workspace_id, one.destination_id): one for one in watched}
-        moved = False
+        moved = 0
         for key in [key for key in self._runners if key not in by_key]:
             self._stop(key)
         for key, one in by_key.items():
@@ -153,10 +159,10 @@ class _Crew:
             if runner is not None and runner.revision < one.revision:
                 self._stop(key)
             elif runner is not None:
-                moved = runner.tell(one.head) or moved
+                moved = max(moved, runner.tell(one.head))
             elif key not in self._stopping and not self._rests_now(key):
                 self._runners[key] = Runner(self._tools, one)
-                moved = True
+                moved = max(moved, 1)
         self._rests = {key: rest for key, rest in self._rests.items() if key in by_key}
         self._tools.pages.forget({workspace_id for workspace_id, _ in by_key})
         return moved

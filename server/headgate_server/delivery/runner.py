@@ -57,14 +57,14 @@ class Runner:
         """Return the error that ended it; None: it ended in order."""
         return None if self._task.cancelled() else self._task.exception()
 
-    def tell(self, head: int) -> bool:
-        """Say how far the ledger goes; whether that is news."""
-        if head <= self._head:
-            return False
-        self._head = head
-        if self._channel is not None:
-            self._channel.ring()
-        return True
+    def tell(self, head: int) -> int:
+        """Say how far the ledger goes, and return how many events that is beyond the last time."""
+        new = max(0, head - self._head)
+        if new:
+            self._head = head
+            if self._channel is not None:
+                self._channel.ring()
+        return new
 
     async def stop(self, grace: float) -> None:
         """Let requests that are under way end within so many seconds, give the others up, and return when all that was

@@ -38,6 +38,9 @@ from headgate_server.store.destination_rows import (
 )
 from headgate_server.store.schema import destinations, failures, heads
 
+MOST_DESTINATIONS = 100
+"""Of a workspace: each takes a task of the delivering process, and connections."""
+
 _WAITING = (FailureState.RETRYING, FailureState.FAILED)
 """Failures that count as set aside."""
 
@@ -241,6 +244,7 @@ class Destinations:
 
     def _create(self, connection: Connection, workspace_id: WorkspaceId, new: NewDestination) -> Status:
         _check_name(connection, workspace_id, new.name)
+        _check_count(connection, workspace_id)
         now = self._database.now(connection)
         start = _start(connection, workspace_id, new.start)
         destination_id = PREFIX + ledger.event_id(now, randomness.token_bytes(8)).hex()
@@ -313,6 +317,13 @@ def _check_name(connection: Connection, workspace_id: WorkspaceId, name: str) ->
     here = (destinations.c.workspace_id == workspace_id, destinations.c.name == name)
     if connection.execute(select(destinations.c.id).where(*here)).first() is not None:
         raise AlreadyExists(f"There is a destination {name!r} in this workspace.", field="name")
+
+
+def _check_count(connection: Connection, workspace_id: WorkspaceId) -> None:
+    """Raise `InvalidRequest` if the workspace has as many destinations as it may."""
+    count = select(func.count()).select_from(destinations).where(destinations.c.workspace_id == workspace_id)
+    if connection.execute(count).scalar_one() >= MOST_DESTINATIONS:
+        raise InvalidRequest(f"A workspace has at most {MOST_DESTINATIONS} destinations.", reason=Reason.TOO_MANY)
 
 
 def _start(connection: Connection, workspace_id: WorkspaceId, start: int) -> Position:
