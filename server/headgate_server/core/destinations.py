@@ -1,4 +1,4 @@
-"""Destinations as values: where a workspace's events are delivered to, and what became of those that failed. Pure."""
+"""Destinations as values: where a workspace's events are delivered to, and the failed deliveries. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,78 +9,78 @@ from headgate_server.core.model import Position
 from headgate_server.core.types import EventId, WorkspaceId
 
 PREFIX = "dst_"
-"""How the id of every destination begins."""
+"""The beginning of every destination's id."""
 
 BEGINNING = 0
 NOW = -1
-"""Where a destination may start, beside the sequence of its first event."""
+"""The other places where a destination may start, besides the sequence of its first event."""
 
 MOST_RETRYING = 1_000
 """Set-aside events of one destination that wait for their next attempt. At this bound the destination delivers no
-further events until some of them were delivered, given up or skipped: a receiver that is down for a day must not fill
-the table.
+further events until some of them are delivered, given up or skipped, so that a receiver that is down for a day does not
+fill the table.
 """
 
 
 class State(StrEnum):
-    """Whether a destination is delivered to; the words of the wire."""
+    """Whether events are delivered to a destination. The API uses the same words."""
 
     ACTIVE = "active"
     PAUSED = "paused"
     """The operator stopped it. Its cursor stays."""
     DISABLED = "disabled"
-    """The service stopped it, and says why. Its cursor stays."""
+    """The service stopped it and gives a reason. Its cursor stays."""
 
 
 class Ordering(StrEnum):
-    """What a failed event means for the events after it; the words of the wire."""
+    """The effect of a failed event on the events after it. The API uses the same words."""
 
     PARALLEL = "parallel"
-    """It is set aside, and retried beside the cursor."""
+    """The event is set aside, and retried while the cursor moves on."""
     ORDERED = "ordered"
-    """It stops the destination until it is delivered or skipped."""
+    """The event stops the destination until it is delivered or skipped."""
 
 
 class Format(StrEnum):
-    """What a webhook's body looks like; the words of the wire."""
+    """The format of a webhook's body. The API uses the same words."""
 
     STANDARD = "standard"
     CLOUDEVENTS = "cloudevents"
 
 
 class Signature(StrEnum):
-    """How a webhook's requests are signed; the words of the wire."""
+    """How a webhook's requests are signed. The API uses the same words."""
 
     HMAC = "hmac"
     ED25519 = "ed25519"
 
 
 class FailureState(StrEnum):
-    """What will become of a set-aside event; the words of the wire."""
+    """The state of a set-aside event. The API uses the same words."""
 
     RETRYING = "retrying"
     FAILED = "failed"
-    """The schedule is over. The operator may retry it."""
+    """All attempts of the schedule failed. The operator may retry the event."""
     SKIPPED = "skipped"
-    """The operator gave it up."""
+    """The operator decided not to deliver the event."""
 
 
 class Fate(StrEnum):
-    """What became of the delivery of one event, over all destinations that it is meant for; the words of the wire."""
+    """The state of one event's delivery, over all destinations that it is meant for. The API uses the same words."""
 
     NONE = "none"
-    """It is meant for no destination."""
+    """The event is meant for no destination."""
     PENDING = "pending"
     DELIVERED = "delivered"
     FAILED = "failed"
-    """One destination at least did not get it, and will not without the operator."""
+    """At least one destination did not get the event, and only the operator can have it delivered."""
 
 
 class EventFilter(NamedTuple):
-    """Which events a destination is meant for: those that match one of each kind. An empty kind matches all."""
+    """The events that a destination gets: those that match one value of each kind. An empty kind matches all events."""
 
     types: tuple[str, ...] = ()
-    """A type, or the beginning of types, such as `document.*`."""
+    """Types, or beginnings of types such as `document.*`."""
     sources: tuple[str, ...] = ()
     receivers: tuple[str, ...] = ()
 
@@ -103,9 +103,9 @@ class Webhook:
 
     url: str
     max_events: int = 1
-    """Events of one request: one is what most receivers expect."""
+    """Events of one request. Most receivers expect one."""
     timeout: float = 15.0
-    """Seconds for a whole request; receivers should answer first and work later."""
+    """Seconds for a whole request. Receivers should answer first and work later."""
     format: Format = Format.STANDARD
     signature: Signature = Signature.HMAC
 
@@ -123,21 +123,21 @@ Target = Webhook | JetStream
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """What signs a webhook's requests, and what its requests carry beside. Never shown again, never logged."""
+    """The keys that sign a webhook's requests, and additional headers. They are never shown again and never logged."""
 
     current: str
     previous: str = ""
-    """The secret before the last rotation; empty: there is none that is valid."""
+    """The secret before the last rotation; empty if none is valid any more."""
     previous_until: int = 0
     headers: tuple[tuple[str, str], ...] = ()
 
 
 NO_SECRETS = Secrets(current="")
-"""A destination that signs nothing has these."""
+"""The secrets of a destination that signs nothing."""
 
 
 class Replay(NamedTuple):
-    """Events that are delivered once more, beside the cursor: those after `position`, up to a sequence."""
+    """Events that are delivered once more, independently of the cursor: those after `position`, up to a sequence."""
 
     position: Position
     until: int
@@ -155,37 +155,37 @@ class Destination:
     target: Target
     state: State
     why: str
-    """Why it is disabled, in a sentence; empty otherwise."""
+    """A sentence that says why it is disabled; empty otherwise."""
     start: int
-    """The sequence after which it began: earlier events are not meant for it."""
+    """The sequence after which it began. It does not get earlier events."""
     cursor: Position
     replay: Replay | None
     delivered: int
     """Events that were delivered, repetitions included."""
     failed_attempts: int
     failing_since: int | None
-    """When the first of the newest failures was, with no success since; None: the last attempt was a success."""
+    """When the first failure after the last success was. None means that the last attempt was a success."""
     last_error: str
-    """What the newest failed attempt got for an answer."""
+    """The error of the newest failed attempt."""
     last_error_at: int | None
     created_at: int
     updated_at: int
     revision: int
-    """Grows with every change that an operator makes."""
+    """It grows with every change that an operator makes."""
 
 
 class Status(NamedTuple):
-    """A destination, and how far it is behind."""
+    """A destination, and its lag."""
 
     destination: Destination
     lag_events: int
     """Events of the ledger beyond the cursor, whether they match the filter or not."""
     lag_seconds: int
-    """Since the first of them was stored; 0 if there is none."""
+    """Seconds since the first of them was stored; 0 if there is none."""
     set_aside: int
-    """Events that are retried, or were given up by the service."""
+    """The number of events that are retried, or that the service gave up."""
     retry_after: int | None
-    """When the next of them is tried again, in microseconds since the epoch; None: none is."""
+    """When the next of them is tried again, in microseconds since the epoch. None means that none is."""
 
 
 class Failure(NamedTuple):
@@ -198,28 +198,28 @@ class Failure(NamedTuple):
     first_failed_at: int
     last_attempt_at: int
     next_attempt_at: int | None
-    """None: there will be none."""
+    """None means that there will be no further attempt."""
     status: int | None
-    """The HTTP status of the last answer; None: there was none."""
+    """The HTTP status of the last answer. None means that there was no answer."""
     error: str
-    """What the receiver answered, or why there was no answer."""
+    """The receiver's answer, or why there was no answer."""
 
 
 class SetAside(NamedTuple):
-    """A failed attempt to deliver one event, as it is recorded."""
+    """A failed attempt to deliver one event, in a report."""
 
     sequence: int
     event_id: EventId
     attempts: int
-    """How many there were, this one included."""
+    """The number of attempts, including this one."""
     delay: float | None
-    """Seconds until the next one; None: there will be none."""
+    """Seconds until the next attempt. None means that there will be none."""
     status: int | None
     error: str
 
 
 class Move(NamedTuple):
-    """A cursor, or a replay, on its way: from where its mover saw it."""
+    """A move of a cursor, or of a replay, from the position that was read."""
 
     old: Position
     new: Position
@@ -234,17 +234,17 @@ class Report(NamedTuple):
     move: Move | None = None
     set_aside: Sequence[SetAside] = ()
     settled: Sequence[int] = ()
-    """Sequences of failures that were delivered after all."""
+    """Sequences of failed events that are delivered now."""
     delivered: int = 0
     failed_attempts: int = 0
     error: str | None = None
-    """What the last failed attempt got for an answer; None: none failed."""
+    """The error of the last failed attempt. None means that no attempt failed."""
     disable: str | None = None
-    """Why the destination is disabled now; None: it is not."""
+    """Why the destination is disabled now. None means that it is not."""
 
 
 class Watched(NamedTuple):
-    """An active destination at one look: its revision, and how far its ledger goes."""
+    """An active destination at one moment: its revision, its cursor, and the sequence of its ledger's head."""
 
     workspace_id: WorkspaceId
     destination_id: str
@@ -254,11 +254,11 @@ class Watched(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """All that is needed to deliver to a destination, read at one moment."""
+    """The values that a delivery to a destination needs, read at one moment."""
 
     destination: Destination
     secrets: Secrets
     now: int
     """The database's clock."""
     ahead: Sequence[Failure]
-    """Failures beyond the cursor: what stops an ordered destination, and what the operator skipped."""
+    """Failures beyond the cursor: the one that stops an ordered destination, and those that the operator skipped."""

@@ -1,4 +1,4 @@
-"""Destinations as the delivering process has them: what to deliver, and what became of it."""
+"""Destinations for the delivering process: what to deliver, and the results."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,21 +28,21 @@ from headgate_server.store.schema import destinations, failures, heads
 _MICROSECONDS = 1_000_000
 
 MOST_AHEAD = 1_000
-"""Failures beyond the cursor that an assignment holds; an ordered destination has one, and what was skipped."""
+"""The most failures beyond the cursor in an assignment. An ordered destination has one, and the skipped ones."""
 
 
 class Deliveries:
-    """What the holder of the lease reads and writes.
+    """Reads and writes for the holder of the lease.
 
-    A report MUST be recorded as a whole, under a lease of the reporter's epoch and from where the reporter saw the
-    cursor, or not at all. A success writes nothing for its event: the cursor moves once a page.
+    A report MUST be recorded completely or not at all: only under a lease of the reporter's epoch, and only if the
+    cursor is where the reporter read it. A success writes nothing for its event: the cursor moves once for each page.
     """
 
     def __init__(self, database: Database):
         self._database = database
 
     async def watch(self) -> Sequence[Watched]:
-        """Return every active destination, and how far its ledger goes."""
+        """Return every active destination, and the sequence of its ledger's head."""
         statement = (
             select(
                 destinations.c.workspace_id,
@@ -58,8 +58,8 @@ class Deliveries:
         return [Watched(*row) for row in rows]
 
     async def lags(self) -> dict[str, tuple[int, int, int]]:
-        """Return for every destination how many events its ledger has beyond the cursor, for how many seconds the first
-        of them has been stored, and how many events are set aside.
+        """Return for every destination the number of its ledger's events beyond the cursor, the seconds since the first
+        of them was stored, and the number of events that are set aside.
         """
         every = select(
             destinations.c.workspace_id,
@@ -88,7 +88,7 @@ class Deliveries:
         return await self._database.read(work)
 
     async def assignment(self, workspace_id: WorkspaceId, destination_id: str) -> Assignment | None:
-        """Return what is needed to deliver to a destination; None if there is none, or it is not active."""
+        """Return the values that a delivery to a destination needs, None if it does not exist or is not active."""
         mine = (destinations.c.workspace_id == workspace_id, destinations.c.id == destination_id)
         statement = DESTINATIONS.add_columns(destinations.c.secrets).where(*mine)
 
@@ -105,8 +105,8 @@ class Deliveries:
         return await self._database.read(work)
 
     async def due(self, destination: Destination, through: int, limit: int) -> tuple[Sequence[Failure], float | None]:
-        """Return at most `limit` set-aside events up to the sequence `through` whose next attempt is due, and seconds
-        until the next after them is: None if there is none, 0 if there are more already.
+        """Return at most `limit` set-aside events up to the sequence `through` whose next attempt is due. Also return
+        the seconds until the next event after them is due: None if there is none, 0 if one is already due.
         """
         retrying = (*_of(destination), failures.c.state == FailureState.RETRYING, failures.c.sequence <= through)
         statement = FAILURES.where(*retrying).order_by(failures.c.next_attempt_at, failures.c.sequence)
@@ -123,18 +123,18 @@ class Deliveries:
         return await self._database.read(work)
 
     async def retrying(self, destination: Destination) -> int:
-        """Return how many events wait for their next attempt."""
+        """Return the number of events that wait for their next attempt."""
         here = (*_of(destination), failures.c.state == FailureState.RETRYING)
         statement = select(func.count()).select_from(failures).where(*here)
         return int(await self._database.read(lambda connection: connection.execute(statement).scalar_one()))
 
     async def record(self, reports: Sequence[Report], lease: Lease) -> Sequence[float | None]:
-        """Record reports, in one transaction. For each: for how many seconds its destination has got nothing but
-        failures by now, 0 if its last attempt was a success; None if nothing was recorded: the destination is gone, or
-        its cursor is elsewhere.
+        """Record reports, in one transaction. Return for each the seconds since the destination's first failure without
+        a later success, 0 if its last attempt was a success. None means that nothing was recorded: the destination was
+        deleted, or its cursor is at another position.
 
-        Raises `LeaseLost`, with nothing recorded. What tells of successes alone need not survive a power cut: then
-        events are delivered again.
+        Raises `LeaseLost`; nothing is recorded then. A report of successes alone need not survive a power cut: the
+        events are delivered again then.
         """
         ordered = sorted(range(len(reports)), key=lambda index: reports[index][:2])
 
@@ -150,7 +150,7 @@ class Deliveries:
         return await self._database.write(work, durable=durable)
 
     async def fates(self, workspace_id: WorkspaceId, events: Sequence[StoredEvent]) -> Sequence[Fate]:
-        """Return what became of the delivery of each of these events, all of one workspace."""
+        """Return the state of the delivery of each of these events. They are all of one workspace."""
         if not events:
             return []
         sequences = [event.sequence for event in events]
@@ -207,7 +207,7 @@ def _record(connection: Connection, report: Report, now: int) -> float | None:
 
 
 def _end_replay(connection: Connection, mine: Sequence[Any]) -> None:
-    """End a replay that has come to where it was to end."""
+    """End a replay that has reached its end."""
     over = and_(*mine, destinations.c.replay >= destinations.c.replay_until)
     nothing = {"replay": None, "replay_id": None, "replay_until": None}
     connection.execute(update(destinations).where(over).values(nothing))
@@ -227,7 +227,7 @@ def _note_failures(connection: Connection, report: Report, now: int) -> None:
             first_failed_at=now,
             **values,
         )
-        # What the operator has given up meanwhile stays given up.
+        # An event that the operator has skipped in the meantime stays skipped.
         again = new.on_conflict_do_update(
             index_elements=[failures.c.workspace_id, failures.c.destination_id, failures.c.sequence],
             set_=values,

@@ -1,4 +1,4 @@
-"""The rows of destinations and of failures, and the values that they are."""
+"""Converts the rows of destinations and failures to values, and back."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ from headgate_server.core.model import Position
 from headgate_server.store.schema import destinations, failures
 
 DESTINATIONS = select(*(column for column in destinations.c if column is not destinations.c.secrets))
-"""Every column but the secrets, which only those read who sign."""
+"""Every column except the secrets, which only the code that signs requests reads."""
 
 FAILURES = select(
     *(failures.c[name] for name in Failure._fields),
@@ -33,13 +33,13 @@ FAILURES = select(
 
 
 def settings_of(filter: EventFilter, ordering: Ordering, target: Target) -> str:  # noqa: A002 - the destination's word
-    """Return what is stored of a destination's settings."""
+    """Return the stored form of a destination's settings."""
     kind = "webhook" if isinstance(target, Webhook) else "jetstream"
     return json.dumps({"filter": filter._asdict(), "ordering": ordering, kind: dataclasses.asdict(target)})
 
 
 def secrets_text(secrets: Secrets) -> str:
-    """Return what is stored of a destination's secrets."""
+    """Return the stored form of a destination's secrets."""
     return json.dumps(dataclasses.asdict(secrets))
 
 

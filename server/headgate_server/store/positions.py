@@ -1,7 +1,7 @@
-"""Finds places in a ledger: of a sequence, of a time, of its end.
+"""Finds positions in a ledger: of a sequence, of a time, of its end.
 
-Sequences have no index, since each index costs every append. They order as the ids do, and ids hold times: a place is
-found by halving the span of time in which it lies.
+Sequences have no index, because each index makes every append slower. They have the same order as the ids, and ids
+contain times. So a binary search over the time finds the position of a sequence.
 """
 
 from sqlalchemy import Connection, select
@@ -21,21 +21,21 @@ def head(connection: Connection, workspace_id: WorkspaceId) -> int | None:
 
 
 def end(connection: Connection, workspace_id: WorkspaceId) -> Position:
-    """Return the place of the last event."""
+    """Return the position of the last event."""
     statement = _PLACES.where(events.c.workspace_id == workspace_id).order_by(events.c.id.desc()).limit(1)
     row = connection.execute(statement).first()
     return Position() if row is None else Position(row.sequence, row.id)
 
 
 def before(connection: Connection, workspace_id: WorkspaceId, created_at: int) -> Position:
-    """Return the place of the last event before this time."""
+    """Return the position of the last event before this time."""
     here = (events.c.workspace_id == workspace_id, events.c.id < ledger.first_id(created_at))
     row = connection.execute(_PLACES.where(*here).order_by(events.c.id.desc()).limit(1)).first()
     return Position() if row is None else Position(row.sequence, row.id)
 
 
 def at(connection: Connection, workspace_id: WorkspaceId, sequence: int) -> Position:
-    """Return the place of the event of this sequence, or of the last one before it."""
+    """Return the position of the event with this sequence, or of the last one before it."""
     if sequence < 1:
         return Position()
     low, high = 0, ledger_end(connection, workspace_id)
@@ -55,13 +55,13 @@ def at(connection: Connection, workspace_id: WorkspaceId, sequence: int) -> Posi
 
 
 def ledger_end(connection: Connection, workspace_id: WorkspaceId) -> int:
-    """Return a time after the last event's."""
+    """Return a time after the last event."""
     statement = select(heads.c.created_at).where(heads.c.workspace_id == workspace_id)
     return (connection.execute(statement).scalar_one_or_none() or 0) + 1
 
 
 def waited(connection: Connection, workspace_id: WorkspaceId, place: Position, now: int) -> int:
-    """Return for how many seconds the first event after a place has been stored."""
+    """Return the seconds since the first event after a position was stored."""
     beyond = select(events.c.created_at).where(events.c.workspace_id == workspace_id)
     if place.id is not None:
         beyond = beyond.where(events.c.id > place.id)
