@@ -77,7 +77,7 @@ class EventConflict(HeadgateError):
 
 
 class AlreadyExists(HeadgateError):
-    """The workspace has one of this name: choose another, or change the one that there is."""
+    """The workspace already has an object of this name: choose another name, or change the existing object."""
 
     reason = Reason.NAME_TAKEN
 

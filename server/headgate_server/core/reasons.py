@@ -256,7 +256,8 @@ CATALOGUE: Mapping[Reason, Entry] = {
         "Too many requests are waiting; nothing is stored.", "Try again after `Retry-After`.", (BUSY, DOWN), retry=True
     ),
     Reason.PAST_THE_END: Entry(
-        "A sequence lies past the end: of the ledger, or of what was delivered.", "The message says where the end is."
+        "A sequence is past the end of the ledger, or past the last delivered event.",
+        "The message says where the end is.",
     ),
     Reason.QUOTA_EXCEEDED: Entry(
         "The workspace has used up this month's quota.",
@@ -283,7 +284,7 @@ CATALOGUE: Mapping[Reason, Entry] = {
         "The request did not arrive in time.", "Send it again, faster or in parts.", (TIMEOUT,), retry=True
     ),
     Reason.SEQUENCE_PAST_HEAD: Entry(
-        "The sequence to begin after lies beyond the ledger's last event.",
+        "The sequence to begin after is beyond the ledger's last event.",
         "Begin after a sequence that the ledger has. After a restore from a backup the ledger may be shorter.",
     ),
     Reason.SEVERAL_STARTS: Entry(
