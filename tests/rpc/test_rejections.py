@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import grpc
 import orjson
@@ -29,6 +30,7 @@ from headgate.v1.rejection_service_pb2 import (
     ReplayRejectionsResponse,
 )
 from headgate.v1.rejection_service_pb2_grpc import RejectionServiceStub
+from headgate_server.access import admin
 from headgate_server.core.model import Scope
 from headgate_server.core.rejections import MOST_BYTES
 from headgate_server.ingest.rejections import RejectionConfig
@@ -36,6 +38,7 @@ from tests.support import database
 from tests.support.calls import Caller, Refusal, event, refused, statuses
 from tests.support.inprocess import Service, serving
 from tests.support.marks import on_sqlite
+from tests.support.rejections import DAY, MINUTE, rejection
 from tests.support.vendors import VENDORS, Vendor
 from tests.support.waiting import until
 
@@ -316,8 +319,8 @@ async def test_a_replay_that_fails_again_leaves_the_rejection_as_it_is(desk: Des
     await caller.json(b'{"events": [' + BAD + b"]}")
     await caller.batch(Event(source="s"))
     found = await desk.seen(2)
-    for rejection in found:
-        result = await desk.replay(rejection.id)
+    for each in found:
+        result = await desk.replay(each.id)
         assert (result.status, result.error.reason, result.error.field) == ("rejected", "MISSING_FIELD", "type")
     edited = await desk.replay_json(found[0].id, b'{"event": {"type": "t", "occurred_at": "soon"}}')
     assert edited["error"]["reason"] == "INVALID_TIMESTAMP"
@@ -391,8 +394,8 @@ async def test_a_large_event_is_cut_and_replayed_only_with_its_content(desk: Des
     assert large.decode().startswith(text.event)
     assert MOST_BYTES - 4 < len(text.event.encode()) <= MOST_BYTES
     assert (binary.cut, binary.event_size, binary.event_base64) == (True, len(huge), huge[:MOST_BYTES])
-    for rejection in (text, binary):
-        refusal = await refused(desk.replay(rejection.id))
+    for each in (text, binary):
+        refusal = await refused(desk.replay(each.id))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "NOT_REPLAYABLE")
         assert refusal.fields == ["event"]
     answer = await desk.replay_all()
@@ -430,6 +433,17 @@ async def test_all_that_match_are_replayed_in_their_order(service: Service, desk
     assert stored[1:] == [("native", "k0"), ("native", "k1"), ("native", "k2"), ("native", ""), ("scrip", "order-0")]
     left = await desk.replay_all()
     assert (left.total, left.success_count, left.error_count) == (1, 0, 1)
+
+
+async def test_concurrent_replays_of_all_store_each_once(service: Service, desk: Desk, caller: Caller) -> None:
+    await _quota(service, 0)
+    await caller.batch(*[event(data={"n": number}) for number in range(120)])
+    await desk.seen(120)
+    await _quota(service, None)
+    answers = await asyncio.gather(*[desk.replay_all(page_size=200) for _ in range(4)])
+    assert all(answer.error_count == 0 for answer in answers)
+    assert await caller.stored() == 120
+    assert len((await desk.page(replayed=True, page_size=200)).rejections) == 120
 
 
 async def test_a_refusal_in_between_keeps_what_is_stored(service: Service, desk: Desk, caller: Caller) -> None:
@@ -523,6 +537,21 @@ async def test_only_the_newest_are_kept_and_a_flood_is_counted(store_url: str) -
         await until(trimmed)
         found = await desk.seen(5)
         assert [Event.FromString(each.event_base64).source for each in found] == ["s3", "s4", "s5", "s6", "s7"]
+
+
+async def test_what_is_too_old_is_purged(store_url: str) -> None:
+    async with admin.opened(store_url) as store:
+        workspace = (await store.directory.create_workspace("acme")).id
+        now = await store.ledgers.now()
+        old, young = rejection(workspace, now - 3 * DAY - MINUTE), rejection(workspace, now - 3 * DAY + 60 * MINUTE)
+        await store.rejections.keep([old, young], {})
+    async with serving(store_url, rejections=RejectionConfig(days=3)) as service, service.caller() as caller:
+        desk = Desk(caller)
+
+        async def purged() -> bool:
+            return [UUID(each.id).bytes for each in (await desk.page()).rejections] == [young.id]
+
+        await until(purged)
 
 
 @on_sqlite

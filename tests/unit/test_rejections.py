@@ -135,10 +135,10 @@ async def test_it_is_taken_in_parts_and_put_back_in_order() -> None:
     for count in (1, 2, 3):
         door.refuse(*[ACCEPTED] * (10 * count), *[REJECTED] * count)
     first, _ = door.queue.take(2, 1_000)
-    assert [len(refused.ids) for refused in first] == [1, 2]
+    assert [len(refused.positions) for refused in first] == [1, 2]
     assert door.queue.ready.is_set()
     alone, _ = door.queue.take(100, 1)
-    assert [len(refused.ids) for refused in alone] == [3]
+    assert [len(refused.positions) for refused in alone] == [3]
     assert not door.queue.ready.is_set()
     door.queue.put_back(alone, {})
     door.queue.put_back(first, {7: 5})

@@ -10,7 +10,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple
 
 from headgate_server.core import ledger
@@ -79,8 +78,9 @@ class Refused(NamedTuple):
     positions: Sequence[int]
     """In the request, increasing."""
     problems: Sequence[Problem]
-    ids: Sequence[RejectionId]
     received_at: int
+    randomness: bytes
+    """8 bytes for the id of each, so that what is written twice has the same ids."""
     texts: Callable[[Sequence[int]], Sequence[bytes]]
     """Returns the events at these positions as they were sent."""
     held: int
@@ -90,11 +90,12 @@ class Refused(NamedTuple):
         """Yield what is stored of it. Of a large body this takes some milliseconds."""
         origin = self.origin
         sent = self.texts(self.positions)
-        for offset, (problem, rejection_id, event) in enumerate(zip(self.problems, self.ids, sent, strict=True)):
+        for offset, (problem, event) in enumerate(zip(self.problems, sent, strict=True)):
+            received_at = self.received_at + offset
             yield Rejection(
                 workspace_id=origin.workspace_id,
-                id=rejection_id,
-                received_at=self.received_at + offset,
+                id=RejectionId(ledger.event_id(received_at, self.randomness[8 * offset : 8 * offset + 8])),
+                received_at=received_at,
                 reason=problem.reason,
                 field=storable(problem.field),
                 message=storable(problem.message),
@@ -162,11 +163,11 @@ class RejectionQueue:
         kept = self._sample(origin.workspace_id, refused, held)
         self._omit(origin.workspace_id, len(refused) - len(kept))
         if kept:
-            now = self._clock()
-            randomness = os.urandom(8 * len(kept))
-            ids = [RejectionId(ledger.event_id(now + at, randomness[8 * at : 8 * at + 8])) for at in range(len(kept))]
             positions, problems = zip(*kept, strict=True)
-            self._add(Refused(origin, positions, problems, ids, now, texts, held), self._waiting.append)
+            randomness = os.urandom(8 * len(kept))
+            self._add(
+                Refused(origin, positions, problems, self._clock(), randomness, texts, held), self._waiting.append
+            )
         if refused:
             self.ready.set()
 
@@ -177,9 +178,9 @@ class RejectionQueue:
         taken: list[Refused] = []
         while self._waiting and events > 0 and size > 0:
             refused = self._waiting.popleft()
-            self._events -= len(refused.ids)
+            self._events -= len(refused.positions)
             self._bytes -= refused.held
-            events -= len(refused.ids)
+            events -= len(refused.positions)
             size -= refused.held
             taken.append(refused)
         omitted, self._omitted = self._omitted, Counter()
@@ -199,7 +200,7 @@ class RejectionQueue:
     def lose(self, taken: Sequence[Refused]) -> None:
         """Count as left out what cannot be written."""
         for refused in taken:
-            self._omit(refused.origin.workspace_id, len(refused.ids))
+            self._omit(refused.origin.workspace_id, len(refused.positions))
 
     @property
     def waiting(self) -> int:
@@ -212,19 +213,27 @@ class RejectionQueue:
         """Return those that have room: the first ones, as far as the allowance of each reason goes."""
         if self._bytes and self._bytes + held > self.config.waiting_bytes:
             return ()
-        allowed = (each for each in refused if self._allow(workspace_id, each[1].reason))
-        return list(islice(allowed, max(0, self.config.waiting - self._events)))
-
-    def _allow(self, workspace_id: WorkspaceId, reason: str) -> bool:
+        room = self.config.waiting - self._events
         now = self._timer()
+        allowances: dict[str, _Allowance] = {}
+        kept: list[tuple[int, Problem]] = []
+        for position, problem in refused:
+            if len(kept) >= room:
+                break
+            allowance = allowances.get(problem.reason)
+            if allowance is None:
+                allowance = allowances[problem.reason] = self._allowance(workspace_id, problem.reason, now)
+            if allowance.left >= 1:
+                allowance.left -= 1
+                kept.append((position, problem))
+        return kept
+
+    def _allowance(self, workspace_id: WorkspaceId, reason: str, now: float) -> _Allowance:
         allowance = self._allowances.get((workspace_id, reason))
         if allowance is None:
             allowance = self._allowances[workspace_id, reason] = _Allowance(self.config.burst, now)
         allowance.fill(now, self.config)
-        if allowance.left < 1:
-            return False
-        allowance.left -= 1
-        return True
+        return allowance
 
     def _forget_full(self) -> None:
         """Drop allowances that are full: they would begin so."""
@@ -235,7 +244,7 @@ class RejectionQueue:
 
     def _add(self, refused: Refused, put: Callable[[Refused], None]) -> None:
         put(refused)
-        self._events += len(refused.ids)
+        self._events += len(refused.positions)
         self._bytes += refused.held
 
     def _omit(self, workspace_id: WorkspaceId, number: int) -> None:
