@@ -1,10 +1,16 @@
 """Behaviour of the SQLite store only."""
 
+import asyncio
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pysqlite3 import dbapi2
+from sqlalchemy import Connection
 
 from headgate_server.core.errors import Unavailable
 from headgate_server.core.model import EventQuery, Status
@@ -15,6 +21,7 @@ from headgate_server.store.sqlite import database as sqlite_database
 from headgate_server.store.sqlite.database import SqliteDatabase
 from tests.support import database
 from tests.support.drafts import append, draft
+from tests.support.waiting import until
 
 
 async def test_time_goes_on_while_the_clock_runs_back(tmp_path: Path) -> None:
@@ -131,6 +138,44 @@ async def test_a_lock_that_is_never_let_go_is_unavailable(tmp_path: Path, monkey
             with pytest.raises(Unavailable, match="lock"):
                 await store.probe.ping()
         await append(store, workspace, draft())
+    finally:
+        await store.close()
+
+
+async def test_the_collector_does_not_wait_for_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may run in the event loop's thread, and it frees cursors that are in reference cycles. So they are closed."""
+    opened = []
+    raw_cursor = sqlite_connection.raw_cursor
+
+    @contextmanager
+    def noted(connection: Connection) -> Iterator[Any]:
+        with raw_cursor(connection) as cursor:
+            opened.append(cursor)
+            yield cursor
+
+    for module in (sqlite_connection, sqlite_append):
+        monkeypatch.setattr(module, "raw_cursor", noted)
+    path = tmp_path / "headgate.db"
+    store = Store(await SqliteDatabase.open(path))
+    try:
+        workspace = (await store.directory.create_workspace("acme")).id
+        await append(store, workspace, draft("k"), draft())
+        other = dbapi2.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        before = len(opened)
+        waiting = asyncio.create_task(append(store, workspace, draft()))
+
+        async def begins() -> bool:
+            return len(opened) > before
+
+        await until(begins)
+        # The cursors are freed here while the writer waits for the lock.
+        began = time.monotonic()
+        del opened[:before]
+        assert time.monotonic() - began < 2
+        other.execute("ROLLBACK")
+        other.close()
+        await waiting
     finally:
         await store.close()
 

@@ -64,17 +64,18 @@ def decide_and_write(connection: Connection, submissions: Sequence[Submission], 
         settlement = _settle(connection, workspace_id, [submissions[i] for i in indexes], now)
         for index in indexes:
             decisions[index] = settlement.decide(submissions[index])
-        _store(connection, workspace_id, settlement, now)
+        with raw_cursor(connection) as cursor:
+            _store(cursor, workspace_id, settlement, now)
     return [decisions[index] for index in range(len(submissions))]
 
 
 def _settle(connection: Connection, workspace_id: WorkspaceId, group: list[Submission], now: int) -> Settlement:
-    cursor = raw_cursor(connection)
-    row = cursor.execute(_READ_HEAD, (workspace_id,)).fetchone()
-    if row is None:
-        raise DataRefused(f"there is no workspace {workspace_id}")
-    head, usage = Head(*row[:3]), Usage(*row[3:])
-    return Settlement(workspace_id, head, *_probe(cursor, workspace_id, group, now), now, usage)
+    with raw_cursor(connection) as cursor:
+        row = cursor.execute(_READ_HEAD, (workspace_id,)).fetchone()
+        if row is None:
+            raise DataRefused(f"there is no workspace {workspace_id}")
+        head, usage = Head(*row[:3]), Usage(*row[3:])
+        return Settlement(workspace_id, head, *_probe(cursor, workspace_id, group, now), now, usage)
 
 
 def _holders(cursor: Any, workspace_id: WorkspaceId, dedupes: Sequence[Dedupe]) -> dict[Dedupe, Link]:
@@ -97,8 +98,7 @@ def _probe(
     return known, answers
 
 
-def _store(connection: Connection, workspace_id: WorkspaceId, settlement: Settlement, now: int) -> None:
-    cursor = raw_cursor(connection)
+def _store(cursor: Any, workspace_id: WorkspaceId, settlement: Settlement, now: int) -> None:
     if settlement.superseded:
         cursor.executemany(
             "UPDATE events SET dedupe = NULL WHERE workspace_id = ? AND dedupe = ?",

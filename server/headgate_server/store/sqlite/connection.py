@@ -1,7 +1,7 @@
 """Connections to an SQLite file, and transactions on them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,7 @@ def make_engine(path: Path, begin: str, *, pool_size: int) -> Engine:
 @contextmanager
 def transaction(engine: Engine, wait: bool) -> Iterator[Connection]:
     """Yield a connection that holds the write lock, and commit. Raises `LockedError`, `OutcomeUnknown`."""
-    with engine.connect() as connection:
-        raw = raw_cursor(connection)
+    with engine.connect() as connection, raw_cursor(connection) as raw:
         try:
             if not wait:
                 raw.execute("PRAGMA busy_timeout = 0")
@@ -86,12 +85,18 @@ def transaction(engine: Engine, wait: bool) -> Iterator[Connection]:
                 raise
 
 
-def raw_cursor(connection: Connection) -> Any:
-    """Return the driver's own cursor, for statements that must be fast."""
+@contextmanager
+def raw_cursor(connection: Connection) -> Iterator[Any]:
+    """Yield the driver's own cursor, for statements that must be fast, and close it.
+
+    The garbage collector frees an open cursor that is in a reference cycle, and it may run in any thread. For that it
+    waits until the connection has executed its statement. If it runs in the event loop's thread, all calls wait.
+    """
     driver_connection = connection.connection.driver_connection
     if driver_connection is None:
         raise Unavailable("The store's connection is gone.")
-    return driver_connection.cursor()
+    with closing(driver_connection.cursor()) as cursor:
+        yield cursor
 
 
 @contextmanager

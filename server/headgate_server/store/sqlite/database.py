@@ -160,8 +160,7 @@ def _use_wal(engine: Engine) -> None:
     try again.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT
-    with engine.connect() as connection:
-        cursor = raw_cursor(connection)
+    with engine.connect() as connection, raw_cursor(connection) as cursor:
         while True:
             try:
                 mode = cursor.execute("PRAGMA journal_mode = WAL").fetchone()[0]

@@ -8,8 +8,8 @@ from headgate_server.store.sqlite.connection import raw_cursor
 
 def check(connection: Connection) -> None:
     """Raise `errors.Unavailable` unless commits are synced."""
-    cursor = raw_cursor(connection)
-    for pragma, required in (("synchronous", 2), ("journal_mode", "wal")):
-        value = cursor.execute(f"PRAGMA {pragma}").fetchone()[0]
-        if value != required:
-            raise not_durable(f"The store's database runs with {pragma}={value}")
+    with raw_cursor(connection) as cursor:
+        for pragma, required in (("synchronous", 2), ("journal_mode", "wal")):
+            value = cursor.execute(f"PRAGMA {pragma}").fetchone()[0]
+            if value != required:
+                raise not_durable(f"The store's database runs with {pragma}={value}")
