@@ -48,8 +48,10 @@ class EngineConfig:
     """
     change_grace: float = 2.0
     """What a request under way is given to end when its destination was changed, paused or removed."""
-    stop_grace: float = 4.0
-    """The same when the process ends. The lease is not renewed meanwhile, and has 5 s left at least."""
+    stop_grace: float = 3.0
+    """The same when the process ends. The lease is not renewed meanwhile, and has 5 s left at least. Together with the
+    second that recording takes it is less than the 5 s that a worker has beyond the grace of its calls.
+    """
     measure_every: float = 5.0
     """Between two looks at how far each destination is behind, for the metrics."""
     channel: ChannelConfig = field(default_factory=ChannelConfig)

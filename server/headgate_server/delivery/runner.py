@@ -17,7 +17,7 @@ from headgate_server.store import Deliveries, Ledgers
 SenderOf = Callable[[Assignment], Awaitable[Sender]]
 """Makes the sender of a destination."""
 
-_ABORT_SECONDS = 2.0
+_ABORT_SECONDS = 1.0
 """How long a delivery may take to record what it did, once its requests were given up."""
 
 
