@@ -27,7 +27,10 @@ class Reader:
     def __init__(self, store: Store, workspace: int):
         self.asked = 0
         self._compat = Compat(
-            store.ledgers, store.proof, Ingest(store.ledgers, store.limits, Committer(store.database))
+            store.ledgers,
+            store.proof,
+            store.deliveries,
+            Ingest(store.ledgers, store.limits, Committer(store.database)),
         )
         self._workspace = Workspace(workspace, "acme")
         asking = store.ledgers.events

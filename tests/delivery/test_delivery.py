@@ -11,8 +11,12 @@ from standardwebhooks import Webhook as Verifier
 
 from headgate.v1.event_service_pb2 import GetEventRequest, ListEventsRequest
 from headgate_server.delivery.config import DeliveryConfig
+from headgate_server.ingest.compat import Compat
+from headgate_server.receivers import HttpRequest, Reply
+from headgate_server.receivers.scrip import Scrip
 from tests.support.calls import Caller, event, refused
 from tests.support.destinations import Operator
+from tests.support.drafts import append, draft
 from tests.support.inprocess import Service, serving
 from tests.support.receivers import Answer, Received, Receiver, answers, hangs, receiver
 from tests.support.waiting import until
@@ -308,3 +312,35 @@ async def test_the_full_view_says_what_became_of_an_event(caller: Caller, operat
         assert await lives() == ["delivered"] * 3 + ["none"]
     refusal = await refused(caller.events.ListEvents(ListEventsRequest(view="full"), metadata=caller.metadata))
     assert (refusal.reason, refusal.fields) == ("INVALID_FIELD", ["view"])
+
+
+async def test_scrips_status_follows_the_delivery(service: Service, caller: Caller, operator: Operator) -> None:
+    program = "550e8400-e29b-41d4-a716-446655440000"
+    (workspace,) = [one for one in await service.store.directory.workspaces() if one.name == "acme"]
+    compat = Compat(service.store.ledgers, service.store.proof, service.store.deliveries, None)  # type: ignore[arg-type]
+
+    async def seen(**query: str) -> list[tuple[int, str]]:
+        """Return the number and the status of each event that a list shows."""
+        request = HttpRequest("GET", "/v1/events", {"sort_dir": "asc", **query}, b"", 0)
+        endpoint = Scrip().routes()["GET", "/v1/events"]
+        exchange = await compat(Scrip(), endpoint, workspace, request, None)
+        assert isinstance(exchange.reply, Reply)
+        body = orjson.loads(orjson.dumps(exchange.reply.body))
+        return [(one["event_data"]["n"], one["status"]) for one in body["data"]]
+
+    for number in (1, 2, 3):
+        data = {
+            "program_id": program, "idempotency_key": f"k{number}", "event_timestamp": "2024-01-15T10:30:00Z",
+            "external_id": "u", "event_data": {"n": number},
+        }  # fmt: skip
+        await append(service.store, workspace.id, draft(data=data, receiver="scrip", source=program, subject="u"))
+    assert await seen() == [(1, "COMPLETED"), (2, "COMPLETED"), (3, "COMPLETED")]
+    async with receiver(fails_for(lambda sequence: sequence != 2)) as one:
+        made = await operator.create(hook(one, filter={"receivers": ["scrip"]}))
+        await shows(operator, made["id"], cursor=3, set_aside=2)
+        await operator.call("SkipFailure", id=made["id"], sequence=3)
+        assert await seen() == [(1, "PENDING"), (2, "COMPLETED"), (3, "FAILED")]
+        assert await seen(status="PENDING") == [(1, "PENDING")]
+        assert await seen(status="COMPLETED", limit="1") == [(2, "COMPLETED")]
+        assert await seen(status="FAILED") == [(3, "FAILED")]
+        assert await seen(status="PROCESSING") == []

@@ -28,7 +28,7 @@ from headgate_server.receivers import (
     Take,
     Verify,
 )
-from headgate_server.store import Ledgers, Proof
+from headgate_server.store import Deliveries, Ledgers, Proof
 from headgate_server.store.ledgers import PAGE_BYTES
 
 _BASE64 = "base64"
@@ -53,8 +53,9 @@ class Exchange(NamedTuple):
 class Compat:
     """Answers requests to receivers' endpoints."""
 
-    def __init__(self, ledgers: Ledgers, proof: Proof, ingest: Ingest):
+    def __init__(self, ledgers: Ledgers, proof: Proof, deliveries: Deliveries, ingest: Ingest):
         self._ledgers = ledgers
+        self._deliveries = deliveries
         self._proof = proof
         self._ingest = ingest
 
@@ -125,14 +126,17 @@ class Compat:
         return Exchange(reply, decision.outcomes)
 
     async def _find(self, receiver: Receiver, workspace: Workspace, search: Search) -> Page:
+        if search.fates is not None and not search.fates:
+            return Page((), None)
         events: list[StoredEvent] = []
         resume = _from_cursor(search.cursor)
+        filtered = search.match is not None or search.fates is not None
         for _ in range(_MATCH_PAGES):
             missing = search.limit - len(events)
             found = await self._ledgers.events(
                 EventQuery(
                     workspace_id=workspace.id,
-                    limit=missing if search.match is None else _MATCH_PAGE,
+                    limit=_MATCH_PAGE if filtered else missing,
                     receiver=receiver.name,
                     type=search.type,
                     type_prefix=search.type_prefix,
@@ -150,20 +154,26 @@ class Compat:
                 matching = await asyncio.to_thread(
                     lambda match, events: list(filter(match, events)), search.match, matching
                 )
+            if search.fates is not None:
+                fates = await self._deliveries.fates(workspace.id, matching)
+                matching = [event for event, fate in zip(matching, fates, strict=True) if fate in search.fates]
             events += matching[:missing]
             resume = matching[missing - 1].id if len(matching) > missing else found.resume
             full = len(events) == search.limit or sum(len(event.data or b"") for event in events) >= PAGE_BYTES
-            if resume is None or search.match is None or full:
+            if resume is None or not filtered or full:
                 break
         previous = await self._previous(workspace, events) if search.with_previous else ()
-        return Page(events, None if resume is None else resume.hex(), previous)
+        fates = await self._deliveries.fates(workspace.id, events) if search.with_fates else ()
+        return Page(events, None if resume is None else resume.hex(), previous, fates)
 
     async def _get(self, receiver: Receiver, endpoint: Get, workspace: Workspace, request: HttpRequest) -> Page:
         found = await self._ledgers.fetch(workspace.id, [endpoint.read(request)])
         events = [event for event in found if event.receiver == receiver.name]
         if not events:
             raise NotFound("There is no such event.", reason=Reason.EVENT_NOT_FOUND)
-        return Page(events, None, await self._previous(workspace, events) if endpoint.with_previous else ())
+        previous = await self._previous(workspace, events) if endpoint.with_previous else ()
+        fates = await self._deliveries.fates(workspace.id, events) if endpoint.with_fates else ()
+        return Page(events, None, previous, fates)
 
     async def _previous(self, workspace: Workspace, events: Sequence[StoredEvent]) -> Sequence[EventHash]:
         hashes = await self._ledgers.hashes_before(workspace, [event.id for event in events])

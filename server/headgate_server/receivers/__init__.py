@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from headgate_server.core.destinations import Fate
 from headgate_server.core.errors import HeadgateError
 from headgate_server.core.ledger import Break
 from headgate_server.core.model import Draft, Outcome, Problem, RateLimit, Scope, StoredEvent
@@ -66,6 +67,8 @@ class Page(NamedTuple):
     events: Sequence[StoredEvent]
     cursor: str | None
     previous: Sequence[EventHash] = ()
+    fates: Sequence[Fate] = ()
+    """What became of the delivery of each event, if requested."""
 
 
 class Search(NamedTuple):
@@ -86,6 +89,10 @@ class Search(NamedTuple):
     """Leave out events that a later revision replaced."""
     with_previous: bool = False
     """Read the previous event_hash of each event."""
+    with_fates: bool = False
+    """Read what became of the delivery of each event."""
+    fates: frozenset[Fate] | None = None
+    """Only events whose delivery has one of these fates; None: all."""
     match: Callable[[StoredEvent], bool] | None = None
 
 
@@ -138,6 +145,7 @@ class Get:
     reply: Callable[[HttpRequest, Page], Reply]
     scopes: tuple[str, ...] = (Scope.EVENTS_READ,)
     with_previous: bool = False
+    with_fates: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

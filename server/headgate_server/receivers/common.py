@@ -18,6 +18,7 @@ from headgate_server.receivers import HttpRequest
 
 Json = dict[str, Any]
 
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _WITHOUT_OFFSET = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt][0-9:.]+)?")
 
 
@@ -146,6 +147,21 @@ def instant(query: Mapping[str, Any], name: str) -> int | None:
         return timestamps.parse(time if "T" in time.upper() else time + "T00:00:00Z")[0]
     except ValueError as error:
         raise InvalidRequest(f"{name}: {error}.", reason=Reason.INVALID_TIMESTAMP, field=name) from None
+
+
+def a_uuid(name: str, value: str) -> str:
+    """Return a UUID in lower case: upper and lower case mean the same. Raises `Invalid`."""
+    if not _UUID.fullmatch(value.lower()):
+        raise Invalid(Reason.INVALID_UUID, name, f"The {name} field must be a UUID.")
+    return value.lower()
+
+
+def filter_uuid(query: Mapping[str, str], name: str) -> str | None:
+    """Return a UUID of a query in lower case, None if there is none. Raises `InvalidRequest`."""
+    value = query.get(name, "").lower() or None
+    if value is not None and not _UUID.fullmatch(value):
+        raise InvalidRequest(f"invalid {name}", reason=Reason.INVALID_FILTER, field=name)
+    return value
 
 
 def id_in_path(request: HttpRequest) -> EventId:

@@ -1,10 +1,10 @@
 """Scrip's event API: batches of up to 100 events, one result per event in the order sent; docs/compat/scrip.md."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from headgate_server.core import jsonbody, timestamps, validate
+from headgate_server.core.destinations import Fate
 from headgate_server.core.errors import HeadgateError, InvalidRequest
 from headgate_server.core.model import STORED, Draft, Link, Outcome, Problem, RateLimit, Status, StoredEvent
 from headgate_server.core.reasons import Reason
@@ -23,9 +23,11 @@ from headgate_server.receivers.common import (
     EVENTS,
     Invalid,
     Json,
+    a_uuid,
     an_object,
     decode_event,
     filter_text,
+    filter_uuid,
     id_in_path,
     instant,
     moment,
@@ -56,18 +58,16 @@ _REQUIRED = ("program_id", "idempotency_key", "event_timestamp", "event_data")
 _TIMES = ("created_at", "received_at", "processed_at", "updated_at")
 _OPTIONAL = ("external_id", "participant_id", "recipient_id", "recipient_external_id")
 _FIELDS = frozenset(_REQUIRED + _OPTIONAL)
-_PENDING, _DONE = "PENDING", "COMPLETED"
-"""No consumer is waited for, so an event is completed as soon as it can be read."""
+_STATUS = {Fate.NONE: "COMPLETED", Fate.PENDING: "PENDING", Fate.DELIVERED: "COMPLETED", Fate.FAILED: "FAILED"}
+"""An event's status says what became of its delivery. Where it is meant for no destination, it is completed at once."""
 _CHOICES = {
-    "status": (_DONE, _PENDING, "PROCESSING", "RECEIVED", "FAILED"),
+    "status": (*_STATUS.values(), "PROCESSING", "RECEIVED"),
     "sort_by": ("created_at",),
     "sort_dir": ("desc", "asc"),
     "event_type": ("EXTERNAL",),
     "rule_id": (),
 }
 """The values that a list's parameters may have. Ignoring another value would show events that were not requested."""
-
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Scrip(Receiver):
@@ -83,7 +83,7 @@ class Scrip(Receiver):
             ("POST", "/v1/events/batch"): Take(read=_read_batch, reply=_reply_batch, list_name=EVENTS),
             ("POST", "/v1/events"): Take(read=_read_single, reply=_reply_single),
             ("GET", "/v1/events"): Find(read=_read_search, reply=_reply_page),
-            ("GET", "/v1/events/{id}"): Get(read=id_in_path, reply=_reply_event),
+            ("GET", "/v1/events/{id}"): Get(read=id_in_path, reply=_reply_event, with_fates=True),
         }
 
     def refusal(self, status: int, error: HeadgateError) -> Reply:
@@ -106,7 +106,7 @@ def _read_single(request: HttpRequest) -> Intake:
 
 
 def _draft(event: Json) -> Draft | Problem:
-    program_id = _checked_uuid("program_id", text(event, "program_id", required=True))
+    program_id = a_uuid("program_id", text(event, "program_id", required=True))
     key = text(event, "idempotency_key", required=True)
     occurred_at, warnings = moment(event, "event_timestamp", required=True)
     payload = an_object(event, "event_data", required=True)
@@ -130,14 +130,7 @@ def _draft(event: Json) -> Draft | Problem:
 
 def _uuid(event: Json, name: str) -> str | None:
     value = text(event, name)
-    return None if value is None else _checked_uuid(name, value)
-
-
-def _checked_uuid(name: str, value: str) -> str:
-    """Return a UUID in lower case. Upper and lower case mean the same program."""
-    if not _UUID.fullmatch(value.lower()):
-        raise Invalid(Reason.INVALID_UUID, name, f"The {name} field must be a UUID.")
-    return value.lower()
+    return None if value is None else a_uuid(name, value)
 
 
 def _type(payload: Json) -> str:
@@ -149,8 +142,8 @@ def _type(payload: Json) -> str:
 def _reply_batch(request: HttpRequest, intake: Intake, outcomes: Sequence[Outcome]) -> Reply:
     results = [_result(*numbered) for numbered in enumerate(zip(intake.items, outcomes, strict=True))]
     stored = sum(outcome.status in STORED for outcome in outcomes)
-    counts = {"total": len(results), "success_count": stored, "error_count": len(results) - stored}
-    return Reply(200, counts | {"results": results})
+    failed = len(results) - stored
+    return Reply(200, {"total": len(results), "success_count": stored, "error_count": failed, "results": results})
 
 
 def _result(index: int, settled: tuple[Any, Outcome]) -> Json:
@@ -172,7 +165,11 @@ def _reply_single(request: HttpRequest, intake: Intake, outcomes: Sequence[Outco
 
 def _receipt(event: Json, link: Link) -> Json:
     """Return the answer to ingestion for a stored event. For a resent event it is the same as for the original."""
-    return {"id": shown_id(link.id)} | {name: event.get(name) or None for name in _ECHOED} | {"status": _PENDING}
+    return (
+        {"id": shown_id(link.id)}
+        | {name: event.get(name) or None for name in _ECHOED}
+        | {"status": _STATUS[Fate.PENDING]}
+    )
 
 
 def _error_text(outcome: Outcome) -> str:
@@ -190,30 +187,24 @@ def _read_search(request: HttpRequest) -> Search:
     for name, choices in _CHOICES.items():
         if name in query and query[name] not in choices:
             raise InvalidRequest(f"invalid {name}", reason=Reason.INVALID_FILTER, field=name)
-    created_to = instant(query, "to")
+    wanted = frozenset(fate for fate, status in _STATUS.items() if status == query.get("status"))
     return Search(
         limit=page_limit(query, 50, 200),
         cursor=query.get("cursor"),
-        source=_filter_uuid(query, "program_id"),
+        source=filter_uuid(query, "program_id"),
         subject=filter_text(query, "external_id"),
         created_from=instant(query, "from"),
-        # Every event is completed. No event has another status, and none is older than 1970, so 0 matches none.
-        created_to=created_to if query.get("status", _DONE) == _DONE else 0,
+        created_to=instant(query, "to"),
+        with_fates=True,
+        fates=wanted if "status" in query else None,
         newest_first=query.get("sort_dir") != "asc",
         match=_matcher(query),
     )
 
 
-def _filter_uuid(query: Mapping[str, str], name: str) -> str | None:
-    value = query.get(name, "").lower() or None
-    if value is not None and not _UUID.fullmatch(value):
-        raise InvalidRequest(f"invalid {name}", reason=Reason.INVALID_FILTER, field=name)
-    return value
-
-
 def _matcher(query: Mapping[str, str]) -> Callable[[StoredEvent], bool] | None:
     """Return the filter for conditions on the event's content; None if the columns cover all conditions."""
-    external_id, participant_id = filter_text(query, "external_id"), _filter_uuid(query, "participant_id")
+    external_id, participant_id = filter_text(query, "external_id"), filter_uuid(query, "participant_id")
     event_from, event_to = instant(query, "event_from"), instant(query, "event_to")
     if not (external_id or participant_id) and event_from is None and event_to is None:
         return None
@@ -235,15 +226,15 @@ def _matcher(query: Mapping[str, str]) -> Callable[[StoredEvent], bool] | None:
 
 def _reply_page(request: HttpRequest, page: Page) -> Reply:
     pagination = {"has_more": page.cursor is not None, "next_cursor": page.cursor}
-    return Reply(200, {"data": [_shown(event) for event in page.events], "pagination": pagination})
+    return Reply(200, {"data": list(map(_shown, page.events, page.fates)), "pagination": pagination})
 
 
 def _reply_event(request: HttpRequest, page: Page) -> Reply:
-    return Reply(200, _shown(page.events[0]))
+    return Reply(200, _shown(page.events[0], page.fates[0]))
 
 
-def _shown(event: StoredEvent) -> Json:
+def _shown(event: StoredEvent, fate: Fate) -> Json:
     """Return a stored event as the vendor shows it: the object that was sent, and the fields that the service adds."""
-    known = {"id": shown_id(event.id), "status": _DONE, "event_type": "EXTERNAL", "error_message": None}
-    known |= dict.fromkeys(_TIMES, timestamps.format(event.created_at))
-    return dict.fromkeys(_OPTIONAL) | members(event) | known
+    known = {"id": shown_id(event.id), "status": _STATUS[fate], "event_type": "EXTERNAL", "error_message": None}
+    times = dict.fromkeys(_TIMES, timestamps.format(event.created_at))
+    return dict.fromkeys(_OPTIONAL) | members(event) | known | times

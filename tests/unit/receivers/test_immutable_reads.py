@@ -108,6 +108,8 @@ def test_what_a_list_asks_for(workspace: Workspace) -> None:
         "current_only": False,
         "with_previous": True,
         "match": None,
+        "with_fates": False,
+        "fates": None,
     }
     query = {"from": "2026-02-16T00:00:00Z", "to": "2026-02-16T00:00:00Z", "limit": "100", "cursor": "c", "path": "/x"}
     search = workspace.search(SINGLE, action="document.*", actor_id="user_1", resource="document", **query)

@@ -3,6 +3,7 @@
 import orjson
 import pytest
 
+from headgate_server.core.destinations import Fate
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.model import Draft
 from headgate_server.receivers import Find, Get, Page, Search, Take
@@ -15,8 +16,8 @@ def search(**query: str) -> Search:
 
 
 def test_a_list_without_filters_is_the_newest_50() -> None:
-    assert search() == Search(limit=50)
-    assert search(status="", program_id="", cursor="") == Search(limit=50)
+    assert search() == Search(limit=50, with_fates=True)
+    assert search(status="", program_id="", cursor="") == Search(limit=50, with_fates=True)
 
 
 def test_columns_answer_what_they_can() -> None:
@@ -36,12 +37,26 @@ def test_columns_answer_what_they_can() -> None:
         created_from=MOMENT - 37_800_000_000,
         created_to=MOMENT,
         newest_first=False,
+        with_fates=True,
+        fates=frozenset({Fate.NONE, Fate.DELIVERED}),
     )
 
 
-@pytest.mark.parametrize("status", ["PENDING", "PROCESSING", "RECEIVED", "FAILED"])
-def test_there_is_no_event_that_is_not_done(status: str) -> None:
-    assert search(status=status, to="2024-01-15T10:30:00Z").created_to == 0
+@pytest.mark.parametrize("status", ["PROCESSING", "RECEIVED"])
+def test_no_event_has_a_status_that_stands_for_no_fate(status: str) -> None:
+    assert search(status=status, to="2024-01-15T10:30:00Z").fates == frozenset()
+
+
+@pytest.mark.parametrize(("status", "fate"), [("PENDING", Fate.PENDING), ("FAILED", Fate.FAILED)])
+def test_a_status_is_what_became_of_the_delivery(status: str, fate: Fate) -> None:
+    assert search(status=status).fates == {fate}
+    assert search(status=status).created_to is None
+    assert isinstance(GET, Get)
+    assert GET.with_fates
+    assert (
+        orjson.loads(orjson.dumps(GET.reply(request(), Page([stored(EXAMPLE)], None, (), [fate])).body))["status"]
+        == status
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,7 +117,7 @@ def test_an_event_is_read_back_as_it_was_sent() -> None:
     [slot] = BATCH.read(request(body + b"]}")).slots
     assert isinstance(slot, Draft)
     assert isinstance(GET, Get)
-    reply = GET.reply(request(), Page([stored(EXAMPLE)._replace(data=slot.data)], None))
+    reply = GET.reply(request(), Page([stored(EXAMPLE)._replace(data=slot.data)], None, (), [Fate.NONE]))
     assert reply.status == 200
     raw = orjson.dumps(reply.body)
     assert b'"event_data":{"amount":12345678901234567890123,"id":1}' in raw
@@ -117,7 +132,7 @@ def test_an_event_is_read_back_as_it_was_sent() -> None:
 def test_a_page_says_whether_there_is_more() -> None:
     assert isinstance(LIST, Find)
     sent = {name: value for name, value in EXAMPLE.items() if name not in ("participant_id", "recipient_id")}
-    body = orjson.loads(orjson.dumps(LIST.reply(request(), Page([stored(sent)], "00ff")).body))
+    body = orjson.loads(orjson.dumps(LIST.reply(request(), Page([stored(sent)], "00ff", (), [Fate.DELIVERED])).body))
     assert body["pagination"] == {"has_more": True, "next_cursor": "00ff"}
     assert (body["data"][0]["participant_id"], body["data"][0]["recipient_id"]) == (None, None)
     empty = LIST.reply(request(), Page([], None))

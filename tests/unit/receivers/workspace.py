@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from headgate_server.core import ledger, timestamps
+from headgate_server.core.destinations import Fate
 from headgate_server.core.errors import HeadgateError
 from headgate_server.core.model import UNLIMITED, Link, Settled, StoredEvent, Submission, Usage
 from headgate_server.core.settle import Settlement
@@ -65,7 +66,10 @@ class Workspace:
         assert isinstance(endpoint, Find | Get)
         previous = [ledger.genesis("test").hash, *(row.event_hash for row in self.rows)]
         return _as_read(
-            endpoint.reply(HttpRequest("GET", path, {}, b"", NOW), Page(self.rows[::-1], cursor, previous[-2::-1]))
+            endpoint.reply(
+                HttpRequest("GET", path, {}, b"", NOW),
+                Page(self.rows[::-1], cursor, previous[-2::-1], [Fate.NONE] * len(self.rows)),
+            )
         )
 
 
