@@ -143,7 +143,7 @@ def serve(store: Store) -> Serve:
         key = await admin.create_key(store.directory, "acme", frozenset({Scope.EVENTS_READ}))
         running = Running(store, key)
         authenticator = Authenticator(store.directory, timer=lambda: running.seconds)
-        streams = Streams(running.metrics)
+        streams = Streams(running.metrics, config.streams_of_one)
         chain = standard(authenticator, running.metrics, load, Trust(PUBLIC), streams, LIMIT)
         server = GrpcServer(config, running.echo.methods(access), chain, load.public, streams)
         await server.start()

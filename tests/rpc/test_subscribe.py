@@ -369,17 +369,26 @@ async def _has_room(caller: Caller) -> bool:
 
 
 async def test_streams_have_a_bound_of_their_own(store_url: str) -> None:
-    async with _calling(store_url, load={"concurrent_streams": 2, "concurrent_calls": 1}) as caller:
-        streams = [_subscribe(caller) for _ in range(2)]
+    """Half of it for one workspace, so that none shuts out the others; and none shuts out calls."""
+    async with (
+        serving(store_url, load={"concurrent_streams": 4, "concurrent_calls": 1}) as service,
+        service.caller(workspace="one") as one,
+        service.caller(workspace="other") as other,
+        service.caller(workspace="third") as third,
+    ):
+        streams = [_subscribe(one) for _ in range(2)]
         assert [await stream.caught_up() for stream in streams] == [0, 0]
-        refusal = await refused(_subscribe(caller).next())
+        refusal = await refused(_subscribe(one).next())
         assert (refusal.code.name, refusal.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
         assert refusal.retry_after
-        # Calls go on, and a stream that ends makes room.
-        await caller.batch(event())
+        others = [_subscribe(other) for _ in range(2)]
+        assert [await stream.caught_up() for stream in others] == [0, 0]
+        assert (await refused(_subscribe(third).next())).reason == "OVERLOADED"
+        await one.batch(event())
         assert [await stream.sequences(1) for stream in streams] == [[1], [1]]
+        # A stream that ends makes room.
         streams[0].call.cancel()
-        await until(lambda: _has_room(caller))
+        await until(lambda: _has_room(one))
 
 
 @pytest.mark.parametrize("reading", [True, False])

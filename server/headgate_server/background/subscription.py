@@ -4,6 +4,7 @@ A subscription is a follower whose reader keeps the cursor. It reads one small p
 when the reader has taken the last one. So a slow reader costs one page of memory.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
@@ -79,6 +80,7 @@ class Subscriptions:
         self._heads = heads
         self._config = config or SubscriptionConfig()
         self._timer = timer
+        self._reading: dict[tuple[EventQuery, int], asyncio.Task[EventPage]] = {}
 
     async def follow(self, query: EventQuery, start: Start) -> AsyncGenerator[Item, None]:
         """Yield the events that match the query's filters, in order, each exactly once, without end.
@@ -99,7 +101,7 @@ class Subscriptions:
             while True:
                 head = watched.head
                 if position.sequence < head.sequence:
-                    page = await self._ledgers.events(replace(query, after=position.id))
+                    page = await self._read(replace(query, after=position.id), head)
                     for event in page.events:
                         yield event
                         spoke = self._timer()
@@ -112,6 +114,17 @@ class Subscriptions:
                 if self._timer() >= spoke + self._config.heartbeat:
                     yield Heartbeat(position.sequence, watched.head.sequence)
                     spoke = self._timer()
+
+    async def _read(self, query: EventQuery, head: Head) -> EventPage:
+        """Read a page once for all subscriptions that need it at the same time: those at the same place that were woken
+        by the same event. A page that was begun for an earlier head may lack later events, so it is another page.
+        """
+        key = (query, head.sequence)
+        task = self._reading.get(key)
+        if task is None:
+            task = self._reading[key] = asyncio.create_task(self._ledgers.events(query))
+            task.add_done_callback(lambda _: self._reading.pop(key, None))
+        return await asyncio.shield(task)
 
     async def _place(self, workspace_id: WorkspaceId, start: Start, head: Head) -> Position:
         if start.after_id is not None:

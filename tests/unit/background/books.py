@@ -29,6 +29,9 @@ class Books:
         self.scan = 1_000
         """Events that one page examines."""
         self.looked = asyncio.Event()
+        self.open = asyncio.Event()
+        """A page is returned, as it was read, once this is set."""
+        self.open.set()
 
     def store(self, workspace_id: int, *types: str) -> None:
         """Add events to a ledger."""
@@ -75,6 +78,7 @@ class Books:
             resume = found[-1].id
         else:
             resume = seen[-1].id if len(seen) < len(events) else b""
+        await self.open.wait()
         return EventPage(found, resume or None)  # type: ignore[arg-type]
 
     def as_ledgers(self) -> Ledgers:

@@ -13,6 +13,7 @@ from headgate_server.background.wakeup import Wakeup
 from headgate_server.core import ledger
 from headgate_server.core.errors import InvalidRequest, NotFound, Unavailable
 from headgate_server.core.model import EventQuery
+from tests.support.waiting import until
 from tests.unit.background.books import Books
 
 SMALL = SubscriptionConfig(heartbeat=3600.0, page_events=2)
@@ -32,6 +33,18 @@ class Reader:
         """Subscribe."""
         query = EventQuery(workspace_id=1, limit=1, **filters)
         self._stream = self._subscriptions.follow(query, start or Start())
+
+    def also(self, start: Start | None = None) -> AsyncGenerator[Item, None]:
+        """Return one more subscription."""
+        return self._subscriptions.follow(EventQuery(workspace_id=1, limit=1), start or Start())
+
+    async def asked(self, pages: int) -> None:
+        """Return once so many pages were asked for."""
+
+        async def are_asked() -> bool:
+            return len(self.books.queries) >= pages
+
+        await until(are_asked)
 
     async def next(self) -> Item | int:
         """Return what comes next; the sequence of an event."""
@@ -182,3 +195,48 @@ async def test_a_store_that_is_away_ends_a_subscription() -> None:
         reader.begin(Start(after_sequence=0))
         with pytest.raises(Unavailable):
             await reader.next()
+
+
+async def test_readers_at_one_place_share_a_page() -> None:
+    async with _reading() as reader:
+        streams = [reader.also() for _ in range(50)]
+        assert [await anext(stream) for stream in streams] == [CaughtUp(0)] * 50
+        waiting = [asyncio.ensure_future(anext(stream)) for stream in streams]
+        await asyncio.sleep(0)
+        reader.store("a")
+        assert {event.sequence for event in await asyncio.gather(*waiting)} == {1}  # type: ignore[union-attr]
+        assert len(reader.books.queries) == 1
+        for stream in streams:
+            await stream.aclose()
+
+
+async def test_a_page_that_was_read_for_an_earlier_head_is_not_shared() -> None:
+    """It lacks what came since."""
+    async with _reading() as reader:
+        reader.store("a")
+        reader.books.open.clear()
+        early, late = (reader.also(Start(after_sequence=0)) for _ in range(2))
+        first = asyncio.ensure_future(anext(early))
+        await reader.asked(1)
+        reader.store("a")
+        second = asyncio.ensure_future(anext(late))
+        await reader.asked(2)
+        reader.books.open.set()
+        for stream, one in ((early, first), (late, second)):
+            found = [await one, await anext(stream)]
+            assert [event.sequence for event in found] == [1, 2]  # type: ignore[union-attr]
+            await stream.aclose()
+
+
+async def test_a_reader_who_leaves_takes_the_page_from_nobody() -> None:
+    async with _reading() as reader:
+        reader.store("a")
+        reader.books.open.clear()
+        leaving, staying = (reader.also(Start(after_sequence=0)) for _ in range(2))
+        gone, waits = asyncio.ensure_future(anext(leaving)), asyncio.ensure_future(anext(staying))
+        await reader.asked(1)
+        gone.cancel()
+        reader.books.open.set()
+        assert (await waits).sequence == 1  # type: ignore[union-attr]
+        assert len(reader.books.queries) == 1
+        await staying.aclose()

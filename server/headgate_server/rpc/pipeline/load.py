@@ -23,7 +23,11 @@ class LoadConfig:
     holds them needs no key, and must not shut out those who have one.
     """
     concurrent_streams: int = setting(
-        1_000, "concurrent-streams", f"Subscriptions open at once, per worker. {PAST_IT}", least=1, most=1_000_000
+        1_000,
+        "concurrent-streams",
+        f"Subscriptions open at once, per worker; half of one workspace. {PAST_IT}",
+        least=1,
+        most=1_000_000,
     )
     """Streams that last until their callers leave. They have a bound of their own, so that subscribers keep nobody from
     sending events. A slow reader may hold 128 KiB and a large event.
@@ -32,6 +36,11 @@ class LoadConfig:
     """Bodies of the calls in progress, inflated; past it calls are refused. A body is there up to three times while it
     is read: as it came, as a field of its message, and as what is decoded.
     """
+
+    @property
+    def streams_of_one(self) -> int:
+        """The most streams of one workspace, so that none shuts out the others."""
+        return max(1, self.concurrent_streams // 2)
 
 
 class Load:

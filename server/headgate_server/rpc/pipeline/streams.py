@@ -1,11 +1,12 @@
 """Streams that last until their caller leaves: they end when their key is revoked, and when the server ends."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from headgate_server.core.errors import HeadgateError, Unavailable
+from headgate_server.core.errors import HeadgateError, Overloaded, Unavailable
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import WorkspaceId
 from headgate_server.process.metrics import Metrics
 from headgate_server.rpc.pipeline.call import Call, Handler
 from headgate_server.rpc.pipeline.method import AnyMethod
@@ -19,9 +20,11 @@ _CHECK_SECONDS = 1.0
 class Streams:
     """All lasting streams of a server. Its job checks their keys; `close` ends all of them. Lives on one event loop."""
 
-    def __init__(self, metrics: Metrics, check_every: float = _CHECK_SECONDS):
-        """`check_every` is in seconds."""
+    def __init__(self, metrics: Metrics, of_one: int, check_every: float = _CHECK_SECONDS):
+        """`of_one` is the most streams of one workspace; `check_every` is in seconds."""
         self._metrics = metrics
+        self._of_one = of_one
+        self._workspaces: Counter[WorkspaceId] = Counter()
         self._check_every = check_every
         self._open: set[_Stream] = set()
         self._any = asyncio.Event()
@@ -35,6 +38,8 @@ class Streams:
         async def kept(call: Call) -> bytes:
             if self._closed:
                 raise _closing()
+            if self._workspaces[call.caller.workspace.id] >= self._of_one:
+                raise Overloaded("The workspace has too many streams open; this one was not begun.")
             stream = _Stream(call)
             self._add(stream)
             work = asyncio.ensure_future(handler(call))
@@ -80,11 +85,16 @@ class Streams:
 
     def _add(self, stream: "_Stream") -> None:
         self._open.add(stream)
+        self._workspaces[stream.call.caller.workspace.id] += 1
         self._any.set()
         self._metrics.streams(len(self._open))
 
     def _remove(self, stream: "_Stream") -> None:
         self._open.discard(stream)
+        workspace = stream.call.caller.workspace.id
+        self._workspaces[workspace] -= 1
+        if not self._workspaces[workspace]:
+            del self._workspaces[workspace]
         self._metrics.streams(len(self._open))
         if not self._open:
             self._any.clear()
