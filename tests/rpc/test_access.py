@@ -24,7 +24,10 @@ from headgate.v1.event_service_pb2 import GetEventRequest, ListEventsRequest
 from headgate_server import app
 from headgate_server.access import admin
 from headgate_server.access.auth import Authenticator
+from headgate_server.background.heads import Heads
+from headgate_server.background.subscription import Subscriptions
 from headgate_server.background.supervisor import Supervisor
+from headgate_server.background.wakeup import Wakeup
 from headgate_server.config import Settings
 from headgate_server.core.errors import Unauthenticated, Unavailable
 from headgate_server.core.model import Scope
@@ -77,6 +80,7 @@ NEEDED = {
     "/headgate.v1.IngestService/BatchIngest": Scope.EVENTS_WRITE,
     "/headgate.v1.EventService/GetEvent": Scope.EVENTS_READ,
     "/headgate.v1.EventService/ListEvents": Scope.EVENTS_READ,
+    "/headgate.v1.EventService/Subscribe": Scope.EVENTS_READ,
     "/headgate.v1.LedgerService/GetHead": Scope.LEDGER_READ,
     "/headgate.v1.LedgerService/VerifyLedger": Scope.LEDGER_READ,
     **{
@@ -103,7 +107,9 @@ async def served(store: Store) -> dict[str, AnyMethod]:
     committer = Committer(store.database, readiness=readiness)
     settings = Settings()
     rejections = RejectionQueue(settings.rejections, metrics)
-    methods = app.methods(store, committer, readiness, Supervisor(metrics), settings, metrics, rejections)
+    subscriptions = Subscriptions(store.ledgers, Heads(store.ledgers, Wakeup()), settings.subscriptions)
+    supervisor = Supervisor(metrics)
+    methods = app.methods(store, committer, readiness, supervisor, subscriptions, settings, metrics, rejections)
     return {method.full_name: method for method in methods}
 
 
@@ -193,6 +199,10 @@ async def test_the_scope_is_enough(service: Service, method: str, header: str) -
         key = await service.key(scope)
         metadata = ((header, f"Bearer {key}" if header == "authorization" else key),)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+            if DESCRIPTORS[method].server_streaming:
+                stream = channel.unary_stream(method)(b"", metadata=metadata)
+                assert await stream.read() is not grpc.aio.EOF
+                continue
             call = channel.unary_unary(method)(b"", metadata=metadata)
             code = await call.code()
         assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
