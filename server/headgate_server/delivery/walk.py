@@ -1,5 +1,6 @@
 """A way through a ledger, page by page: that of a destination's cursor, and that of a replay."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 
@@ -42,6 +43,9 @@ class Walk:
         self._ahead = {failure.sequence: failure for failure in ahead}
         self._waiting_until = 0.0
         self._attempts = 0
+        # Enough for every connection to be busy until the next page comes.
+        self._page_events = max(channel.config.page_events, 2 * channel.config.requests * self._max_events)
+        self._following: tuple[Position, asyncio.Task[Page]] | None = None
 
     def wait_for_failure(self, now: int) -> None:
         """Wait for the next attempt of the event that stops an ordered destination, as it was stored. `now` is the
@@ -54,6 +58,12 @@ class Walk:
 
     async def __call__(self) -> None:
         """Walk until the channel is stopped; a replay also ends at its end. Raises what `Channel.record` raises."""
+        try:
+            await self._walk()
+        finally:
+            self._forget_following()
+
+    async def _walk(self) -> None:
         channel = self._channel
         while not channel.stopping:
             if self.position.sequence >= self._end():
@@ -79,10 +89,7 @@ class Walk:
 
     async def _step(self) -> None:
         channel = self._channel
-        page = await self._pages.next(
-            channel.destination.workspace_id, self.position, channel.destination.filter, channel.config.page_events
-        )
-        page = self._within(page)
+        page = self._within(await self._page())
         if page.reached.sequence <= self.position.sequence:
             # The head was seen before its events can be: they are there at the next look.
             await channel.rest(0.02)
@@ -92,6 +99,31 @@ class Walk:
                 await self._store()
         else:
             await (self._deliver_ordered(page) if self._ordered else self._deliver_parallel(page))
+
+    async def _page(self) -> Page:
+        """Return the next page, and begin to read the one after it, for the time in which this one is delivered."""
+        following, self._following = self._following, None
+        if following is not None and following[0] == self.position:
+            page = await following[1]
+        else:
+            if following is not None:
+                following[1].cancel()
+            page = await self._read(self.position)
+        if page.events and page.reached.sequence < self._end():
+            reading = asyncio.create_task(self._read(page.reached))
+            # It may not be asked for any more; its error is then nobody's.
+            reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._following = page.reached, reading
+        return page
+
+    async def _read(self, after: Position) -> Page:
+        destination = self._channel.destination
+        return await self._pages.next(destination.workspace_id, after, destination.filter, self._page_events)
+
+    def _forget_following(self) -> None:
+        if self._following is not None:
+            self._following[1].cancel()
+            self._following = None
 
     def _within(self, page: Page) -> Page:
         """Return a page without what the operator skipped, and without what lies beyond a replay's end."""
