@@ -5,21 +5,27 @@ Every run of the tests kills a few times; HEADGATE_KILLS=100 is the long run.
 
 import asyncio
 import os
+import random
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import nats
 import orjson
 
-from headgate.v1.event_pb2 import StoredEvent
+from headgate.v1.event_pb2 import Event, StoredEvent
+from headgate.v1.ingest_service_pb2 import BatchIngestRequest
 from headgate_server.core.destinations import JetStream, Ordering
 from headgate_server.store import Store
 from headgate_server.store.opening import open_store
 from tests.faults.test_kill import Writers
 from tests.support.destinations import made
 from tests.support.nats import NatsServer, nats_server
+from tests.support.processes import children
 from tests.support.receivers import Received, Receiver, answers, receiver
 from tests.support.service import Client, ServerProcess, make_key
 from tests.support.waiting import until
@@ -78,6 +84,49 @@ async def test_every_accepted_event_reaches_every_destination(store_url: str, tm
         assert ordered.delivered == parallel.delivered == set(sequences)
         assert ordered.out_of_order == []
         await _check_stream(broker, stored)
+
+
+async def test_random_workers_are_killed(postgres_url: str, tmp_path: Path) -> None:
+    """One of two workers delivers. Whichever is killed, the other goes on, and its parent replaces it."""
+    key = await make_key(postgres_url)
+    ordered, parallel = Arrivals(), Arrivals(fails_every=97)
+    chance = random.Random(5)
+    with nats_server(tmp_path / "nats") as broker:
+        async with receiver(ordered) as first, receiver(parallel) as second, _opened(postgres_url) as store:
+            names = await _destinations(store, first, second)
+            options = ("--workers", "2", "--webhook-allow", "127.0.0.0/8", "--nats-url", broker.url)
+            accepted: set[str] = set()
+            async with ServerProcess(postgres_url, *options, log=tmp_path / "log") as server:
+                for _ in range(KILLS):
+                    writing = asyncio.create_task(_write(server, key, accepted))
+                    await _delivers(ordered, parallel)
+                    os.kill(chance.choice(sorted(children(server.pid))), signal.SIGKILL)
+                    await writing
+                await _write(server, key, accepted)
+                async with Client(server.port, key) as client:
+                    stored = list(await client.all_events())
+                await _all_delivered(store, names, len(stored))
+        assert {event.id for event in stored} >= accepted
+        assert ordered.delivered == parallel.delivered == {event.sequence for event in stored}
+        assert ordered.out_of_order == []
+        await _check_stream(broker, stored)
+
+
+async def _write(server: ServerProcess, key: str, accepted: set[str], batches: int = 20) -> None:
+    """Store batches through either worker, also while one is replaced; remember what was accepted."""
+    for number in range(batches):
+        for attempt in count():
+            try:
+                async with Client(server.ports[(number + attempt) % 2], key) as client:
+                    batch = BatchIngestRequest(events=[Event(type="t", data_json=b'{"n":1}')] * 10)
+                    answer = await client.ingest.BatchIngest(batch, metadata=client.metadata, timeout=30)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                await asyncio.sleep(0.05)
+                continue
+            accepted |= {result.id for result in answer.results if result.status == "accepted"}
+            break
 
 
 async def _destinations(store: Store, first: Receiver, second: Receiver) -> list[str]:
