@@ -187,6 +187,8 @@ async def test_a_watcher_that_does_not_read_keeps_nobody_from_learning(service: 
     request = health_pb2.HealthCheckRequest().SerializeToString()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         watches = [channel.unary_stream("/grpc.health.v1.Health/Watch")(request) for _ in range(50)]
+        for watch in watches:
+            await watch.initial_metadata()  # it comes with the first state
         async with broken(service.url):
             await _until(channel, False)
         await _until(channel, True)
