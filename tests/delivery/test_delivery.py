@@ -236,6 +236,25 @@ async def test_a_dead_endpoint_slows_no_other(caller: Caller, operator: Operator
         assert sorted(sequences(good)) == list(range(1, 101))
 
 
+async def test_eight_requests_are_under_way_at_once_and_no_more(caller: Caller, operator: Operator) -> None:
+    """Each has a connection: none waits for one while its time runs."""
+    good, waiting, enough = answers(), 0, asyncio.Event()
+
+    async def answer(request: Received, writer: asyncio.StreamWriter) -> None:
+        nonlocal waiting
+        waiting += 1
+        if waiting == 8:
+            asyncio.get_running_loop().call_later(0.1, enough.set)
+        await enough.wait()
+        await good(request, writer)
+
+    async with receiver(answer) as one:
+        await caller.batch(*[event() for _ in range(20)])
+        made = await operator.create(hook(one))
+        await shows(operator, made["id"], cursor=20, delivered=20)
+        assert one.most_open == 8
+
+
 async def test_a_blocked_network_is_a_visible_failure(service: Service, caller: Caller, operator: Operator) -> None:
     """Its URL was taken by the command line, which does not know what the server may reach."""
     from tests.support.destinations import made

@@ -78,6 +78,9 @@ class Channel:
         self._not_before = 0.0
         self._failures = 0
         self._sending: set[asyncio.Future[Attempt]] = set()
+        # One bound for walk, replay and retries: the receiver knows no difference, and a request must not wait for a
+        # connection while its time runs.
+        self._slots = asyncio.Semaphore(self.config.requests)
         self._bell = Wakeup()
         self._aside_bell = Wakeup()
 
@@ -130,7 +133,13 @@ class Channel:
         return max(0.0, self._not_before - self._timer())
 
     async def attempt(self, events: Sequence[StoredEvent], number: int) -> Attempt | None:
-        """Try to deliver events in one request, for the `number`th time. None: it was given up."""
+        """Try to deliver events in one request, for the `number`th time. None: it was given up, or not begun before the
+        stop.
+        """
+        async with self._slots:
+            return None if self.stopping else await self._attempt(events, number)
+
+    async def _attempt(self, events: Sequence[StoredEvent], number: int) -> Attempt | None:
         sending = asyncio.ensure_future(self._send(events, number))
         self._sending.add(sending)
         try:

@@ -7,6 +7,7 @@ from headgate_server.core.model import StoredEvent
 from headgate_server.delivery import payload, signing
 from headgate_server.delivery import webhook as sending
 from headgate_server.delivery.attempt import Attempt, Sender, Verdict, printable
+from headgate_server.delivery.channel import ChannelConfig
 from headgate_server.delivery.jetstream import JetStream
 from headgate_server.delivery.nats_connection import Nats
 from headgate_server.delivery.networks import Networks
@@ -25,13 +26,17 @@ class Senders:
         resolver: Resolver,
         nats: Nats,
         *,
+        connections: int = ChannelConfig().requests,
         clock: Clock = system_clock,
     ):
-        """`render` makes JSON of a stored event, as REST's reads give it."""
+        """`connections` are those to one receiver: as many as requests at once. `render` makes JSON of a stored
+        event, as REST's reads give it.
+        """
         self._networks = networks
         self._render = render
         self._resolver = resolver
         self._nats = nats
+        self._connections = connections
         self._clock = clock
 
     async def __call__(self, assignment: Assignment) -> Sender:
@@ -58,6 +63,7 @@ class Senders:
             several=target.max_events > 1,
             timeout=target.timeout,
             headers=secrets.headers,
+            connections=self._connections,
         )
         return sending.Webhook(
             config, render=self._render, networks=self._networks, resolver=self._resolver, clock=self._clock
