@@ -1,4 +1,4 @@
-"""JSON bodies that the server reads into a message: Envoy would drop what it does not know, and say only 400."""
+"""JSON bodies that the server reads into a message itself. Envoy would drop unknown fields, and explain no error."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,9 +25,9 @@ def read_object(data: bytes) -> dict[str, Any]:
 
 
 def fill(message: Message, value: dict[str, Any]) -> None:
-    """Fill a message from a JSON object, whose names may be those of the proto or in camelCase.
+    """Fill a message from a JSON object. Its names are those of the proto or in camelCase.
 
-    Raises `InvalidRequest` for a name that the message does not have, and for a value of a wrong type.
+    Raises `InvalidRequest` if the message does not have a name, or a value has a wrong type.
     """
     for path in paths(message.DESCRIPTOR, value):
         _check_known(message.DESCRIPTOR, path)
@@ -41,12 +41,12 @@ def paths(descriptor: Any, value: dict[str, Any]) -> Iterator[str]:
     """Yield the paths of the values in an object, in the names of the proto: `webhook.url`. A map is one value."""
     for name, inner in value.items():
         field = _field(descriptor, name)
-        own = name if field is None else field.name
+        proto_name = name if field is None else field.name
         nested = None if field is None or field.is_repeated else field.message_type
         if nested is None or not isinstance(inner, dict) or nested.file.package.startswith("google."):
-            yield own
+            yield proto_name
             continue
-        yield from (f"{own}.{rest}" for rest in paths(nested, inner))
+        yield from (f"{proto_name}.{rest}" for rest in paths(nested, inner))
 
 
 def _check_known(descriptor: Any, path: str) -> None:
@@ -65,5 +65,5 @@ def _check_known(descriptor: Any, path: str) -> None:
 
 
 def _field(descriptor: Any, name: str) -> Any:
-    found = descriptor.fields_by_name.get(name)
-    return found if found is not None else descriptor.fields_by_camelcase_name.get(name)
+    field = descriptor.fields_by_name.get(name)
+    return field if field is not None else descriptor.fields_by_camelcase_name.get(name)

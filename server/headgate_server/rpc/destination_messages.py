@@ -1,4 +1,4 @@
-"""Destinations and failures as messages, and requests as what `delivery/manage.py` takes."""
+"""Turns destinations and failures into messages, and requests into the values that `delivery/manage.py` takes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +29,7 @@ _CHANGEABLE = {
     "webhook.format",
     "webhook.headers",
 }
-"""What an update may name. A receiver that verifies another signature is another destination."""
+"""The fields that an update may change. For another kind of signature a new destination is needed."""
 
 _OUTPUT = {field.name for field in pb.Destination.DESCRIPTOR.fields} - {
     "name",
@@ -39,7 +39,7 @@ _OUTPUT = {field.name for field in pb.Destination.DESCRIPTOR.fields} - {
     "jetstream",
     "start",
 }
-"""Fields that are ignored where a client sends back what it was given (AIP-203)."""
+"""Fields that are ignored if a client sends them back (AIP-203)."""
 
 
 def destination_message(status: Status) -> pb.Destination:
@@ -72,7 +72,7 @@ def destination_message(status: Status) -> pb.Destination:
 
 
 def shown_message(shown: Shown) -> pb.Destination:
-    """Return a destination with what its receiver verifies with."""
+    """Return a destination with the key with which its receiver verifies signatures."""
     message = destination_message(shown.status)
     if shown.key:
         message.webhook.secret = shown.key
@@ -96,7 +96,7 @@ def failure_message(failure: core.Failure) -> pb.DeliveryFailure:
 
 
 def wanted(message: pb.Destination, networks: Networks) -> Wanted:
-    """Return the destination that a message asks for, checked. Raises `InvalidRequest`."""
+    """Return the destination of a message, checked. Raises `InvalidRequest`."""
     kind = message.WhichOneof("target")
     if kind is None:
         raise InvalidRequest(
@@ -117,7 +117,7 @@ def wanted(message: pb.Destination, networks: Networks) -> Wanted:
 
 
 def changed(old: Status, new: pb.Destination, named: Sequence[str], networks: Networks) -> Wanted:
-    """Return a destination with the fields `named` of a message. Raises `InvalidRequest`."""
+    """Return a destination in which the fields `named` have the values of a message. Raises `InvalidRequest`."""
     message = destination_message(old)
     kind = message.WhichOneof("target")
     if new.webhook.signature in ("", message.webhook.signature):
@@ -128,7 +128,7 @@ def changed(old: Status, new: pb.Destination, named: Sequence[str], networks: Ne
                 f"The field {path[:80]!r} cannot be changed.", reason=Reason.UNKNOWN_FIELD, field=path[:80]
             )
         if "." in path:
-            # The merge passes over messages that are not set, also where the mask names a field in one.
+            # The merge skips messages that are not set, even if the mask names a field in one.
             getattr(new, path.partition(".")[0]).SetInParent()
     signature = message.webhook.signature
     mask = FieldMask(paths=named)
@@ -139,7 +139,7 @@ def changed(old: Status, new: pb.Destination, named: Sequence[str], networks: Ne
 
 
 def leave_output_out(named: Sequence[str]) -> list[str]:
-    """Return the paths without those of fields that only answers have."""
+    """Return the paths without those of output fields."""
     return [path for path in named if path.partition(".")[0] not in _OUTPUT and path != "webhook.secret"]
 
 

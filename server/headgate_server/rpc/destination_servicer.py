@@ -33,10 +33,10 @@ _LARGEST_PAGE = 1_000
 
 
 class DestinationServicer:
-    """Makes, shows, changes, stops and replays destinations."""
+    """Creates, shows, changes, pauses and replays destinations."""
 
     def __init__(self, destinations: Destinations, config: DeliveryConfig):
-        """`config` says what a webhook may reach, and whether there is a NATS."""
+        """`config` has the networks that webhooks may reach, and the address of the NATS server."""
         self._destinations = destinations
         self._networks = config.networks
         self._has_nats = config.nats.url is not None
@@ -59,14 +59,14 @@ class DestinationServicer:
         )
 
     async def create(self, call: Call, request: RawCreateDestinationRequest) -> pb.CreateDestinationResponse:
-        """Make a destination."""
-        asked = request.destination
+        """Create a destination."""
+        message = request.destination
         if request.HasField("json"):
             body = bodies.read_object(request.json.data)
             if type(body.get("start")) is int:
                 body["start"] = str(body["start"])
-            bodies.fill(asked, body)
-        wanted = messages.wanted(asked, self._networks)
+            bodies.fill(message, body)
+        wanted = messages.wanted(message, self._networks)
         if isinstance(wanted.target, JetStream) and not self._has_nats:
             raise InvalidRequest(
                 "This service has no NATS server: its operator sets --nats-url.",
@@ -85,9 +85,9 @@ class DestinationServicer:
         """Return one page of destinations."""
         size = page_size(request.page_size, _DEFAULT_PAGE, _LARGEST_PAGE)
         after = _after(request.page_token)
-        found = await self._destinations.list(call.caller.workspace.id, size + 1, after)
-        page = [messages.destination_message(status) for status in found[:size]]
-        token = _token(page[-1].id) if len(found) > size else ""
+        statuses = await self._destinations.list(call.caller.workspace.id, size + 1, after)
+        page = [messages.destination_message(status) for status in statuses[:size]]
+        token = _token(page[-1].id) if len(statuses) > size else ""
         return pb.ListDestinationsResponse(destinations=page, next_page_token=token)
 
     async def update(self, call: Call, request: RawUpdateDestinationRequest) -> pb.UpdateDestinationResponse:
@@ -120,16 +120,16 @@ class DestinationServicer:
         return pb.ResumeDestinationResponse(destination=await self._set(call, request.id, State.ACTIVE))
 
     async def replay(self, call: Call, request: RawReplayDestinationRequest) -> pb.ReplayDestinationResponse:
-        """Deliver events once more."""
+        """Deliver events again."""
         if request.HasField("json"):
-            asked = pb.ReplayDestinationRequest()
+            public = pb.ReplayDestinationRequest()
             body = bodies.read_object(request.json.data)
-            if type(since := body.pop("from", None)) is str:
-                getattr(asked, "from").FromMicroseconds(query.instant("from", since))
-            bodies.fill(asked, body)
+            if type(instant := body.pop("from", None)) is str:
+                getattr(public, "from").FromMicroseconds(query.instant("from", instant))
+            bodies.fill(public, body)
         else:
-            asked = pb.ReplayDestinationRequest.FromString(request.SerializeToString())
-        status = await self._replay(call.caller.workspace.id, request.id, asked)
+            public = pb.ReplayDestinationRequest.FromString(request.SerializeToString())
+        status = await self._replay(call.caller.workspace.id, request.id, public)
         return pb.ReplayDestinationResponse(destination=messages.destination_message(status))
 
     async def rotate_secret(self, call: Call, request: pb.RotateSecretRequest) -> pb.RotateSecretResponse:
@@ -143,9 +143,9 @@ class DestinationServicer:
         after = _after(request.page_token)
         if after and not after.isdigit():
             raise _bad_token()
-        found = await self._destinations.failures(call.caller.workspace.id, request.id, size + 1, int(after or 0))
-        page = [messages.failure_message(failure) for failure in found[:size]]
-        token = _token(str(page[-1].sequence)) if len(found) > size else ""
+        failures = await self._destinations.failures(call.caller.workspace.id, request.id, size + 1, int(after or 0))
+        page = [messages.failure_message(failure) for failure in failures[:size]]
+        token = _token(str(page[-1].sequence)) if len(failures) > size else ""
         return pb.ListFailuresResponse(failures=page, next_page_token=token)
 
     async def retry(self, call: Call, request: pb.RetryFailureRequest) -> pb.RetryFailureResponse:
@@ -154,7 +154,7 @@ class DestinationServicer:
         return pb.RetryFailureResponse(failure=messages.failure_message(failure))
 
     async def skip(self, call: Call, request: pb.SkipFailureRequest) -> pb.SkipFailureResponse:
-        """Give a failed event up."""
+        """Skip a failed event."""
         failure = await self._destinations.skip(call.caller.workspace.id, request.id, request.sequence)
         return pb.SkipFailureResponse(failure=messages.failure_message(failure))
 
@@ -163,16 +163,16 @@ class DestinationServicer:
         return messages.destination_message(status)
 
     async def _replay(
-        self, workspace_id: WorkspaceId, destination_id: str, asked: pb.ReplayDestinationRequest
+        self, workspace_id: WorkspaceId, destination_id: str, request: pb.ReplayDestinationRequest
     ) -> Status:
-        what = asked.WhichOneof("what")
+        what = request.WhichOneof("what")
         return await manage.replay(
             self._destinations,
             workspace_id,
             destination_id,
-            set_aside=asked.set_aside,
-            after=asked.after_sequence if what == "after_sequence" else None,
-            since=decode.microseconds(getattr(asked, "from"), "from") if what == "from" else None,
+            set_aside=request.set_aside,
+            after=request.after_sequence if what == "after_sequence" else None,
+            since=decode.microseconds(getattr(request, "from"), "from") if what == "from" else None,
         )
 
 
@@ -188,7 +188,7 @@ def _method(name: str, request: type[Any], response: type[Any], handler: Any) ->
 
 
 def _named(request: RawUpdateDestinationRequest) -> list[str]:
-    """Return the paths of the fields to change: those of the mask, or else those that the request has."""
+    """Return the paths of the fields to change: those of the mask, or without a mask those that the request has."""
     mask = list(request.update_mask.paths)
     if request.HasField("json"):
         body = bodies.read_object(request.json.data)
@@ -203,14 +203,14 @@ def _named(request: RawUpdateDestinationRequest) -> list[str]:
 
 
 def _set_fields(message: Any) -> list[str]:
-    found = []
+    fields = []
     for field, value in message.ListFields():
         nested = field.message_type is not None and not field.is_repeated
         if nested and not field.message_type.file.package.startswith("google."):
-            found += [f"{field.name}.{rest}" for rest in _set_fields(value)]
+            fields += [f"{field.name}.{rest}" for rest in _set_fields(value)]
         else:
-            found.append(field.name)
-    return found
+            fields.append(field.name)
+    return fields
 
 
 def _token(last: str) -> str:
@@ -226,7 +226,7 @@ def _after(token: str) -> str:
 
 def _bad_token() -> InvalidRequest:
     return InvalidRequest(
-        "The page_token is not one that was given for this request.",
+        "The page_token does not belong to this request.",
         reason=Reason.INVALID_PAGE_TOKEN,
         field="page_token",
     )

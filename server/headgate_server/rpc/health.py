@@ -1,7 +1,7 @@
 """grpc.health.v1.Health (https://github.com/grpc/grpc/blob/master/doc/health-checking.md), without a key.
 
-grpcio's own servicer holds a lock while it writes to a watcher: one that does not read keeps the state from being set,
-and the server from ending. It also answers a malformed request with Python's words.
+grpcio's own servicer holds a lock while it writes to a watcher. A watcher that does not read then blocks a change of
+the state and the end of the server. grpcio also answers a malformed request with a Python error message.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class Health:
-    """The state of the server and of each service, which is one and the same."""
+    """The health service. The server and all its services have the same state."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
@@ -37,13 +37,13 @@ class Health:
         self._services |= frozenset(services)
 
     def set_serving(self, serving: bool) -> None:
-        """Set the state, and wake those who watch it: whether they read is their own affair."""
+        """Set the state and wake the watchers. This does not wait until they read it."""
         self._serving = serving and not self._ended
         self._changed.set()
         self._changed = asyncio.Event()
 
     def end(self) -> None:
-        """Set the state for good: not serving."""
+        """Set the state to not serving. It does not change any more."""
         self._ended = True
         self.set_serving(False)
 
@@ -55,7 +55,7 @@ class Health:
         }
 
     async def check(self, _: AsyncIterator[bytes], context: Context) -> bytes:
-        """Return the state of a service; NOT_FOUND of one that is not served."""
+        """Return the state of a service. The call ends with NOT_FOUND if the server does not have it."""
         name = (await read(self._gate, health_pb2.HealthCheckRequest, context)).service
         if name not in self._services:
             raise await abort(context, NotFound("There is no such service here.", reason=Reason.NO_SUCH_SERVICE))

@@ -1,4 +1,4 @@
-"""Reading and refusing in the services of others' making, health and reflection, which stand beside our own methods."""
+"""Reads and refuses requests of gRPC's standard services, health and reflection, which do not use the pipeline."""
 
 from functools import partial
 from typing import TypeAlias, TypeVar
@@ -31,12 +31,12 @@ async def parse(body: bytes, kind: type[_Request], context: Context) -> _Request
     try:
         return kind.FromString(body)
     except DecodeError:
-        words = f"The request is not a serialized {kind.DESCRIPTOR.full_name}."
-        raise await abort(context, InvalidRequest(words, reason=Reason.MALFORMED_REQUEST)) from None
+        message = f"The request is not a serialized {kind.DESCRIPTOR.full_name}."
+        raise await abort(context, InvalidRequest(message, reason=Reason.MALFORMED_REQUEST)) from None
 
 
 async def abort(context: Context, error: HeadgateError) -> HeadgateError:
-    """End a call with an error's code, words and details. Raises what grpc ends calls with; never returns."""
+    """End a call with an error's code, message and details. It never returns: grpc raises its own exception."""
     code = status.code_of(error).grpc
     await context.abort(code, status.printable(error.message), ((status.DETAILS_KEY, status.encode(error)),))
     return error

@@ -14,12 +14,13 @@ from headgate_server.rpc.plain import Context, abort, parse
 SERVICE = reflection.SERVICE_NAME
 
 _STREAMS = 4
-"""Streams at once; others wait. Each may hold a request as large as any, and its caller needs no key."""
+"""Streams at once; others wait. Each may hold a request of the largest size, and its caller needs no key."""
 _SECONDS = 10.0
+"""The longest time of a stream."""
 
 
 class Reflection:
-    """Describes the services of these names."""
+    """The reflection service. It describes the services with the given names."""
 
     def __init__(self, services: Sequence[str]):
         self._turn = asyncio.Semaphore(_STREAMS)
@@ -30,7 +31,7 @@ class Reflection:
         return {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(self.info)}
 
     async def info(self, _: AsyncIterator[bytes], context: Context) -> None:
-        """Answer each request of a stream, while the stream's time lasts."""
+        """Answer each request of a stream. The call ends with an error after `_SECONDS`."""
 
         async def requests() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
             while (body := await context.read()) is not grpc.aio.EOF:

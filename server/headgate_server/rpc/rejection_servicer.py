@@ -41,7 +41,7 @@ _LARGEST_PAGE = 1_000
 
 
 class RejectionServicer:
-    """Shows rejections, and sends them again."""
+    """Shows rejections, and replays them."""
 
     def __init__(
         self,
@@ -59,14 +59,14 @@ class RejectionServicer:
 
     def methods(self) -> Sequence[AnyMethod]:
         """Return the service's methods."""
-        see, replay = Needs((Scope.EVENTS_READ,)), Needs((Scope.EVENTS_WRITE,))
+        read, replay = Needs((Scope.EVENTS_READ,)), Needs((Scope.EVENTS_WRITE,))
         return (
             Method(
                 service=SERVICE,
                 name="GetRejection",
                 request=GetRejectionRequest,
                 response=GetRejectionResponse,
-                access=see,
+                access=read,
                 kind=Unary(self.get_rejection),
             ),
             Method(
@@ -74,7 +74,7 @@ class RejectionServicer:
                 name="ListRejections",
                 request=ListRejectionsRequest,
                 response=ListRejectionsResponse,
-                access=see,
+                access=read,
                 kind=Unary(self.list_rejections),
             ),
             Method(
@@ -112,7 +112,7 @@ class RejectionServicer:
         )
 
     async def replay_rejection(self, call: Call, request: RawReplayRejectionRequest) -> ReplayRejectionResponse:
-        """Send one rejection again, as it is or edited."""
+        """Replay one rejection, unchanged or edited."""
         size = len(request.json.data) if request.HasField("json") else call.size
         slot, validate_only = await self._ingest.decoded(size, lambda: replay_requests.one(request))
         rejection = await self._get(call.caller.workspace.id, request.id)
@@ -127,7 +127,7 @@ class RejectionServicer:
         return ReplayRejectionResponse(result=result)
 
     async def replay_rejections(self, call: Call, raw: RawReplayRejectionsRequest) -> ReplayRejectionsResponse:
-        """Send again, as they are, all rejections that match and that no replay has stored."""
+        """Replay, unchanged, one page of the rejections that match and that no replay has stored."""
         workspace_id = call.caller.workspace.id
         request = replay_requests.many(raw)
         query = self._query(workspace_id, request, _DEFAULT_REPLAYS, replayed=False, newest_first=False)
@@ -148,14 +148,14 @@ class RejectionServicer:
 
     async def _get(self, workspace_id: WorkspaceId, rejection_id: str) -> Rejection:
         try:
-            found = await self._rejections.get(workspace_id, RejectionId(EventId(UUID(rejection_id).bytes)))
+            rejection = await self._rejections.get(workspace_id, RejectionId(EventId(UUID(rejection_id).bytes)))
         except ValueError:
-            words = f"{rejection_id[:80]!r} is not a UUID."
-            raise InvalidRequest(words, reason=Reason.INVALID_ID, field="id") from None
-        if found is None:
-            words = f"There is no rejection {rejection_id} in this workspace."
-            raise NotFound(words, reason=Reason.REJECTION_NOT_FOUND)
-        return found
+            message = f"{rejection_id[:80]!r} is not a UUID."
+            raise InvalidRequest(message, reason=Reason.INVALID_ID, field="id") from None
+        if rejection is None:
+            message = f"There is no rejection {rejection_id} in this workspace."
+            raise NotFound(message, reason=Reason.REJECTION_NOT_FOUND)
+        return rejection
 
     def _query(
         self,
@@ -166,7 +166,7 @@ class RejectionServicer:
         replayed: bool | None,
         newest_first: bool = True,
     ) -> RejectionQuery:
-        """Return what a request asks for. Raises `InvalidRequest`."""
+        """Return the query of a request. Raises `InvalidRequest`."""
         _check_choice("reason", request.reason, tuple(Reason))
         _check_choice("receiver", request.receiver, self._receivers)
         problem = validate.text_problem("key_id", request.key_id)
@@ -188,7 +188,7 @@ class RejectionServicer:
         )
 
     async def _results(self, call: Call, replays: Sequence[Replay], validate_only: bool) -> Sequence[EventResult]:
-        """Return the results of replays, as those of a batch, and say in log and metrics what happened."""
+        """Return the results of replays like those of a batch, and record them in log and metrics."""
         outcomes: Sequence[Outcome] = [replay.outcome for replay in replays]
         with aside("events"):
             statuses = Counter(outcome.status.value for outcome in outcomes)
@@ -207,7 +207,7 @@ class RejectionServicer:
 
 
 def _check_choice(field: str, value: str, choices: Sequence[str]) -> None:
-    """Raise `InvalidRequest` for a value that no rejection can have: the answer would be empty without a reason."""
+    """Raise `InvalidRequest` if no rejection can have the value. An empty answer would not tell the caller why."""
     if value and value not in choices:
-        named = f"; there are: {', '.join(choices)}" if len(choices) < 20 else ""
-        raise InvalidRequest(f"There is no {field} {value[:80]!r}{named}.", reason=Reason.INVALID_FILTER, field=field)
+        listed = f"; there are: {', '.join(choices)}" if len(choices) < 20 else ""
+        raise InvalidRequest(f"There is no {field} {value[:80]!r}{listed}.", reason=Reason.INVALID_FILTER, field=field)

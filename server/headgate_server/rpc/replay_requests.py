@@ -1,4 +1,4 @@
-"""Requests to replay rejections, of either encoding. JSON bodies are read here, so that an edited event stays exact."""
+"""Requests to replay rejections, in either encoding. JSON bodies are read here, so that an edited event stays exact."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,8 +21,8 @@ _LARGEST_INT32 = 2**31 - 1
 
 
 def one(request: RawReplayRejectionRequest) -> tuple[Draft | Problem | None, bool]:
-    """Return the edited event, None for the event as it was sent, and whether only to validate. Raises
-    `InvalidRequest`.
+    """Return the edited event and `validate_only`. Instead of the edited event it is None if the event is to be sent
+    unchanged. Raises `InvalidRequest`.
     """
     (salt,) = validate.salts(1)
     if not request.HasField("json"):
@@ -32,7 +32,7 @@ def one(request: RawReplayRejectionRequest) -> tuple[Draft | Problem | None, boo
         raise decode.two_encodings()
     value = jsonbody.read_one(request.json.data) if request.json.data else {}
     if isinstance(value, Problem):
-        return value, request.validate_only  # in the event: nothing else nests, or has numbers
+        return value, request.validate_only  # of the event: no other member is nested or has numbers
     members = _members(value, {"event": None, "validate_only": _boolean})
     event = members.get("event")
     slot = None if event is None else validate.native_json(event, salt)
@@ -42,7 +42,7 @@ def one(request: RawReplayRejectionRequest) -> tuple[Draft | Problem | None, boo
 def many(raw: RawReplayRejectionsRequest) -> ReplayRejectionsRequest:
     """Return the request. Raises `InvalidRequest`."""
     if not raw.HasField("json"):
-        # The same bytes on the wire.
+        # Both messages have the same bytes on the wire.
         return ReplayRejectionsRequest.FromString(raw.SerializeToString())
     request = ReplayRejectionsRequest(validate_only=raw.validate_only)
     value = jsonbody.read_one(raw.json.data) if raw.json.data else {}
@@ -57,24 +57,24 @@ def many(raw: RawReplayRejectionsRequest) -> ReplayRejectionsRequest:
 
 
 def _members(value: Any, readers: Mapping[str, Callable[[str, Any], Any] | None]) -> dict[str, Any]:
-    """Return the members of a body, each as its reader returns it; without those that are null. Raises
+    """Return the members of a body as their readers return them. Members that are null are left out. Raises
     `InvalidRequest`.
     """
     if type(value) is not dict:
         raise InvalidRequest("The body must be a JSON object.", reason=Reason.NOT_AN_OBJECT)
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     names: dict[str, Any] = value
     for name, member in names.items():
         field = _ALIASES.get(name, name)
         if field not in readers:
-            shown = name[:80]
-            raise InvalidRequest(f"The field {shown!r} is not known.", reason=Reason.UNKNOWN_FIELD, field=shown)
-        if field in found:
-            raise InvalidRequest(f"The field {field} stands there twice.", reason=Reason.DUPLICATE_FIELD, field=field)
+            unknown = name[:80]
+            raise InvalidRequest(f"The field {unknown!r} is not known.", reason=Reason.UNKNOWN_FIELD, field=unknown)
+        if field in members:
+            raise InvalidRequest(f"The body has the field {field} twice.", reason=Reason.DUPLICATE_FIELD, field=field)
         read = readers[field]
         if member is not None:
-            found[field] = member if read is None else read(field, member)
-    return found
+            members[field] = member if read is None else read(field, member)
+    return members
 
 
 def _text(field: str, value: Any) -> str:
@@ -96,7 +96,7 @@ def _number(field: str, value: Any) -> int:
     return value
 
 
-def _moment(field: str, value: Any) -> int:
+def _microseconds(field: str, value: Any) -> int:
     try:
         return timestamps.parse(_text(field, value))[0]
     except ValueError as error:
@@ -107,8 +107,8 @@ _FIELDS: Mapping[str, Callable[[str, Any], Any]] = {
     "reason": _text,
     "receiver": _text,
     "key_id": _text,
-    "from": _moment,
-    "to": _moment,
+    "from": _microseconds,
+    "to": _microseconds,
     "page_size": _number,
     "page_token": _text,
     "validate_only": _boolean,

@@ -1,4 +1,4 @@
-"""The gRPC server: methods of every kind onto a port."""
+"""The gRPC server: it serves methods of every kind on a port."""
 
 import asyncio
 import re
@@ -29,7 +29,7 @@ _Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig(LoadConfig):
-    """Where and how the gRPC server listens, and how much it takes at once."""
+    """The address of the gRPC server, and the limits of its requests."""
 
     host: str = setting(
         "127.0.0.1",
@@ -37,7 +37,7 @@ class ServerConfig(LoadConfig):
         "Address of the gRPC server. There is no TLS: keep it on a trusted network.",
         read=host_of,
     )
-    """Loopback unless told otherwise: there is no TLS, so what lies before this port must be trusted."""
+    """The loopback address, because there is no TLS: everybody who can reach the port must be trusted."""
     port: int = setting(
         50051,
         "grpc-port",
@@ -49,7 +49,7 @@ class ServerConfig(LoadConfig):
     bridge_token: str = setting(
         PUBLIC,
         "bridge-token",
-        "By this the server knows its bridge: the same for both. `headgate up` makes one of its own.",
+        "The server recognizes its bridge by this token. Both must have the same one. `headgate up` makes its own.",
         metavar="TOKEN",
         read=token_of,
         secret=True,
@@ -65,8 +65,8 @@ class GrpcServer:
     def __init__(
         self, config: ServerConfig, methods: Iterable[AnyMethod], chain: Chain, public: Gate, streams: Streams
     ):
-        """`public` receives the requests to the health service, whose callers need no key. `streams` are those that the
-        chain keeps.
+        """`public` receives the requests to the health service, whose callers need no key. `streams` is the same object
+        that the chain got.
         """
         self._config = config
         self._streams = streams
@@ -86,7 +86,7 @@ class GrpcServer:
         self.port = 0
 
     async def start(self) -> None:
-        """Listen. `port` is then the port. Raises `SetupError` if it is taken."""
+        """Start to listen, and set `port`. Raises `SetupError` if the port is in use."""
         address = shown(self._config.host, self._config.port)
         try:
             self.port = self._server.add_insecure_port(address)
@@ -98,11 +98,13 @@ class GrpcServer:
         self.set_serving(True)
 
     def set_serving(self, serving: bool) -> None:
-        """Tell those who watch grpc.health.v1.Health, of the server and of each service."""
+        """Set the state that grpc.health.v1.Health reports for the server and for each service."""
         self._health.set_serving(serving)
 
     async def stop(self, grace: float) -> None:
-        """End streams, refuse new calls, give those in progress `grace` seconds, and return when all have ended."""
+        """End the streams and refuse new calls. Calls in progress have `grace` seconds to end. Return when all calls
+        have ended.
+        """
         self._health.end()
         self._farewell.begin()
         self._streams.close()
@@ -110,10 +112,10 @@ class GrpcServer:
 
 
 def _bind(method: AnyMethod, handler: Handler, farewell: Farewell) -> grpc.RpcMethodHandler:
-    """Return what grpc calls: a context in, bytes out; a call that failed ends with its code.
+    """Return the handler that grpc calls with a context. It returns bytes, or ends a failed call with its code.
 
-    To grpc every request is a stream, which is the same on the wire. It receives any other request whole before
-    it calls the handler.
+    Every method is registered as a stream of requests, which is the same on the wire. For a single request grpc calls
+    the handler only after it has received the whole request.
     """
     match method.kind:
         case Unary():
@@ -152,8 +154,8 @@ def _call(method: AnyMethod, context: _Context, messages: AsyncIterator[bytes] |
 
 
 async def _until_gone(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield a stream's requests. The end of them may also be that the caller is gone: grpc cancels the call then, right
-    after, and is given its turn.
+    """Yield a stream's requests. They also end if the caller is gone. grpc cancels the call right after that, so this
+    gives it one turn of the event loop.
     """
     async for message in messages:
         yield message
@@ -161,15 +163,13 @@ async def _until_gone(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _stream(handler: Handler, call: Call, context: _Context) -> None:
-    """Answer a call with a stream. What is known of its metadata goes before the first message to the bridge, which
-    makes headers of it.
-    """
+    """Answer a call with a stream. The bridge gets the metadata before the first message, and makes headers of it."""
     begun = False
 
     async def send(message: bytes) -> None:
         nonlocal begun
         if not begun:
-            # By itself, since a message that is given up on its way would leave open whether this was sent.
+            # A separate call: if the first message is cancelled, it is still certain that the metadata was sent.
             await context.send_initial_metadata(tuple(call.reply_metadata) if call.bridged else ())
         begun = True
         call.sending = True
@@ -183,20 +183,20 @@ async def _stream(handler: Handler, call: Call, context: _Context) -> None:
 
 
 async def _end(call: Call, context: _Context) -> None:
-    """End a call that failed with its code; else say what there is to say beside the answer."""
+    """End a failed call with its code. Otherwise send the metadata of its answer."""
     if call.failure is not None:
         await context.abort(call.failure.code, call.failure.message, tuple(call.reply_metadata))
     with aside("reply_metadata"):
         metadata = tuple(filter(_is_sendable, call.reply_metadata))
         if metadata and call.bridged:
-            # Of an answer that is no error Envoy makes headers of the initial metadata alone.
+            # If the call succeeds, Envoy makes headers of the initial metadata only.
             await context.send_initial_metadata(metadata)
         elif metadata:
             context.set_trailing_metadata(metadata)
 
 
 def _is_sendable(entry: tuple[str, str | bytes]) -> bool:
-    """Whether grpc takes it: one entry that it does not take would cost the caller the whole answer."""
+    """Whether grpc accepts the entry. With one entry that it does not accept, the caller would get no answer."""
     name, value = entry
     if not _NAME.fullmatch(name):
         return False

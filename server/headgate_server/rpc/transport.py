@@ -1,4 +1,4 @@
-"""gRPC's own settings: how its core treats connections and calls before our code sees them."""
+"""gRPC's own settings for connections and calls, and how the server ends without cancelling calls."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _MAX_METADATA = 64 * 1024
 """The most bytes of headers of a call: Envoy's default is 60 KiB."""
 
 _MAX_PENDING_CALLS = 20_000
-"""The most calls that arrived and that the event loop has not seen yet. By default gRPC cancels at random from 1,000 on
+"""The most calls that have arrived and wait for the event loop. By default gRPC cancels at random from 1,000 on
 and always from 3,000 on, without a status or a log line. With this setting our code refuses them with
 RESOURCE_EXHAUSTED.
 """
@@ -63,12 +63,15 @@ _CANCELLED_WITHIN = 0.1
 
 _QUIET_SECONDS = 0.1
 """Seconds. Without a new call for this time, gRPC's queue is empty: the event loop takes hundreds of calls in it."""
-_TO_SAY_SO = 0.5
-"""Seconds before the end of the grace at which calls are told that they are cut off."""
+_ERROR_SECONDS = 0.5
+"""Calls in progress end with UNAVAILABLE this many seconds before the grace ends, so that callers still get the error.
+"""
 _LONGEST_SECONDS = 5.0
 """The longest wait for a quiet time: callers that send new calls without waiting for answers are never quiet."""
 _LAST_READ_SECONDS = 2.0
-"""For the readers of streams to read what was sent last. They are cut off then, once no other call is in progress."""
+"""Seconds in which readers of streams can read the last messages. After that the streams are cut off as soon as no
+other call is in progress.
+"""
 
 
 class Farewell:
@@ -90,7 +93,7 @@ class Farewell:
     def keeping_back(self, handler: Handler) -> Handler:
         """Return the handler with a gate: once the end has begun, its answers and errors wait for the shutdown."""
 
-        async def kept(call: Call) -> bytes:
+        async def kept_back(call: Call) -> bytes:
             self._arrived += 1
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - this is a coroutine
@@ -109,14 +112,14 @@ class Farewell:
                 if self._begun:
                     await self._announced.wait()
 
-        return kept
+        return kept_back
 
     def watch(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        """Note a lasting stream until all of it was sent: a reader who does not read it must not delay the end."""
+        """Count a lasting stream until all of it is sent. `stop` does not wait for a caller that does not read."""
         self._streams += 1
-        context.add_done_callback(self._left)
+        context.add_done_callback(self._sent)
 
-    def _left(self, _: object) -> None:
+    def _sent(self, _: object) -> None:
         self._streams -= 1
 
     def begin(self) -> None:
@@ -138,15 +141,15 @@ class Farewell:
         ending = asyncio.create_task(server.stop(max(0.0, end - clock())))
         await asyncio.sleep(0)  # GOAWAY is written in the task's first turn
         self._announced.set()
-        await self._read(server, ending, end - _TO_SAY_SO)
+        await self._read(server, ending, end - _ERROR_SECONDS)
         self._cut_off = True
         for task in self._running:
             task.cancel()
         await ending
 
     async def _read(self, server: grpc.aio.Server, ending: "asyncio.Task[None]", until: float) -> None:
-        """Wait until all answers are read, at most until then. Streams were ended already: whoever does not read what
-        was sent of them must not delay the end, once no other call is in progress.
+        """Wait until all answers are read, at most until the time `until`. Lasting streams have ended already. If only
+        they are left, their callers do not read, and the server ends without them.
         """
         clock = asyncio.get_running_loop().time
         await asyncio.wait((ending,), timeout=max(0.0, min(_LAST_READ_SECONDS, until - clock())))

@@ -1,7 +1,7 @@
-"""How many requests are received at once.
+"""The bound of requests that are received at once.
 
-gRPC holds at most one window (64 KiB) of a request until somebody asks for it; then it takes in the whole message. So
-requests are asked for late, when the caller is known, and few at a time.
+gRPC holds at most one window (64 KiB) of a request until the server reads it. Then gRPC receives the whole message. So
+the server reads a request only after the caller is authenticated, and reads few at a time.
 """
 
 import asyncio
@@ -12,21 +12,23 @@ from headgate_server.core.errors import Overloaded, TooSlow
 
 
 class Gate:
-    """Lets requests in, `at_once` of all callers and `of_one` of any one of them, in the order in which they came."""
+    """Receives at most `at_once` requests at a time, and at most `of_one` of the same caller. Requests wait in the
+    order of their arrival.
+    """
 
     def __init__(self, at_once: int, of_one: int, *, seconds: float):
-        """`seconds` is how long a request may wait and arrive, together."""
+        """`seconds` is the longest time for waiting and receiving together."""
         self._all = asyncio.Semaphore(at_once)
         self._of_one = of_one
         self._seconds = seconds
         self._callers: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
 
     async def receive(self, caller: int, request: Callable[[], Awaitable[bytes]]) -> bytes:
-        """Return the request of a caller, who has any number that no other caller has.
+        """Return the request of a caller. `caller` is a number that is different for each caller.
 
-        Raises `Overloaded` if its turn did not come in time, and `TooSlow` if the request did not arrive in time.
+        Raises `Overloaded` if it waits too long for its turn, and `TooSlow` if the request does not arrive in time.
         """
-        # A caller waits for its own turn first, so that no caller fills the queue of all.
+        # A request waits for its caller's own turn first, so that one caller does not fill the common queue.
         own = self._callers.get(caller)
         if own is None:
             own = self._callers[caller] = asyncio.Semaphore(self._of_one)

@@ -1,4 +1,4 @@
-"""How much is in progress, over all methods."""
+"""The bounds of calls, streams and bytes in progress, over all methods."""
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,13 +14,13 @@ from headgate_server.rpc.pipeline.gate import Gate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadConfig:
-    """How much may be in progress at once."""
+    """The most calls, streams and bytes in progress."""
 
     concurrent_calls: int = setting(
         2_000, "concurrent-calls", f"Calls in progress, per worker. {PAST_IT}", least=1, most=1_000_000
     )
-    """Calls in progress; further ones are refused at once. Streams of health and reflection do not count: whoever
-    holds them needs no key, and must not shut out those who have one.
+    """Further calls are refused at once. Streams of health and reflection do not count: their callers need no key, and
+    must not use up the calls of callers with a key.
     """
     concurrent_streams: int = setting(
         1_000,
@@ -29,25 +29,25 @@ class LoadConfig:
         least=1,
         most=1_000_000,
     )
-    """Streams that last until their callers leave. They have a bound of their own, so that subscribers keep nobody from
-    sending events. A slow reader may hold 128 KiB and a large event.
+    """Subscriptions last until their callers end them. They have a bound of their own, so that they do not use up the
+    calls of senders. A slow reader may hold 128 KiB and a large event.
     """
     bytes_in_progress: int = 32 * 1024 * 1024
-    """Bodies of the calls in progress, inflated; past it calls are refused. A body is there up to three times while it
-    is read: as it came, as a field of its message, and as what is decoded.
+    """The bytes of the decompressed bodies of all calls in progress. Further calls are refused. A body can be in memory
+    three times while it is read: as received, as a field of its message, and decoded.
     """
 
     @property
     def streams_of_one(self) -> int:
-        """The most streams of one workspace, so that none shuts out the others."""
+        """The most streams of one workspace, so that no workspace uses all of them."""
         return max(1, self.concurrent_streams // 2)
 
 
 class Load:
-    """Lets calls in up to two bounds: so many at once, and so many bytes of what they brought. Requests are received
-    few at a time.
+    """Bounds the number of calls in progress and the bytes of their requests. Only a few requests are received at a
+    time.
 
-    Calls and bytes that are past a bound are refused at once; what is alone is never too large.
+    Calls and bytes past a bound are refused at once. A single call is never refused because of its bytes.
     """
 
     def __init__(self, config: LoadConfig):
@@ -61,7 +61,7 @@ class Load:
         self._bridge = Gate(_OF_BRIDGE, _OF_BRIDGE - 1, seconds=_LONG)
         self._workspaces = Gate(_OF_WORKSPACES, _OF_WORKSPACES // 2, seconds=_LONG)
         self.public = Gate(_OF_PUBLIC, _OF_PUBLIC, seconds=_SHORT)
-        """Receives the requests of callers that need no key."""
+        """The gate for requests of callers that need no key."""
 
     def bounded(self, handler: Handler) -> Handler:
         """Return a handler that counts its calls and their requests, and refuses those past a bound."""
@@ -71,11 +71,11 @@ class Load:
                 raise Overloaded("Too many calls are in progress; nothing of this one was done.")
             self._calls += 1
             held = _Held()
-            call.hold = partial(self._inflated, held)
+            call.hold = partial(self._count, held)
             if call.receive is not None:
                 call.receive = partial(self._received, call, call.receive, held)
             if call.messages is not None:
-                call.messages = self._counted(call.messages, held)
+                call.messages = self._count_each(call.messages, held)
             try:
                 return await handler(call)
             finally:
@@ -86,7 +86,9 @@ class Load:
         return admitted
 
     def lasting(self, handler: Handler) -> Handler:
-        """Return a handler for streams that last, with a bound of their own. Their requests are small, or refused."""
+        """Return a handler for streams that last until the caller ends them. They have a bound of their own. A large
+        request is refused.
+        """
 
         async def admitted(call: Call) -> bytes:
             if self._streams >= self._most_streams:
@@ -102,7 +104,9 @@ class Load:
         return admitted
 
     async def _received_small(self, call: Call, receive: Callable[[], Awaitable[bytes]]) -> bytes:
-        """Receive a stream's request in its turn. It does not count, since a stream would hold its share for long."""
+        """Receive a stream's request in its turn. Its bytes are not counted, because a stream would hold them for a
+        long time.
+        """
         request = await self._in_turn(call, receive)
         check_size(len(request), _LASTING_REQUEST)
         call.size = len(request)
@@ -111,26 +115,26 @@ class Load:
     async def _received(self, call: Call, receive: Callable[[], Awaitable[bytes]], held: "_Held") -> bytes:
         """Receive a call's request in its turn, and count it."""
         request = await self._in_turn(call, receive)
-        call.size = held.came = len(request)
-        self._inflated(held, 0)
+        call.size = held.received = len(request)
+        self._count(held, 0)
         return request
 
     async def _in_turn(self, call: Call, receive: Callable[[], Awaitable[bytes]]) -> bytes:
-        workspace = call.principal.workspace.id if call.principal is not None else _NOBODY
-        direct = self.public if workspace == _NOBODY else self._workspaces
+        workspace = call.principal.workspace.id if call.principal is not None else _NO_WORKSPACE
+        direct = self.public if workspace == _NO_WORKSPACE else self._workspaces
         gate = self._bridge if call.bridged else direct
         return await gate.receive(workspace, receive)
 
-    def _inflated(self, held: "_Held", size: int) -> None:
-        """Count a request that has become `size` bytes more than came. Raises `Overloaded`."""
+    def _count(self, held: "_Held", size: int) -> None:
+        """Count a request that takes `size` bytes more than were received. Raises `Overloaded`."""
         if held.over:
-            raise Overloaded("The call was given up.")
-        size += held.came
+            raise Overloaded("The call has ended.")
+        size += held.received
         if self._calls > 1 and self._bytes + size - held.size > self._most_bytes:
             raise Overloaded("Too much is in progress; nothing of this call was done.")
         self._hold(held, size)
 
-    async def _counted(self, messages: AsyncIterator[bytes], held: "_Held") -> AsyncIterator[bytes]:
+    async def _count_each(self, messages: AsyncIterator[bytes], held: "_Held") -> AsyncIterator[bytes]:
         """Yield a stream's requests; each counts until the handler asks for the next."""
         async for message in messages:
             size = len(message)
@@ -141,27 +145,30 @@ class Load:
             self._hold(held, 0)
 
     def _hold(self, held: "_Held", size: int) -> None:
-        with self._lock:  # bodies are inflated on threads
+        with self._lock:  # bodies are decompressed on threads
             size = 0 if held.over else size
             self._bytes += size - held.size
             held.size = size
 
 
-_NOBODY = 0
-"""In the place of a workspace's id, which is positive, where the caller needs no key."""
+_NO_WORKSPACE = 0
+"""The workspace of a caller that needs no key. Ids of workspaces are positive."""
 _OF_BRIDGE = 3
-"""Requests from the bridge that are received at once, one less of any one workspace. The bridge has the whole body when
-the call begins, so none is slow.
+"""Requests that are received from the bridge at once, and one less from the same workspace. The bridge has the whole
+body when the call begins, so none is slow.
 """
 _OF_WORKSPACES = 4
-"""Requests with a key that are received at once, half of them of any one workspace, however slow its callers are."""
+"""Requests with a key that are received at once. At most half are from the same workspace, because its callers may be
+slow.
+"""
 _OF_PUBLIC = 2
-"""Requests of callers that need no key, received at once: those to the health service, which are small."""
+"""Requests without a key that are received at once. They are requests to the health service, which are small."""
 _LONG = 60.0
-"""Seconds that a request may take to arrive: as long as the bridge gives an HTTP request."""
+"""The most seconds for a request to arrive. The bridge allows an HTTP request the same time."""
 _SHORT = 5.0
+"""The most seconds for a request without a key to arrive."""
 _LASTING_REQUEST = 64 * 1024
-"""Bytes of the request of a stream that lasts: filters, as large as headers may be."""
+"""The most bytes of a lasting stream's request. It contains filters, so it has the limit of headers."""
 
 
 @dataclass(slots=True)
@@ -169,7 +176,7 @@ class _Held:
     """The bytes that one call holds now."""
 
     size: int = 0
-    came: int = 0
+    received: int = 0
     """Bytes of the serialized request."""
     over: bool = False
-    """Whether the call has ended; the thread that inflates its body may not have."""
+    """Whether the call has ended. The thread that decompresses its body may still run."""

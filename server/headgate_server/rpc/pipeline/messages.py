@@ -1,5 +1,5 @@
-"""The innermost of the pipeline: bytes into messages for the method, and its messages into bytes. Here HTTP bodies are
-inflated and measured, and nowhere else.
+"""The innermost part of the pipeline. It turns bytes into messages for the method, and the method's messages into
+bytes. HTTP bodies are decompressed and measured only here.
 """
 
 import asyncio
@@ -21,18 +21,19 @@ _Read = Callable[[Call, bytes], Awaitable[Any]]
 _Write = Callable[[Call, Message], Awaitable[bytes]]
 
 _BODY_FIELD = "json"
-"""Where the bridge puts an HTTP body that it does not read."""
+"""The field in which the bridge puts an HTTP body that it does not read."""
 _JSON = "application/json"
 _LINES = "application/x-ndjson"
-"""Of a stream: one JSON object a line."""
+"""The content type of a stream: one JSON object on each line."""
 _PRINTED_INLINE = 32 * 1024
-"""Bytes of a message that is printed at once, in about a millisecond; a larger one is printed on a thread."""
+"""A message of at most so many bytes is printed at once, in about a millisecond. A larger one is printed on a thread.
+"""
 
 
 def handler_of(method: AnyMethod, body_limit: int) -> Handler:
-    """Return what answers a method's calls, of whichever kind it is.
+    """Return the handler that answers a method's calls. The method may be of any kind.
 
-    Raises `TypeError` if its response has no form in REST's JSON.
+    Raises `TypeError` if its response cannot be written as REST's JSON.
     """
     if method.response is not HttpBody:
         printer.check(method.response.DESCRIPTOR)
@@ -62,22 +63,24 @@ def handler_of(method: AnyMethod, body_limit: int) -> Handler:
 
 
 async def _received(kind: type[Message], call: Call) -> bytes:
-    """Receive the request. One that has no fields is not asked for: so the probes, which need no key, hold nothing."""
+    """Receive the request. A request without fields is not read, so that the probes, which need no key, use no memory
+    for it.
+    """
     if not kind.DESCRIPTOR.fields:
         return b""
-    assert call.receive is not None  # noqa: S101 - the server gives it to a call of this kind
+    assert call.receive is not None  # noqa: S101 - the server sets it for a call of this kind
     return await call.receive()
 
 
 async def _requests(call: Call, read: _Read) -> AsyncIterator[Any]:
-    assert call.messages is not None  # noqa: S101 - the server gives them to a call of this kind
+    assert call.messages is not None  # noqa: S101 - the server sets them for a call of this kind
     async for message in call.messages:
         yield await read(call, message)
 
 
 async def _send_all(call: Call, responses: AsyncGenerator[Message, None]) -> bytes:
-    """Send a stream, response by response. Closes the generator at its end, and when the caller is gone."""
-    assert call.send is not None  # noqa: S101 - the server gives it to a call of this kind
+    """Send a stream, response by response. Close the generator at its end, and if the caller is gone."""
+    assert call.send is not None  # noqa: S101 - the server sets it for a call of this kind
     line = _line_writer(call)
     async with aclosing(responses):
         async for response in responses:
@@ -87,13 +90,14 @@ async def _send_all(call: Call, responses: AsyncGenerator[Message, None]) -> byt
 
 
 def _reader(method: AnyMethod, body_limit: int) -> _Read:
-    """Return what reads a request. It raises `InvalidRequest`, `BodyTooLarge`, and what the method's `admit` raises.
+    """Return a function that reads a request. It raises `InvalidRequest`, `BodyTooLarge`, and the errors of the
+    method's `admit`.
 
-    Of an HTTP body the bytes that the client sent count, inflated; of any other request those of the message.
+    The limit applies to the decompressed bytes of an HTTP body, and to the bytes of the message for any other request.
     """
     kind, admit = method.request, method.admit
     body_of = _http_body(kind)
-    bridges_own = _BODY_FIELD if _BODY_FIELD in kind.DESCRIPTOR.fields_by_name else None
+    bridge_field = _BODY_FIELD if _BODY_FIELD in kind.DESCRIPTOR.fields_by_name else None
 
     async def read(call: Call, serialized: bytes) -> Any:
         try:
@@ -102,9 +106,9 @@ def _reader(method: AnyMethod, body_limit: int) -> _Read:
             raise InvalidRequest(
                 f"The request is not a serialized {kind.DESCRIPTOR.full_name}.", reason=Reason.MALFORMED_REQUEST
             ) from None
-        if bridges_own is not None and not call.bridged:
-            # To all others the field is unknown, as the public message has it, and so it is ignored.
-            request.ClearField(bridges_own)
+        if bridge_field is not None and not call.bridged:
+            # The public message does not have this field. It is ignored like any unknown field.
+            request.ClearField(bridge_field)
         if admit is not None:
             await admit(call, request)
         body = body_of(request)
@@ -120,7 +124,7 @@ def _reader(method: AnyMethod, body_limit: int) -> _Read:
 
 
 def _http_body(kind: type[Message]) -> Callable[[Any], HttpBody | None]:
-    """Return what finds the HTTP body within a request: the request itself, its field `json`, or none."""
+    """Return a function that finds the HTTP body of a request: the request itself, its field `json`, or None."""
     if kind is HttpBody:
         return lambda request: request
     field = kind.DESCRIPTOR.fields_by_name.get(_BODY_FIELD)
@@ -130,22 +134,22 @@ def _http_body(kind: type[Message]) -> Callable[[Any], HttpBody | None]:
 
 
 def _writer(member: str) -> _Write:
-    """Return what writes the response of a unary call in the form that the caller understands: its message, or JSON
-    for the bridge. Of JSON it is only the field `member`, if that is named.
+    """Return a function that writes the response of a unary call: as a message, or as JSON for the bridge. If `member`
+    is not empty, the JSON has only the value of that field.
     """
 
     async def write(call: Call, response: Message) -> bytes:
         if call.bridged and not isinstance(response, HttpBody):
-            shown = getattr(response, member) if member else response
-            response = HttpBody(content_type=_JSON, data=await _printed(shown))
+            content = getattr(response, member) if member else response
+            response = HttpBody(content_type=_JSON, data=await _printed(content))
         return response.SerializeToString()
 
     return write
 
 
 def _line_writer(call: Call) -> Callable[[Message], Awaitable[bytes]]:
-    """Return what writes the responses of a stream in the form that its caller understands: messages, or for the bridge
-    lines of JSON or server-sent events.
+    """Return a function that writes the responses of a stream: as messages, or for the bridge as lines of JSON or as
+    server-sent events.
     """
     if not call.bridged:
         return _serialized
@@ -171,7 +175,7 @@ async def _json_line(response: Message) -> bytes:
 
 
 async def _printed(message: Message) -> bytes:
-    """Print a message: a large one on a thread, so that other calls go on."""
+    """Print a message. A large one is printed on a thread, so that it does not delay other calls."""
     if message.ByteSize() > _PRINTED_INLINE:
         return await asyncio.to_thread(printer.print_json, message)
     return printer.print_json(message)

@@ -8,10 +8,10 @@ from google.protobuf.message import Message
 
 CONTENT_TYPE = "text/event-stream"
 LAST_EVENT_ID = "last-event-id"
-"""The header by which a client that comes back says which event it has seen last."""
+"""The header with the id of the last event that a client has seen before it reconnects."""
 
 _UNNAMED = "event"
-"""Messages of this name are sent without one: a browser gives them to `onmessage`."""
+"""Messages of this name are sent without a name, so that a browser passes them to `onmessage`."""
 _ID_FIELD = "sequence"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
@@ -37,10 +37,11 @@ def frame(data: bytes, name: str = "", event_id: str = "") -> bytes:
 
 
 class Frames:
-    """Makes events of the responses of one stream.
+    """Turns the responses of one stream into events.
 
-    If a response is a choice (one oneof and nothing else), the chosen field is the event: its name, its value as data,
-    and its `sequence` as id. An id that the reader knows is not sent again. Any other response is data as a whole.
+    If a response has one oneof and no other fields, the event is the field that is set: its name, its value as data,
+    and its `sequence` as id. An id that the reader already has is not sent again. Any other response is the data
+    itself.
     """
 
     def __init__(self, known: str | None, printed: Callable[[Message], Awaitable[bytes]]):
@@ -58,7 +59,7 @@ class Frames:
 
 
 class _Part(NamedTuple):
-    """What of a response is the event."""
+    """The part of a response that is sent as an event."""
 
     content: Message
     name: str = ""

@@ -1,4 +1,4 @@
-"""Streams that last until their caller leaves: they end when their key is revoked, and when the server ends."""
+"""Streams that last until their caller ends them. They also end when their key is revoked or the server ends."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -14,11 +14,11 @@ from headgate_server.rpc.pipeline.method import AnyMethod
 NAME = "streams"
 
 _CHECK_SECONDS = 1.0
-"""A key is believed for three seconds: so a revoked one ends a silent stream within five, the look-up included."""
+"""A key is cached for three seconds. So a revoked key ends a silent stream within five, including the look-up."""
 
 
 class Streams:
-    """All lasting streams of a server. Its job checks their keys; `close` ends all of them. Lives on one event loop."""
+    """All lasting streams of a server. A job checks their keys; `close` ends them. Used on one event loop only."""
 
     def __init__(self, metrics: Metrics, of_one: int, check_every: float = _CHECK_SECONDS):
         """`of_one` is the most streams of one workspace; `check_every` is in seconds."""
@@ -27,11 +27,11 @@ class Streams:
         self._workspaces: Counter[WorkspaceId] = Counter()
         self._check_every = check_every
         self._open: set[_Stream] = set()
-        self._any = asyncio.Event()
+        self._has_streams = asyncio.Event()
         self._closed = False
 
     def keep(self, method: AnyMethod, handler: Handler) -> Handler:
-        """Return a handler of a lasting method that ends when its stream is ended here. An interceptor."""
+        """Return a handler that ends when this object ends its stream. Other methods keep theirs. An interceptor."""
         if not method.lasting:
             return handler
 
@@ -56,14 +56,14 @@ class Streams:
         return kept
 
     async def __call__(self) -> None:
-        """Check the keys of all open streams, again and again, until cancelled."""
+        """Check the keys of all open streams repeatedly, until cancelled."""
         while True:
-            await self._any.wait()
+            await self._has_streams.wait()
             await self.check()
             await asyncio.sleep(self._check_every)
 
     async def check(self) -> None:
-        """End the streams whose key may not have them any more. A key with many streams is asked for once."""
+        """End the streams whose key does not allow them any more. A key with many streams is looked up once."""
         by_key: dict[str, list[_Stream]] = defaultdict(list)
         for stream in self._open:
             by_key[stream.call.caller.key_id].append(stream)
@@ -71,14 +71,14 @@ class Streams:
             try:
                 await streams[0].call.recheck()
             except Unavailable:
-                # The store is away: no key can be revoked there either.
+                # The store cannot be reached, so no key can be revoked either.
                 continue
             except HeadgateError as error:
                 for stream in streams:
                     stream.end(error)
 
     def close(self) -> None:
-        """End all streams now, and refuse further ones: the server is about to end."""
+        """End all streams now and refuse further ones, because the server ends."""
         self._closed = True
         for stream in self._open:
             stream.end(_closing())
@@ -86,7 +86,7 @@ class Streams:
     def _add(self, stream: "_Stream") -> None:
         self._open.add(stream)
         self._workspaces[stream.call.caller.workspace.id] += 1
-        self._any.set()
+        self._has_streams.set()
         self._metrics.streams(len(self._open))
 
     def _remove(self, stream: "_Stream") -> None:
@@ -97,12 +97,12 @@ class Streams:
             del self._workspaces[workspace]
         self._metrics.streams(len(self._open))
         if not self._open:
-            self._any.clear()
+            self._has_streams.clear()
 
 
 @dataclass(eq=False, slots=True)
 class _Stream:
-    """One open stream, and the error with which it is ended from outside."""
+    """One open stream, and the error that ends it."""
 
     call: Call
     ended: "asyncio.Future[HeadgateError]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
