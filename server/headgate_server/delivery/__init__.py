@@ -1,1 +1,1 @@
-"""Taking stored events to where a workspace wants them: destinations, and the senders that reach them."""
+"""Delivers stored events to a workspace's destinations: the settings of destinations, and the senders for each kind."""

@@ -1,4 +1,4 @@
-"""One destination while it is delivered to: what its walk, its replay and its retries share."""
+"""The connection to one destination. Its walk, its replay and its retries share it."""
 
 import asyncio
 import random
@@ -23,26 +23,26 @@ _MICROSECONDS = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelConfig:
-    """How a destination is delivered to. Times in seconds."""
+    """The settings of the delivery to one destination. Times are in seconds."""
 
     requests: int = 8
-    """Requests of one destination at once, where their order does not matter: enough to keep a receiver busy that takes
-    100 ms, and few enough not to overrun it.
+    """The most requests of one destination at once. They keep a receiver busy that takes 100 ms, and do not overload
+    it.
     """
     page_events: int = 500
-    """Events that are delivered between two moves of the cursor at most: so many are repeated after a crash."""
+    """The most events between two moves of the cursor. After a crash at most so many are repeated."""
     page_seconds: float = 1.0
-    """After this time no further request of a page is begun, so that a slow receiver's cursor moves too."""
+    """After this time no further request of a page starts, so that a slow receiver's cursor moves too."""
     most_retrying: int = 1_000
-    """Set-aside events that wait for their next attempt. At this bound the destination waits: a receiver that is down
-    for a day must not fill the table.
+    """The most set-aside events that wait for their next attempt. At this bound the destination waits, so that a
+    receiver that is down for a day does not fill the table.
     """
     failures_in_row: int = 8
-    """After so many failed attempts in a row, one request at a time finds out whether the receiver is back."""
+    """After so many failed attempts in a row, requests are sent one at a time until one succeeds."""
     longest_pause: float = 10.0
     """The longest time between two of these requests."""
     skip_seconds: float = 1.0
-    """How long a cursor stays where it is while no event matches: its moves cost a transaction."""
+    """The time between two moves of the cursor while no event matches, because a move costs a transaction."""
 
 
 class Gone(Exception):
@@ -50,7 +50,7 @@ class Gone(Exception):
 
 
 class Channel:
-    """Sends to one destination, counts, and reports. Lives on one event loop."""
+    """Sends to one destination, counts the attempts, and reports them. Used on one event loop only."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Channel:
         self.config = config or ChannelConfig()
         self.retrying = retrying
         self.stopping = False
-        """No further request is begun."""
+        """Whether no further request may start."""
         self._sender = sender
         self._journal = journal
         self._metrics = metrics
@@ -78,32 +78,32 @@ class Channel:
         self._not_before = 0.0
         self._failures = 0
         self._sending: set[asyncio.Future[Attempt]] = set()
-        # One bound for walk, replay and retries: the receiver knows no difference, and a request must not wait for a
-        # connection while its time runs.
+        # Walk, replay and retries share one bound, because they share the receiver. A request must not wait for a
+        # connection while its timeout runs.
         self._slots = asyncio.Semaphore(self.config.requests)
         self._bell = Wakeup()
         self._aside_bell = Wakeup()
 
     @property
     def full(self) -> bool:
-        """Whether so many events are set aside that no further ones may be."""
+        """Whether no further events may be set aside."""
         return self.retrying >= self.config.most_retrying
 
     @property
     def width(self) -> int:
-        """How many requests may be under way at once."""
+        """The most requests at once."""
         return 1 if self._failures >= self.config.failures_in_row else self.config.requests
 
     def now(self) -> float:
-        """Return the process's own time, in seconds."""
+        """Return the process's monotonic time in seconds."""
         return self._timer()
 
     def ring(self) -> None:
-        """Wake the walks: there are events."""
+        """Wake the walks, because there are events."""
         self._bell.ring()
 
     def ring_aside(self) -> None:
-        """Wake the retries: an event was set aside."""
+        """Wake the retries, because an event was set aside."""
         self._aside_bell.ring()
 
     async def rest(self, seconds: float) -> None:
@@ -117,24 +117,24 @@ class Channel:
             await self._aside_bell.wait(seconds)
 
     def stop(self) -> None:
-        """Begin no further request; those under way go on."""
+        """Start no further request. Requests in progress continue."""
         self.stopping = True
         self.ring()
         self.ring_aside()
 
     def abort(self) -> None:
-        """Give up the requests that are under way: nobody knows whether they delivered."""
+        """Cancel the requests in progress. It is not known whether they delivered."""
         self.stop()
         for sending in self._sending:
             sending.cancel()
 
     def pause(self) -> float:
-        """Return for how many seconds no request may be begun: the receiver asked for it, or it fails all the time."""
+        """Return the seconds in which no request may start: the receiver asked for it, or it always fails."""
         return max(0.0, self._not_before - self._timer())
 
     async def attempt(self, events: Sequence[StoredEvent], number: int) -> Attempt | None:
-        """Try to deliver events in one request, for the `number`th time. None: it was given up, or not begun before the
-        stop.
+        """Try to deliver events in one request. `number` is 1 for the first attempt. Return None if the request was
+        cancelled, or if the channel stopped before it started.
         """
         async with self._slots:
             return None if self.stopping else await self._attempt(events, number)
@@ -156,35 +156,35 @@ class Channel:
     async def attempts(
         self, requests: Iterator[tuple[Sequence[StoredEvent], int]], *, retries: bool = False
     ) -> list[Attempt | None]:
-        """Try requests, several at once, in order, until none are left, or none may be begun any more. One entry for
-        each that was begun. Only retries go on while the destination is full.
+        """Try requests in order, several at once, until none is left or no further one may start. Return an entry for
+        each that was started. Only retries continue while the destination is full.
         """
-        found: list[Attempt | None] = []
+        results: list[Attempt | None] = []
         until = self._timer() + self.config.page_seconds
-        room = self.config.most_retrying - self.retrying
+        places_left = self.config.most_retrying - self.retrying
 
         async def work() -> None:
-            nonlocal room
-            while self._goes_on(until) and (retries or room > 0):
-                taken = next(requests, None)
-                if taken is None:
+            nonlocal places_left
+            while self._goes_on(until) and (retries or places_left > 0):
+                request = next(requests, None)
+                if request is None:
                     return
-                place = len(found)
-                found.append(None)
-                attempt = found[place] = await self.attempt(*taken)
+                place = len(results)
+                results.append(None)
+                attempt = results[place] = await self.attempt(*request)
                 if attempt is None or attempt.verdict is not Verdict.DELIVERED:
-                    room -= len(taken[0])
+                    places_left -= len(request[0])
 
         await asyncio.gather(*(work() for _ in range(self.width)))
-        return found
+        return results
 
     def set_aside(self, event: StoredEvent, attempts: int, attempt: Attempt, *, for_ever: bool = False) -> SetAside:
-        """Return the row of a failed attempt, with the time of the next by the schedule."""
+        """Return the row of a failed attempt, with the time of the next attempt from the schedule."""
         delay = schedule.wait(attempts, random=self._chance(), retry_after=attempt.retry_after, for_ever=for_ever)
         return SetAside(event.sequence, event.id, attempts, delay, attempt.status, attempt.detail)
 
     async def record(self, report: Report) -> None:
-        """Record a report. Raises `Gone`, and what `Journal.record` raises."""
+        """Record a report. Raises `Gone`, and the errors of `Journal.record`."""
         failing = await self._journal.record(report)
         if failing is None:
             raise Gone
@@ -200,7 +200,7 @@ class Channel:
         *attempts: Attempt | None,
         disable: str | None = None,
     ) -> Report:
-        """Return a report about this destination, with what attempts say of its receiver."""
+        """Return a report about this destination, with the errors of the attempts."""
         failed = [one for one in attempts if one is not None and one.verdict is not Verdict.DELIVERED]
         gone = [one for one in failed if one.verdict is Verdict.GONE]
         if gone and disable is None:
@@ -209,7 +209,7 @@ class Channel:
             self.destination.workspace_id,
             self.destination.id,
             failed_attempts=len(failed),
-            error=_told(failed[-1]) if failed else None,
+            error=_error_text(failed[-1]) if failed else None,
             disable=disable,
         )
 
@@ -221,7 +221,7 @@ class Channel:
         try:
             return await self._sender.send(events, number)
         except Exception as error:
-            # A sender does not raise. If it does all the same, it is a failure that is seen, and delays nobody.
+            # A sender must not raise. If a bug raises, it counts as a failed attempt and is logged.
             log.exception("sender_failed", destination=self.destination.id)
             words = f"a bug of the service: {type(error).__name__}"
             return Attempt(Verdict.FAILED, None, words, None, self._timer() - started)
@@ -248,7 +248,7 @@ class Channel:
         )
 
     def _wait(self, attempt: Attempt) -> None:
-        """Set the time before which the receiver is asked nothing."""
+        """Set the time before which no request may start."""
         config = self.config
         seconds = attempt.retry_after or 0.0
         if (over := self._failures - config.failures_in_row) >= 0:
@@ -261,5 +261,5 @@ class Channel:
         log.warning("destination_disabled", destination=self.destination.id, why=why)
 
 
-def _told(attempt: Attempt) -> str:
+def _error_text(attempt: Attempt) -> str:
     return printable(f"{attempt.status}: {attempt.detail}" if attempt.status is not None else attempt.detail)

@@ -1,4 +1,4 @@
-"""What an operator says of a destination, checked. Pure. What is wrong is an `InvalidRequest` that names the field."""
+"""Checks the fields of a destination. Pure. Each function raises `InvalidRequest`, which names the wrong field."""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -27,7 +27,7 @@ MOST_EVENTS = 100
 LONGEST_TIMEOUT = 60
 DEFAULT_TIMEOUT = 15
 MOST_VALUES = 100
-"""Values of one list of a filter: each is compared with each event."""
+"""The most values of one list of a filter. Each value is compared with each event."""
 _LONGEST_VALUE = 255
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
@@ -47,16 +47,16 @@ def name_of(text: str) -> str:
 
 
 def filter_of(types: Sequence[str], sources: Sequence[str], receivers: Sequence[str]) -> EventFilter:
-    """Return a filter. One that could match no event is refused."""
+    """Return a filter. It is refused if it cannot match any event."""
     for field, values in (("types", types), ("sources", sources), ("receivers", receivers)):
         _check_values(f"filter.{field}", values)
     for value in types:
         if "*" in value.removesuffix(".*") or value == ".*":
-            raise _invalid("filter.types", f"{value!r} has a star that is not at the end, after a name and a dot")
-    known = {NATIVE, *RECEIVERS}
+            raise _invalid("filter.types", f"{value!r} has a star that is not at the end after a name and a dot")
+    all_receivers = {NATIVE, *RECEIVERS}
     for value in receivers:
-        if value not in known:
-            raise _invalid("filter.receivers", f"{value!r} is not one of {', '.join(sorted(known))}")
+        if value not in all_receivers:
+            raise _invalid("filter.receivers", f"{value!r} is not one of {', '.join(sorted(all_receivers))}")
     return EventFilter(tuple(dict.fromkeys(types)), tuple(dict.fromkeys(sources)), tuple(dict.fromkeys(receivers)))
 
 
@@ -66,7 +66,7 @@ def ordering_of(text: str, *, default: Ordering = Ordering.PARALLEL) -> Ordering
 
 
 def start_of(text: str) -> int:
-    """Return where to start: the sequence of the first event, `BEGINNING` or `NOW`."""
+    """Return the start: the sequence of the first event, `BEGINNING` or `NOW`."""
     if text in ("", "now"):
         return NOW
     if text == "beginning":

@@ -10,15 +10,15 @@ from headgate_server.process.setting import setting
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryConfig:
-    """Whether this process delivers, and where it may."""
+    """Whether this process delivers, and which networks it may reach."""
 
     deliver: str = setting(
         "on",
         "deliver",
-        "Whether the server delivers to destinations; off where `headgate deliver` does.",
+        "Whether the server delivers to destinations. Set it to off if `headgate deliver` runs.",
         choices=("on", "off"),
     )
-    """On: a service is one command. One of all processes that share a store does it at a time."""
+    """On, so that one command runs the whole service. Of all processes that share a store, one delivers at a time."""
     allowed: Sequence[Network] = setting(
         (),
         "webhook-allow",
@@ -27,10 +27,10 @@ class DeliveryConfig:
         multiple=True,
         read=network_of,
     )
-    """None: whoever may make a destination must not reach what only the server reaches."""
+    """No network is allowed, because a user who may create destinations must not reach the server's private network."""
     nats: NatsConfig = field(default_factory=NatsConfig)
 
     @property
     def networks(self) -> Networks:
-        """What webhooks may reach."""
+        """The networks that webhooks may reach."""
         return Networks(tuple(self.allowed))

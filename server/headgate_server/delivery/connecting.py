@@ -1,7 +1,7 @@
-"""Connections to checked addresses only: the network layer beneath a webhook's HTTP.
+"""Connects to checked addresses only. This is the network layer below a webhook's HTTP.
 
-The name is looked up once for each connection, and the connection is made to one of the addresses that were checked.
-There is no second look-up that could lead elsewhere.
+The name is looked up once for each connection, and the connection is made to one of the checked addresses. There is no
+second look-up that could return other addresses.
 """
 
 import asyncio
@@ -15,15 +15,15 @@ from headgate_server.delivery.networks import Address, Networks
 from headgate_server.delivery.resolver import Resolver
 
 _CONNECT_SECONDS = 5.0
-"""How long one address may take to answer, before the next one is tried."""
+"""The time for one address to answer, before the next one is tried."""
 
 
 class Blocked(httpcore.ConnectError):
-    """The host leads to nothing that may be reached."""
+    """The host has no address that may be reached."""
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Connects to what `networks` lets through."""
+    """Connects to the addresses that `networks` allows."""
 
     def __init__(self, networks: Networks, resolver: Resolver):
         self._networks = networks
@@ -38,9 +38,9 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Return a connection to one of the host's addresses that may be reached.
+        """Return a connection to one of the host's allowed addresses.
 
-        Raises `Blocked` if there is none, and `httpcore.ConnectError` if none can be connected to.
+        Raises `Blocked` if there is none, and `httpcore.ConnectError` if no connection succeeds.
         """
         addresses = self._checked(host, await self._resolved(host))
         for address in addresses[:-1]:
@@ -51,7 +51,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         return await self._connect(addresses[-1], port, socket_options)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait; httpcore asks for it between attempts of its own, of which there are none."""
+        """Sleep. httpcore calls this between its own retries, which are not used."""
         await asyncio.sleep(seconds)
 
     async def _resolved(self, host: str) -> list[Address]:
@@ -78,7 +78,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    """A connection that is also closed where its TLS handshake is cancelled: httpcore leaves that one open."""
+    """A connection that is closed if its TLS handshake is cancelled. httpcore would leave it open."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream):
         self._stream = stream

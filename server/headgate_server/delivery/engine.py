@@ -1,4 +1,4 @@
-"""The work of the delivering process: a delivery for each active destination, under one lease."""
+"""The job that delivers: a delivery for each active destination, under one lease."""
 
 import asyncio
 import time
@@ -30,35 +30,35 @@ _Key = tuple[WorkspaceId, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """How the delivering process works. Times in seconds."""
+    """The settings of the delivering process. Times are in seconds."""
 
     shortest_look: float = 0.02
     longest_look: float = 0.25
-    """Between two looks at the heads of the destinations' ledgers, growing while nothing comes. Commits of the same
-    process wake it before.
+    """The time between two looks at the heads of the destinations' ledgers. It grows while no events come. Commits of
+    the same process wake the job earlier.
     """
     look_share: float = 0.1
-    """The most of its time that it spends with looking: with thousands of destinations a look takes longer."""
+    """The largest share of time for looks. With thousands of destinations a look takes longer."""
     spacing: float = 0.01
-    """The least time between two looks while few events come: an event is seen so soon after its commit."""
+    """The shortest time between two looks while few events come, so that an event is seen soon after its commit."""
     busy_events: int = 100
     busy_spacing: float = 0.1
-    """The least time between two looks when so many events came since the last: a look then costs as much as storing
-    some of them, and each finds enough for a page.
+    """The shortest time between two looks if at least `busy_events` came since the last one. A look then costs as much
+    as storing some of them, and finds enough events for a page.
     """
     change_grace: float = 2.0
-    """What a request under way is given to end when its destination was changed, paused or removed."""
+    """The time for a request in progress to end after its destination was changed, paused or removed."""
     stop_grace: float = 3.0
-    """The same when the process ends. The lease is not renewed meanwhile, and has 5 s left at least. Together with the
-    second that recording takes it is less than the 5 s that a worker has beyond the grace of its calls.
+    """The same time at the end of the process. The lease is not renewed then, and has at least 5 s left. This time and
+    the second for recording are less than the 5 s that a worker has after the grace of its calls.
     """
     measure_every: float = 5.0
-    """Between two looks at how far each destination is behind, for the metrics."""
+    """The time between two measurements of the lags for the metrics."""
     channel: ChannelConfig = field(default_factory=ChannelConfig)
 
 
 class Engine:
-    """Delivers to all active destinations while it holds the lease. To be run by `Leased`."""
+    """Delivers to all active destinations while it holds the lease. `Leased` runs it."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Engine:
         self._causes = Causes()
 
     async def __call__(self, lease: Lease) -> None:
-        """Deliver until cancelled. Raises what the store raises, and `LeaseLost` when another holder was found."""
+        """Deliver until cancelled. Raises the store's errors, and `LeaseLost` if another process holds the lease."""
         config = self._config
         tools = Tools(
             deliveries=self._deliveries,
@@ -103,11 +103,11 @@ class Engine:
             while True:
                 began = self._timer()
                 watched = await self._deliveries.watch()
-                moved = crew.take(watched)
-                pause = config.shortest_look if moved else min(pause * 2, config.longest_look)
-                took = self._timer() - began
-                spacing = config.busy_spacing if moved >= config.busy_events else config.spacing
-                await asyncio.sleep(max(spacing, took * (1 / config.look_share - 1)))
+                new_events = crew.take(watched)
+                pause = config.shortest_look if new_events else min(pause * 2, config.longest_look)
+                seconds = self._timer() - began
+                spacing = config.busy_spacing if new_events >= config.busy_events else config.spacing
+                await asyncio.sleep(max(spacing, seconds * (1 / config.look_share - 1)))
                 if watched:
                     await self._wakeup.wait(pause)
                 else:
@@ -118,7 +118,7 @@ class Engine:
             self._metrics.destinations({})
 
     async def _measure(self) -> None:
-        """Show how far each destination is behind, until cancelled."""
+        """Set the metrics of the lags repeatedly, until cancelled."""
         while True:
             try:
                 self._metrics.destinations(await self._deliveries.lags())
@@ -128,15 +128,15 @@ class Engine:
 
 
 @dataclass(slots=True)
-class _Rest:
-    """After an error of one delivery: how long it is left alone, and until when."""
+class _Pause:
+    """The pause of a delivery after an error."""
 
     pause: float
     until: float
 
 
 class _Crew:
-    """The deliveries that run."""
+    """The running deliveries."""
 
     def __init__(self, tools: Tools, config: EngineConfig, back_off: BackOff, timer: Callable[[], float]):
         self._tools = tools
@@ -145,15 +145,15 @@ class _Crew:
         self._timer = timer
         self._runners: dict[_Key, Runner] = {}
         self._stopping: dict[_Key, asyncio.Task[None]] = {}
-        self._rests: dict[_Key, _Rest] = {}
+        self._pauses: dict[_Key, _Pause] = {}
 
     def take(self, watched: Sequence[Watched]) -> int:
-        """Start the delivery to new destinations, stop what was changed or removed, and tell the others of events.
-        Return how many came to one ledger at the most. Raises `LeaseLost` if a delivery found that.
+        """Start deliveries to new destinations, stop those of changed or removed ones, and wake the others for new
+        events. Return the largest number of new events of one ledger. Raises `LeaseLost` if a delivery ended with it.
         """
         self._collect()
         by_key = {(one.workspace_id, one.destination_id): one for one in watched}
-        moved = 0
+        new_events = 0
         for key in [key for key in self._runners if key not in by_key]:
             self._stop(key)
         for key, one in by_key.items():
@@ -161,16 +161,16 @@ class _Crew:
             if runner is not None and runner.revision < one.revision:
                 self._stop(key)
             elif runner is not None:
-                moved = max(moved, runner.tell(one.head))
-            elif key not in self._stopping and not self._rests_now(key):
+                new_events = max(new_events, runner.tell(one.head))
+            elif key not in self._stopping and not self._is_paused(key):
                 self._runners[key] = Runner(self._tools, one)
-                moved = max(moved, 1)
-        self._rests = {key: rest for key, rest in self._rests.items() if key in by_key}
+                new_events = max(new_events, 1)
+        self._pauses = {key: paused for key, paused in self._pauses.items() if key in by_key}
         self._tools.pages.forget({workspace_id for workspace_id, _ in by_key})
-        return moved
+        return new_events
 
     async def end(self, grace: float) -> None:
-        """Stop every delivery, and return when all have ended."""
+        """Stop all deliveries, and return when they have ended."""
         for key in list(self._runners):
             self._stop(key, grace)
         await asyncio.gather(*self._stopping.values(), return_exceptions=True)
@@ -184,9 +184,9 @@ class _Crew:
             if isinstance(error, LeaseLost):
                 raise error
             if error is not None:
-                self._rest(key, error)
+                self._pause(key, error)
             else:
-                self._rests.pop(key, None)
+                self._pauses.pop(key, None)
 
     def _stop(self, key: _Key, grace: float | None = None) -> None:
         runner = self._runners.pop(key)
@@ -194,13 +194,13 @@ class _Crew:
         self._stopping[key] = stopping
         stopping.add_done_callback(lambda _: self._stopping.pop(key, None))
 
-    def _rests_now(self, key: _Key) -> bool:
-        rest = self._rests.get(key)
-        return rest is not None and rest.until > self._timer()
+    def _is_paused(self, key: _Key) -> bool:
+        paused = self._pauses.get(key)
+        return paused is not None and paused.until > self._timer()
 
-    def _rest(self, key: _Key, error: BaseException) -> None:
-        """Leave a delivery alone for a while that raised: its store failed, or there is a bug."""
-        earlier = self._rests.get(key)
+    def _pause(self, key: _Key, error: BaseException) -> None:
+        """Pause a delivery that ended with an error, because the store failed or there is a bug."""
+        earlier = self._pauses.get(key)
         pause = self._back_off.after(earlier.pause if earlier else 0.0, 0.0)
-        self._rests[key] = _Rest(pause, self._timer() + pause)
+        self._pauses[key] = _Pause(pause, self._timer() + pause)
         log.warning("delivery_stopped", destination=key[1], error=type(error).__name__, again_in=pause, exc_info=error)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 MOST_HEADERS = 20
 LONGEST_NAME = 100
 LONGEST_VALUE = 4096
-"""Bounds that servers take together: most refuse more than 8 to 16 KiB of headers, or 100 of them."""
+"""Most servers refuse more than 8 to 16 KiB of headers, or more than 100 headers."""
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+", re.ASCII)
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?", re.ASCII)
@@ -23,22 +23,22 @@ _OURS = {
     "accept-encoding",
     "user-agent",
 }
-"""Headers that decide how the request is framed and where it goes, or that say who sends it."""
+"""Headers that decide how the request is framed, where it goes, or who sends it."""
 _OUR_BEGINNINGS = ("webhook-", "content-", "proxy-", ":")
 
 
 def check_headers(headers: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the headers as a request takes them.
+    """Return the headers for a request.
 
-    Raises `ValueError` with a sentence about the fault. It names a header and never quotes its value, which is often a
-    secret.
+    Raises `ValueError` with a sentence about the fault. It names the header. It never quotes the value, which is
+    often a secret.
     """
     if len(headers) > MOST_HEADERS:
         raise ValueError(f"there are more than {MOST_HEADERS} extra headers")
     seen = set()
     for name, value in headers.items():
         if len(name) > LONGEST_NAME or not _NAME.fullmatch(name):
-            raise ValueError(f"{name[:LONGEST_NAME]!r} is not a name of a header")
+            raise ValueError(f"{name[:LONGEST_NAME]!r} is not a header name")
         lower = name.lower()
         if lower in _OURS or lower.startswith(_OUR_BEGINNINGS):
             raise ValueError(f"the header {name} is set by the service")

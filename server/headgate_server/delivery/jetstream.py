@@ -1,9 +1,9 @@
 """A sender to a NATS JetStream stream: every event once, in the order of the ledger.
 
-The stream itself says how far it is. A sender reads the stream's last message when it starts, and goes on behind it. It
-sends many messages before it waits, each with the sequence and the id that the stream's last message must have. So a
-message is stored behind its predecessor or not at all: whatever is lost, doubled, delayed or sent by another publisher,
-no event is in the stream twice and none is left out.
+The stream itself is the cursor. A sender reads the stream's last message when it starts, and continues after it. It
+sends many messages before it waits. Each message has the sequence and the id that the stream's last message must have.
+So the stream stores a message directly after its predecessor or not at all. Even if messages are lost, repeated,
+delayed or sent by another publisher, no event is in the stream twice and none is left out.
 """
 
 import asyncio
@@ -26,11 +26,12 @@ from headgate_server.delivery.payload import Render
 
 _WINDOW_MESSAGES = 512
 _WINDOW_BYTES = 4 * 1024 * 1024
-"""The most that is sent and not yet confirmed. Enough to keep a connection busy over a distance of 50 ms."""
+"""The most messages and bytes that are sent and not yet confirmed. This keeps a connection of 50 ms latency busy."""
 _UNBROKEN = 16
-"""The most messages without a pause. Sending alone never waits, and the event loop also answers callers."""
+"""The most messages without a turn of the event loop. Sending does not wait, and the event loop also answers callers.
+"""
 _HEADER_BYTES = 1024
-"""What the headers of a message take, at the most."""
+"""The most bytes of a message's headers."""
 _WRONG_LAST_ID, _WRONG_LAST_SEQUENCE = 10070, 10071
 _OWNER = "Headgate-Destination"
 
@@ -39,7 +40,7 @@ LONGEST_NAME = 255
 
 
 class _End(NamedTuple):
-    """Where a stream ends."""
+    """The end of a stream."""
 
     sequence: int
     event: EventId | None
@@ -47,19 +48,19 @@ class _End(NamedTuple):
 
 
 class _Trouble(Exception):
-    """The stream cannot take events, for the reason that the message says."""
+    """The stream cannot store events. The message is the reason."""
 
 
 class _Overtaken(_Trouble):
-    """The stream does not end where it should."""
+    """The stream does not have the expected end."""
 
 
 class JetStream:
     """Sends events to one stream. It keeps the promise of `Sender`.
 
     Events MUST come in the order of the ledger, and MUST NOT leave out one that failed: the destination is ordered.
-    Events that the stream has already count as delivered. A stream that is not there is made. `owner` names the
-    destination: it stands in each message, and a message of another publisher stops the destination.
+    Events that are already in the stream count as delivered. A missing stream is created. `owner` is the destination's
+    id. Each message has it, and a message of another publisher stops the destination.
     """
 
     def __init__(
@@ -84,15 +85,15 @@ class JetStream:
         self._one_at_a_time = asyncio.Lock()
 
     async def send(self, events: Sequence[StoredEvent], attempt: int) -> Attempt:
-        """Deliver events: all that the stream has not yet. `attempt` makes no difference."""
+        """Deliver the events that the stream does not have yet. `attempt` makes no difference."""
         started = self._timer()
         try:
             async with self._one_at_a_time, asyncio.timeout(self._timeout) as limit:
                 await self._deliver(events, limit)
         except TimeoutError:
-            said = self._nats.complaint()
-            words = f"no confirmation within {self._timeout:g} s"
-            return self._failed(f"{words}; NATS said: {said}" if said else words, started)
+            complaint = self._nats.complaint()
+            detail = f"no confirmation within {self._timeout:g} s"
+            return self._failed(f"{detail}; NATS said: {complaint}" if complaint else detail, started)
         except (_Trouble, NotConnected) as trouble:
             return self._failed(str(trouble), started)
         except (nats.errors.Error, OSError) as error:
@@ -102,15 +103,15 @@ class JetStream:
     async def close(self) -> None:
         """Do nothing: the connection is shared."""
 
-    def _failed(self, words: str, started: float) -> Attempt:
-        return Attempt(Verdict.FAILED, None, printable(words), None, self._timer() - started)
+    def _failed(self, detail: str, started: float) -> Attempt:
+        return Attempt(Verdict.FAILED, None, printable(detail), None, self._timer() - started)
 
     async def _deliver(self, events: Sequence[StoredEvent], limit: asyncio.Timeout) -> None:
-        # The second time is for a stream that went on without us: another publisher that was replaced by this one, or
-        # confirmations that were lost.
+        # The stream may have grown without this sender: confirmations were lost, or a process that delivered before
+        # still published. The second round reads its end again.
         for last in (False, True):
             connection, end = await self._known_end()
-            # Until all is confirmed, the end that was known is not known any more.
+            # The end is unknown until all messages are confirmed.
             self._end = None
             try:
                 rest = [event for event in events if end.event is None or event.id > end.event]
@@ -155,7 +156,7 @@ class JetStream:
         try:
             return await connection.stream.get_msg(self._stream, seq=sequence)
         except NotFoundError:
-            # Somebody deleted the last one.
+            # The last message was deleted.
             return await connection.stream.get_msg(self._stream, subject=f"{self._prefix}.>")
 
     async def _publish(
@@ -180,7 +181,7 @@ class JetStream:
             while waiting.sent:
                 await self._confirmed(waiting.oldest(), limit)
         except _Overtaken:
-            # What is still under way may be stored. The stream's end is looked for when that is decided.
+            # Messages in progress may still be stored. Wait for their answers before the end is read again.
             await asyncio.gather(*(sent.future for sent in waiting.sent))
             raise
         return _End(end.sequence + len(events), events[-1].id) if events else end
@@ -193,21 +194,21 @@ class JetStream:
             _OWNER: self._owner,
             "Content-Type": "application/json",
         }
-        # Not on the first message. A server before 2.15 that was started again has forgotten the id of a last message
-        # that is older than the stream's duplicate window, and would refuse the right successor for ever.
+        # The first message does not have it. A server before 2.15 forgets the id of the last message at a restart if
+        # the message is older than the stream's duplicate window. It would refuse the right successor for ever.
         if previous is not None:
             headers[api.Header.EXPECTED_LAST_MSG_ID.value] = previous
         return headers
 
     async def _confirmed(self, sent: "_Sent", limit: asyncio.Timeout) -> None:
-        """Wait until a message is confirmed to be where it should."""
+        """Wait until a message is confirmed at its place."""
         ack = await sent.future
         limit.reschedule(asyncio.get_running_loop().time() + self._timeout)
         if ack.code in (_WRONG_LAST_ID, _WRONG_LAST_SEQUENCE):
             raise _Overtaken(f"another publisher writes to the stream {self._stream}: {ack.error}")
         if ack.error:
             raise _Trouble(f"the stream {self._stream} refused a message: {ack.error}")
-        # A duplicate in its right place is as good: this destination's other publisher, or an earlier attempt.
+        # A duplicate at its place is accepted. An earlier attempt, or a process that delivered before, stored it.
         if ack.sequence != sent.sequence:
             raise _Overtaken(f"the stream {self._stream} has a message at {ack.sequence} and not at {sent.sequence}")
 
@@ -217,7 +218,7 @@ class _Sent(NamedTuple):
 
     size: int
     sequence: int
-    """Where in the stream it belongs."""
+    """Its place in the stream."""
     future: asyncio.Future[Ack]
 
 
@@ -229,16 +230,16 @@ class _Window:
         self._bytes = 0
 
     def is_full(self, size: int) -> bool:
-        """Whether a confirmation must come before a message of this size is sent."""
+        """Whether a message of this size must wait for a confirmation."""
         return bool(self.sent) and (len(self.sent) >= _WINDOW_MESSAGES or self._bytes + size > _WINDOW_BYTES)
 
     def add(self, sent: _Sent) -> None:
-        """Take a message that was sent."""
+        """Add a message that was sent."""
         self.sent.append(sent)
         self._bytes += sent.size
 
     def oldest(self) -> _Sent:
-        """Take out the oldest message."""
+        """Remove and return the oldest message."""
         sent = self.sent.popleft()
         self._bytes -= sent.size
         return sent
@@ -265,7 +266,8 @@ def check_stream(name: str) -> str:
 
 def check_prefix(prefix: str) -> str:
     """Return the prefix of a stream's subjects. Raises `ValueError` with a sentence about the fault."""
-    # NATS's own subjects begin with $ and _INBOX: whoever could publish there could reach into other streams.
+    # NATS's own subjects begin with $ and _INBOX. A workspace must not publish there, because it could reach other
+    # streams.
     if len(prefix) > LONGEST_NAME or not _SUBJECT.fullmatch(prefix) or prefix.startswith("_INBOX"):
         raise ValueError(
             f"a prefix of subjects has 1 to {LONGEST_NAME} letters, digits, - and _, in parts that dots separate, and "
@@ -275,15 +277,15 @@ def check_prefix(prefix: str) -> str:
 
 
 def subject_of(prefix: str, event_type: str) -> str:
-    """Return the subject of an event. Different types have different subjects: what a subject cannot hold is written as
-    the `%XX` of its UTF-8, and an empty part as `%`.
+    """Return the subject of an event. Different types have different subjects. Characters that a subject cannot have
+    are written as the `%XX` of their UTF-8, and an empty part as `%`.
     """
     safe = _UNSAFE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), event_type)
     return ".".join([prefix, *(part or "%" for part in safe.split("."))])
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Whether a subject with wildcards takes everything that another one takes."""
+    """Whether a subject with wildcards matches all subjects that another one matches."""
     if wide == ">" or wide == narrow:
         return True
     head, _, rest = wide.partition(".")

@@ -1,4 +1,4 @@
-"""Reports of many destinations, recorded in few transactions."""
+"""Records the reports of many destinations in few transactions."""
 
 import asyncio
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from headgate_server.core.model import Lease
 from headgate_server.store import Deliveries
 
 _MOST = 200
-"""Reports of one transaction: it holds the lease's row, and the renewal must come between."""
+"""The most reports of one transaction. It locks the lease's row, so the lease is renewed between transactions."""
 
 
 class _Entry(NamedTuple):
@@ -17,8 +17,8 @@ class _Entry(NamedTuple):
 
 
 class Journal:
-    """Records reports under one lease. What comes while a transaction is under way goes into the next, so that many
-    destinations cost few commits. Lives on one event loop.
+    """Records reports under one lease. Reports that arrive during a transaction go into the next one, so that many
+    destinations need few commits. Used on one event loop only.
     """
 
     def __init__(self, deliveries: Deliveries, lease: Lease):
@@ -28,7 +28,7 @@ class Journal:
         self._writing: asyncio.Task[None] | None = None
 
     async def record(self, report: Report) -> float | None:
-        """Record a report, and return like `Deliveries.record`. Raises what the store raises, and `LeaseLost`."""
+        """Record a report. Return the same as `Deliveries.record`. Raises the store's errors, and `LeaseLost`."""
         entry = _Entry(report, asyncio.get_running_loop().create_future())
         self._waiting.append(entry)
         if self._writing is None:

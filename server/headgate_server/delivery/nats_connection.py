@@ -21,15 +21,15 @@ from headgate_server.process.setting import path_of, setting
 _CONNECT_SECONDS = 5
 _CLOSE_SECONDS = 0.5
 _PENDING_BYTES = 256 * 1024 * 1024
-"""More than is ever under way (`jetstream.py` bounds that): at this size the client would wait in a way that swallows a
-cancellation.
+"""More than is ever in progress, which `jetstream.py` bounds. At this size the client would wait, and its wait ignores
+a cancellation.
 """
 _NO_STREAM = "503"
 
 
 def urls_of(text: str) -> str:
     """Return the URLs of NATS servers, separated by commas. Raises `ValueError` with a sentence that does not quote
-    them, since they may hold a password.
+    them, since they may contain a password.
     """
     for url in text.split(","):
         parts = urlsplit(url.strip())
@@ -40,7 +40,7 @@ def urls_of(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NatsConfig:
-    """Where NATS is. It is the operator's to say; a workspace names only a stream."""
+    """The address of NATS. Only the operator sets it; a workspace only names a stream."""
 
     url: str | None = setting(
         None,
@@ -57,31 +57,31 @@ class NatsConfig:
     ca: Path | None = setting(
         None,
         "nats-ca",
-        "Certificate authorities for NATS, as PEM. Without it: the machine's own.",
+        "Certificate authorities for NATS, as PEM. Without it the machine's own are used.",
         metavar="FILE",
         read=path_of,
     )
 
 
 class NotConnected(Exception):
-    """There is no connection to NATS, for the reason that the message says."""
+    """There is no connection to NATS. The message is the reason."""
 
 
 class Ack(NamedTuple):
-    """What JetStream says to a published message."""
+    """JetStream's answer to a published message."""
 
     sequence: int = 0
     duplicate: bool = False
-    """The stream had a message of this id already."""
+    """Whether the stream already had a message with this id."""
     error: str = ""
-    """Why the message is not stored; empty: it is."""
+    """Why the message is not stored; empty if it is stored."""
     code: int = 0
     """JetStream's number for the error."""
 
 
 class Connection:
-    """One connection, from its beginning to its loss. It is never restored: what was under way when it was lost has no
-    confirmation, and whoever publishes must look where the stream ends before going on.
+    """One connection to NATS. It is not restored after its loss. Messages in progress at that time have no
+    confirmation, so the publisher must read the end of the stream before it continues.
     """
 
     def __init__(self, client: Client):
@@ -91,11 +91,11 @@ class Connection:
         self._number = count()
         self._waiting: dict[str, asyncio.Future[Ack]] = {}
         self.complaint = ""
-        """What the server said last of its own accord: that it forbids a subject, for example."""
+        """The last error that the server reported by itself, for example that a subject is forbidden."""
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be used."""
+        """Whether the connection can be used."""
         return self._client.is_connected
 
     @property
@@ -104,16 +104,16 @@ class Connection:
         return self._client.max_payload
 
     async def complained(self, error: Exception) -> None:
-        """Remember what the server said, or what came between."""
+        """Keep the last error of the server or the connection."""
         self.complaint = str(error)
 
     async def listen(self) -> None:
-        """Begin to take confirmations."""
+        """Subscribe to the confirmations."""
         await self._client.subscribe(f"{self._inbox}.*", cb=self._confirmed)
 
     async def publish(self, subject: str, body: bytes, headers: Mapping[str, str]) -> asyncio.Future[Ack]:
-        """Send a message, and return what becomes JetStream's answer. The answer may be an error, and says so too if
-        the connection is lost before it comes.
+        """Send a message, and return the future of JetStream's answer. The answer is an error if the stream refuses the
+        message, or if the connection is lost before the answer.
         """
         token = str(next(self._number))
         future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
@@ -124,11 +124,11 @@ class Connection:
 
     async def close(self) -> None:
         """Close the connection."""
-        await _closed(self._client)
+        await _close_client(self._client)
         await self.lost()
 
     async def lost(self) -> None:
-        """Answer everything that waits: no confirmation will come."""
+        """Answer all waiting messages with an error, because no confirmation will come."""
         for future in list(self._waiting.values()):
             if not future.done():
                 future.set_result(Ack(error="the connection to NATS was lost"))
@@ -139,8 +139,8 @@ class Connection:
             future.set_result(_ack(message))
 
 
-async def _closed(client: Client) -> None:
-    """Close a client. After a failed TLS handshake it waits for a transport that never says that it is closed."""
+async def _close_client(client: Client) -> None:
+    """Close a client. The timeout is needed after a failed TLS handshake, when the client would wait for ever."""
     with suppress(Exception):
         async with asyncio.timeout(_CLOSE_SECONDS):
             await client.close()
@@ -150,16 +150,16 @@ def _ack(message: Msg) -> Ack:
     if (message.headers or {}).get("Status") == _NO_STREAM:
         return Ack(error="no stream takes the subject")
     try:
-        said = json.loads(message.data)
-        if "error" in said:
-            return Ack(error=str(said["error"].get("description", "")), code=int(said["error"].get("err_code", 0)))
-        return Ack(int(said["seq"]), bool(said.get("duplicate", False)))
+        answer = json.loads(message.data)
+        if "error" in answer:
+            return Ack(error=str(answer["error"].get("description", "")), code=int(answer["error"].get("err_code", 0)))
+        return Ack(int(answer["seq"]), bool(answer.get("duplicate", False)))
     except (ValueError, KeyError, TypeError, AttributeError):
         return Ack(error="JetStream's answer cannot be read")
 
 
 class Nats:
-    """Connects when it is first needed, and again after a loss. Lives on one event loop."""
+    """Connects at the first use, and again after a loss. Used on one event loop only."""
 
     def __init__(self, config: NatsConfig):
         self._config = config
@@ -167,7 +167,7 @@ class Nats:
         self._connecting = asyncio.Lock()
 
     async def connection(self) -> Connection:
-        """Return a connection that is open. Raises `NotConnected`."""
+        """Return an open connection. Raises `NotConnected`."""
         async with self._connecting:
             if self._connection is None or not self._connection.is_open:
                 self._connection = await self._connect()
@@ -179,11 +179,11 @@ class Nats:
             await self._connection.close()
 
     def complaint(self) -> str:
-        """Return, once, what the server last said of its own accord on this connection; empty: nothing."""
+        """Return the last error that the server reported by itself, and clear it. Empty if there is none."""
         if self._connection is None:
             return ""
-        said, self._connection.complaint = self._connection.complaint, ""
-        return said
+        complaint, self._connection.complaint = self._connection.complaint, ""
+        return complaint
 
     async def _connect(self) -> Connection:
         if self._config.url is None:
@@ -195,7 +195,7 @@ class Nats:
                 await client.connect(self._config.url.split(","), **self._options(connection))
                 await connection.listen()
         except BaseException as error:
-            await _closed(client)
+            await _close_client(client)
             if not isinstance(error, nats.errors.Error | OSError | ValueError):
                 raise
             raise NotConnected(f"no connection to NATS: {connection.complaint or error}") from error
@@ -207,7 +207,7 @@ class Nats:
             "name": "headgate",
             "error_cb": connection.complained,
             "closed_cb": connection.lost,
-            # A connection that the client restores would send old messages after new ones were planned.
+            # After a reconnect the client would send old messages behind newer ones.
             "allow_reconnect": False,
             "max_reconnect_attempts": 1,
             "reconnect_time_wait": 0,

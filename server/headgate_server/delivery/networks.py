@@ -1,7 +1,7 @@
-"""Which addresses a webhook may reach. Pure.
+"""The addresses that a webhook may reach. Pure.
 
-A workspace chooses the URL, and the server makes the request. Without a check a workspace could reach what only the
-server reaches: its own ports, the machines beside it, a cloud's metadata service.
+A workspace chooses the URL, and the server makes the request. Without a check a workspace could reach addresses that
+only the server can reach: its own ports, machines in its network, a cloud's metadata service.
 """
 
 import re
@@ -17,7 +17,7 @@ _SPECIAL = {
     "private": "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7 fec0::/10",
     "shared (CGNAT)": "100.64.0.0/10",
     "link-local": "169.254.0.0/16 fe80::/10",
-    # Azure's machines reach their host's agent there; no other cloud has its own service at a public address.
+    # Azure's host agent. No other cloud has such a service at a public address.
     "a cloud's own service": "168.63.129.16/32",
     "multicast": "224.0.0.0/4 ff00::/8",
     "for protocols": "192.0.0.0/24 2001::/23",
@@ -27,11 +27,11 @@ _SPECIAL = {
     "an IPv4 address in IPv6": "::/96 ::ffff:0:0/96 ::ffff:0:0:0/96 64:ff9b::/96 64:ff9b:1::/48",
     "reserved": "240.0.0.0/4",
 }
-"""The networks that are no part of the public internet (IANA's special-purpose registries), with a word for each."""
+"""The networks that are not part of the public internet (IANA's special-purpose registries), with a word for each."""
 
 _BLOCKED = [(ip_network(text), word) for word, texts in _SPECIAL.items() for text in texts.split()]
 _PUBLIC_6 = IPv6Network("2000::/3")
-"""All of IPv6 that IANA gives out so far. The rest is reserved, or special."""
+"""The part of IPv6 that IANA has assigned. The rest is reserved or special."""
 
 _NAT64 = IPv6Network("64:ff9b::/96")
 _NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")
@@ -41,16 +41,16 @@ _TRANSLATED = IPv6Network("::ffff:0:0:0/96")
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """What may be reached: the public internet, and the networks that the operator allows."""
+    """The networks that may be reached: the public internet, and those that the operator allows."""
 
     allowed: Sequence[Network] = ()
 
     def refusal(self, address: Address) -> str | None:
         """Return why an address may not be reached, as a word such as "private"; None: it may be reached.
 
-        An address that carries an IPv4 address leads to that one, so both must be allowed.
+        If an address contains an IPv4 address, requests reach that address, so both must be allowed.
         """
-        inner = _carried(address)
+        inner = _inner_ipv4(address)
         if inner is not None and (word := self.refusal(inner)) is not None:
             return word
         if any(address in network for network in self.allowed if network.version == address.version):
@@ -61,8 +61,8 @@ class Networks:
         return "reserved" if isinstance(address, IPv6Address) and address not in _PUBLIC_6 else None
 
 
-def _carried(address: Address) -> IPv4Address | None:
-    """Return the IPv4 address that an IPv6 address of a transition mechanism leads to."""
+def _inner_ipv4(address: Address) -> IPv4Address | None:
+    """Return the IPv4 address inside an IPv6 address of a transition mechanism, None if there is none."""
     if isinstance(address, IPv4Address):
         return None
     if address.teredo is not None:
@@ -86,9 +86,9 @@ def network_of(text: str) -> Network:
 
 
 def literal(host: str) -> Address | None:
-    """Return the address that a host is; None: it is a name.
+    """Return the address if the host is one, None if it is a name.
 
-    Raises `ValueError` for a host that some resolvers take for an IPv4 address and others do not: 127.1, 0x7f000001,
+    Raises `ValueError` for a host that only some resolvers read as an IPv4 address: 127.1, 0x7f000001,
     2130706433, 0177.0.0.1.
     """
     try:

@@ -1,8 +1,8 @@
-"""Pages of what destinations want, with one look at a stretch of a ledger for all destinations that are there.
+"""Reads pages of events for destinations. Destinations at the same place in a ledger share one read of it.
 
-Most destinations want few of the events, and those that keep up are all at the same place. So a ledger is looked at in
-windows: which kinds of events occur in the next two thousand. A destination that wants none of them moves on without
-reading one.
+Most filters match few events, and most destinations are near the end of the ledger. So a ledger is read in windows: a
+window has the kinds of the next two thousand events. A destination whose filter matches none of these kinds skips the
+window without reading events.
 """
 
 import asyncio
@@ -17,42 +17,42 @@ from headgate_server.store import Matching
 from headgate_server.store.matching import Window
 
 WINDOW_EVENTS = 2_000
-"""Events of one window: some milliseconds of a database's work."""
+"""Events of one window. The database reads it in some milliseconds."""
 _KEPT_WINDOWS = 8
-"""Windows of a ledger that are remembered: destinations that keep up are all in the newest ones."""
+"""Windows of a ledger that are kept. Destinations without a lag are all in the newest ones."""
 
 EVERYTHING = EventFilter()
 
 
 class Page(NamedTuple):
-    """The next events that a destination wants, and the place up to which there are no others."""
+    """The next events that match, and the place up to which there are no others that match."""
 
     events: Sequence[StoredEvent]
     reached: Position
 
 
 class Pages:
-    """Reads ledgers for destinations. Lives on one event loop."""
+    """Reads ledgers for destinations. Used on one event loop only."""
 
     def __init__(self, matching: Matching):
         self._matching = matching
         self._ledgers: dict[WorkspaceId, _Ledger] = {}
 
-    async def next(self, workspace_id: WorkspaceId, after: Position, wanted: EventFilter, limit: int) -> Page:
-        """Return what follows a place: at most `limit` events. At the end of the ledger `reached` is `after`."""
-        if wanted == EVERYTHING:
-            found = await self._matching.page(workspace_id, after, None, wanted, limit)
-            return Page(found, _place(found[-1]) if found else after)
+    async def next(self, workspace_id: WorkspaceId, after: Position, event_filter: EventFilter, limit: int) -> Page:
+        """Return at most `limit` matching events after a place. At the end of the ledger `reached` is `after`."""
+        if event_filter == EVERYTHING:
+            events = await self._matching.page(workspace_id, after, None, event_filter, limit)
+            return Page(events, _place(events[-1]) if events else after)
         window = await self._window(workspace_id, after)
-        if not any(wanted.matches(*kind) for kind in window.kinds):
+        if not any(event_filter.matches(*kind) for kind in window.kinds):
             return Page((), window.end)
-        found = await self._matching.page(workspace_id, after, window.end, wanted, limit)
-        # Fewer than asked for may be the page's bytes: only of none it is known that none follow.
-        return Page(found, _place(found[-1]) if found else window.end)
+        events = await self._matching.page(workspace_id, after, window.end, event_filter, limit)
+        # A page can be short because of its bytes. Only an empty page means that the window has no more matches.
+        return Page(events, _place(events[-1]) if events else window.end)
 
     async def _window(self, workspace_id: WorkspaceId, after: Position) -> Window:
         ledger = self._ledgers.setdefault(workspace_id, _Ledger())
-        async with ledger.looking:
+        async with ledger.lock:
             for window in ledger.windows:
                 if window.start.sequence <= after.sequence < window.end.sequence:
                     return window
@@ -62,16 +62,16 @@ class Pages:
             return window
 
     def forget(self, workspaces: set[WorkspaceId]) -> None:
-        """Forget the ledgers of all other workspaces."""
+        """Drop the windows of all other workspaces."""
         self._ledgers = {name: ledger for name, ledger in self._ledgers.items() if name in workspaces}
 
 
 class _Ledger:
-    """What is known of one ledger."""
+    """The windows of one ledger."""
 
     def __init__(self) -> None:
         self.windows: deque[Window] = deque(maxlen=_KEPT_WINDOWS)
-        self.looking = asyncio.Lock()
+        self.lock = asyncio.Lock()
 
 
 def _place(event: StoredEvent) -> Position:

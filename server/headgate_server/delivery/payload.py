@@ -1,7 +1,7 @@
 """The body of a webhook. Pure.
 
-Standard Webhooks' form and CloudEvents' structured mode, of one event or of a list. A destination that takes several
-events a request always gets a list, also of one, so that its receiver reads one form.
+It is Standard Webhooks' form or CloudEvents' structured mode, of one event or of a list. A destination with several
+events in a request always gets a list, even of one event, so that its receiver has to read only one form.
 """
 
 import re
@@ -17,11 +17,11 @@ from headgate_server.core import timestamps
 from headgate_server.core.model import StoredEvent
 
 Render = Callable[[StoredEvent], bytes]
-"""Returns a stored event as JSON, as REST's reads give it."""
+"""Returns a stored event as JSON, in the same form as REST."""
 
 
 class Format(StrEnum):
-    """How a destination wants its events."""
+    """The format of a destination's events."""
 
     STANDARD = "standard"
     CLOUDEVENTS = "cloudevents"
@@ -35,7 +35,7 @@ class Payload(NamedTuple):
 
 
 def payload(events: Sequence[StoredEvent], form: Format, *, several: bool, render: Render) -> Payload:
-    """Return the body for these events: one, or with `several` any number."""
+    """Return the body of the events. Without `several` there is exactly one."""
     if form is Format.STANDARD:
         messages = [standard(event, render) for event in events]
         return Payload("application/json", orjson.dumps({"events": messages} if several else messages[0]))
@@ -46,13 +46,13 @@ def payload(events: Sequence[StoredEvent], form: Format, *, several: bool, rende
 
 
 def standard(event: StoredEvent, render: Render) -> dict[str, Any]:
-    """Return an event as Standard Webhooks has it: type, the time when it occurred, and the stored event."""
+    """Return an event in Standard Webhooks' form: its type, the time when it occurred, and the stored event."""
     return {"type": event.type, "timestamp": _occurred(event), "data": orjson.Fragment(render(event))}
 
 
 def cloudevent(event: StoredEvent) -> dict[str, Any]:
-    """Return an event as a CloudEvent 1.0. Its `id` is the stored event's; the other names are CloudEvents' attributes
-    and documented extensions, and three extensions of ours: `receiver`, `idempotencykey`, `eventhash`.
+    """Return an event as a CloudEvent 1.0. Its `id` is the stored event's id. The other names are CloudEvents'
+    attributes and documented extensions, and our own extensions `receiver`, `idempotencykey` and `eventhash`.
     """
     cloud: dict[str, Any] = {
         "specversion": "1.0",
@@ -61,7 +61,7 @@ def cloudevent(event: StoredEvent) -> dict[str, Any]:
         "type": event.type,
         "time": _occurred(event),
         "recordedtime": timestamps.format(event.created_at),
-        # The extension is a text that sorts as the numbers do.
+        # The extension is a text. Padded with zeros, it has the order of the numbers.
         "sequence": f"{event.sequence:020}",
         "receiver": event.receiver,
         "eventhash": event.event_hash.hex(),
@@ -84,5 +84,5 @@ _STRAY_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 def _uri_reference(text: str) -> str:
-    """Return a text as a URI-reference: one stays as it is, in any other what is not allowed is percent-encoded."""
+    """Return a text as a URI-reference. Characters that are not allowed are percent-encoded."""
     return quote(_STRAY_PERCENT.sub("%25", text), safe="%/:?#[]@!$&'()*+,;=-._~")

@@ -1,4 +1,4 @@
-"""Looking up the addresses of a host, without holding up anything else."""
+"""Looks up the addresses of a host without delaying other work."""
 
 import asyncio
 import socket
@@ -10,21 +10,23 @@ from typing import Protocol
 from headgate_server.delivery.networks import Address
 
 _THREADS = 32
-"""The most look-ups at once. One of a dead name server blocks its thread for half a minute, and there is one a host."""
+"""The most look-ups at once. There is one for each host. A look-up blocks its thread for half a minute if the name
+server does not answer.
+"""
 
 
 class Resolver(Protocol):
     """Finds the addresses of a host."""
 
     async def resolve(self, host: str) -> Sequence[Address]:
-        """Return the addresses of a host, the preferred first; an address is its own. Raises `OSError`."""
+        """Return the addresses of a host, the preferred first. For an address return itself. Raises `OSError`."""
         ...
 
 
 class SystemResolver:
-    """The system's resolver, in threads of its own: the event loop's own threads are few, and other work needs them.
+    """The system's resolver, in threads of its own. The event loop has few threads, and other work needs them.
 
-    A look-up cannot be cancelled. So there is at most one for a host, and whoever asks meanwhile waits for it.
+    A look-up cannot be cancelled. So there is at most one for a host, and further callers wait for the same look-up.
     """
 
     def __init__(self) -> None:
@@ -32,29 +34,29 @@ class SystemResolver:
         self._running: dict[str, asyncio.Future[Sequence[Address]]] = {}
 
     async def resolve(self, host: str) -> Sequence[Address]:
-        """Return the addresses of a host, the preferred first; an address is its own. Raises `OSError`."""
+        """Return the addresses of a host, the preferred first. For an address return itself. Raises `OSError`."""
         running = self._running.get(host)
         if running is None:
             running = asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host)
             self._running[host] = running
             running.add_done_callback(lambda done: self._forget(host, done))
-        # Shielded: others may wait for it too.
+        # Shield the look-up, because other callers may wait for it too.
         return await asyncio.shield(running)
 
     def close(self) -> None:
-        """Let go of the threads, without waiting for look-ups that run."""
+        """Release the threads without waiting for running look-ups."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _forget(self, host: str, done: asyncio.Future[Sequence[Address]]) -> None:
         del self._running[host]
         if not done.cancelled():
-            # All that waited may be gone: without this, an error that nobody saw would be logged.
+            # If no caller waits any more, asyncio would log the error as never retrieved.
             done.exception()
 
 
 def _look_up(host: str) -> Sequence[Address]:
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        results = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except UnicodeError as error:
         raise OSError(str(error)) from error
-    return list(dict.fromkeys(ip_address(address[0]) for *_, address in found))
+    return list(dict.fromkeys(ip_address(address[0]) for *_, address in results))

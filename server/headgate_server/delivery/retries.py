@@ -1,4 +1,4 @@
-"""The retries of set-aside events, beside a destination's cursor."""
+"""The retries of set-aside events. They do not move the destination's cursor."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,43 +8,43 @@ from headgate_server.delivery.attempt import Attempt, Verdict
 from headgate_server.delivery.channel import Channel
 from headgate_server.store import Deliveries, Ledgers
 
-_AT_ONCE = 32
-"""Events of one look: they are read with their content."""
-_LONGEST_REST = 60.0
-"""Seconds between two looks at what is due: a clock may be set."""
+_MOST_EVENTS = 32
+"""The most events that are read at once, because they are read with their content."""
+_LONGEST_WAIT = 60.0
+"""The most seconds between two checks for due events, because a clock may be set."""
 
 
 class Retries:
-    """Tries set-aside events again when they are due, each in a request of its own: one that can never be delivered
-    holds up no other.
+    """Tries set-aside events again when they are due. Each has a request of its own, so that an event that can never be
+    delivered does not delay the others.
     """
 
     def __init__(self, channel: Channel, deliveries: Deliveries, ledgers: Ledgers, through: Callable[[], int]):
-        """`through` returns the cursor: what lies beyond it is not set aside but waited for."""
+        """`through` returns the cursor. A failure beyond it is not retried here: the walk waits for it."""
         self._channel = channel
         self._deliveries = deliveries
         self._ledgers = ledgers
         self._through = through
 
     async def __call__(self) -> None:
-        """Retry until the channel is stopped. Raises what the store raises, and what `Channel.record` raises."""
+        """Retry until the channel is stopped. Raises the errors of the store and of `Channel.record`."""
         channel = self._channel
         while not channel.stopping:
             if (pause := channel.pause()) > 0:
                 await channel.rest_aside(pause)
                 continue
-            due, following = await self._deliveries.due(channel.destination, self._through(), _AT_ONCE)
+            due, following = await self._deliveries.due(channel.destination, self._through(), _MOST_EVENTS)
             if due:
                 await self._retry(due)
             else:
-                await channel.rest_aside(_LONGEST_REST if following is None else min(following, _LONGEST_REST))
+                await channel.rest_aside(_LONGEST_WAIT if following is None else min(following, _LONGEST_WAIT))
 
     async def _retry(self, due: Sequence[Failure]) -> None:
         channel = self._channel
         workspace_id = channel.destination.workspace_id
-        found = {event.id: event for event in await self._ledgers.fetch(workspace_id, [one.event_id for one in due])}
-        missing = [_missing(one) for one in due if one.event_id not in found]
-        tried = [(found[one.event_id], one) for one in due if one.event_id in found]
+        events = {event.id: event for event in await self._ledgers.fetch(workspace_id, [one.event_id for one in due])}
+        missing = [_missing(one) for one in due if one.event_id not in events]
+        tried = [(events[one.event_id], one) for one in due if one.event_id in events]
         attempts = await channel.attempts((([event], one.attempts + 1) for event, one in tried), retries=True)
         if not attempts and not missing:
             return

@@ -1,4 +1,4 @@
-"""The delivery to one destination, as a task: started, told of events, stopped."""
+"""The delivery to one destination as a task. It can be started, woken for new events, and stopped."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,15 +15,15 @@ from headgate_server.process.metrics import Metrics
 from headgate_server.store import Deliveries, Ledgers
 
 SenderOf = Callable[[Assignment], Awaitable[Sender]]
-"""Makes the sender of a destination."""
+"""Creates the sender of a destination."""
 
 _ABORT_SECONDS = 1.0
-"""How long a delivery may take to record what it did, once its requests were given up."""
+"""The time for a delivery to record its results after its requests were cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What every delivery needs."""
+    """The objects that all deliveries share."""
 
     deliveries: Deliveries
     ledgers: Ledgers
@@ -35,8 +35,8 @@ class Tools:
 
 
 class Runner:
-    """Delivers to one destination, as it is at one revision, until it is stopped or ends by itself: because the
-    destination was disabled or removed, or because of an error.
+    """Delivers to one destination at one revision, until it is stopped. It ends by itself if the destination is
+    disabled or removed, or after an error.
     """
 
     def __init__(self, tools: Tools, watched: Watched):
@@ -54,11 +54,11 @@ class Runner:
         return self._task.done()
 
     def error(self) -> BaseException | None:
-        """Return the error that ended it; None: it ended in order."""
+        """Return the error that ended it, None if there was none."""
         return None if self._task.cancelled() else self._task.exception()
 
     def tell(self, head: int) -> int:
-        """Say how far the ledger goes, and return how many events that is beyond the last time."""
+        """Set the sequence of the ledger's head and wake the delivery. Return the number of new events."""
         new = max(0, head - self._head)
         if new:
             self._head = head
@@ -67,9 +67,7 @@ class Runner:
         return new
 
     async def stop(self, grace: float) -> None:
-        """Let requests that are under way end within so many seconds, give the others up, and return when all that was
-        done is recorded.
-        """
+        """Wait so many seconds for requests in progress, and cancel the rest. Return when all results are recorded."""
         self._stopped = True
         if self._channel is None:
             self._task.cancel()
@@ -87,7 +85,7 @@ class Runner:
         assignment = await tools.deliveries.assignment(watched.workspace_id, watched.destination_id)
         if assignment is None:
             return
-        # What an operator changes after this is found at the next look.
+        # A later change has a greater revision, so the next look finds it.
         self.revision = assignment.destination.revision
         retrying = await tools.deliveries.retrying(assignment.destination)
         sender = await tools.sender_of(assignment)
@@ -97,28 +95,28 @@ class Runner:
             )
             if self._stopped:
                 return
-            await _first_error([work() for work in self._works(assignment, channel)])
+            await _first_error([job() for job in self._jobs(assignment, channel)])
         except Gone:
             return
         finally:
             await sender.close()
 
-    def _works(self, assignment: Assignment, channel: Channel) -> Sequence[Callable[[], Awaitable[None]]]:
+    def _jobs(self, assignment: Assignment, channel: Channel) -> Sequence[Callable[[], Awaitable[None]]]:
         tools, destination = self._tools, assignment.destination
         walk = Walk(channel, tools.pages, destination.cursor, lambda: self._head, ahead=assignment.ahead)
         walk.wait_for_failure(assignment.now)
-        works: list[Callable[[], Awaitable[None]]] = [
+        jobs: list[Callable[[], Awaitable[None]]] = [
             walk,
             Retries(channel, tools.deliveries, tools.ledgers, lambda: walk.position.sequence),
         ]
         if (replay := destination.replay) is not None:
-            works.append(Walk(channel, tools.pages, replay.position, lambda: replay.until, of_replay=True))
-        return works
+            jobs.append(Walk(channel, tools.pages, replay.position, lambda: replay.until, of_replay=True))
+        return jobs
 
 
-async def _first_error(works: Sequence[Awaitable[None]]) -> None:
-    """Return when all have ended. Raises the first error, once the others have been cancelled and have ended."""
-    tasks = [asyncio.ensure_future(work) for work in works]
+async def _first_error(jobs: Sequence[Awaitable[None]]) -> None:
+    """Run jobs until all have ended. An error cancels the other jobs and is raised when they have ended."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     finally:

@@ -1,4 +1,4 @@
-"""When a delivery is tried again, and when a destination is disabled. Pure."""
+"""The schedule of retries, and the rule that disables a destination. Pure."""
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,26 +16,26 @@ WAITS = (
     20 * _HOUR,
     24 * _HOUR,
 )
-"""Seconds to wait after the first failed attempt, the second, and so on: Standard Webhooks' schedule. The first attempt
-is at once, the tenth and last some three days later: a receiver that was down over a weekend gets everything.
+"""The seconds to wait after the first failed attempt, the second, and so on. This is Standard Webhooks' schedule. The
+tenth and last attempt is about three days after the first. So a receiver that is down over a weekend gets all events.
 """
 
 JITTER = 0.1
-"""The most that a wait is lengthened by, as a part of it: what failed together is not tried again together."""
+"""A wait is lengthened by at most this part of it, so that events that failed together are not retried together."""
 
 LONGEST_RETRY_AFTER = _DAY
-"""No receiver can hold an event back for longer than the schedule itself does."""
+"""A receiver cannot delay an event for longer than the schedule does."""
 
 FAILING_DAYS = 5
-"""Days of nothing but failures after which a destination is disabled: a long weekend, and a day to mend it."""
+"""A destination is disabled after so many days without a success: a long weekend, and a day to repair the receiver."""
 
 
 def wait(failures: int, *, random: float, retry_after: float | None = None, for_ever: bool = False) -> float | None:
-    """Return how many seconds to wait after this many failed attempts of an event; None: the schedule is over.
+    """Return the seconds to wait after so many failed attempts of an event, None if the schedule is over.
 
-    `random` is between 0 and 1. What the receiver asked for lengthens a wait and never shortens it: a receiver that
-    says "in one second" to every attempt would otherwise be asked ten times in ten seconds, and never again. With
-    `for_ever` the last wait is repeated: an ordered destination cannot go on without the event.
+    `random` is between 0 and 1. `retry_after` can lengthen a wait, but not shorten it. Otherwise a receiver that always
+    answers "in one second" would get ten attempts in ten seconds, and no more. With `for_ever` the last wait is
+    repeated, because an ordered destination cannot continue without the event.
     """
     if failures > len(WAITS) and not for_ever:
         return None
@@ -44,12 +44,13 @@ def wait(failures: int, *, random: float, retry_after: float | None = None, for_
 
 
 def retry_after(text: str, moment: int) -> float | None:
-    """Return the seconds that a `Retry-After` header asks to wait: it holds seconds or an HTTP date. None: it holds
-    neither. At most `LONGEST_RETRY_AFTER`, and 0 for what has passed. `moment` is the time now, in microseconds.
+    """Return the seconds of a `Retry-After` header, which has seconds or an HTTP date. Return None if it has neither.
+    The result is at most `LONGEST_RETRY_AFTER`, and 0 for a date in the past. `moment` is the current time in
+    microseconds.
     """
     text = text.strip()
     if text.isascii() and text.isdigit():
-        # So many digits are more than a day, however many follow.
+        # 12 digits are more than a day; the digits after them do not matter.
         return min(float(text[:12]), LONGEST_RETRY_AFTER)
     try:
         date = parsedate_to_datetime(text)
@@ -60,9 +61,10 @@ def retry_after(text: str, moment: int) -> float | None:
 
 
 def is_dead(failing_since: int | None, moment: int) -> bool:
-    """Whether a destination has had nothing but failures for so long that it is disabled.
+    """Whether a destination must be disabled, because it had no success for `FAILING_DAYS`.
 
-    `failing_since` is when the first attempt failed after the newest success, in microseconds; None: the newest attempt
-    succeeded, or there was none. Ask after a failed attempt: a destination without events is not dead.
+    `failing_since` is the time of the first failure after the newest success, in microseconds. It is None if the newest
+    attempt succeeded or there was none. Call this after a failed attempt only: a destination without events is not
+    dead.
     """
     return failing_since is not None and moment - failing_since >= FAILING_DAYS * int(_DAY) * 1_000_000

@@ -1,4 +1,4 @@
-"""Makes the sender of a destination."""
+"""Creates the sender of a destination."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,7 +17,7 @@ from headgate_server.process.clock import Clock, system_clock
 
 
 class Senders:
-    """Makes senders that share what one process has once."""
+    """Creates senders. They share the resolver and the connection to NATS."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Senders:
         self._clock = clock
 
     async def __call__(self, assignment: Assignment) -> Sender:
-        """Return the sender of a destination: one that always fails where its settings allow no other."""
+        """Return the sender of a destination. If its settings are not valid, return a sender that always fails."""
         target = assignment.destination.target
         if not isinstance(target, Webhook):
             return JetStream(
@@ -71,13 +71,13 @@ class Senders:
 
 
 class Unable:
-    """A sender for a destination that cannot be reached as it is set: every attempt fails, and says why."""
+    """A sender for a destination whose settings are not valid. Every attempt fails with the reason."""
 
     def __init__(self, why: str):
         self._why = printable(why)
 
     async def send(self, events: Sequence[StoredEvent], attempt: int) -> Attempt:
-        """Fail."""
+        """Return the failure."""
         return Attempt(Verdict.FAILED, None, self._why, None, 0.0)
 
     async def close(self) -> None:
@@ -85,7 +85,7 @@ class Unable:
 
 
 def _keys(secrets: Secrets, clock: Clock) -> Callable[[], Sequence[signing.Key]]:
-    """Return what gives the keys of now: also the one before the last rotation, as long as it is valid."""
+    """Return a function that returns the current keys. The previous key is one of them as long as it is valid."""
     current = signing.read_key(secrets.current)
     previous = signing.read_key(secrets.previous) if secrets.previous else None
 

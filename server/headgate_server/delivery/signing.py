@@ -1,6 +1,6 @@
-"""Signatures of webhooks, as Standard Webhooks has them. No clock.
+"""Signatures of webhooks, as Standard Webhooks specifies them. No clock.
 
-The specification is at https://www.standardwebhooks.com. A receiver verifies with any of its libraries.
+The specification is at https://www.standardwebhooks.com. A receiver can verify them with any of its libraries.
 """
 
 import hmac
@@ -22,21 +22,21 @@ PUBLIC_PREFIX = "whpk_"
 
 _SHARED_BYTES = range(24, 65)
 _NEW_BYTES = 32
-"""As many as the HMAC's hash has."""
+"""The size of the HMAC's hash."""
 _SEED_BYTES = 32
 
 
 class Key(Protocol):
-    """Signs what is sent to one destination."""
+    """Signs the requests to one destination."""
 
     @property
     def text(self) -> str:
-        """The key as it is stored. A private one MUST never be shown."""
+        """The key as it is stored. A private key MUST never be shown."""
         ...
 
     @property
     def shown(self) -> str:
-        """What its owner gets once, to verify with."""
+        """The text with which the receiver verifies signatures. The owner sees it once."""
         ...
 
     def signature(self, content: bytes) -> str:
@@ -46,7 +46,7 @@ class Key(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SharedKey:
-    """A secret that both sides know: HMAC-SHA256."""
+    """A secret of both sides, for HMAC-SHA256."""
 
     text: str = field(repr=False)
     """The secret, `whsec_…`."""
@@ -64,7 +64,7 @@ class SharedKey:
 
 @dataclass(frozen=True, slots=True)
 class PrivateKey:
-    """A key that only this side knows: ed25519."""
+    """A private key of the sender, for ed25519."""
 
     text: str = field(repr=False)
     """The private key, `whsk_…`."""
@@ -86,20 +86,20 @@ def new_shared_key() -> str:
 
 
 def new_private_key() -> str:
-    """Return a new ed25519 key, `whsk_…`: its seed and its public half, as NaCl and other senders write it."""
+    """Return a new ed25519 key, `whsk_…`: its seed and its public half, in the form of NaCl and other senders."""
     key = Ed25519PrivateKey.generate()
     return PRIVATE_PREFIX + b64encode(key.private_bytes_raw() + key.public_key().public_bytes_raw()).decode()
 
 
 def read_key(text: str) -> Key:
-    """Return the key of a text that one of the functions above made, or another sender of Standard Webhooks.
+    """Return the key of a text from one of the functions above, or from another sender of Standard Webhooks.
 
     Raises `ValueError` with a sentence that does not quote the text.
     """
     if text.startswith(SHARED_PREFIX):
         secret = _decoded(text.removeprefix(SHARED_PREFIX))
         if len(secret) not in _SHARED_BYTES:
-            raise ValueError(f"a secret holds {_SHARED_BYTES[0]} to {_SHARED_BYTES[-1]} bytes, this one {len(secret)}")
+            raise ValueError(f"a secret has {_SHARED_BYTES[0]} to {_SHARED_BYTES[-1]} bytes, this one {len(secret)}")
         return SharedKey(text, secret)
     if text.startswith(PRIVATE_PREFIX):
         return PrivateKey(text, _private(_decoded(text.removeprefix(PRIVATE_PREFIX))))
@@ -108,7 +108,7 @@ def read_key(text: str) -> Key:
 
 def _private(raw: bytes) -> Ed25519PrivateKey:
     if len(raw) not in (_SEED_BYTES, 2 * _SEED_BYTES):
-        raise ValueError(f"a private key holds {_SEED_BYTES} or {2 * _SEED_BYTES} bytes, this one {len(raw)}")
+        raise ValueError(f"a private key has {_SEED_BYTES} or {2 * _SEED_BYTES} bytes, this one {len(raw)}")
     key = Ed25519PrivateKey.from_private_bytes(raw[:_SEED_BYTES])
     if raw[_SEED_BYTES:] not in (b"", key.public_key().public_bytes_raw()):
         raise ValueError("the two halves of a private key do not belong together")
@@ -123,8 +123,8 @@ def _decoded(text: str) -> bytes:
 
 
 def message_id(events: Sequence[StoredEvent]) -> str:
-    """Return the `webhook-id` of a message: the event's id; for several events a text made of all their ids, so that it
-    is the same for each attempt, and another one for any other choice of events.
+    """Return the `webhook-id` of a message: the id of its event. For several events it is a hash of all their ids. So
+    it is the same for each attempt, and different for different events.
     """
     if len(events) == 1:
         return str(UUID(bytes=events[0].id))
@@ -132,8 +132,8 @@ def message_id(events: Sequence[StoredEvent]) -> str:
 
 
 def headers(message: str, moment: int, body: bytes, keys: Sequence[Key]) -> list[tuple[str, str]]:
-    """Return the three headers of an attempt at `moment`, in microseconds. While a key rotates, `keys` has the old one
-    too: the receiver looks for a signature that it can verify.
+    """Return the three headers of an attempt. `moment` is its time in microseconds. During a rotation `keys` also has
+    the old key, and the receiver chooses the signature that it can verify.
     """
     seconds = moment // 1_000_000
     content = f"{message}.{seconds}.".encode() + body

@@ -1,7 +1,7 @@
 """The URL of a webhook, checked when it is set. Pure.
 
-Parsers of URLs disagree about odd ones, and attacks use that. So only one plain spelling is taken, and the request
-is made from the parts of this check; nothing parses the text a second time.
+Parsers read unusual URLs differently, and attacks use that. So only one plain form is accepted. The request is made
+from the parts of this check, and the text is not parsed a second time.
 """
 
 import re
@@ -15,13 +15,13 @@ from headgate_server.delivery.networks import Address, Networks, literal
 from headgate_server.process.ports import HIGHEST_PORT
 
 LONGEST_URL = 2048
-"""What servers and proxies commonly take."""
+"""The length that servers and proxies commonly accept."""
 
 _PORTS = {"http": 80, "https": 443}
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<target>[^#]*)(?P<fragment>#.*)?")
 _AUTHORITY = re.compile(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<name>[^\[\]:]*))(?::(?P<port>[0-9]{0,5}))?", re.ASCII)
 _TARGET = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@/?%\[\]|{}^]*", re.ASCII)
-"""What a path and a query may hold: RFC 3986, and four marks that are often left as they are."""
+"""The characters of a path and a query: those of RFC 3986, and four that are often not encoded."""
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _LOCALHOST = ("127.0.0.1", "::1")
@@ -33,19 +33,19 @@ class Url:
 
     scheme: str
     host: str
-    """A name in ASCII and small letters, or an address without brackets."""
+    """A name in ASCII and lower case, or an address without brackets."""
     port: int
     target: str
     """The path and the query."""
 
     @property
     def address(self) -> Address | None:
-        """The host, where it is an address."""
+        """The host if it is an address, None if it is a name."""
         return literal(self.host)
 
     @property
     def authority(self) -> str:
-        """The host as a request names it, with the port where it is not the scheme's own."""
+        """The host for the Host header, with the port if it is not the default of the scheme."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -56,8 +56,8 @@ class Url:
 def check_url(text: str, networks: Networks) -> Url:
     """Return the URL of a webhook.
 
-    Raises `ValueError` with a sentence about the fault: also if it names an address that may not be reached. A name
-    is looked up for every connection and not here, because what it leads to can change.
+    Raises `ValueError` with a sentence about the fault, also if the host is an address that may not be reached. A name
+    is looked up for every connection and not here, because its addresses can change.
     """
     if len(text) > LONGEST_URL:
         raise ValueError(f"the URL has more than {LONGEST_URL} characters")
@@ -84,11 +84,11 @@ def _host_and_port(authority: str, scheme: str) -> tuple[str, int]:
     port = int(match["port"]) if match["port"] else _PORTS[scheme]
     if not 1 <= port <= HIGHEST_PORT:
         raise ValueError(f"the port of the URL is not between 1 and {HIGHEST_PORT}")
-    return (_name(match["name"]) if match["six"] is None else _six(match["six"])), port
+    return (_name(match["name"]) if match["six"] is None else _ipv6(match["six"])), port
 
 
-def _six(text: str) -> str:
-    # A zone (fe80::1%eth0) names an interface of the machine: no URL of a webhook needs one.
+def _ipv6(text: str) -> str:
+    # A zone (fe80::1%eth0) names an interface of the machine. A webhook's URL does not need one.
     if "%" not in text:
         with suppress(ValueError):
             return IPv6Address(text).compressed
@@ -96,20 +96,20 @@ def _six(text: str) -> str:
 
 
 def _name(text: str) -> str:
-    """Return a host's name as it is looked up and sent: IDNA 2008, with the mapping of UTS 46 as browsers do it."""
+    """Return the host name for the look-up and the request: IDNA 2008, with the mapping of UTS 46 that browsers use."""
     if not text:
         raise ValueError("the URL has no host")
     try:
         name = _ascii(text if text.isascii() else idna.encode(text, uts46=True).decode())
     except (idna.IDNAError, UnicodeError):
         raise ValueError(f"{text[:60]!r} is not a valid host name") from None
-    # After the mapping: full-width digits and dots have become plain ones.
+    # Check after the mapping, because it turns full-width digits and dots into plain ones.
     address = literal(name)
     return name if address is None else address.compressed
 
 
 def _ascii(text: str) -> str:
-    """Return a name in small letters. Raises `idna.IDNAError` if it is none.
+    """Return a name in lower case. Raises `idna.IDNAError` if it is not a name.
 
     Names of services in a cluster may have an underscore, which IDNA refuses.
     """
@@ -124,9 +124,9 @@ def _ascii(text: str) -> str:
 
 def _check_host(url: Url, networks: Networks) -> None:
     if url.host == "localhost" or url.host.endswith(".localhost"):
-        named = [ip_address(text) for text in _LOCALHOST]
-        # One of the two is enough: a connection is made to an allowed address only.
-        words = [networks.refusal(address) for address in named]
+        addresses = [ip_address(text) for text in _LOCALHOST]
+        # One allowed address is enough, because connections are made to allowed addresses only.
+        words = [networks.refusal(address) for address in addresses]
         word = None if None in words else words[0]
     else:
         word = None if url.address is None else networks.refusal(url.address)

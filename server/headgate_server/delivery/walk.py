@@ -1,4 +1,4 @@
-"""A way through a ledger, page by page: that of a destination's cursor, and that of a replay."""
+"""A walk through a ledger, page by page. A destination has one for its cursor, and one for a replay."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -11,13 +11,13 @@ from headgate_server.delivery.channel import Channel
 from headgate_server.delivery.pages import Page, Pages
 
 _LONG_REST = 60.0
-"""Seconds between two looks of a walk that is woken whenever there is something."""
+"""The most seconds that a walk waits. It is woken earlier if there are events."""
 
 
 class Walk:
-    """Delivers what a destination wants, from a place on, and moves the place.
+    """Delivers the matching events after a place, and moves the place.
 
-    `position` is how far it has come; what is stored lies behind it only while nothing matches.
+    `position` is the place that it has reached. The stored place is behind it only while no event matches.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Walk:
         ahead: Sequence[Failure] = (),
         of_replay: bool = False,
     ):
-        """`end` returns the last sequence that there is to deliver. `ahead` are failures beyond the place."""
+        """`end` returns the sequence of the last event to deliver. `ahead` are the failures beyond the place."""
         self.position = position
         self._channel = channel
         self._pages = pages
@@ -40,24 +40,24 @@ class Walk:
         self._max_events = getattr(channel.destination.target, "max_events", channel.config.page_events)
         self._stored = position
         self._stored_at = channel.now()
-        self._ahead = {failure.sequence: failure for failure in ahead}
+        self._failures_ahead = {failure.sequence: failure for failure in ahead}
         self._waiting_until = 0.0
         self._attempts = 0
-        # Enough for every connection to be busy until the next page comes.
+        # Enough to keep every connection busy until the next page is read.
         self._page_events = max(channel.config.page_events, 2 * channel.config.requests * self._max_events)
         self._following: tuple[Position, asyncio.Task[Page]] | None = None
 
     def wait_for_failure(self, now: int) -> None:
-        """Wait for the next attempt of the event that stops an ordered destination, as it was stored. `now` is the
-        database's clock, in microseconds.
+        """Wait until the stored time of the next attempt, if a failed event stops an ordered destination. `now` is the
+        database's clock in microseconds.
         """
-        stopped = [one for one in self._ahead.values() if one.state is FailureState.RETRYING]
+        stopped = [one for one in self._failures_ahead.values() if one.state is FailureState.RETRYING]
         if self._ordered and stopped:
             due = min(one.next_attempt_at or 0 for one in stopped)
             self._waiting_until = self._channel.now() + max(0, due - now) / 1_000_000
 
     async def __call__(self) -> None:
-        """Walk until the channel is stopped; a replay also ends at its end. Raises what `Channel.record` raises."""
+        """Deliver until the channel is stopped. A replay also stops at its end. Raises the errors of `record`."""
         try:
             await self._walk()
         finally:
@@ -79,7 +79,7 @@ class Walk:
         await self._store()
 
     async def _rest(self) -> None:
-        """Wait for events; before, store the place if it has not been stored for long."""
+        """Wait for events. Store the place first if it was not stored for `skip_seconds`."""
         behind = self._stored.sequence < self.position.sequence
         due = self._stored_at + self._channel.config.skip_seconds - self._channel.now()
         if behind and due <= 0:
@@ -91,7 +91,7 @@ class Walk:
         channel = self._channel
         page = self._within(await self._page())
         if page.reached.sequence <= self.position.sequence:
-            # The head was seen before its events can be: they are there at the next look.
+            # The head is visible before its events are. The next look finds them.
             await channel.rest(0.02)
         elif not page.events:
             self.position = page.reached
@@ -101,7 +101,7 @@ class Walk:
             await (self._deliver_ordered(page) if self._ordered else self._deliver_parallel(page))
 
     async def _page(self) -> Page:
-        """Return the next page, and begin to read the one after it, for the time in which this one is delivered."""
+        """Return the next page, and start to read the one after it while this one is delivered."""
         following, self._following = self._following, None
         if following is not None and following[0] == self.position:
             page = await following[1]
@@ -111,7 +111,7 @@ class Walk:
             page = await self._read(self.position)
         if page.events and page.reached.sequence < self._end():
             reading = asyncio.create_task(self._read(page.reached))
-            # It may not be asked for any more; its error is then nobody's.
+            # If the page is not used, its error is ignored.
             reading.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._following = page.reached, reading
         return page
@@ -126,23 +126,23 @@ class Walk:
             self._following = None
 
     def _within(self, page: Page) -> Page:
-        """Return a page without what the operator skipped, and without what lies beyond a replay's end."""
+        """Return a page without events that the operator skipped, and without events beyond a replay's end."""
         end = self._end() if self._of_replay else page.reached.sequence
         events = [event for event in page.events if event.sequence <= end and not self._is_skipped(event.sequence)]
         return Page(events, page.reached if page.reached.sequence <= end else Position(end, page.reached.id))
 
     def _is_skipped(self, sequence: int) -> bool:
-        failure = self._ahead.get(sequence)
+        failure = self._failures_ahead.get(sequence)
         return failure is not None and failure.state is FailureState.SKIPPED and not self._of_replay
 
     async def _deliver_parallel(self, page: Page) -> None:
-        """Deliver a page, several requests at once; set aside what fails."""
+        """Deliver a page with several requests at once. Set failed events aside."""
         channel = self._channel
         chunks = [*self._chunks(page.events)]
-        found = await channel.attempts((chunk, 1) for chunk in chunks)
-        if not found:
+        attempts = await channel.attempts((chunk, 1) for chunk in chunks)
+        if not attempts:
             return
-        known = [*takewhile(lambda one: one is not None, found)]
+        known = [*takewhile(lambda one: one is not None, attempts)]
         reached = page.reached if len(known) == len(chunks) else _last(chunks, len(known), self.position)
         failed: list[SetAside] = []
         delivered: list[StoredEvent] = []
@@ -157,46 +157,46 @@ class Walk:
             channel.ring_aside()
 
     async def _deliver_ordered(self, page: Page) -> None:
-        """Deliver a page, one request after the other, up to the first that fails."""
+        """Deliver a page request by request, up to the first failure."""
         channel = self._channel
         chunks = [*self._chunks(page.events)]
         until = channel.now() + channel.config.page_seconds
-        found: list[Attempt | None] = []
+        attempts: list[Attempt | None] = []
         for chunk in chunks:
             number = self._attempts_of(chunk[0]) + 1
             attempt = await channel.attempt(chunk, number)
-            found.append(attempt)
+            attempts.append(attempt)
             if attempt is None or attempt.verdict is not Verdict.DELIVERED:
                 break
             self._attempts = 0
             if channel.stopping or channel.now() >= until:
                 break
-        await self._end_ordered(page, chunks, found)
+        await self._end_ordered(page, chunks, attempts)
 
     async def _end_ordered(
-        self, page: Page, chunks: Sequence[Sequence[StoredEvent]], found: Sequence[Attempt | None]
+        self, page: Page, chunks: Sequence[Sequence[StoredEvent]], attempts: Sequence[Attempt | None]
     ) -> None:
-        """Report what was delivered in order, and the failure that stopped it."""
+        """Report the events that were delivered in order, and the failure after them."""
         channel = self._channel
-        count = sum(one is not None and one.verdict is Verdict.DELIVERED for one in found)
+        count = sum(one is not None and one.verdict is Verdict.DELIVERED for one in attempts)
         delivered = [event for chunk in chunks[:count] for event in chunk]
         reached = page.reached if count == len(chunks) else _last(chunks, count, self.position)
         failed = []
-        last = found[-1]
-        if count < len(found) and last is not None:
+        last = attempts[-1]
+        if count < len(attempts) and last is not None:
             first = chunks[count][0]
-            attempts = self._attempts_of(first) + 1
-            aside = channel.set_aside(first, attempts, last, for_ever=True)
-            self._attempts = attempts
+            number = self._attempts_of(first) + 1
+            aside = channel.set_aside(first, number, last, for_ever=True)
+            self._attempts = number
             self._waiting_until = channel.now() + (aside.delay or 0.0)
             failed = [] if self._of_replay else [aside]
-        await self._report(found, delivered, failed, reached)
+        await self._report(attempts, delivered, failed, reached)
         for one in failed:
-            self._ahead[one.sequence] = _as_failure(one)
+            self._failures_ahead[one.sequence] = _as_failure(one)
 
     def _attempts_of(self, first: StoredEvent) -> int:
-        """Return how often the first event of a request was tried."""
-        failure = self._ahead.get(first.sequence)
+        """Return the number of attempts of the first event of a request."""
+        failure = self._failures_ahead.get(first.sequence)
         return failure.attempts if failure is not None and not self._of_replay else self._attempts
 
     async def _report(
@@ -207,14 +207,14 @@ class Walk:
         reached: Position,
     ) -> None:
         move = Move(self._stored, reached, self._of_replay) if reached.sequence > self._stored.sequence else None
-        settled = [event.sequence for event in delivered if event.sequence in self._ahead or self._of_replay]
+        settled = [event.sequence for event in delivered if event.sequence in self._failures_ahead or self._of_replay]
         report = self._channel.report(*attempts)._replace(
             move=move, set_aside=failed, settled=settled, delivered=len(delivered)
         )
         await self._channel.record(report)
         self._reached(reached)
         for sequence in settled:
-            self._ahead.pop(sequence, None)
+            self._failures_ahead.pop(sequence, None)
 
     async def _store(self) -> None:
         """Store the place."""

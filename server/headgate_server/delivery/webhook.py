@@ -1,4 +1,4 @@
-"""A sender over HTTP: Standard Webhooks, to one URL."""
+"""A sender for webhooks: it sends Standard Webhooks requests to one URL."""
 
 import asyncio
 import ssl
@@ -25,7 +25,7 @@ from headgate_server.process.clock import Clock, system_clock
 _ANSWER_BYTES = 16 * 1024
 """The most of an answer's body that is read. After a larger one the connection is closed."""
 _ANSWER_SECONDS = 2.0
-"""How long a body may take after its status has come: the status is the answer, and the body is words for a person."""
+"""The time for a body after its status was received. The status is the answer; the body only explains it to people."""
 _KEEP_ALIVE_SECONDS = 4.0
 """Common servers close an idle connection after 5 s. A request that is sent at that moment would fail."""
 
@@ -38,7 +38,7 @@ _FAULTS = (
     anyio.ClosedResourceError,
     anyio.EndOfStream,
 )
-"""What a receiver and the network between can do to a request."""
+"""The errors that a receiver or the network can cause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +47,18 @@ class WebhookConfig:
 
     url: Url
     keys: Callable[[], Sequence[signing.Key]]
-    """Returns the keys to sign an attempt with; asked for each, since one that was rotated out ends at its time."""
+    """Returns the keys that sign an attempt. It is called for each attempt, because an old key expires after a
+    rotation.
+    """
     format: Format = Format.STANDARD
     several: bool = False
-    """Whether a request may carry several events; then it always carries a list."""
+    """Whether a request may have several events. Then its body is always a list."""
     timeout: float = 15.0
-    """Seconds for an attempt, from the look-up of the name to the status: a receiver should store and answer, and work
-    afterwards.
+    """The seconds for an attempt, from the look-up of the name to the status. A receiver should store the event,
+    answer, and process it afterwards.
     """
     headers: Sequence[tuple[str, str]] = ()
-    """Further headers; `check_headers` makes them."""
+    """Further headers, from `check_headers`."""
     connections: int = 4
     """The most connections to the receiver at once: few receivers become faster with more."""
 
@@ -64,15 +66,15 @@ class WebhookConfig:
 @dataclass(frozen=True, slots=True)
 class _Answer:
     status: int
-    words: str
+    text: str
     retry_after: str | None
 
 
 class Webhook:
     """Sends events to one URL. It keeps the promise of `Sender`.
 
-    A 2xx delivers, whatever becomes of the answer's body. A redirect is a failure and is never followed. No proxy is
-    used, whatever the environment says.
+    A 2xx status means delivered, even if the answer's body is not received. A redirect is a failure and is never
+    followed. No proxy is used, even if the environment has one.
     """
 
     def __init__(
@@ -100,47 +102,47 @@ class Webhook:
             network_backend=CheckedBackend(networks, resolver),
         )
         self._under_way = 0
-        self._tidying: asyncio.Task[None] | None = None
+        self._idle_close: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
     async def send(self, events: Sequence[StoredEvent], attempt: int) -> Attempt:
         """Deliver events in one request. `attempt` makes no difference to a webhook."""
         started = self._timer()
         try:
-            async with self._kept(), asyncio.timeout(self._config.timeout) as limit:
+            async with self._connections_kept(), asyncio.timeout(self._config.timeout) as limit:
                 answer = await self._post(events, limit)
         except TimeoutError:
-            words = f"no answer within {self._config.timeout:g} s"
-            return Attempt(Verdict.FAILED, None, words, None, self._timer() - started)
+            text = f"no answer within {self._config.timeout:g} s"
+            return Attempt(Verdict.FAILED, None, text, None, self._timer() - started)
         except _FAULTS as fault:
-            return Attempt(Verdict.FAILED, None, _told(fault), None, self._timer() - started)
-        return self._judged(answer, self._timer() - started)
+            return Attempt(Verdict.FAILED, None, _cause_text(fault), None, self._timer() - started)
+        return self._attempt_of(answer, self._timer() - started)
 
     async def close(self) -> None:
         """Close all connections. No call follows."""
-        if self._tidying is not None:
-            self._tidying.cancel()
+        if self._idle_close is not None:
+            self._idle_close.cancel()
         await self._pool.aclose()
 
     @asynccontextmanager
-    async def _kept(self) -> AsyncIterator[None]:
-        """Keep connections for the length of a block, and for a while after the last one. The pool itself closes idle
-        connections only when another request comes, and a destination may have no event for days.
+    async def _connections_kept(self) -> AsyncIterator[None]:
+        """Keep connections during a block, and for a few seconds after the last block. The pool itself closes idle
+        connections only at the next request, and a destination may have no event for days.
         """
         self._under_way += 1
-        if self._tidying is not None:
-            self._tidying.cancel()
+        if self._idle_close is not None:
+            self._idle_close.cancel()
         try:
             yield
         finally:
             self._under_way -= 1
             if not self._under_way:
-                self._tidying = asyncio.create_task(self._tidied())
+                self._idle_close = asyncio.create_task(self._close_idle())
 
-    async def _tidied(self) -> None:
+    async def _close_idle(self) -> None:
         await asyncio.sleep(_KEEP_ALIVE_SECONDS)
-        # A request that comes now gets a connection of its own, and must not cancel this in its middle.
-        self._closing, self._tidying = self._tidying, None
+        # A request that starts now must not cancel the close. It gets a new connection.
+        self._closing, self._idle_close = self._idle_close, None
         await self._pool.aclose()
 
     async def _post(self, events: Sequence[StoredEvent], limit: asyncio.Timeout) -> _Answer:
@@ -155,27 +157,27 @@ class Webhook:
             *config.headers,
         ]
         async with self._pool.stream("POST", self._url, headers=headers, content=body) as response:
-            # The status is there. Its body has a limit of its own, and a slow one undoes no delivery.
+            # The status was received. The body has its own limit, and a slow body does not undo the delivery.
             limit.reschedule(None)
-            found = {name.lower(): value for name, value in response.headers}
-            words = await _words(response)
+            received = {name.lower(): value for name, value in response.headers}
+            text = await _body_text(response)
             if 300 <= response.status < 400:
-                words = f"redirects are not followed: {found.get(b'location', b'').decode('latin-1')}"
-            after = found.get(b"retry-after")
-            return _Answer(response.status, words, None if after is None else after.decode("latin-1"))
+                text = f"redirects are not followed: {received.get(b'location', b'').decode('latin-1')}"
+            after = received.get(b"retry-after")
+            return _Answer(response.status, text, None if after is None else after.decode("latin-1"))
 
-    def _judged(self, answer: _Answer, seconds: float) -> Attempt:
+    def _attempt_of(self, answer: _Answer, seconds: float) -> Attempt:
         after = None if answer.retry_after is None else schedule.retry_after(answer.retry_after, self._clock())
         verdict = Verdict.FAILED
         if 200 <= answer.status < 300:
             verdict, after = Verdict.DELIVERED, None
         elif answer.status == HTTPStatus.GONE:
             verdict = Verdict.GONE
-        return Attempt(verdict, answer.status, printable(answer.words), after, seconds)
+        return Attempt(verdict, answer.status, printable(answer.text), after, seconds)
 
 
-async def _words(response: httpcore.Response) -> str:
-    """Return the beginning of an answer's body. If it does not end soon, the connection is closed with the answer."""
+async def _body_text(response: httpcore.Response) -> str:
+    """Return the beginning of an answer's body. The connection is closed if the body does not end soon."""
     body = bytearray()
     with suppress(*_FAULTS):
         async with asyncio.timeout(_ANSWER_SECONDS):
@@ -186,16 +188,16 @@ async def _words(response: httpcore.Response) -> str:
     return bytes(body[:_ANSWER_BYTES]).decode(errors="replace")
 
 
-def _told(fault: BaseException) -> str:
-    """Return why there was no answer, in the words of the error beneath those that wrap it."""
-    while (inner := _wrapped(fault)) is not None:
+def _cause_text(fault: BaseException) -> str:
+    """Return why there was no answer: the message of the innermost error."""
+    while (inner := _inner_error(fault)) is not None:
         fault = inner
-    words = fault.strerror if isinstance(fault, OSError) and fault.strerror else str(fault)
-    return printable(words or "the connection was closed")
+    text = fault.strerror if isinstance(fault, OSError) and fault.strerror else str(fault)
+    return printable(text or "the connection was closed")
 
 
-def _wrapped(fault: BaseException) -> BaseException | None:
-    """Return the error that an error of httpcore or anyio stands for."""
+def _inner_error(fault: BaseException) -> BaseException | None:
+    """Return the error that an error of httpcore or anyio wraps, None if there is none."""
     if fault.args and isinstance(fault.args[0], BaseException):
         return fault.args[0]
     return fault.__cause__ if type(fault) in (OSError, anyio.BrokenResourceError) else None
@@ -203,5 +205,5 @@ def _wrapped(fault: BaseException) -> BaseException | None:
 
 @cache
 def default_tls() -> ssl.SSLContext:
-    """Return the machine's own certificate authorities; `SSL_CERT_FILE` and `SSL_CERT_DIR` name others."""
+    """Return the machine's certificate authorities, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`."""
     return ssl.create_default_context()
