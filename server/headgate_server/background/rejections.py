@@ -1,4 +1,4 @@
-"""The job that writes refused events to the store, beside the calls that were refused."""
+"""The job that writes refused events to the store, so that their calls do not wait for it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ log = structlog.get_logger(__name__)
 NAME = "rejections"
 
 _PAUSE_SECONDS = 0.1
-"""Between two looks at the queue: refused events of many calls go into one transaction, and are seen soon."""
+"""The time between two looks at the queue. Refused events of many calls go into one transaction, and are seen soon."""
 _CHUNK_EVENTS = 200
 _CHUNK_BYTES = 1024 * 1024
-"""What one transaction writes: some milliseconds, since on SQLite every append waits behind it."""
+"""The most that one transaction writes. It takes some milliseconds, because on SQLite every append waits for it."""
 _CLOSE_SECONDS = 2.0
-"""The longest that the end of the process waits for what is not written yet."""
+"""The longest time that the end of the process waits for the last writes."""
 
 
 class KeepRejections:
-    """Writes what the queue holds, in small transactions that wait for no disk, and keeps to the newest."""
+    """Writes the events of the queue in small transactions that do not wait for a disk, and deletes the oldest."""
 
     def __init__(self, queue: RejectionQueue, rejections: Rejections, metrics: Metrics):
         self._queue = queue
@@ -33,14 +33,14 @@ class KeepRejections:
         self._metrics = metrics
 
     async def __call__(self) -> None:
-        """Write until cancelled. Raises `Unavailable`; what was not written is tried again by the next run."""
+        """Write until cancelled. Raises `Unavailable`; the next run tries again to write the events."""
         while True:
             await self._queue.ready.wait()
             await asyncio.sleep(_PAUSE_SECONDS)
             await self._flush()
 
     async def close(self) -> None:
-        """Write what still waits, for a bounded time. For the end of the process, after the last call."""
+        """Write the waiting events for a bounded time. Called at the end of the process, after the last call."""
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._flush()
@@ -60,7 +60,7 @@ class KeepRejections:
                 self._queue.put_back(taken, omitted)
                 raise
             except Exception:
-                # Another try would fail alike, and keep all that comes after from being written.
+                # Another try would fail as well, and would block all later events.
                 self._queue.lose(taken)
                 raise
             self._metrics.rejections_kept(len(rows))
@@ -73,7 +73,7 @@ def _rows(taken: Sequence[Refused]) -> list[Rejection]:
 
 
 def _chunks(rows: Sequence[Rejection]) -> list[list[Rejection]]:
-    """Return the rows in parts that one transaction each writes."""
+    """Split the rows into chunks, one for each transaction."""
     chunks: list[list[Rejection]] = []
     size = 0
     for row in rows:

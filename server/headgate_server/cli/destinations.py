@@ -1,4 +1,4 @@
-"""`headgate destinations`: where events are delivered to."""
+"""`headgate destinations`: create, list, change and replay destinations."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -23,27 +23,27 @@ from headgate_server.store import Destinations
 _PAGE = 500
 
 _ANYWHERE = Networks((ip_network("0.0.0.0/0"), ip_network("::/0")))
-"""What may be reached is the server's setting: it refuses each request to a blocked network, and says so."""
+"""All networks, because the server has the setting. It refuses requests to a blocked network with an error."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @click.group()
 def destinations() -> None:
-    """Say where a workspace's events are delivered to."""
+    """Manage the destinations of a workspace's events."""
 
 
 def _of_a_workspace(command: _Command) -> _Command:
-    command = click.option("--workspace", required=True, help="Whose destinations.")(command)
+    command = click.option("--workspace", required=True, help="The workspace of the destinations.")(command)
     return options(StoreConfig)(command)
 
 
 @destinations.command("create")
 @_of_a_workspace
 @click.option("--name", required=True, help="A name, unique in the workspace.")
-@click.option("--url", help="Where events are posted to.")
-@click.option("--stream", help="A stream of NATS JetStream, in place of a URL.")
-@click.option("--subject-prefix", help="Of a stream: the beginning of its subjects.")
+@click.option("--url", help="The URL that events are posted to.")
+@click.option("--stream", help="A stream of NATS JetStream instead of a URL.")
+@click.option("--subject-prefix", help="The beginning of a stream's subjects.")
 @click.option("--type", "types", multiple=True, help="Only events of this type, such as 'order.*'.")
 @click.option("--source", "sources", multiple=True, help="Only events of this source.")
 @click.option("--receiver", "receivers", multiple=True, help="Only events through this receiver.")
@@ -52,18 +52,22 @@ def _of_a_workspace(command: _Command) -> _Command:
     "--start", default="now", show_default=True, metavar="beginning|now|SEQUENCE", help="The first event to deliver."
 )
 @click.option(
-    "--max-events", type=click.IntRange(1, checked.MOST_EVENTS), default=1, show_default=True, help="Of one request."
+    "--max-events",
+    type=click.IntRange(1, checked.MOST_EVENTS),
+    default=1,
+    show_default=True,
+    help="The most events of one request.",
 )
 @click.option("--format", "form", type=click.Choice([*Format]), default=Format.STANDARD, show_default=True)
-@click.option("--ed25519", is_flag=True, help="Sign with ed25519, and print the public key in place of the secret.")
+@click.option("--ed25519", is_flag=True, help="Sign with ed25519, and print the public key instead of the secret.")
 def create(workspace: str, **values: Any) -> None:
-    """Make a destination. Of a webhook, print only the secret on standard output: it is shown only once.
+    """Create a destination. For a webhook, print only the secret to standard output. It is shown only once.
 
     --type, --source and --receiver may be given several times.
     """
 
     async def work() -> None:
-        wanted = manage.Wanted(
+        new = manage.Wanted(
             name=checked.name_of(values["name"]),
             target=_target(values),
             filter=checked.filter_of(values["types"], values["sources"], values["receivers"]),
@@ -72,7 +76,7 @@ def create(workspace: str, **values: Any) -> None:
         )
         check_output()
         async with _opened(values, workspace) as (topic, workspace_id):
-            shown = await manage.create(topic, workspace_id, wanted)
+            shown = await manage.create(topic, workspace_id, new)
             try:
                 show(*filter(None, [shown.key]))
             except (SetupError, SystemExit):
@@ -100,7 +104,7 @@ def _target(values: dict[str, Any]) -> Target:
 @destinations.command("list")
 @_of_a_workspace
 def list_(workspace: str, **values: Any) -> None:
-    """List destinations: id, name, state, cursor, what is behind it, target."""
+    """List destinations: id, name, state, ordering, cursor, lag, set-aside events, target, last error."""
 
     async def work() -> None:
         async with _opened(values, workspace) as (topic, workspace_id):
@@ -150,13 +154,15 @@ def delete(workspace: str, destination: str, **values: Any) -> None:
 def replay(
     workspace: str, destination: str, set_aside: bool, after: int | None, from_: str | None, **values: Any
 ) -> None:
-    """Deliver events once more, up to the cursor, which does not move."""
+    """Deliver events again, up to the cursor. The cursor does not move."""
 
     async def work() -> None:
         since = None if from_ is None else _time(from_)
         async with _opened(values, workspace) as (topic, workspace_id):
-            found = await _id_of(topic, workspace_id, destination)
-            status = await manage.replay(topic, workspace_id, found, set_aside=set_aside, after=after, since=since)
+            destination_id = await _id_of(topic, workspace_id, destination)
+            status = await manage.replay(
+                topic, workspace_id, destination_id, set_aside=set_aside, after=after, since=since
+            )
         show(_line(status))
 
     if (set_aside, after is not None, from_ is not None).count(True) != 1:
@@ -167,20 +173,20 @@ def replay(
 @destinations.command("failures")
 @_of_a_workspace
 @click.argument("destination", metavar="NAME")
-@click.option("--retry", type=int, metavar="SEQUENCE", help="Try this one again, at once.")
-@click.option("--skip", type=int, metavar="SEQUENCE", help="Give this one up.")
+@click.option("--retry", type=int, metavar="SEQUENCE", help="Try this event again at once.")
+@click.option("--skip", type=int, metavar="SEQUENCE", help="Skip this event.")
 def failures(workspace: str, destination: str, retry: int | None, skip: int | None, **values: Any) -> None:
     """List failed events: sequence, state, attempts, time of the next attempt, the last answer."""
 
     async def work() -> None:
         async with _opened(values, workspace) as (topic, workspace_id):
-            found = await _id_of(topic, workspace_id, destination)
+            destination_id = await _id_of(topic, workspace_id, destination)
             if retry is not None:
-                show(_failure_line(await topic.retry(workspace_id, found, retry)))
+                show(_failure_line(await topic.retry(workspace_id, destination_id, retry)))
             elif skip is not None:
-                show(_failure_line(await topic.skip(workspace_id, found, skip)))
+                show(_failure_line(await topic.skip(workspace_id, destination_id, skip)))
             else:
-                await _print_failures(topic, workspace_id, found)
+                await _print_failures(topic, workspace_id, destination_id)
 
     if retry is not None and skip is not None:
         raise click.UsageError("give --retry or --skip")
@@ -189,10 +195,10 @@ def failures(workspace: str, destination: str, retry: int | None, skip: int | No
 
 @contextlib.asynccontextmanager
 async def _opened(values: dict[str, Any], workspace: str) -> AsyncIterator[tuple[Destinations, WorkspaceId]]:
-    """Open the store for the length of a block. Raises `NotFound` for a workspace that there is not."""
+    """Open the store for a block. Raises `NotFound` if there is no such workspace."""
     async with admin.opened(build(StoreConfig, values).location) as store:
-        found = await admin.find_workspace(store.directory, workspace)
-        yield store.destinations, found.id
+        row = await admin.find_workspace(store.directory, workspace)
+        yield store.destinations, row.id
 
 
 async def _id_of(topic: Destinations, workspace_id: WorkspaceId, name: str) -> str:
@@ -208,9 +214,9 @@ def _set_state(workspace: str, destination: str, values: dict[str, Any], state: 
     run(work())
 
 
-async def _print_failures(topic: Destinations, workspace_id: WorkspaceId, found: str) -> None:
+async def _print_failures(topic: Destinations, workspace_id: WorkspaceId, destination_id: str) -> None:
     last = 0
-    while page := await topic.failures(workspace_id, found, _PAGE, last):
+    while page := await topic.failures(workspace_id, destination_id, _PAGE, last):
         show(*map(_failure_line, page))
         last = page[-1].sequence
 

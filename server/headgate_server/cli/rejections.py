@@ -1,4 +1,4 @@
-"""`headgate rejections`: events that were refused, and how to send them again."""
+"""`headgate rejections`: list, show and replay refused events."""
 
 import contextlib
 import sys
@@ -29,7 +29,7 @@ from headgate_server.rpc.pipeline import printer
 from headgate_server.store import Database, Ledgers, Limits, Rejections
 
 _PAGE = 100
-"""Rejections that are read, and replayed, at once."""
+"""The number of rejections that are read and replayed at once."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -39,11 +39,11 @@ def rejections() -> None:
     """List, show and replay refused events."""
 
 
-_WORKSPACE = click.option("--workspace", required=True, help="Whose events.")
+_WORKSPACE = click.option("--workspace", required=True, help="The workspace of the events.")
 
 
 def _filters(command: _Command) -> _Command:
-    """Give a command the options that say which rejections."""
+    """Add the options that filter rejections to a command."""
     time_help = "Only those refused {} this time, such as 2024-01-15T10:30:00Z."
     for option in (
         click.option("--to", "received_to", metavar="TIME", help=time_help.format("before")),
@@ -62,19 +62,19 @@ def _filters(command: _Command) -> _Command:
 @options(StoreConfig)
 @_WORKSPACE
 @_filters
-@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many, at most.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="The most rejections.")
 def list_(workspace: str, limit: int, **values: Any) -> None:
     """List rejections, the newest first: id, time, reason, field, API, whether it was replayed, and the message."""
 
     async def work() -> None:
         async with _opened(values, workspace) as of:
-            found: list[Rejection] = []
+            listed: list[Rejection] = []
             async for page in _pages(of.rejections, _query(of.workspace_id, min(limit, _PAGE), values)):
-                found += page
-                if len(found) >= limit:
+                listed += page
+                if len(listed) >= limit:
                     break
             omitted = await of.rejections.omitted(of.workspace_id)
-        show(*map(_line, found[:limit]))
+        show(*map(_line, listed[:limit]))
         if omitted:
             click.echo(f"headgate: {omitted} more were left out, since too many came at once", err=True)
 
@@ -90,7 +90,7 @@ def show_(workspace: str, rejection_id: str, **values: Any) -> None:
 
     async def work() -> None:
         async with _opened(values, workspace) as of:
-            rejection = await _found(of, rejection_id)
+            rejection = await _rejection(of, rejection_id)
         show(printer.print_json(wire.rejection_message(rejection)).decode())
 
     run(work())
@@ -103,15 +103,17 @@ def show_(workspace: str, rejection_id: str, **values: Any) -> None:
 @click.option(
     "--event",
     type=click.File("rb"),
-    help="A file with the event to store in its place, as JSON; '-' is standard input.",
+    help="A file with an edited event as JSON, to store instead; '-' is standard input.",
 )
-@click.option("--all", "all_", is_flag=True, help="Without an ID: all that match, but for those replayed before.")
+@click.option(
+    "--all", "all_", is_flag=True, help="Replay all that match, except those replayed before. Instead of an ID."
+)
 @_filters
-@click.option("--validate-only", is_flag=True, help="Say what would happen, and store nothing.")
+@click.option("--validate-only", is_flag=True, help="Print the results without storing anything.")
 def replay(
     workspace: str, rejection_id: str | None, event: BinaryIO | None, all_: bool, validate_only: bool, **values: Any
 ) -> None:
-    """Send the rejected event with this ID again, as it is or edited, or --all that match.
+    """Replay the rejected event with this ID, unchanged or edited, or --all that match.
 
     Prints a line of JSON for each: the rejection's id, and the result as in a batch. Exits with 1 if one is not stored.
     """
@@ -124,11 +126,11 @@ def replay(
         stored = True
         async with _opened(values, workspace) as of, _replaying(of) as replaying:
             if rejection_id is not None:
-                rejection = await _found(of, rejection_id)
-                return _shown([await _one(replaying, rejection, event, validate_only)])
+                rejection = await _rejection(of, rejection_id)
+                return _print_results([await _one(replaying, rejection, event, validate_only)])
             query = _query(of.workspace_id, _PAGE, values, replayed=False, newest_first=False)
             async for page in _pages(of.rejections, query):
-                stored = _shown(await replaying.as_sent(page, validate_only=validate_only)) and stored
+                stored = _print_results(await replaying.as_sent(page, validate_only=validate_only)) and stored
         return stored
 
     if not run(work()):
@@ -142,8 +144,8 @@ async def _one(replaying: Replaying, rejection: Rejection, event: BinaryIO | Non
     return await replaying.edited(rejection, slot, validate_only=validate_only)
 
 
-class _Of(NamedTuple):
-    """A workspace, and the topics of its store that the commands need."""
+class _Opened(NamedTuple):
+    """A workspace, and the topics of the store that the commands need."""
 
     workspace_id: WorkspaceId
     rejections: Rejections
@@ -153,18 +155,18 @@ class _Of(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def _opened(values: dict[str, Any], name: str) -> AsyncIterator[_Of]:
-    """Open the store, and find the workspace of this name. Raises `NotFound`."""
+async def _opened(values: dict[str, Any], name: str) -> AsyncIterator[_Opened]:
+    """Open the store, and find the workspace with this name. Raises `NotFound`."""
     async with admin.opened(build(StoreConfig, values).location) as store:
         workspace = await store.directory.workspace(name)
         if workspace is None:
             raise NotFound(f"there is no workspace {name!r}")
-        yield _Of(workspace.id, store.rejections, store.ledgers, store.limits, store.database)
+        yield _Opened(workspace.id, store.rejections, store.ledgers, store.limits, store.database)
 
 
 @contextlib.asynccontextmanager
-async def _replaying(of: _Of) -> AsyncIterator[Replaying]:
-    """Replay into a store beside its servers."""
+async def _replaying(of: _Opened) -> AsyncIterator[Replaying]:
+    """Return the use case of replays. Servers may use the store at the same time."""
     committer = Committer(of.database)
     try:
         ingest = Ingest(of.ledgers, of.limits, committer)
@@ -173,14 +175,16 @@ async def _replaying(of: _Of) -> AsyncIterator[Replaying]:
         await committer.close()
 
 
-async def _found(of: _Of, rejection_id: str) -> Rejection:
+async def _rejection(of: _Opened, rejection_id: str) -> Rejection:
     try:
-        found = await of.rejections.get(of.workspace_id, RejectionId(EventId(UUID(rejection_id).bytes)))
+        rejection = await of.rejections.get(of.workspace_id, RejectionId(EventId(UUID(rejection_id).bytes)))
     except ValueError:
-        raise SetupError(f"{rejection_id!r} is no id of a rejection; `headgate rejections list` shows them") from None
-    if found is None:
+        raise SetupError(
+            f"{rejection_id!r} is not the id of a rejection; `headgate rejections list` shows them"
+        ) from None
+    if rejection is None:
         raise NotFound(f"there is no rejection {rejection_id} in this workspace")
-    return found
+    return rejection
 
 
 async def _pages(topic: Rejections, query: RejectionQuery) -> AsyncIterator[Sequence[Rejection]]:
@@ -194,7 +198,7 @@ async def _pages(topic: Rejections, query: RejectionQuery) -> AsyncIterator[Sequ
 
 
 def _query(workspace_id: WorkspaceId, limit: int, values: dict[str, Any], **more: Any) -> RejectionQuery:
-    """Return what the options ask for. Raises `SetupError`."""
+    """Return the query of the options. Raises `SetupError`."""
     reason = values["reason"]
     if reason is not None and reason not in tuple(Reason):
         raise SetupError(f"there is no reason {reason!r}; docs/reasons.md lists them")
@@ -204,13 +208,13 @@ def _query(workspace_id: WorkspaceId, limit: int, values: dict[str, Any], **more
         reason=reason,
         receiver=values["receiver"],
         key_id=values["key_id"],
-        received_from=_moment(values["received_from"]),
-        received_to=_moment(values["received_to"]),
+        received_from=_microseconds(values["received_from"]),
+        received_to=_microseconds(values["received_to"]),
         **more,
     )
 
 
-def _moment(text: str | None) -> int | None:
+def _microseconds(text: str | None) -> int | None:
     if text is None:
         return None
     try:
@@ -224,13 +228,13 @@ def _line(rejection: Rejection) -> str:
     received_at = timestamps.format(rejection.received_at)
     field = rejection.field or "-"
     parts = (wire.id_text(rejection.id), received_at, rejection.reason, field, rejection.receiver, state)
-    # A message may quote what was sent.
+    # A message may quote the event.
     message = "".join(each if each.isprintable() else " " for each in rejection.message)
     return "  ".join((*parts, message))
 
 
-def _shown(replays: Sequence[Replay]) -> bool:
-    """Print the results of replays; whether all are stored."""
+def _print_results(replays: Sequence[Replay]) -> bool:
+    """Print the results of replays. Return whether all events are stored."""
     for replay in replays:
         result = wire.result_json(0, replay.outcome)
         line = {"rejection_id": wire.id_text(replay.rejection.id), "result": result}

@@ -85,16 +85,18 @@ class EventFilter(NamedTuple):
     receivers: tuple[str, ...] = ()
 
     def matches(self, receiver: str, type: str, source: str) -> bool:  # noqa: A002 - the event's word
-        """Whether an event of this receiver, type and source is meant."""
+        """Whether an event of this receiver, type and source matches."""
         return (
             (not self.receivers or receiver in self.receivers)
             and (not self.sources or source in self.sources)
-            and (not self.types or any(_is_of(type, wanted) for wanted in self.types))
+            and (not self.types or any(_is_of(type, each) for each in self.types))
         )
 
 
-def _is_of(type_: str, wanted: str) -> bool:
-    return type_.startswith(wanted[:-1]) if wanted.endswith(".*") else type_ == wanted
+def _is_of(type_: str, type_or_prefix: str) -> bool:
+    if type_or_prefix.endswith(".*"):
+        return type_.startswith(type_or_prefix[:-1])
+    return type_ == type_or_prefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

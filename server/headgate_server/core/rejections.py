@@ -1,4 +1,4 @@
-"""Rejections: events that were refused at the door, kept so that they can be seen, mended and sent again. Pure."""
+"""Rejections: refused events that are kept, so that users can see, edit and replay them. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,11 +8,11 @@ from typing import NamedTuple
 from headgate_server.core.types import EventId, RejectionId, WorkspaceId
 
 MOST_BYTES = 64 * 1024
-"""Bytes of an event that are kept: events are small, and ten thousand of this size are 640 MB."""
+"""The most bytes of an event that are kept. Most events are smaller, and ten thousand of this size are 640 MB."""
 
 
 class Encoding(StrEnum):
-    """What the bytes of an event are."""
+    """The encoding of an event's bytes."""
 
     JSON = "json"
     PROTOBUF = "protobuf"
@@ -25,7 +25,7 @@ class Rejection(NamedTuple):
     id: RejectionId
     """A UUIDv7 of `received_at`, so that rejections sort by time."""
     received_at: int
-    """By the clock of the process that refused it. Those of one request are a microsecond apart, in its order."""
+    """By the clock of the process that refused it. Rejections of one request are a microsecond apart, in its order."""
     reason: str
     field: str
     message: str
@@ -39,7 +39,7 @@ class Rejection(NamedTuple):
     size: int
     """Bytes of the event as it was sent."""
     replayed_at: int | None
-    """When it was replayed and stored; None: it was not."""
+    """When a replay stored it; None if no replay has."""
     event_id: EventId | None
     """The id of the event that the replay stored."""
     event: bytes
@@ -47,13 +47,13 @@ class Rejection(NamedTuple):
 
     @property
     def is_cut(self) -> bool:
-        """Whether the event was larger than what is kept of it."""
+        """Whether only the beginning of the event is kept."""
         return self.size > len(self.event)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectionQuery:
-    """Which rejections of one workspace, in which order, from where."""
+    """A query for rejections of one workspace: filters, order and start."""
 
     workspace_id: WorkspaceId
     limit: int
@@ -67,7 +67,7 @@ class RejectionQuery:
     replayed: bool | None = None
     newest_first: bool = True
     after: RejectionId | None = None
-    """The id at which the page before ended; exclusive in the direction of the order."""
+    """The last id of the previous page; exclusive in the direction of the order."""
 
     def after_id(self, rejection_id: RejectionId) -> "RejectionQuery":
         """Return the query for the page after this id."""
@@ -75,14 +75,14 @@ class RejectionQuery:
 
 
 class RejectionPage(NamedTuple):
-    """Rejections, and the id from which to go on; None at the end."""
+    """Rejections, and the id after which the next page begins; None if there are no more."""
 
     rejections: Sequence[Rejection]
     resume: RejectionId | None
 
 
 def kept_of(event: bytes, encoding: Encoding) -> bytes:
-    """Return what is kept of an event. A text is cut between two characters."""
+    """Return the part of an event that is kept. A text is cut between two characters."""
     if len(event) <= MOST_BYTES:
         return event
     cut = event[:MOST_BYTES]
@@ -90,5 +90,7 @@ def kept_of(event: bytes, encoding: Encoding) -> bytes:
 
 
 def storable(text: str, most: int = 1_000) -> str:
-    """Return a text that every store can hold, of at most `most` characters: a problem's words may quote anything."""
+    """Return a text of at most `most` characters that every store accepts. The message of a problem may quote any
+    input.
+    """
     return text.replace("\0", "\\u0000").encode(errors="backslashreplace").decode()[:most]

@@ -1,7 +1,8 @@
-"""Refused events on their way to the store: a bounded queue in memory, so that nothing waits for it and nothing fails.
+"""The queue of refused events that wait to be written to the store. It is bounded and in memory, so that no call waits
+for it or fails because of it.
 
-An answer goes out as soon as its events are decided. What was refused is noted here in passing; a job of the process
-(`background/rejections.py`) writes it. A flood is sampled, and what is left out is counted.
+An answer is sent as soon as its events are decided. Refused events are added to this queue, and a job of the process
+(`background/rejections.py`) writes them. Of a flood only a sample is kept, and the rest is counted.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from headgate_server.process.metrics import Metrics
 from headgate_server.process.setting import setting
 
 KEPT = frozenset({Status.REJECTED, Status.CONFLICT})
-"""What is kept. An aborted event is valid: the event that failed its batch is kept."""
+"""The kept statuses. An aborted event is valid, so it is not kept; the event that failed its batch is."""
 
 
 def _most_of(text: str) -> int:
@@ -29,39 +30,39 @@ def _most_of(text: str) -> int:
     if text == "off":
         return 0
     if not (text.isascii() and text.isdigit() and len(text) <= 7):
-        raise ValueError(f"{text!r} is no number of rejections: give a whole number up to 9999999, or 'off'")
+        raise ValueError(f"{text!r} is not a number of rejections: give a whole number up to 9999999, or 'off'")
     return int(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectionConfig:
-    """How many refused events are kept, and how many wait in memory to be written."""
+    """The bounds of refused events that are kept, and of those that wait in memory to be written."""
 
     most: int = setting(
         10_000,
         "rejections",
-        "Refused events that are kept for each workspace, the newest; 'off': none.",
+        "The newest refused events of each workspace that are kept. 'off' keeps none.",
         metavar="N|off",
         read=_most_of,
     )
-    """An operator looks at tens of them and mends some thousands; at 64 KiB each they take 640 MB at worst."""
+    """An operator looks at tens of them and repairs some thousands. At 64 KiB each they need at most 640 MB."""
     days: int = setting(7, "rejection-days", "Days for which refused events are kept.", least=1, most=3650)
-    """A fault of Friday is still there on Monday. Refused events may hold personal data, so they do not stay longer."""
-    burst: int = 2_000
-    """Events of one workspace and reason that are kept whole when they come at once: two batches of the largest size.
+    """Refused events of a Friday are still kept on Monday. They may contain personal data, so they are not kept longer.
     """
+    burst: int = 2_000
+    """The most events of one workspace and reason that are kept at once: two batches of the largest size."""
     per_second: float = 200.0
-    """Events of one workspace and reason that are kept of a flood: enough to see it, and a small part of what a
-    database stores in a second.
+    """The most events of one workspace and reason that are kept in each second of a flood: enough to see it, and a
+    small part of what a database stores in a second.
     """
     waiting: int = 5_000
-    """Events that may wait to be written."""
+    """The most events that wait to be written."""
     waiting_bytes: int = 16 * 1024 * 1024
-    """Bytes of requests that are held for them: two bodies of the largest default size."""
+    """The most bytes of requests that are held for them: two bodies of the largest default size."""
 
 
 class Origin(NamedTuple):
-    """Whose request it was, and how it came."""
+    """The sender of a request, and the API and encoding that it used."""
 
     workspace_id: WorkspaceId
     key_id: str
@@ -72,22 +73,22 @@ class Origin(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """The refused events of one request, as they wait to be written."""
+    """The refused events of one request that wait to be written."""
 
     origin: Origin
     positions: Sequence[int]
-    """In the request, increasing."""
+    """Their positions in the request, increasing."""
     problems: Sequence[Problem]
     received_at: int
     randomness: bytes
-    """8 bytes for the id of each, so that what is written twice has the same ids."""
+    """8 bytes for the id of each event, so that a repeated write has the same ids."""
     texts: Callable[[Sequence[int]], Sequence[bytes]]
     """Returns the events at these positions as they were sent."""
     held: int
-    """Bytes that `texts` holds."""
+    """The bytes that `texts` keeps in memory."""
 
     def rejections(self) -> Iterator[Rejection]:
-        """Yield what is stored of it. Of a large body this takes some milliseconds."""
+        """Yield the rejections to store. For a large body this takes some milliseconds."""
         origin = self.origin
         sent = self.texts(self.positions)
         for offset, (problem, event) in enumerate(zip(self.problems, sent, strict=True)):
@@ -112,7 +113,7 @@ class Refused(NamedTuple):
 
 
 class _Allowance:
-    """How many more events may be kept now: it fills evenly, up to a burst."""
+    """A token bucket: the number of events that may be kept now. It fills evenly, up to a burst."""
 
     __slots__ = ("at", "left")
 
@@ -121,14 +122,14 @@ class _Allowance:
         self.at = at
 
     def fill(self, now: float, config: RejectionConfig) -> bool:
-        """Add what has come since; whether it is full."""
+        """Add the tokens since the last call. Return whether the bucket is full."""
         self.left = min(float(config.burst), self.left + (now - self.at) * config.per_second)
         self.at = now
         return self.left >= config.burst
 
 
 class RejectionQueue:
-    """Refused events that wait to be written. Lives on one event loop; its bounds keep memory and disk small."""
+    """Refused events that wait to be written, bounded to save memory and disk. Used on one event loop only."""
 
     def __init__(
         self,
@@ -139,7 +140,7 @@ class RejectionQueue:
     ):
         self.config = config
         self.ready = asyncio.Event()
-        """Set while something waits."""
+        """Set while refused events or counts wait."""
         self._metrics = metrics
         self._clock = clock
         self._timer = timer
@@ -152,7 +153,7 @@ class RejectionQueue:
     def note(
         self, origin: Origin, outcomes: Sequence[Outcome], texts: Callable[[Sequence[int]], Sequence[bytes]], held: int
     ) -> None:
-        """Note what was refused of a request, as much of it as has room. `texts` and `held` are as in `Refused`."""
+        """Add the refused events of a request that the bounds allow. `texts` and `held` are as in `Refused`."""
         if not self.config.most:
             return
         refused = [
@@ -172,8 +173,8 @@ class RejectionQueue:
             self.ready.set()
 
     def take(self, events: int, size: int) -> tuple[list[Refused], Mapping[WorkspaceId, int]]:
-        """Take requests with about so many events and bytes, but at least one if any waits; and the numbers of events
-        that were left out, by workspace.
+        """Remove requests with about so many events and bytes, at least one if any waits. Return them, and for each
+        workspace the number of events that were left out.
         """
         taken: list[Refused] = []
         while self._waiting and events > 0 and size > 0:
@@ -190,7 +191,7 @@ class RejectionQueue:
         return taken, omitted
 
     def put_back(self, taken: Sequence[Refused], omitted: Mapping[WorkspaceId, int]) -> None:
-        """Undo a `take`: nothing of it was written, or it is not known. Bounds are kept by what comes next."""
+        """Undo a `take`, because the write failed or its outcome is unknown. The bounds apply to later events only."""
         for refused in reversed(taken):
             self._add(refused, self._waiting.appendleft)
         self._omitted.update(omitted)
@@ -198,19 +199,19 @@ class RejectionQueue:
             self.ready.set()
 
     def lose(self, taken: Sequence[Refused]) -> None:
-        """Count as left out what cannot be written."""
+        """Count events that cannot be written as left out."""
         for refused in taken:
             self._omit(refused.origin.workspace_id, len(refused.positions))
 
     @property
     def waiting(self) -> int:
-        """How many events wait to be written."""
+        """The number of events that wait to be written."""
         return self._events
 
     def _sample(
         self, workspace_id: WorkspaceId, refused: Sequence[tuple[int, Problem]], held: int
     ) -> Sequence[tuple[int, Problem]]:
-        """Return those that have room: the first ones, as far as the allowance of each reason goes."""
+        """Return the events that the bounds allow: the first ones, up to the allowance of each reason."""
         if self._bytes and self._bytes + held > self.config.waiting_bytes:
             return ()
         room = self.config.waiting - self._events
@@ -236,7 +237,7 @@ class RejectionQueue:
         return allowance
 
     def _forget_full(self) -> None:
-        """Drop allowances that are full: they would begin so."""
+        """Drop full allowances, because a new one is full as well."""
         now = self._timer()
         full = [key for key, allowance in self._allowances.items() if allowance.fill(now, self.config)]
         for key in full:

@@ -1,4 +1,4 @@
-"""Rejections sent again: back through the one way into the ledger, and marked once they are stored."""
+"""Replays rejections: they pass ingest like every event, and are marked when they are stored."""
 
 import asyncio
 import json
@@ -32,9 +32,9 @@ from headgate_server.receivers import HttpRequest, Receiver, Take
 from headgate_server.store import Ledgers, Rejections
 
 _SCOPE = "rejections:replay"
-"""Of the request keys that keep an event without a key of its own from being stored twice."""
+"""The scope of the request keys of replays. They prevent that an event without an idempotency key is stored twice."""
 _AT_ONCE = 50
-"""Submissions of one call that wait to be stored at once: a small part of what may wait."""
+"""The most submissions of one call that wait at by_rejection: a small part of the queue."""
 
 ALREADY_REPLAYED = Problem(
     Reason.ALREADY_REPLAYED, "", "The rejection was replayed before, as an event with other content."
@@ -42,7 +42,7 @@ ALREADY_REPLAYED = Problem(
 
 
 class Replay(NamedTuple):
-    """What became of a rejection: what was sent in its place, and its outcome."""
+    """The replay of a rejection: the event that was submitted for it, and its outcome."""
 
     rejection: Rejection
     slot: Draft | Problem
@@ -50,8 +50,8 @@ class Replay(NamedTuple):
 
 
 class Replaying:
-    """Sends rejections again. A rejection is stored once at most, however often and by whomever it is replayed: an
-    event with an identity by that, any other by the rejection's id.
+    """Replays rejections. A rejection is stored at most by_rejection, even if it is replayed several times or by
+    several callers. An event with an identity is deduplicated by it, any other event by the rejection's id.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Replaying:
         proto_event: Callable[[bytes, Salt], Draft | Problem],
         clock: Clock = system_clock,
     ):
-        """`proto_event` judges a serialized event, sealed with a salt."""
+        """`proto_event` decodes a serialized event and seals it with a salt."""
         self._rejections = rejections
         self._ledgers = ledgers
         self._ingest = ingest
@@ -72,16 +72,16 @@ class Replaying:
         self._clock = clock
 
     async def as_sent(self, rejections: Sequence[Rejection], *, validate_only: bool = False) -> Sequence[Replay]:
-        """Replay rejections of one workspace, in order, each through the receiver that it came through.
+        """Replay rejections of one workspace in order, each through its own receiver.
 
-        Raises what `Ingest.take` raises, though some of them may be stored and marked then: ask again.
+        Raises the errors of `Ingest.take`. Some rejections may be stored and marked then; a repeated call is safe.
         """
         size = sum(len(rejection.event) for rejection in rejections)
         slots = await self._ingest.decoded(size, lambda: list(map(self._slot, rejections)))
         return await self._replay(rejections, slots, validate_only)
 
     async def edited(self, rejection: Rejection, slot: Draft | Problem, *, validate_only: bool = False) -> Replay:
-        """Replay a rejection as another event. Raises what `Ingest.take` raises."""
+        """Replay a rejection as another event. Raises the errors of `Ingest.take`."""
         (replay,) = await self._replay([rejection], [slot], validate_only)
         return replay
 
@@ -109,18 +109,18 @@ class Replaying:
             if isinstance(outcome, Outcome) and outcome.status in STORED and outcome.link is not None
         }
         if replayed:
-            with aside("mark"):  # what is stored must be said; without the mark another replay is a duplicate
+            with aside("mark"):  # the event is stored; without the mark another replay is a duplicate
                 await self._rejections.mark(rejections[0].workspace_id, replayed)
 
     async def _outcome(self, rejection: Rejection, slot: Draft | Problem, validate_only: bool) -> Outcome:
         if isinstance(slot, Problem):
             return Outcome(Status.REJECTED, problem=slot)
-        once = slot.dedupe is None
-        if once and rejection.event_id is not None:
+        by_rejection = slot.dedupe is None
+        if by_rejection and rejection.event_id is not None:
             earlier = await self._event(rejection.workspace_id, rejection.event_id)
             if earlier is not None:
-                return _settled_before(slot, earlier)
-        answer = Answer(encode=_event_id, request_key=_request_key(rejection, slot)) if once else None
+                return _outcome_of_earlier(slot, earlier)
+        answer = Answer(encode=_event_id, request_key=_request_key(rejection, slot)) if by_rejection else None
         submission = Submission(workspace_id=rejection.workspace_id, slots=[slot], answer=answer)
         try:
             decision = await self._ingest.take(submission, validate_only=validate_only)
@@ -132,17 +132,17 @@ class Replaying:
         return Outcome(Status.DUPLICATE, None if stored is None else _link(stored), None, slot.warnings)
 
     async def _event(self, workspace_id: WorkspaceId, event_id: EventId) -> StoredEvent | None:
-        found = await self._ledgers.fetch(workspace_id, [event_id])
-        return found[0] if found else None
+        events = await self._ledgers.fetch(workspace_id, [event_id])
+        return events[0] if events else None
 
     def _slot(self, rejection: Rejection) -> Draft | Problem:
-        """Judge a rejected event as it was sent."""
+        """Decode a rejected event as it was sent."""
         if rejection.is_cut:
-            words = f"Only {len(rejection.event)} bytes of the event's {rejection.size} were kept: replay it edited."
-            return Problem(Reason.NOT_REPLAYABLE, "", words)
+            message = f"Only {len(rejection.event)} bytes of the event's {rejection.size} were kept: replay it edited."
+            return Problem(Reason.NOT_REPLAYABLE, "", message)
         try:
             if rejection.receiver != NATIVE:
-                return self._vendors_slot(rejection)
+                return self._vendor_slot(rejection)
             (salt,) = validate.salts(1)
             if rejection.encoding == Encoding.PROTOBUF:
                 return self._proto_event(rejection.event, salt)
@@ -150,21 +150,21 @@ class Replaying:
         except InvalidRequest as error:
             return Problem(error.reason, error.field, error.message)
 
-    def _vendors_slot(self, rejection: Rejection) -> Draft | Problem:
-        """Judge a rejected event of a vendor's, in a request that brings nothing else. Raises `InvalidRequest`."""
+    def _vendor_slot(self, rejection: Rejection) -> Draft | Problem:
+        """Decode a rejected event of a vendor as a request with this event only. Raises `InvalidRequest`."""
         receiver = self._receivers.get(rejection.receiver)
         method, _, path = rejection.endpoint.partition(" ")
         endpoint = None if receiver is None else receiver.routes().get((method, path))
         if not isinstance(endpoint, Take):
-            words = f"The receiver {rejection.receiver} does not take events there any more: replay it edited."
-            return Problem(Reason.NOT_REPLAYABLE, "", words)
+            message = f"The receiver {rejection.receiver} does not take events there any more: replay it edited."
+            return Problem(Reason.NOT_REPLAYABLE, "", message)
         body = _body(endpoint.list_name, rejection.event)
         request = HttpRequest(method, path, {}, body, self._clock(), content_type="application/json")
         return endpoint.read(request).slots[0]
 
 
 def _body(list_name: str | None, event: bytes) -> bytes:
-    """Return the body of a request with this event alone."""
+    """Return the body of a request with only this event."""
     if list_name is None:
         return event
     events = b"[" + event + b"]"
@@ -177,12 +177,12 @@ def _request_key(rejection: Rejection, draft: Draft) -> RequestKey:
 
 
 def _event_id(outcomes: Sequence[Outcome]) -> bytes:
-    """Return what is stored under the request key: only of an event that is stored."""
+    """Return the answer to store under the request key: the id of the stored event. Empty if it is not stored."""
     link = outcomes[0].link
     return b"" if link is None else link.id
 
 
-def _settled_before(draft: Draft, earlier: StoredEvent) -> Outcome:
+def _outcome_of_earlier(draft: Draft, earlier: StoredEvent) -> Outcome:
     same = draft.receiver == earlier.receiver and (
         ledger.commitment(earlier.salt, draft.canonical) == earlier.commitment
     )

@@ -77,13 +77,13 @@ class Deliveries:
         def work(connection: Connection) -> dict[str, tuple[int, int, int]]:
             now = self._database.now(connection)
             counts = {name: int(count) for name, count in connection.execute(aside)}
-            found = {}
+            lags = {}
             for workspace_id, name, cursor, cursor_id, head in connection.execute(every):
                 behind = max(0, head - cursor)
                 place = Position(cursor, cursor_id)
                 seconds = positions.waited(connection, workspace_id, place, now) if behind else 0
-                found[name] = (behind, seconds, counts.get(name, 0))
-            return found
+                lags[name] = (behind, seconds, counts.get(name, 0))
+            return lags
 
         return await self._database.read(work)
 
@@ -99,8 +99,8 @@ class Deliveries:
             destination = destination_of(row)
             ahead = FAILURES.where(*_of(destination), failures.c.sequence > destination.cursor.sequence)
             rows = connection.execute(ahead.order_by(failures.c.sequence).limit(MOST_AHEAD))
-            found = [failure_of(one) for one in rows]
-            return Assignment(destination, secrets_of(row.secrets), self._database.now(connection), found)
+            failures_ahead = [failure_of(one) for one in rows]
+            return Assignment(destination, secrets_of(row.secrets), self._database.now(connection), failures_ahead)
 
         return await self._database.read(work)
 
@@ -113,11 +113,11 @@ class Deliveries:
 
         def work(connection: Connection) -> tuple[Sequence[Failure], float | None]:
             now = self._database.now(connection)
-            found = [failure_of(row) for row in connection.execute(statement.limit(limit + 1))]
-            ready = [one for one in found[:limit] if (one.next_attempt_at or 0) <= now]
-            if len(ready) == len(found):
+            retried = [failure_of(row) for row in connection.execute(statement.limit(limit + 1))]
+            ready = [one for one in retried[:limit] if (one.next_attempt_at or 0) <= now]
+            if len(ready) == len(retried):
                 return ready, None
-            following = found[len(ready)].next_attempt_at or 0
+            following = retried[len(ready)].next_attempt_at or 0
             return ready, max(0.0, (following - now) / _MICROSECONDS)
 
         return await self._database.read(work)
@@ -159,8 +159,8 @@ class Deliveries:
         )
 
         def work(connection: Connection) -> Sequence[Fate]:
-            wanted = DESTINATIONS.where(destinations.c.workspace_id == workspace_id)
-            every = [destination_of(row) for row in connection.execute(wanted)]
+            of_workspace = DESTINATIONS.where(destinations.c.workspace_id == workspace_id)
+            every = [destination_of(row) for row in connection.execute(of_workspace)]
             if not every:
                 return [Fate.NONE] * len(events)
             states = {(name, sequence): state for name, sequence, state in connection.execute(failed)}
@@ -249,15 +249,15 @@ def _failure_values(one: SetAside, now: int) -> dict[str, Any]:
 
 
 def _fate(event: StoredEvent, every: Sequence[Destination], states: dict[tuple[str, int], str]) -> Fate:
-    meant = [
+    matching = [
         one
         for one in every
         if event.sequence > one.start and one.filter.matches(event.receiver, event.type, event.source)
     ]
-    if not meant:
+    if not matching:
         return Fate.NONE
-    found = [states.get((one.id, event.sequence)) for one in meant]
-    if any(state in (FailureState.FAILED, FailureState.SKIPPED) for state in found):
+    known_states = [states.get((one.id, event.sequence)) for one in matching]
+    if any(state in (FailureState.FAILED, FailureState.SKIPPED) for state in known_states):
         return Fate.FAILED
-    waiting = (one.cursor.sequence < event.sequence for one in meant)
-    return Fate.PENDING if any(found) or any(waiting) else Fate.DELIVERED
+    waiting = (one.cursor.sequence < event.sequence for one in matching)
+    return Fate.PENDING if any(known_states) or any(waiting) else Fate.DELIVERED

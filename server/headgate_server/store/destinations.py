@@ -1,4 +1,4 @@
-"""Destinations as an operator has them: made, shown, changed, stopped, replayed. `deliveries.py` is the other side."""
+"""Destinations for the operator: create, show, change, pause and replay them. `deliveries.py` is for the delivery."""
 
 import secrets as randomness
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ from headgate_server.store.destination_rows import (
 from headgate_server.store.schema import destinations, failures, heads
 
 MOST_DESTINATIONS = 100
-"""Of a workspace: each takes a task of the delivering process, and connections."""
+"""The most destinations of a workspace. Each needs a task of the delivering process, and connections."""
 
 _WAITING = (FailureState.RETRYING, FailureState.FAILED)
 """Failures that count as set aside."""
@@ -47,7 +47,7 @@ _WAITING = (FailureState.RETRYING, FailureState.FAILED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewDestination:
-    """A destination before it is made."""
+    """The fields of a destination before it is stored."""
 
     name: str
     filter: EventFilter
@@ -61,18 +61,18 @@ class NewDestination:
 class Destinations:
     """Keeps destinations, unique by name in their workspace.
 
-    What a method changed MUST be on disk when it returns. Only `create` and `Deliveries.record` say where the cursor
-    is: whatever else is asked of a destination MUST NOT move it. A change grows the revision, by which the delivering
-    process learns of it. Every method that names a destination raises `NotFound` if the workspace has none of that id.
+    A change MUST be on disk when its method returns. Only `create` and `Deliveries.record` set the cursor; all other
+    methods MUST NOT move it. A change increases the revision, so that the delivering process sees it. Every method with
+    a destination's id raises `NotFound` if the workspace has no destination with that id.
     """
 
     def __init__(self, database: Database):
         self._database = database
 
     async def create(self, workspace_id: WorkspaceId, new: NewDestination) -> Status:
-        """Make a destination.
+        """Create a destination.
 
-        Raises `AlreadyExists` if its name is taken, `InvalidRequest` if it is to start past the end of the ledger.
+        Raises `AlreadyExists` if its name is in use, `InvalidRequest` if its start is past the end of the ledger.
         """
         return await self._database.write(lambda connection: self._create(connection, workspace_id, new))
 
@@ -81,16 +81,18 @@ class Destinations:
         return await self._database.read(lambda connection: self._status(connection, workspace_id, destination_id))
 
     async def find(self, workspace_id: WorkspaceId, name: str) -> str:
-        """Return the id of the destination of this name. Raises `NotFound`."""
+        """Return the id of the destination with this name. Raises `NotFound`."""
         here = (destinations.c.workspace_id == workspace_id, destinations.c.name == name)
         statement = select(destinations.c.id).where(*here)
-        found = await self._database.read(lambda connection: connection.execute(statement).scalar_one_or_none())
-        if found is None:
+        destination_id = await self._database.read(
+            lambda connection: connection.execute(statement).scalar_one_or_none()
+        )
+        if destination_id is None:
             raise NotFound(f"There is no destination {name!r} in this workspace.")
-        return str(found)
+        return str(destination_id)
 
     async def list(self, workspace_id: WorkspaceId, limit: int, after: str = "") -> Sequence[Status]:
-        """Return at most `limit` destinations, oldest first: those after the id `after`."""
+        """Return at most `limit` destinations after the id `after`, the oldest first."""
         page = DESTINATIONS.where(destinations.c.workspace_id == workspace_id, destinations.c.id > after)
 
         def work(connection: Connection) -> Sequence[Status]:
@@ -103,7 +105,9 @@ class Destinations:
     async def update(
         self, workspace_id: WorkspaceId, destination_id: str, change: Callable[[Destination], Destination]
     ) -> Status:
-        """Let `change` change name, filter, ordering and target. Raises `AlreadyExists`, and what `change` raises."""
+        """Change name, filter, ordering and target to those that `change` returns. Raises `AlreadyExists`, and the
+        errors of `change`.
+        """
 
         def work(connection: Connection) -> Status:
             old = _locked(connection, workspace_id, destination_id)
@@ -127,12 +131,12 @@ class Destinations:
         await self._database.write(work)
 
     async def set_state(self, workspace_id: WorkspaceId, destination_id: str, state: State, why: str = "") -> Status:
-        """Pause a destination or make it active again. One that begins anew is given its five days anew."""
+        """Pause a destination or make it active again. For an active one the days until it is disabled start again."""
 
         def work(connection: Connection) -> Status:
             old = _locked(connection, workspace_id, destination_id)
-            began = {"failing_since": None} if state is State.ACTIVE else {}
-            self._change(connection, old, state=state, why=why, **began)
+            values = {"failing_since": None} if state is State.ACTIVE else {}
+            self._change(connection, old, state=state, why=why, **values)
             if state is State.ACTIVE and old.state is not State.ACTIVE:
                 self._retry(connection, old, failures.c.state == FailureState.RETRYING)
             return self._status(connection, workspace_id, destination_id)
@@ -140,7 +144,7 @@ class Destinations:
         return await self._database.write(work)
 
     async def secrets(self, workspace_id: WorkspaceId, destination_id: str) -> Secrets:
-        """Return what signs, and the headers."""
+        """Return the keys that sign, and the headers."""
         statement = select(destinations.c.secrets).where(*_here(workspace_id, destination_id))
         text = await self._database.read(lambda connection: connection.execute(statement).scalar_one_or_none())
         if text is None:
@@ -150,7 +154,7 @@ class Destinations:
     async def set_secrets(
         self, workspace_id: WorkspaceId, destination_id: str, change: Callable[[Secrets, Destination, int], Secrets]
     ) -> Status:
-        """Let `change` change the secrets; it gets the destination and the database's clock too."""
+        """Replace the secrets by those that `change` returns. It also gets the destination and the database's time."""
 
         def work(connection: Connection) -> Status:
             old = _locked(connection, workspace_id, destination_id)
@@ -165,10 +169,10 @@ class Destinations:
     async def replay(
         self, workspace_id: WorkspaceId, destination_id: str, *, after: int | None = None, since: int | None = None
     ) -> Status:
-        """Deliver once more what follows the sequence `after`, or was stored at the time `since` or later, up to the
-        cursor. A replay that is under way is widened.
+        """Deliver again the events after the sequence `after`, or those stored at the time `since` or later, up to the
+        cursor. If a replay is in progress, it is extended.
 
-        Raises `InvalidRequest` if `after` lies past the cursor.
+        Raises `InvalidRequest` if `after` is past the cursor.
         """
 
         def work(connection: Connection) -> Status:
@@ -194,7 +198,7 @@ class Destinations:
         return await self._database.write(work)
 
     async def replay_set_aside(self, workspace_id: WorkspaceId, destination_id: str) -> Status:
-        """Try every event that is set aside again, now, from the beginning of the schedule."""
+        """Try all set-aside events again now. Their schedule starts from the beginning."""
 
         def work(connection: Connection) -> Status:
             old = _locked(connection, workspace_id, destination_id)
@@ -207,22 +211,22 @@ class Destinations:
     async def failures(
         self, workspace_id: WorkspaceId, destination_id: str, limit: int, after: int = 0
     ) -> Sequence[Failure]:
-        """Return at most `limit` failures in the order of their sequences: those after `after`."""
+        """Return at most `limit` failures after the sequence `after`, in the order of their sequences."""
         here = (*_failures_of(workspace_id, destination_id), failures.c.sequence > after)
         statement = FAILURES.where(*here).order_by(failures.c.sequence).limit(limit)
 
         def work(connection: Connection) -> Sequence[Failure]:
-            _found(connection, workspace_id, destination_id)
+            _row(connection, workspace_id, destination_id)
             return [failure_of(row) for row in connection.execute(statement)]
 
         return await self._database.read(work)
 
     async def retry(self, workspace_id: WorkspaceId, destination_id: str, sequence: int) -> Failure:
-        """Try a failed event again, now; also one that was given up. Raises `NotFound` if there is no such failure."""
+        """Try a failed event again now, even if its schedule is over. Raises `NotFound` if there is no such failure."""
         return await self._settle(workspace_id, destination_id, sequence, FailureState.RETRYING, next_attempt_at=None)
 
     async def skip(self, workspace_id: WorkspaceId, destination_id: str, sequence: int) -> Failure:
-        """Give an event up. Raises `NotFound` if there is no such failure."""
+        """Skip a failed event. Raises `NotFound` if there is no such failure."""
         return await self._settle(workspace_id, destination_id, sequence, FailureState.SKIPPED, next_attempt_at=None)
 
     async def _settle(
@@ -278,7 +282,7 @@ class Destinations:
         connection.execute(update(failures).where(*_failures_of(old.workspace_id, old.id), which).values(due))
 
     def _status(self, connection: Connection, workspace_id: WorkspaceId, destination_id: str) -> Status:
-        row = _found(connection, workspace_id, destination_id)
+        row = _row(connection, workspace_id, destination_id)
         return _status_of(connection, row, self._database.now(connection))
 
 
@@ -299,7 +303,7 @@ def _missing(destination_id: str) -> NotFound:
     return NotFound(f"There is no destination {destination_id[:80]!r} in this workspace.", field="id")
 
 
-def _found(connection: Connection, workspace_id: WorkspaceId, destination_id: str, *, lock: bool = False) -> Row[Any]:
+def _row(connection: Connection, workspace_id: WorkspaceId, destination_id: str, *, lock: bool = False) -> Row[Any]:
     statement = DESTINATIONS.where(*_here(workspace_id, destination_id))
     row = connection.execute(statement.with_for_update() if lock else statement).first()
     if row is None:
@@ -308,11 +312,11 @@ def _found(connection: Connection, workspace_id: WorkspaceId, destination_id: st
 
 
 def _locked(connection: Connection, workspace_id: WorkspaceId, destination_id: str) -> Destination:
-    return destination_of(_found(connection, workspace_id, destination_id, lock=True))
+    return destination_of(_row(connection, workspace_id, destination_id, lock=True))
 
 
 def _check_name(connection: Connection, workspace_id: WorkspaceId, name: str) -> None:
-    """Raise `AlreadyExists` if the name is taken. The head's lock lets one look at a time."""
+    """Raise `AlreadyExists` if the name is in use. The lock of the head makes this safe for concurrent calls."""
     connection.execute(select(heads.c.workspace_id).where(heads.c.workspace_id == workspace_id).with_for_update())
     here = (destinations.c.workspace_id == workspace_id, destinations.c.name == name)
     if connection.execute(select(destinations.c.id).where(*here)).first() is not None:
@@ -320,7 +324,7 @@ def _check_name(connection: Connection, workspace_id: WorkspaceId, name: str) ->
 
 
 def _check_count(connection: Connection, workspace_id: WorkspaceId) -> None:
-    """Raise `InvalidRequest` if the workspace has as many destinations as it may."""
+    """Raise `InvalidRequest` if the workspace has `MOST_DESTINATIONS` already."""
     count = select(func.count()).select_from(destinations).where(destinations.c.workspace_id == workspace_id)
     if connection.execute(count).scalar_one() >= MOST_DESTINATIONS:
         raise InvalidRequest(f"A workspace has at most {MOST_DESTINATIONS} destinations.", reason=Reason.TOO_MANY)
@@ -349,8 +353,8 @@ def _status_of(connection: Connection, row: Row[Any], now: int) -> Status:
     here = _failures_of(workspace_id, destination.id)
     waiting = case((failures.c.state.in_(_WAITING), 1))
     next_attempt = case((failures.c.state == FailureState.RETRYING, failures.c.next_attempt_at))
-    counted = select(func.count(waiting), func.min(next_attempt)).where(*here)
-    set_aside, retry_after = connection.execute(counted).one()
+    statement = select(func.count(waiting), func.min(next_attempt)).where(*here)
+    set_aside, retry_after = connection.execute(statement).one()
     return Status(
         destination, lag, positions.waited(connection, workspace_id, cursor, now) if lag else 0, set_aside, retry_after
     )

@@ -1,4 +1,4 @@
-"""The events of a ledger that match a filter, for readers that follow it, many of them with filters of their own."""
+"""Reads the events of a ledger that match a filter. Many readers follow a ledger, each with its own filter."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from headgate_server.store.schema import events
 
 
 class Kind(NamedTuple):
-    """What filters look at."""
+    """The values of an event that filters compare."""
 
     receiver: str
     type: str
@@ -23,33 +23,38 @@ class Kind(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A stretch of a ledger: the events after one place, up to another."""
+    """A part of a ledger: the events after one place, up to another."""
 
     start: Position
     end: Position
-    """The place of its last event; `start` if there is none."""
+    """The place of its last event; the same as `start` if there is none."""
     kinds: frozenset[Kind]
-    """Those that occur in it."""
+    """The kinds of its events."""
 
 
 class Matching:
-    """Reads ledgers forward. Like `Ledgers`, it MUST see what an append has acknowledged."""
+    """Reads ledgers forward. Like `Ledgers`, it MUST return all events that an append has acknowledged."""
 
     def __init__(self, database: Database):
         self._database = database
 
     async def window(self, workspace_id: WorkspaceId, after: Position, limit: int) -> Window:
-        """Return the next `limit` events as a window. It reads no content: one look serves all filters."""
+        """Return the window of the next `limit` events. It has no content, so all filters can use it."""
         return await self._database.read(lambda connection: _window(connection, workspace_id, after, limit))
 
     async def page(
-        self, workspace_id: WorkspaceId, after: Position, through: Position | None, wanted: EventFilter, limit: int
+        self,
+        workspace_id: WorkspaceId,
+        after: Position,
+        through: Position | None,
+        event_filter: EventFilter,
+        limit: int,
     ) -> Sequence[StoredEvent]:
-        """Return the first events that match, at most `limit`, with at most about `PAGE_BYTES` of content: those after
-        one place, up to another. None: up to the ledger's end.
+        """Return the first events that match, after one place and up to another. `through=None` means up to the
+        ledger's end. The page has at most `limit` events, and at most about `PAGE_BYTES` of content.
         """
         return await self._database.read(
-            lambda connection: _page(connection, _between(workspace_id, after, through, wanted), limit)
+            lambda connection: _page(connection, _between(workspace_id, after, through, event_filter), limit)
         )
 
 
@@ -61,45 +66,45 @@ def _window(connection: Connection, workspace_id: WorkspaceId, after: Position, 
     if end.id is None or end.sequence <= after.sequence:
         return Window(after, after, frozenset())
     kinds = select(events.c.receiver, events.c.type, events.c.source).distinct()
-    found = connection.execute(kinds.where(*_between(workspace_id, after, end, EventFilter())))
-    return Window(after, end, frozenset(Kind(*row) for row in found))
+    rows = connection.execute(kinds.where(*_between(workspace_id, after, end, EventFilter())))
+    return Window(after, end, frozenset(Kind(*each) for each in rows))
 
 
 def _page(connection: Connection, here: Sequence[ColumnElement[bool]], limit: int) -> Sequence[StoredEvent]:
     size = func.coalesce(func.octet_length(events.c.data), 0)
-    hits = connection.execute(select(events.c.id, size).where(*here).order_by(events.c.id).limit(limit)).all()
+    sizes = connection.execute(select(events.c.id, size).where(*here).order_by(events.c.id).limit(limit)).all()
     content, count = 0, 0
-    for _, octets in hits:
+    for _, octets in sizes:
         content += octets
         if content > PAGE_BYTES and count:
             break
         count += 1
     if not count:
         return []
-    # The same filter up to the same id yields the same events: they never change, and none is put between old ones.
-    rows = connection.execute(select(events).where(*here, events.c.id <= hits[count - 1].id).order_by(events.c.id))
+    # The same filter up to the same id returns the same events, because events never change and are only appended.
+    rows = connection.execute(select(events).where(*here, events.c.id <= sizes[count - 1].id).order_by(events.c.id))
     return [StoredEvent._make(row) for row in rows]
 
 
 def _between(
-    workspace_id: WorkspaceId, after: Position, through: Position | None, wanted: EventFilter
+    workspace_id: WorkspaceId, after: Position, through: Position | None, event_filter: EventFilter
 ) -> Sequence[ColumnElement[bool]]:
     here: list[ColumnElement[bool]] = [events.c.workspace_id == workspace_id]
     if after.id is not None:
         here.append(events.c.id > after.id)
     if through is not None and through.id is not None:
         here.append(events.c.id <= through.id)
-    if wanted.types:
-        here.append(or_(*(_is_of(value) for value in wanted.types)))
-    if wanted.sources:
-        here.append(events.c.source.in_(wanted.sources))
-    if wanted.receivers:
-        here.append(events.c.receiver.in_(wanted.receivers))
+    if event_filter.types:
+        here.append(or_(*(_is_of(value) for value in event_filter.types)))
+    if event_filter.sources:
+        here.append(events.c.source.in_(event_filter.sources))
+    if event_filter.receivers:
+        here.append(events.c.receiver.in_(event_filter.receivers))
     return here
 
 
-def _is_of(wanted: str) -> Any:
-    if not wanted.endswith(".*"):
-        return events.c.type == wanted
-    # No LIKE: SQLite's ignores case.
-    return func.substr(events.c.type, 1, len(wanted) - 1) == wanted[:-1]
+def _is_of(type_or_prefix: str) -> Any:
+    if not type_or_prefix.endswith(".*"):
+        return events.c.type == type_or_prefix
+    # LIKE is not used, because it ignores case on SQLite.
+    return func.substr(events.c.type, 1, len(type_or_prefix) - 1) == type_or_prefix[:-1]

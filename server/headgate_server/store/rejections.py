@@ -1,4 +1,4 @@
-"""Rejections: events that were refused, and how many more were that are not kept."""
+"""Rejections: events that were refused, and the numbers of those that were left out."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,56 +13,57 @@ from headgate_server.store.database import Database
 from headgate_server.store.schema import omitted_rejections, rejections
 
 PAGE_BYTES = 4 * 1024 * 1024
-"""Events that one page returns, in bytes: as a page of stored events."""
+"""The most bytes of events in a page. A page of stored events has the same bound."""
 
 TRIM_CHUNK = 500
-"""Rejections that one transaction deletes: each may be large, and on SQLite every append waits behind it."""
+"""The most rejections that one transaction deletes. Each may be large, and on SQLite every append waits for it."""
 
 _DAY = 86_400_000_000
 """Microseconds of a day."""
 
 
 class Rejections:
-    """Keeps rejections. They are a help, not a promise: what is kept need not survive a power cut, and MUST NOT wait
-    for a disk where the dialect can avoid it. A rejection never changes, except that a replay marks it once.
+    """Keeps rejections. Their durability is not promised: they need not survive a power cut, and a write MUST NOT wait
+    for a disk if the dialect can avoid it. A rejection never changes, except that a replay marks it once.
     """
 
     def __init__(self, database: Database):
         self._database = database
 
     async def keep(self, kept: Sequence[Rejection], omitted: Mapping[WorkspaceId, int]) -> None:
-        """Store rejections, and by workspace the number of those that were left out. One that is stored already stays
-        as it is. If the connection is lost during COMMIT and the caller tries again, the numbers may count twice.
+        """Store rejections, and for each workspace the number of those that were left out. A rejection that is already
+        stored does not change. If the connection is lost during COMMIT and the caller tries again, the numbers may be
+        counted twice.
         """
         await self._database.write(
             lambda connection: _keep(connection, kept, omitted, self._today(connection)), durable=False
         )
 
     async def get(self, workspace_id: WorkspaceId, rejection_id: RejectionId) -> Rejection | None:
-        """Return one rejection of the workspace, None if it has none of this id."""
+        """Return one rejection of the workspace, None if it has none with this id."""
         statement = select(rejections).where(rejections.c.workspace_id == workspace_id, rejections.c.id == rejection_id)
         row = await self._database.read(lambda connection: connection.execute(statement).first())
         return None if row is None else Rejection._make(row)
 
     async def page(self, query: RejectionQuery) -> RejectionPage:
-        """Return one page, of no more than about `PAGE_BYTES` of events, but at least one rejection if there is one."""
+        """Return one page with at most about `PAGE_BYTES` of events. It has at least one rejection if any matches."""
         return await self._database.read(lambda connection: _page(connection, query))
 
     async def omitted(self, workspace_id: WorkspaceId) -> int:
-        """Return how many of the workspace's rejections were left out, in the days that are kept."""
+        """Return the number of the workspace's rejections that were left out in the days that are kept."""
         statement = select(func.coalesce(func.sum(omitted_rejections.c.number), 0)).where(
             omitted_rejections.c.workspace_id == workspace_id
         )
         return int(await self._database.read(lambda connection: connection.execute(statement).scalar_one()))
 
     async def mark(self, workspace_id: WorkspaceId, replayed: Mapping[RejectionId, EventId]) -> None:
-        """Note which rejections were replayed, and as which event each was stored. The first replay counts."""
+        """Mark rejections as replayed, each with the event that was stored. A mark that exists does not change."""
         await self._database.write(
             lambda connection: _mark(connection, workspace_id, replayed, self._database.now(connection)), durable=False
         )
 
     async def trim(self, workspace_id: WorkspaceId, most: int) -> int:
-        """Delete all but the newest `most` rejections of the workspace; return how many."""
+        """Delete all but the newest `most` rejections of the workspace. Return the number of deleted rejections."""
         kept = (
             select(rejections.c.id)
             .where(rejections.c.workspace_id == workspace_id)
@@ -72,13 +73,15 @@ class Rejections:
             .scalar_subquery()
         )
         here = rejections.c.workspace_id == workspace_id
-        doomed = select(rejections.c.id).where(here, rejections.c.id < kept).limit(TRIM_CHUNK)
-        statement = delete(rejections).where(here, rejections.c.id.in_(doomed))
-        return await self._in_chunks(lambda connection: connection.execute(statement).rowcount)
+        chunk = select(rejections.c.id).where(here, rejections.c.id < kept).limit(TRIM_CHUNK)
+        statement = delete(rejections).where(here, rejections.c.id.in_(chunk))
+        return await self._delete_chunks(lambda connection: connection.execute(statement).rowcount)
 
     async def purge(self, days: int) -> int:
-        """Delete the rejections, and the numbers, that are older than so many days; return how many rejections."""
-        purged = await self._in_chunks(lambda connection: _purge_some(connection, self._database.now(connection), days))
+        """Delete rejections and numbers that are older than so many days. Return the number of deleted rejections."""
+        purged = await self._delete_chunks(
+            lambda connection: _purge_some(connection, self._database.now(connection), days)
+        )
         await self._database.write(
             lambda connection: connection.execute(
                 delete(omitted_rejections).where(omitted_rejections.c.day < self._today(connection) - days)
@@ -87,8 +90,8 @@ class Rejections:
         )
         return purged
 
-    async def _in_chunks(self, some: Callable[[Connection], int]) -> int:
-        """Delete until a chunk is not full; return how many rows."""
+    async def _delete_chunks(self, some: Callable[[Connection], int]) -> int:
+        """Delete chunks until one is not full. Return the number of deleted rows."""
         total = 0
         while True:
             chunk = await self._database.write(some, durable=False)
@@ -115,7 +118,7 @@ def _keep(connection: Connection, kept: Sequence[Rejection], omitted: Mapping[Wo
 
 
 def _page(connection: Connection, query: RejectionQuery) -> RejectionPage:
-    """Return one page: first the ids and sizes of what matches, then as many rows as fit."""
+    """Return one page. Read the ids and sizes of matching rows first, then the rows that fit."""
     order = rejections.c.id.desc() if query.newest_first else rejections.c.id.asc()
     size = func.octet_length(rejections.c.event).label("size")
     scan = select(rejections.c.id, size).where(*_conditions(query)).order_by(order).limit(query.limit + 1)
@@ -128,24 +131,24 @@ def _page(connection: Connection, query: RejectionQuery) -> RejectionPage:
         count += 1
     ids = [hit.id for hit in hits[:count]]
     rows = select(rejections).where(rejections.c.workspace_id == query.workspace_id, rejections.c.id.in_(ids))
-    found = [Rejection._make(row) for row in connection.execute(rows.order_by(order))] if ids else []
-    return RejectionPage(found, ids[-1] if count < len(hits) else None)
+    page = [Rejection._make(row) for row in connection.execute(rows.order_by(order))] if ids else []
+    return RejectionPage(page, ids[-1] if count < len(hits) else None)
 
 
 def _conditions(query: RejectionQuery) -> list[ColumnElement[bool]]:
     columns = rejections.c
-    wanted: dict[str, Any] = {"reason": query.reason, "receiver": query.receiver, "key_id": query.key_id}
-    found = [columns.workspace_id == query.workspace_id]
-    found += [columns[name] == value for name, value in wanted.items() if value is not None]
+    equal: dict[str, Any] = {"reason": query.reason, "receiver": query.receiver, "key_id": query.key_id}
+    conditions = [columns.workspace_id == query.workspace_id]
+    conditions += [columns[name] == value for name, value in equal.items() if value is not None]
     if query.after is not None:
-        found.append(columns.id < query.after if query.newest_first else columns.id > query.after)
+        conditions.append(columns.id < query.after if query.newest_first else columns.id > query.after)
     if query.received_from is not None:
-        found.append(columns.id >= ledger.first_id(query.received_from))
+        conditions.append(columns.id >= ledger.first_id(query.received_from))
     if query.received_to is not None:
-        found.append(columns.id < ledger.first_id(query.received_to))
+        conditions.append(columns.id < ledger.first_id(query.received_to))
     if query.replayed is not None:
-        found.append(columns.replayed_at.is_not(None) if query.replayed else columns.replayed_at.is_(None))
-    return found
+        conditions.append(columns.replayed_at.is_not(None) if query.replayed else columns.replayed_at.is_(None))
+    return conditions
 
 
 def _mark(connection: Connection, workspace_id: WorkspaceId, replayed: Mapping[RejectionId, EventId], now: int) -> None:
