@@ -26,9 +26,10 @@ if _version_not_supported:
 
 
 class DestinationServiceStub:
-    """Keeps the destinations of the caller's workspace. Every call needs an API key with the scope `admin`.
+    """Manages the destinations of the caller's workspace. Every call needs an API key with the scope `admin`.
 
-    Delivery is at least once. A pause, a failure or a change never moves a destination's cursor, so nothing is lost.
+    Every event is delivered at least once. A pause, a failure or a change never moves a destination's cursor, so no event is
+    lost.
     """
 
     def __init__(self, channel):
@@ -100,13 +101,14 @@ class DestinationServiceStub:
 
 
 class DestinationServiceServicer:
-    """Keeps the destinations of the caller's workspace. Every call needs an API key with the scope `admin`.
+    """Manages the destinations of the caller's workspace. Every call needs an API key with the scope `admin`.
 
-    Delivery is at least once. A pause, a failure or a change never moves a destination's cursor, so nothing is lost.
+    Every event is delivered at least once. A pause, a failure or a change never moves a destination's cursor, so no event is
+    lost.
     """
 
     def CreateDestination(self, request, context):
-        """Makes a destination. ALREADY_EXISTS if the workspace has one of this name. The answer shows the secret, this once.
+        """Creates a destination. ALREADY_EXISTS if the workspace has one with this name. Only this answer shows the secret.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,7 +129,7 @@ class DestinationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateDestination(self, request, context):
-        """Changes a destination. It goes on at its cursor.
+        """Changes a destination. Delivery continues at its cursor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,21 +150,21 @@ class DestinationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeDestination(self, request, context):
-        """Starts delivery again, at the cursor, also of a disabled destination. Set-aside events are tried again at once.
+        """Starts delivery again at the cursor, also for a disabled destination. Set-aside events are tried again at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReplayDestination(self, request, context):
-        """Delivers events once more, up to the cursor and beside it. The cursor does not move. A replay that is under way is widened.
+        """Delivers events again, up to the cursor. The cursor does not move. A replay in progress is extended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateSecret(self, request, context):
-        """Makes a new secret. The old one stays valid for 24 hours: meanwhile each request has a signature of both.
+        """Creates a new secret. The old one stays valid for 24 hours. During this time each request has a signature of both.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,14 +178,14 @@ class DestinationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryFailure(self, request, context):
-        """Tries a failed event again, at once; also one that was given up.
+        """Tries a failed event again at once, even if its schedule is over or it was skipped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SkipFailure(self, request, context):
-        """Gives a failed event up: it is not tried again, and an ordered destination goes on with the next.
+        """Skips a failed event. It is not tried again, and an ordered destination continues with the next event.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -261,9 +263,10 @@ def add_DestinationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DestinationService:
-    """Keeps the destinations of the caller's workspace. Every call needs an API key with the scope `admin`.
+    """Manages the destinations of the caller's workspace. Every call needs an API key with the scope `admin`.
 
-    Delivery is at least once. A pause, a failure or a change never moves a destination's cursor, so nothing is lost.
+    Every event is delivered at least once. A pause, a failure or a change never moves a destination's cursor, so no event is
+    lost.
     """
 
     @staticmethod

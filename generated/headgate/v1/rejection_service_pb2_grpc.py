@@ -26,11 +26,11 @@ if _version_not_supported:
 
 
 class RejectionServiceStub:
-    """Shows events that were refused, and sends them again. A call sees only its own workspace.
+    """Shows refused events, and replays them. A call sees only its own workspace.
 
-    An event whose result was `rejected` or `conflict`, through any receiver, is kept for some days (a setting of the server), the
-    newest 10,000 of a workspace (a setting). It can be seen a moment after its answer. Requests that were refused whole are not
-    kept. Seeing needs an API key with the scope `events:read`, replaying one with `events:write`.
+    An event whose result was `rejected` or `conflict`, through any receiver, is kept for 7 days (a setting of the server). Of a
+    workspace the newest 10,000 are kept (a setting). A rejection can be read a moment after the answer. If a whole request is
+    refused, no rejection is kept. Reading needs an API key with the scope `events:read`, replaying one with `events:write`.
     """
 
     def __init__(self, channel):
@@ -62,11 +62,11 @@ class RejectionServiceStub:
 
 
 class RejectionServiceServicer:
-    """Shows events that were refused, and sends them again. A call sees only its own workspace.
+    """Shows refused events, and replays them. A call sees only its own workspace.
 
-    An event whose result was `rejected` or `conflict`, through any receiver, is kept for some days (a setting of the server), the
-    newest 10,000 of a workspace (a setting). It can be seen a moment after its answer. Requests that were refused whole are not
-    kept. Seeing needs an API key with the scope `events:read`, replaying one with `events:write`.
+    An event whose result was `rejected` or `conflict`, through any receiver, is kept for 7 days (a setting of the server). Of a
+    workspace the newest 10,000 are kept (a setting). A rejection can be read a moment after the answer. If a whole request is
+    refused, no rejection is kept. Reading needs an API key with the scope `events:read`, replaying one with `events:write`.
     """
 
     def GetRejection(self, request, context):
@@ -84,17 +84,18 @@ class RejectionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReplayRejection(self, request, context):
-        """Sends one rejected event again, as it is or edited, and answers with its result. If the event is stored, the rejection is
-        marked. Otherwise the rejection stays as it is, and no further rejection is kept.
-        A rejection is stored once at most: an event with an idempotency key by that key, an event without one by the rejection.
+        """Replays one rejected event, unchanged or edited, and answers with its result. If the event is stored, the rejection is
+        marked. Otherwise the rejection does not change, and no further rejection is kept.
+        A rejection is stored at most once. An event with an idempotency key is deduplicated by its key, an event without one by
+        the rejection.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReplayRejections(self, request, context):
-        """Sends all rejected events that match again, as they are, the oldest first, page by page. Those that were replayed before are
-        left out. Ask with `validate_only` first.
+        """Replays all rejected events that match, unchanged, the oldest first, page by page. Events that a replay has stored are left
+        out. Call it with `validate_only` first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,11 +133,11 @@ def add_RejectionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RejectionService:
-    """Shows events that were refused, and sends them again. A call sees only its own workspace.
+    """Shows refused events, and replays them. A call sees only its own workspace.
 
-    An event whose result was `rejected` or `conflict`, through any receiver, is kept for some days (a setting of the server), the
-    newest 10,000 of a workspace (a setting). It can be seen a moment after its answer. Requests that were refused whole are not
-    kept. Seeing needs an API key with the scope `events:read`, replaying one with `events:write`.
+    An event whose result was `rejected` or `conflict`, through any receiver, is kept for 7 days (a setting of the server). Of a
+    workspace the newest 10,000 are kept (a setting). A rejection can be read a moment after the answer. If a whole request is
+    refused, no rejection is kept. Reading needs an API key with the scope `events:read`, replaying one with `events:write`.
     """
 
     @staticmethod
