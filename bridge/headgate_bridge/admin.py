@@ -47,7 +47,7 @@ class Admin:
     async def is_idle(self) -> bool:
         """Whether no request is in progress except subscriptions, and all answers were sent to the clients.
 
-        While there are subscriptions, nobody can tell whose bytes wait to be sent: then none of them count.
+        While there are subscriptions, waiting bytes are not counted, because they may belong to a subscription.
         """
         gauges = await self._ask("GET", f"/stats?filter=({'|'.join((REQUESTS, UNSENT, SUBSCRIPTIONS))})$")
         requests = unsent = subscriptions = 0

@@ -44,7 +44,7 @@ BODY = "json"
 COMPAT_SERVICE = "CompatService"
 COMPAT_PATH = "/compat"
 
-# The fields of a raw request that Envoy knows: what stands in the path, what may stand in the query, and the body. It
+# The fields of a raw request that Envoy has: those of the path, those that the query may have, and the body. It
 # refuses a query parameter with another name.
 SHOWN_FIELDS = frozenset({"id", "atomic", "update_mask", "validate_only", BODY})
 

@@ -158,7 +158,7 @@ class Envoy:
     async def drain(self, grace: float = GRACE_SECONDS) -> None:
         """Stop accepting connections, let requests in progress finish for at most `grace` seconds, and refuse new ones.
 
-        Subscriptions go on: when the servers end, they end them with an error, and Envoy passes it on until `stop`.
+        Subscriptions continue. When the servers end, they end them with an error, and Envoy passes it on until `stop`.
         """
         with contextlib.suppress(TimeoutError, OSError):
             # If the admin interface does not answer, Envoy is ended all the same.

@@ -30,7 +30,7 @@ GENERATED = ROOT / "generated"
 RELEASED = PROTO / "released.binpb"
 DESCRIPTOR = "headgate.binpb"
 
-# No message of ours names them. They are details of errors, and Envoy prints only types that it knows.
+# No message of ours names them. They are details of errors, and Envoy prints only types of its descriptor.
 ERROR_DETAIL_PROTOS = ("google/rpc/status.proto", "google/rpc/error_details.proto")
 
 # Regular packages, not namespace packages: an editable install, a wheel and the type checker then agree.

@@ -137,10 +137,9 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
 
 @contextlib.asynccontextmanager
 async def delivering(settings: Settings) -> AsyncIterator[Supervisor]:
-    """Deliver to destinations, and do nothing else, until the block ends; then let requests in progress end, and close
-    the store.
+    """Only deliver to destinations, until the block ends. Then wait for requests in progress, and close the store.
 
-    Raises `SetupError` where it cannot start.
+    Raises `SetupError` if it cannot start.
     """
     store = await open_store(settings.store.location)
     async with contextlib.AsyncExitStack() as stack:
@@ -239,5 +238,5 @@ def _delivery(store: Store, settings: Settings, metrics: Metrics, wakeup: Wakeup
 
 
 def _rendered(event: StoredEvent) -> bytes:
-    """Return a stored event as REST's reads give it."""
+    """Return a stored event as JSON, in the same form as REST."""
     return print_json(wire.event_message(event, as_text=True))

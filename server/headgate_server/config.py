@@ -63,7 +63,7 @@ class Settings:
         least=0,
         most=HIGHEST_PORT,
     )
-    """The port for Prometheus, on the server's own host; None: no port."""
+    """The port for Prometheus, on the server's own host; None means no port."""
     shutdown_grace: float = setting(
         20.0, "shutdown-grace", "Seconds for calls in progress to end at shutdown.", least=0, most=3600
     )

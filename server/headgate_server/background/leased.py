@@ -65,7 +65,7 @@ class Leased:
     ):
         """`holder` is the name of this process. No other process on the store may ever have the same name.
 
-        `changed` is told the lease's name, and "taken" or "lost".
+        `changed` is called with the lease's name and "taken" or "lost".
         """
         self._name = name
         self._leases = leases

@@ -1,4 +1,4 @@
-"""`headgate deliver`: the delivery alone."""
+"""`headgate deliver`: runs only the delivery."""
 
 from typing import Any
 
@@ -26,9 +26,9 @@ _OPTIONS = (
 @click.command()
 @options(Settings, only=_OPTIONS)
 def deliver(**values: Any) -> None:
-    """Deliver to destinations in a process of its own, beside servers that run with `--deliver off`.
+    """Deliver to destinations in a process of its own. The servers run with `--deliver off`.
 
-    Several may run: one of them delivers, and another goes on within 12 seconds when it ends.
+    Several may run. One of them delivers. If it ends, another continues within 12 seconds.
     """
     settings = build(Settings, values)
     logs.configure(settings.log_level)

@@ -17,8 +17,8 @@ NOW = -1
 
 MOST_RETRYING = 1_000
 """Set-aside events of one destination that wait for their next attempt. At this bound the destination delivers no
-further events until some of them are delivered, given up or skipped, so that a receiver that is down for a day does not
-fill the table.
+further events until some of them are delivered or skipped, or their schedule ends, so that a receiver that is down for
+a day does not fill the table.
 """
 
 
@@ -185,7 +185,7 @@ class Status(NamedTuple):
     lag_seconds: int
     """Seconds since the first of them was stored; 0 if there is none."""
     set_aside: int
-    """The number of events that are retried, or that the service gave up."""
+    """The number of events that are retried, or whose schedule is over."""
     retry_after: int | None
     """When the next of them is tried again, in microseconds since the epoch. None means that none is."""
 

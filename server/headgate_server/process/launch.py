@@ -1,4 +1,4 @@
-"""Becomes another program, which the kernel kills when the process that started it ends. `launcher.py` says how to run
+"""Becomes another program. The kernel kills it when the process that started it ends. `launcher.py` says how to run
 it.
 
     python -I -S launch.py PARENT_PID PROGRAM [ARGUMENT ...]

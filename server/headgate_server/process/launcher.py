@@ -1,4 +1,4 @@
-"""Starts child processes that die with this one, and ends them."""
+"""Starts child processes that the kernel kills when this process ends, and ends them."""
 
 import asyncio
 import contextlib

@@ -133,7 +133,7 @@ def _traceback(exc_info: Any) -> str:
 
 
 def _shortened(text: str, longest: int) -> str:
-    """Return a text of at most `longest` characters. The end is kept: it says more than the beginning."""
+    """Return a text of at most `longest` characters. The end is kept, because it is more useful than the beginning."""
     return text if len(text) <= longest else "…" + text[-longest:]
 
 

@@ -75,7 +75,7 @@ class Metrics:
             ),
             "set_aside": Gauge(
                 "headgate_destination_set_aside",
-                "Failed events of a destination that are tried again, or were given up.",
+                "Failed events of a destination that are tried again, or whose schedule is over.",
                 ("destination",),
                 registry=self.registry,
             ),

@@ -40,9 +40,9 @@ class Setting:
     read: Callable[[str], Any] | None = None
     """Turns a text into the value. Raises `ValueError` with a sentence about the fault."""
     multiple: bool = False
-    """It may be given several times; the value is a tuple."""
+    """The flag may be repeated. The value is a tuple."""
     secret: bool = False
-    """It may hold a password. A child process gets it in its environment: every user of the machine can read
+    """It may contain a password. A child process gets it in its environment: every user of the machine can read
     arguments.
     """
 

@@ -1,7 +1,7 @@
 """Vendors' wire contracts, served on our core. `Receiver` is the interface; `registry.py` lists its implementations.
 
 A receiver is pure: it turns a request's bytes into drafts, and outcomes into an answer. It imports neither grpc nor
-SQLAlchemy, reads no clock, and knows no store. docs/receivers.md shows on one page how to add one.
+SQLAlchemy, reads no clock, and does not use a store. docs/receivers.md shows on one page how to add one.
 """
 
 from abc import ABC, abstractmethod

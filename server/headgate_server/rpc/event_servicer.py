@@ -108,7 +108,7 @@ class EventServicer:
         return response() if len(page.events) <= _INLINE_EVENTS else await asyncio.to_thread(response)
 
     async def subscribe(self, call: Call, request: SubscribeRequest) -> AsyncGenerator[SubscribeResponse, None]:
-        """Send the caller's workspace's events, those that are stored and those that come."""
+        """Send the events of the caller's workspace: first the stored ones, then each new one."""
         _check_texts(request, "type", "source", "subject")
         wanted = type_filter(request.type)
         query = EventQuery(
@@ -141,12 +141,12 @@ def _response(item: Item, *, as_text: bool) -> SubscribeResponse:
 
 
 def _start(call: Call, request: SubscribeRequest) -> Start:
-    """Return where a subscription begins. Raises `InvalidRequest` for more than one place, and for one that is none."""
+    """Return the start of a subscription. Raises `InvalidRequest` if there is more than one, or if it is not valid."""
     created_from = getattr(request, "from")  # a field named as Python's keyword
     first = decode.microseconds(created_from, "from") if request.HasField("from") else None
     last_event_id = call.text(LAST_EVENT_ID) if call.bridged else None
     if last_event_id:
-        # A client that comes back repeats its first query: then only the time still holds, as a filter.
+        # A client that reconnects repeats its first query. Then only the time still applies, as a filter.
         return Start(after_sequence=_sequence(last_event_id), created_from=first)
     if request.HasField("after_sequence") + bool(request.after_id) + request.HasField("from") > 1:
         raise InvalidRequest(

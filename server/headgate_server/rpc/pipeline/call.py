@@ -46,7 +46,7 @@ class Call:
     send: Callable[[bytes], Awaitable[None]] | None = None
     """Sends one serialized response of a stream. It waits while the caller does not read. None for a unary call."""
     sending: bool = False
-    """Whether a response is on its way, or was given up on its way: then no other can follow it."""
+    """Whether a response is being sent, or was cancelled while it was sent. Then no other can follow it."""
     recheck: Callable[[], Awaitable[None]] = _needs_no_check
     """Raises what authentication raises, if the call's key may not make it any more."""
     repeated: frozenset[str] = frozenset()

@@ -27,7 +27,7 @@ class ServerStream(Generic[Request, Response]):
 
     handler: Callable[[Call, Request], AsyncGenerator[Response | HttpBody, None]]
     lasting: bool = False
-    """Whether it goes on until the caller leaves. It then counts against the bound on streams, not on calls, its key is
+    """Whether it lasts until the caller ends it. Then it counts against the bound on streams, not on calls, its key is
     checked also while nothing is sent, and it ends when the server begins to end. The method needs a key.
     """
 
@@ -81,7 +81,7 @@ class Method(Generic[Request, Response]):
 
     @property
     def lasting(self) -> bool:
-        """Whether its calls go on until the caller leaves."""
+        """Whether its calls last until the caller ends them."""
         return isinstance(self.kind, ServerStream) and self.kind.lasting
 
     @property

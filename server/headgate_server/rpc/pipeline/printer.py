@@ -41,7 +41,7 @@ class _Field(NamedTuple):
     member: str
     """The name in the JSON object."""
     presence: bool
-    """Whether the message knows if the field was set; then an unset one is left out."""
+    """Whether the message records if the field is set. Then an unset field is left out."""
     left_out_empty: bool
     write: _Writer
 

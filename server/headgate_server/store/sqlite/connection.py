@@ -101,7 +101,7 @@ def raw_cursor(connection: Connection) -> Iterator[Any]:
 
 @contextmanager
 def any_texts(connection: Connection) -> Iterator[None]:
-    """Let the driver hand out texts that are no UTF-8, with a lone surrogate for each byte that is none."""
+    """Let the driver return texts that are not UTF-8. Each invalid byte becomes a lone surrogate."""
     driver_connection: Any = connection.connection.driver_connection
     usual = driver_connection.text_factory
     driver_connection.text_factory = lambda stored: stored.decode(errors="surrogateescape")
