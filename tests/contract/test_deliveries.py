@@ -1,4 +1,4 @@
-"""What the delivering process records: as a whole, under its lease, from where it saw the cursor, or not at all."""
+"""Reports are recorded completely or not at all: only under the lease, and only at the cursor that was read."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from tests.support.drafts import append, draft
 
 
 def failed(place: Position, attempts: int = 1, delay: float | None = 60.0) -> SetAside:
-    """Return a failed attempt to deliver the event of this place."""
+    """Return a failed attempt to deliver the event at this position."""
     assert place.id is not None
     return SetAside(place.sequence, place.id, attempts, delay, 500, "Internal Server Error")
 
@@ -42,7 +42,7 @@ async def test_a_success_moves_the_cursor_and_writes_no_row(store: Store, worksp
     assert list(await store.destinations.failures(workspace, one.id, 10)) == []
 
 
-async def test_a_cursor_moves_from_where_it_was_seen_or_not_at_all(store: Store, workspace: int) -> None:
+async def test_a_cursor_moves_only_from_the_position_that_was_read(store: Store, workspace: int) -> None:
     places = await filled(store, workspace, 3)
     lease = await leased(store)
     one = (await made(store, workspace)).destination
@@ -58,7 +58,7 @@ async def test_a_cursor_moves_from_where_it_was_seen_or_not_at_all(store: Store,
     assert (await store.destinations.get(workspace, two.id)).destination.cursor == places[1]
 
 
-async def test_whoever_was_overtaken_records_nothing(store: Store, workspace: int) -> None:
+async def test_a_holder_that_lost_its_lease_records_nothing(store: Store, workspace: int) -> None:
     places = await filled(store, workspace, 1)
     old = await leased(store)
     one = (await made(store, workspace)).destination
@@ -96,7 +96,7 @@ async def test_a_failure_has_one_row_and_a_delivery_removes_it(store: Store, wor
     assert status.destination.cursor == Position()
 
 
-async def test_what_the_operator_gave_up_meanwhile_stays_given_up(store: Store, workspace: int) -> None:
+async def test_an_event_that_the_operator_skipped_meanwhile_stays_skipped(store: Store, workspace: int) -> None:
     places = await filled(store, workspace, 1)
     lease = await leased(store)
     one = (await made(store, workspace)).destination
@@ -109,7 +109,7 @@ async def test_what_the_operator_gave_up_meanwhile_stays_given_up(store: Store, 
     assert [(row.sequence, row.state) for row in assignment.ahead] == [(1, "skipped")]
 
 
-async def test_a_replay_moves_beside_the_cursor_and_ends(store: Store, workspace: int) -> None:
+async def test_a_replay_does_not_move_the_cursor_and_ends(store: Store, workspace: int) -> None:
     places = await filled(store, workspace, 4)
     lease = await leased(store)
     one = (await made(store, workspace, start=5)).destination
@@ -124,7 +124,7 @@ async def test_a_replay_moves_beside_the_cursor_and_ends(store: Store, workspace
     assert (destination.replay, destination.cursor) == (None, places[4])
 
 
-async def test_a_disabled_destination_keeps_its_cursor_and_begins_anew(store: Store, workspace: int) -> None:
+async def test_a_disabled_destination_keeps_its_cursor_and_can_be_resumed(store: Store, workspace: int) -> None:
     places = await filled(store, workspace, 2)
     lease = await leased(store)
     one = (await made(store, workspace)).destination
@@ -135,7 +135,7 @@ async def test_a_disabled_destination_keeps_its_cursor_and_begins_anew(store: St
     assert list(await store.deliveries.watch()) == []
     resumed = (await store.destinations.set_state(workspace, one.id, State.ACTIVE)).destination
     assert (resumed.state, resumed.why, resumed.failing_since) == (State.ACTIVE, "", None)
-    # What was set aside is tried at once.
+    # Set-aside events are tried again at once.
     assert [row.sequence for row in (await store.deliveries.due(one, 2, 10))[0]] == [1]
     assert await store.deliveries.retrying(one) == 1
 

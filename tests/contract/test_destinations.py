@@ -1,4 +1,4 @@
-"""Destinations as an operator has them: what is stored, what is refused, what never moves."""
+"""The operator's side of destinations: stored values, refused values, and cursors that do not move."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ from tests.support.drafts import append, draft
 
 
 async def filled(store: Store, workspace: int, count: int) -> list[Position]:
-    """Append so many events, each in a call of its own, and return their places: the place before the first is 0."""
+    """Append so many events, each in a call of its own. Return their positions, after position 0 before the first."""
     places = [Position()]
     for _ in range(count):
         link = (await append(store, workspace, draft()))[0].link
@@ -43,7 +43,7 @@ async def leased(store: Store) -> Lease:
     return lease
 
 
-async def test_what_was_made_reads_back(store: Store, workspace: int) -> None:
+async def test_a_created_destination_reads_back(store: Store, workspace: int) -> None:
     webhook = Webhook(
         url="https://example.com/é", max_events=7, timeout=3.5, format=Format.CLOUDEVENTS, signature=Signature.ED25519
     )
@@ -61,7 +61,7 @@ async def test_what_was_made_reads_back(store: Store, workspace: int) -> None:
     assert (await made(store, workspace, "bus", target=bus)).destination.target == bus
 
 
-async def test_two_of_one_name_are_refused_also_at_once(store: Store, workspace: int) -> None:
+async def test_a_name_is_unique_also_for_concurrent_calls(store: Store, workspace: int) -> None:
     results = await asyncio.gather(*(made(store, workspace) for _ in range(4)), return_exceptions=True)
     assert sum(isinstance(result, AlreadyExists) for result in results) == 3
     other = (await store.directory.create_workspace("other")).id
@@ -71,7 +71,7 @@ async def test_two_of_one_name_are_refused_also_at_once(store: Store, workspace:
         await store.destinations.update(workspace, second.id, lambda old: copy(old, name="crm"))
 
 
-async def test_a_workspace_has_no_more_than_it_may(
+async def test_the_number_of_destinations_is_bounded(
     store: Store, workspace: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headgate_server.store.destinations.MOST_DESTINATIONS", 2)
@@ -83,7 +83,7 @@ async def test_a_workspace_has_no_more_than_it_may(
     await made(store, workspace, "c")
 
 
-async def test_where_it_starts(store: Store, workspace: int) -> None:
+async def test_every_start(store: Store, workspace: int) -> None:
     places = await filled(store, workspace, 5)
     for name, start, cursor in (("a", 0, 0), ("b", 1, 0), ("c", 4, 3), ("d", 6, 5), ("e", NOW, 5)):
         status = await made(store, workspace, name, start=start)
@@ -94,7 +94,7 @@ async def test_where_it_starts(store: Store, workspace: int) -> None:
 
 
 async def test_the_place_of_every_sequence_is_found(store: Store, workspace: int) -> None:
-    """Also where many events share a transaction, and lie microseconds apart."""
+    """This includes events of one transaction, which are microseconds apart."""
     await filled(store, workspace, 3)
     outcomes = await append(store, workspace, *(draft() for _ in range(50)))
     ids = {outcome.link.sequence: outcome.link.id for outcome in outcomes if outcome.link is not None}
@@ -103,7 +103,7 @@ async def test_the_place_of_every_sequence_is_found(store: Store, workspace: int
         assert status.destination.cursor == Position(sequence, event_id)
 
 
-async def test_of_another_workspace_there_is_none(store: Store, workspace: int) -> None:
+async def test_destinations_of_another_workspace_are_not_found(store: Store, workspace: int) -> None:
     found = (await made(store, workspace)).destination
     other = (await store.directory.create_workspace("other")).id
     topic = store.destinations
@@ -134,7 +134,7 @@ async def test_pages_of_destinations(store: Store, workspace: int) -> None:
     assert [status.destination.name for status in (*first, *rest)] == names
 
 
-async def test_a_change_moves_no_cursor_and_grows_the_revision(store: Store, workspace: int) -> None:
+async def test_a_change_moves_no_cursor_and_increases_the_revision(store: Store, workspace: int) -> None:
     places = await filled(store, workspace, 3)
     made_ = (await made(store, workspace, start=3)).destination
     topic = store.destinations

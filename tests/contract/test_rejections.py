@@ -27,7 +27,7 @@ async def _all(store: Store, workspace_id: int, *, limit: int = 50, **query: obj
         after = page.resume
 
 
-async def test_what_is_kept_reads_back_and_only_in_its_workspace(store: Store, workspace: int, now: int) -> None:
+async def test_rejections_read_back_only_in_their_workspace(store: Store, workspace: int, now: int) -> None:
     other = (await store.directory.create_workspace("other")).id
     kept = rejection(
         workspace,
@@ -47,7 +47,7 @@ async def test_what_is_kept_reads_back_and_only_in_its_workspace(store: Store, w
     assert await _all(store, other) == []
 
 
-async def test_a_rejection_that_is_stored_again_stays_as_it_is(store: Store, workspace: int, now: int) -> None:
+async def test_a_rejection_that_is_stored_again_does_not_change(store: Store, workspace: int, now: int) -> None:
     first = rejection(workspace, now)
     await store.rejections.keep([first], {workspace: 1})
     await store.rejections.keep([first._replace(reason="OTHER"), rejection(workspace, now + 1)], {})
@@ -55,7 +55,7 @@ async def test_a_rejection_that_is_stored_again_stays_as_it_is(store: Store, wor
     assert len(await _all(store, workspace)) == 2
 
 
-async def test_pages_follow_the_time_in_either_direction(store: Store, workspace: int, now: int) -> None:
+async def test_pages_are_ordered_by_time_in_either_direction(store: Store, workspace: int, now: int) -> None:
     made = [rejection(workspace, now + number) for number in range(7)]
     await store.rejections.keep(made[::2], {})
     await store.rejections.keep(made[1::2], {})
@@ -78,7 +78,7 @@ async def test_filters_leave_the_others_out(store: Store, workspace: int, now: i
     assert await _all(store, workspace, received_from=now + 9 * MINUTE) == []
 
 
-async def test_a_page_holds_a_bounded_amount(store: Store, workspace: int, now: int) -> None:
+async def test_the_size_of_a_page_is_bounded(store: Store, workspace: int, now: int) -> None:
     large = bytes(rejections.PAGE_BYTES // 2)
     await store.rejections.keep([rejection(workspace, now + number, large) for number in range(4)], {})
     page = await store.rejections.page(RejectionQuery(workspace_id=workspace, limit=50))
@@ -86,7 +86,7 @@ async def test_a_page_holds_a_bounded_amount(store: Store, workspace: int, now: 
     assert len(await _all(store, workspace)) == 4
 
 
-async def test_the_first_replay_is_the_one_that_is_noted(store: Store, workspace: int, now: int) -> None:
+async def test_the_first_replay_is_recorded(store: Store, workspace: int, now: int) -> None:
     one, two = rejection(workspace, now), rejection(workspace, now + 1)
     await store.rejections.keep([one, two], {})
     await store.rejections.mark(workspace, {one.id: b"e" * 16})
@@ -101,7 +101,7 @@ async def test_the_first_replay_is_the_one_that_is_noted(store: Store, workspace
     assert [each.id for each in await _all(store, workspace, replayed=True)] == [one.id]
 
 
-async def test_the_newest_are_left_by_a_trim(store: Store, workspace: int, now: int) -> None:
+async def test_a_trim_keeps_the_newest(store: Store, workspace: int, now: int) -> None:
     other = (await store.directory.create_workspace("other")).id
     made = [rejection(workspace, now + number) for number in range(rejections.TRIM_CHUNK + 20)]
     await store.rejections.keep([*made, rejection(other, now)], {})
@@ -112,7 +112,7 @@ async def test_the_newest_are_left_by_a_trim(store: Store, workspace: int, now: 
     assert len(await _all(store, other)) == 1
 
 
-async def test_what_is_too_old_is_purged_everywhere(store: Store, workspace: int, now: int) -> None:
+async def test_old_rejections_are_purged_in_all_workspaces(store: Store, workspace: int, now: int) -> None:
     other = (await store.directory.create_workspace("other")).id
     old = [
         rejection(each, now - 7 * DAY - MINUTE + number)
@@ -127,7 +127,7 @@ async def test_what_is_too_old_is_purged_everywhere(store: Store, workspace: int
     assert await store.rejections.omitted(workspace) == 3
 
 
-async def test_what_was_left_out_is_counted_by_workspace_and_forgotten(store: Store, workspace: int) -> None:
+async def test_left_out_rejections_are_counted_for_each_workspace_and_purged(store: Store, workspace: int) -> None:
     other = (await store.directory.create_workspace("other")).id
     await store.rejections.keep([], {workspace: 2, other: 5})
     await store.rejections.keep([], {workspace: 40})

@@ -1,4 +1,4 @@
-"""Webhooks to receivers on loopback."""
+"""Fixtures for webhooks to receivers on loopback."""
 
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -24,19 +24,19 @@ Make = Callable[..., Webhook]
 
 
 def render(event: StoredEvent) -> bytes:
-    """Return a stored event as REST's reads give it."""
+    """Return a stored event as JSON, in the same form as REST."""
     return printer.print_json(wire.event_message(event, as_text=True))
 
 
 @dataclass(slots=True)
 class Names:
-    """A resolver of made-up names. A list of answers is given one after the other, and the last one for ever."""
+    """A resolver of invented names. It returns the answers of a list in order, and then always the last one."""
 
     answers: Mapping[str, Sequence[str]]
     asked: list[str] = field(default_factory=list)
 
     async def resolve(self, host: str) -> Sequence[Address]:
-        """Return the addresses of a name: several are separated by spaces."""
+        """Return the addresses of a name. They are separated by spaces in its answer."""
         turn = self.asked.count(host)
         self.asked.append(host)
         if host not in self.answers:
@@ -55,7 +55,7 @@ def system_resolver() -> Iterator[SystemResolver]:
 
 @pytest.fixture
 async def webhook(system_resolver: SystemResolver) -> AsyncIterator[Make]:
-    """Return a function that makes a webhook to a port of 127.0.0.1, the only address that is allowed."""
+    """Return a function that creates a webhook to a port of 127.0.0.1, the only allowed address."""
     async with AsyncExitStack() as closing:
 
         def make(

@@ -1,4 +1,4 @@
-"""No connection goes to a blocked network. Every test watches what the process really connects to."""
+"""No connection is made to a blocked network. Every test records the addresses to which the process connects."""
 
 import asyncio
 import os
@@ -55,7 +55,7 @@ async def test_a_blocked_address_is_not_connected_to(webhook: Make, address: str
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-async def test_a_name_that_leads_to_a_blocked_address_is_not_connected_to(webhook: Make, address: str) -> None:
+async def test_a_name_with_a_blocked_address_is_not_connected_to(webhook: Make, address: str) -> None:
     with watched() as connections:
         attempt = await webhook(80, host="crm.example", names=Names({"crm.example": [address]})).send([EVENT], 1)
     assert connections.made == []
@@ -63,8 +63,8 @@ async def test_a_name_that_leads_to_a_blocked_address_is_not_connected_to(webhoo
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "0x7f.0x1", "2130706433", "017700000001", "0", "0x0"])
-async def test_a_spelling_that_slipped_past_the_check_of_the_url_is_stopped_here(webhook: Make, host: str) -> None:
-    """The system's resolver understands them all; what counts is the address that it returns."""
+async def test_a_form_that_the_check_of_the_url_would_miss_is_refused(webhook: Make, host: str) -> None:
+    """The system's resolver accepts all of them. The address that it returns is checked."""
     with watched() as connections:
         attempt = await webhook(80, host=host, allow=[]).send([EVENT], 1)
     assert connections.looked_up == [host]
@@ -81,19 +81,19 @@ async def test_of_several_addresses_only_allowed_ones_are_connected_to(webhook: 
     assert connections.made == [("127.0.0.1", there.port)]
 
 
-async def test_a_name_is_looked_up_once_for_a_connection_and_never_behind_the_check(webhook: Make) -> None:
-    """DNS rebinding: the name leads to an allowed address at the check, and elsewhere at every later look-up."""
+async def test_a_name_is_looked_up_once_for_each_connection_and_not_after_the_check(webhook: Make) -> None:
+    """DNS rebinding: the name has an allowed address at the check, and another one at every later look-up."""
     names = Names({"crm.example": ["127.0.0.1", "127.0.0.2"]})
     async with receiver(OK) as there, receiver(OK, host="127.0.0.2") as victim:
         sender = webhook(there.port, host="crm.example", names=names)
         with watched() as connections:
             assert (await sender.send([EVENT], 1)).verdict is Verdict.DELIVERED
-            # The connection is kept: no second look-up.
+            # The connection is kept, so there is no second look-up.
             assert (await sender.send([EVENT], 2)).verdict is Verdict.DELIVERED
-            # A new connection looks up, and checks, again.
+            # A new connection looks the name up and checks it again.
             rebound = await webhook(victim.port, host="crm.example", names=names).send([EVENT], 1)
     assert connections.made == [("127.0.0.1", there.port)]
-    # Connecting to an address asks the system's resolver for nothing but that address.
+    # A connection to an address asks the system's resolver only for that address.
     assert "crm.example" not in connections.looked_up
     assert names.asked == ["crm.example", "crm.example"]
     assert rebound.detail.startswith("crm.example is in a blocked network (this machine)")
@@ -116,8 +116,8 @@ async def test_the_allow_list_allows(webhook: Make) -> None:
     assert (refused.verdict, allowed.verdict) == (Verdict.FAILED, Verdict.DELIVERED)
 
 
-async def test_look_ups_that_hang_hold_up_no_other_host(webhook: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread for a host that hangs, however often it is asked for; and none of the event loop's own threads."""
+async def test_look_ups_that_hang_do_not_delay_other_hosts(webhook: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that hangs uses one thread, even for many look-ups, and none of the event loop's own threads."""
     release, begun = threading.Event(), []
 
     def look_up(host: str) -> list[object]:

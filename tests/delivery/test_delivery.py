@@ -44,41 +44,41 @@ def operator(caller: Caller) -> Operator:
 
 
 def hook(one: Receiver, name: str = "crm", **more: Any) -> dict[str, Any]:
-    """Return a destination at a receiver, from the beginning."""
+    """Return the body of a destination that starts at the beginning."""
     webhook = {"url": f"http://127.0.0.1:{one.port}/hook", **more.pop("webhook", {})}
     return {"name": name, "webhook": webhook, "start": "beginning", **more}
 
 
 def sequences(one: Receiver) -> list[int]:
-    """Return the sequences of the events that came, in the order in which they came."""
-    found = []
+    """Return the sequences of the received events, in the order of their arrival."""
+    numbers = []
     for request in one.requests:
         body = orjson.loads(request.body)
-        found += [each["data"]["sequence"] for each in body.get("events", [body])]
-    return found
+        numbers += [each["data"]["sequence"] for each in body.get("events", [body])]
+    return numbers
 
 
-async def came(one: Receiver, *wanted: int) -> None:
-    """Wait until these events came, each at least once."""
+async def arrived(one: Receiver, *expected: int) -> None:
+    """Wait until each of these events was received at least once."""
 
     async def state() -> bool:
-        return set(wanted) <= set(sequences(one))
+        return set(expected) <= set(sequences(one))
 
     await until(state)
 
 
-async def shows(operator: Operator, destination_id: str, **wanted: Any) -> dict[str, Any]:
+async def shows(operator: Operator, destination_id: str, **expected: Any) -> dict[str, Any]:
     """Wait until a destination shows these values, and return it."""
 
     async def state() -> dict[str, Any]:
         found: dict[str, Any] = await operator.get(destination_id)
-        return found if wanted.items() <= found.items() else {}
+        return found if expected.items() <= found.items() else {}
 
     return await until(state)
 
 
 def fails_for(which: Callable[[int], bool], status: int = 500) -> Answer:
-    """Answer with a failure for events of these sequences."""
+    """Return an answer that fails for the events with these sequences."""
     bad, good = answers(status, b"no"), answers(200)
 
     async def answer(request: Received, writer: asyncio.StreamWriter) -> None:
@@ -88,14 +88,14 @@ def fails_for(which: Callable[[int], bool], status: int = 500) -> Answer:
     return answer
 
 
-async def test_what_was_stored_before_and_after_is_delivered_and_signed(caller: Caller, operator: Operator) -> None:
+async def test_earlier_and_later_events_are_delivered_and_signed(caller: Caller, operator: Operator) -> None:
     async with receiver(answers(204)) as one:
         await caller.batch(event("a", {"n": 1}), event("b", type="ping"))
         body = hook(one, webhook={"headers": {"x-token": "hunter2"}}, filter={"types": ["order.*"]})
         made = await operator.create(body)
-        await came(one, 1)
+        await arrived(one, 1)
         await caller.batch(event("c"), event("d", type="ping"), event("e", type="order.x"))
-        await came(one, 1, 3, 5)
+        await arrived(one, 1, 3, 5)
         found = await shows(operator, made["id"], cursor=5, lag_events=0)
         assert (found["delivered"], found["set_aside"], found["failed_attempts"]) == (3, 0, 0)
     assert sorted(sequences(one)) == [1, 3, 5]
@@ -107,7 +107,7 @@ async def test_what_was_stored_before_and_after_is_delivered_and_signed(caller: 
     assert first.headers["webhook-id"] == stored["data"]["id"]
 
 
-async def test_a_destination_that_wants_nothing_moves_on(caller: Caller, operator: Operator) -> None:
+async def test_a_cursor_moves_past_events_that_do_not_match(caller: Caller, operator: Operator) -> None:
     async with receiver(answers()) as one:
         made = await operator.create(hook(one, filter={"types": ["nothing"]}))
         await caller.batch(*[event() for _ in range(20)])
@@ -115,7 +115,7 @@ async def test_a_destination_that_wants_nothing_moves_on(caller: Caller, operato
         assert one.requests == []
 
 
-async def test_parallel_sets_aside_what_fails_and_goes_on(caller: Caller, operator: Operator) -> None:
+async def test_parallel_sets_failed_events_aside_and_continues(caller: Caller, operator: Operator) -> None:
     async with receiver(fails_for(lambda sequence: sequence in (2, 5))) as one:
         made = await operator.create(hook(one))
         await caller.batch(*[event() for _ in range(8)])
@@ -153,7 +153,7 @@ async def test_ordered_stops_at_the_first_failure(caller: Caller, operator: Oper
         assert ids[2] == ids[3]
 
 
-async def test_ordered_goes_on_after_what_was_skipped(caller: Caller, operator: Operator) -> None:
+async def test_ordered_continues_after_a_skipped_event(caller: Caller, operator: Operator) -> None:
     async with receiver(fails_for(lambda sequence: sequence == 2)) as one:
         made = await operator.create(hook(one, ordering="ordered"))
         await caller.batch(*[event() for _ in range(4)])
@@ -163,7 +163,7 @@ async def test_ordered_goes_on_after_what_was_skipped(caller: Caller, operator: 
         assert sequences(one) == [1, 2, 3, 4]
 
 
-async def test_several_events_a_request_in_order(caller: Caller, operator: Operator) -> None:
+async def test_requests_with_several_events_are_in_order(caller: Caller, operator: Operator) -> None:
     async with receiver(answers()) as one:
         await caller.batch(*[event() for _ in range(25)])
         made = await operator.create(hook(one, ordering="ordered", webhook={"max_events": 10}))
@@ -189,7 +189,7 @@ async def test_a_replay_repeats_and_moves_no_cursor(caller: Caller, operator: Op
         await shows(operator, made["id"], cursor=6, delivered=8)
 
 
-async def test_410_disables_and_loses_nothing(caller: Caller, operator: Operator) -> None:
+async def test_410_disables_and_loses_no_event(caller: Caller, operator: Operator) -> None:
     async with receiver(answers(410)) as one:
         made = await operator.create(hook(one, ordering="ordered"))
         await caller.batch(event(), event())
@@ -200,21 +200,21 @@ async def test_410_disables_and_loses_nothing(caller: Caller, operator: Operator
         await shows(operator, made["id"], state="active", cursor=2, set_aside=0)
 
 
-async def test_a_paused_destination_loses_nothing(caller: Caller, operator: Operator) -> None:
+async def test_a_paused_destination_loses_no_event(caller: Caller, operator: Operator) -> None:
     async with receiver(answers()) as one:
         made = await operator.create(hook(one))
         await caller.batch(event())
-        await came(one, 1)
+        await arrived(one, 1)
         await shows(operator, made["id"], cursor=1)
         await operator.call("PauseDestination", id=made["id"])
         await caller.batch(event())
         assert (await operator.get(made["id"]))["lag_events"] == 1
         await operator.call("ResumeDestination", id=made["id"])
-        await came(one, 2)
+        await arrived(one, 2)
         await operator.call("DeleteDestination", id=made["id"])
 
 
-async def test_retry_after_holds_the_destination_back(caller: Caller, operator: Operator) -> None:
+async def test_retry_after_delays_the_destination(caller: Caller, operator: Operator) -> None:
     async with receiver(answers(503, retry_after="3600")) as one:
         made = await operator.create(hook(one, ordering="ordered"))
         await caller.batch(event(), event())
@@ -225,7 +225,7 @@ async def test_retry_after_holds_the_destination_back(caller: Caller, operator: 
         assert len(one.requests) == 1
 
 
-async def test_a_dead_endpoint_slows_no_other(caller: Caller, operator: Operator) -> None:
+async def test_a_dead_endpoint_does_not_delay_others(caller: Caller, operator: Operator) -> None:
     async with receiver(hangs) as dead, receiver(answers(500)) as broken, receiver(answers()) as good:
         await operator.create(hook(dead, "dead"))
         await operator.create(hook(broken, "broken"))
@@ -236,8 +236,8 @@ async def test_a_dead_endpoint_slows_no_other(caller: Caller, operator: Operator
         assert sorted(sequences(good)) == list(range(1, 101))
 
 
-async def test_eight_requests_are_under_way_at_once_and_no_more(caller: Caller, operator: Operator) -> None:
-    """Each has a connection: none waits for one while its time runs."""
+async def test_at_most_eight_requests_are_sent_at_once(caller: Caller, operator: Operator) -> None:
+    """Each has a connection, so none waits for one while its timeout runs."""
     good, waiting, enough = answers(), 0, asyncio.Event()
 
     async def answer(request: Received, writer: asyncio.StreamWriter) -> None:
@@ -256,7 +256,7 @@ async def test_eight_requests_are_under_way_at_once_and_no_more(caller: Caller, 
 
 
 async def test_a_blocked_network_is_a_visible_failure(service: Service, caller: Caller, operator: Operator) -> None:
-    """Its URL was taken by the command line, which does not know what the server may reach."""
+    """The command line accepted its URL, because it does not have the server's setting."""
     from tests.support.destinations import made
 
     (workspace,) = [one.id for one in await service.store.directory.workspaces() if one.name == "acme"]
@@ -266,18 +266,18 @@ async def test_a_blocked_network_is_a_visible_failure(service: Service, caller: 
     assert "blocked network" in found["last_error"]
 
 
-async def test_a_rotated_secret_signs_beside_the_old_one(caller: Caller, operator: Operator) -> None:
+async def test_after_a_rotation_both_secrets_sign(caller: Caller, operator: Operator) -> None:
     async with receiver(answers()) as one:
         made = await operator.create(hook(one))
         rotated = await operator.call("RotateSecret", id=made["id"])
         await caller.batch(event())
-        await came(one, 1)
+        await arrived(one, 1)
         (request,) = one.requests
         for shown in (made, rotated):
             Verifier(shown["webhook"]["secret"]).verify(request.body, request.headers)
 
 
-async def test_a_changed_filter_goes_on_at_the_cursor(caller: Caller, operator: Operator) -> None:
+async def test_a_changed_filter_applies_from_the_cursor_on(caller: Caller, operator: Operator) -> None:
     async with receiver(answers()) as one:
         made = await operator.create(hook(one, filter={"types": ["a"]}))
         await caller.batch(event(type="a"), event(type="b"))
@@ -288,7 +288,7 @@ async def test_a_changed_filter_goes_on_at_the_cursor(caller: Caller, operator: 
         assert sorted(sequences(one)) == [1, 4]
 
 
-async def test_a_stop_lets_a_request_end_and_the_next_server_goes_on(store_url: str) -> None:
+async def test_a_stop_waits_for_a_request_and_the_next_server_continues(store_url: str) -> None:
     slow = asyncio.Event()
     good = answers()
 
@@ -308,7 +308,7 @@ async def test_a_stop_lets_a_request_end_and_the_next_server_goes_on(store_url: 
         assert sequences(one) == [1, 2]
 
 
-async def test_the_full_view_says_what_became_of_an_event(caller: Caller, operator: Operator) -> None:
+async def test_the_full_view_has_the_state_of_the_delivery(caller: Caller, operator: Operator) -> None:
     async def lives() -> list[str]:
         listed = await caller.events.ListEvents(ListEventsRequest(view="FULL"), metadata=caller.metadata)
         return [one.delivery for one in listed.events]
@@ -339,7 +339,7 @@ async def test_scrips_status_follows_the_delivery(service: Service, caller: Call
     compat = Compat(service.store.ledgers, service.store.proof, service.store.deliveries, None)  # type: ignore[arg-type]
 
     async def seen(**query: str) -> list[tuple[int, str]]:
-        """Return the number and the status of each event that a list shows."""
+        """Return the number and the status of each event of a list."""
         request = HttpRequest("GET", "/v1/events", {"sort_dir": "asc", **query}, b"", 0)
         endpoint = Scrip().routes()["GET", "/v1/events"]
         exchange = await compat(Scrip(), endpoint, workspace, request, None)

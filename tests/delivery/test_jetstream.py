@@ -1,4 +1,4 @@
-"""A JetStream stream gets every event once and in order, from a real server, whatever happens on the way."""
+"""A stream of a real NATS server gets every event once and in order, even after kills and with two publishers."""
 
 import asyncio
 import random
@@ -32,14 +32,14 @@ Make = Callable[..., JetStream]
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[NatsServer]:
-    """Return a server of its own."""
+    """Return a new server."""
     with nats_server(tmp_path / "nats") as running:
         yield running
 
 
 @pytest.fixture
 async def jetstream() -> AsyncIterator[Make]:
-    """Return a function that makes a sender with a connection of its own, as another process has."""
+    """Return a function that creates a sender with a connection of its own, like that of another process."""
     async with AsyncExitStack() as closing:
 
         def make(url: str, owner: str = "dst_1", timeout: float = 5.0, **config: object) -> JetStream:
@@ -73,12 +73,14 @@ async def content(server: NatsServer) -> list[int]:
 
 
 def delivered(attempt: Attempt) -> bool:
-    """Whether an attempt delivered; fails with what it says if not."""
+    """Return True if an attempt delivered. Otherwise fail with its detail."""
     assert attempt.verdict is Verdict.DELIVERED, attempt.detail
     return True
 
 
-async def test_the_stream_is_made_and_gets_each_event_as_reads_give_it(server: NatsServer, jetstream: Make) -> None:
+async def test_the_stream_is_created_and_gets_each_event_as_rest_returns_it(
+    server: NatsServer, jetstream: Make
+) -> None:
     events = [stored(1, {"n": 1}, type="order.placed"), stored(2, type="größe > *"), stored(3, type="a..b")]
     assert delivered(await jetstream(server.url).send(events, 1))
     found = await messages(server)
@@ -96,7 +98,7 @@ async def test_the_stream_is_made_and_gets_each_event_as_reads_give_it(server: N
         assert headers.get("Nats-Expected-Last-Msg-Id") == (before and str(UUID(bytes=before.id)))
 
 
-async def test_many_events_are_in_order_and_so_is_what_comes_after(server: NatsServer, jetstream: Make) -> None:
+async def test_many_events_and_later_ones_are_in_order(server: NatsServer, jetstream: Make) -> None:
     sender = jetstream(server.url)
     for start in range(0, 2000, 500):
         assert delivered(await sender.send(EVENTS[start : start + 500], 1))
@@ -127,8 +129,8 @@ async def test_sending_many_events_lets_the_event_loop_answer_others(server: Nat
     assert longest <= 16
 
 
-async def test_what_the_stream_has_counts_as_delivered(server: NatsServer, jetstream: Make) -> None:
-    """A cursor moves after the delivery: what was delivered before a crash is offered again."""
+async def test_events_in_the_stream_count_as_delivered(server: NatsServer, jetstream: Make) -> None:
+    """A cursor moves after the delivery, so events that were delivered before a crash are sent again."""
     assert delivered(await jetstream(server.url).send(EVENTS[:10], 1))
     again = jetstream(server.url)
     assert delivered(await again.send(EVENTS[3:8], 1))
@@ -137,14 +139,14 @@ async def test_what_the_stream_has_counts_as_delivered(server: NatsServer, jetst
     assert await content(server) == list(range(1, 16))
 
 
-async def test_events_that_a_filter_left_out_leave_no_gap_to_wait_for(server: NatsServer, jetstream: Make) -> None:
+async def test_events_that_a_filter_leaves_out_make_no_gap(server: NatsServer, jetstream: Make) -> None:
     for part in (EVENTS[:10:2], EVENTS[10:20:3]):
         assert delivered(await jetstream(server.url).send(part, 1))
     assert await content(server) == [1, 3, 5, 7, 9, 11, 14, 17, 20]
 
 
-async def test_it_goes_on_after_a_restart_beyond_the_duplicate_window(server: NatsServer, jetstream: Make) -> None:
-    """A server before 2.15 has then forgotten the last id, and refuses every message that expects it."""
+async def test_it_continues_after_a_restart_beyond_the_duplicate_window(server: NatsServer, jetstream: Make) -> None:
+    """A server before 2.15 does not have the last id any more then, and refuses every message that expects it."""
     async with AsyncExitStack() as closing:
         stream = (await client(server, closing)).jetstream()
         config = api.StreamConfig(name="ORDERS", subjects=["orders.>"], duplicate_window=0.1)
@@ -152,17 +154,17 @@ async def test_it_goes_on_after_a_restart_beyond_the_duplicate_window(server: Na
     sender = jetstream(server.url)
     assert delivered(await sender.send(EVENTS[:10], 1))
     server.stop()
-    await asyncio.sleep(0.2)  # The window is a time on the server's clock, and nothing shows that it is over.
+    await asyncio.sleep(0.2)  # The window is a time by the server's clock, and the server does not show its end.
     server.start()
     assert delivered(await sender.send(EVENTS[8:20], 2))
     assert await content(server) == list(range(1, 21))
 
 
-async def test_nothing_is_lost_or_doubled_while_the_server_is_killed(server: NatsServer, jetstream: Make) -> None:
+async def test_no_event_is_lost_or_repeated_while_the_server_is_killed(server: NatsServer, jetstream: Make) -> None:
     sender, chance = jetstream(server.url), random.Random(7)
     failures = 0
     for start in range(0, 2000, 50):
-        # Each time the same events are offered again, as from a cursor that has not moved.
+        # Send the same events again each time, like from a cursor that has not moved.
         offered = EVENTS[max(0, start - 20) : start + 50]
         if start % 200 == 0:
             sending = asyncio.create_task(sender.send(offered, 1))
@@ -175,7 +177,7 @@ async def test_nothing_is_lost_or_doubled_while_the_server_is_killed(server: Nat
     assert await content(server) == list(range(1, 2001))
 
 
-async def test_a_server_that_hangs_ends_the_attempt_and_what_it_took_is_not_doubled(
+async def test_a_server_that_hangs_ends_the_attempt_and_its_events_are_not_repeated(
     server: NatsServer, jetstream: Make
 ) -> None:
     sender = jetstream(server.url, timeout=0.5)
@@ -203,7 +205,7 @@ async def test_a_cancelled_attempt_is_continued_by_the_next(server: NatsServer, 
 async def test_two_publishers_of_one_destination_together_store_each_event_once(
     server: NatsServer, jetstream: Make
 ) -> None:
-    """A holder of the lease that was overtaken and does not know it yet."""
+    """One of them has lost its lease and does not know it yet."""
     one, other = jetstream(server.url), jetstream(server.url)
 
     async def deliver(sender: JetStream, step: int) -> None:
@@ -214,20 +216,20 @@ async def test_two_publishers_of_one_destination_together_store_each_event_once(
     assert await content(server) == list(range(1, 2001))
 
 
-async def test_an_overtaken_publisher_is_refused_and_goes_on_behind_the_other(
+async def test_a_publisher_with_an_old_end_is_refused_and_continues_after_the_other(
     server: NatsServer, jetstream: Make
 ) -> None:
     old, new = jetstream(server.url), jetstream(server.url)
     assert delivered(await old.send(EVENTS[:5], 1))
     assert delivered(await new.send(EVENTS[:12], 1))
-    # It believes that the stream ends at 5; the server knows better.
+    # This sender expects the stream's end at 5, but the stream is longer.
     assert delivered(await old.send(EVENTS[5:10], 1))
     assert delivered(await old.send(EVENTS[10:15], 1))
     assert await content(server) == list(range(1, 16))
 
 
 @pytest.mark.parametrize("headers", [None, {"Nats-Msg-Id": str(UUID(int=1))}, {"Headgate-Destination": "dst_2"}])
-async def test_a_stream_that_somebody_else_wrote_to_is_a_failure_that_says_so(
+async def test_a_message_of_another_publisher_is_a_failure_with_a_reason(
     server: NatsServer, jetstream: Make, headers: dict[str, str] | None
 ) -> None:
     sender = jetstream(server.url)
@@ -242,7 +244,7 @@ async def test_a_stream_that_somebody_else_wrote_to_is_a_failure_that_says_so(
                 "the stream ORDERS was written to by another publisher: its message 6 on orders.mine is not of this "
                 "destination"
             )
-        # Nothing came behind it. An operator who deletes it mends the destination.
+        # No message was stored after it. The destination works again after an operator deletes it.
         assert (await stream.stream_info("ORDERS")).state.last_seq == 6
         await stream.delete_msg("ORDERS", 6)
         assert delivered(await sender.send(EVENTS[3:10], 2))
@@ -256,7 +258,7 @@ async def test_another_destinations_stream_is_not_written_to(server: NatsServer,
     assert await content(server) == list(range(1, 6))
 
 
-async def test_an_emptied_stream_goes_on_with_its_numbers(server: NatsServer, jetstream: Make) -> None:
+async def test_an_emptied_stream_continues_its_sequences(server: NatsServer, jetstream: Make) -> None:
     sender = jetstream(server.url)
     assert delivered(await sender.send(EVENTS[:5], 1))
     async with AsyncExitStack() as closing:
@@ -275,7 +277,7 @@ async def test_an_emptied_stream_goes_on_with_its_numbers(server: NatsServer, je
         ({"subjects": ["other.>", "orders.>"]}, ""),
     ],
 )
-async def test_a_stream_that_is_there_must_take_the_subjects_and_confirm(
+async def test_an_existing_stream_must_have_the_subjects_and_confirm(
     server: NatsServer, jetstream: Make, config: dict[str, Any], words: str
 ) -> None:
     async with AsyncExitStack() as closing:
@@ -284,7 +286,7 @@ async def test_a_stream_that_is_there_must_take_the_subjects_and_confirm(
     assert (attempt.detail, attempt.verdict) == (words, Verdict.FAILED if words else Verdict.DELIVERED)
 
 
-async def test_a_stream_that_takes_no_more_is_a_failure_that_says_so(server: NatsServer, jetstream: Make) -> None:
+async def test_a_full_stream_is_a_failure_with_a_reason(server: NatsServer, jetstream: Make) -> None:
     async with AsyncExitStack() as closing:
         stream = (await client(server, closing)).jetstream()
         config = api.StreamConfig(name="ORDERS", subjects=["orders.>"], max_msgs=3, discard=api.DiscardPolicy.NEW)
@@ -317,7 +319,7 @@ async def test_large_events_are_sent_within_a_bound(server: NatsServer, jetstrea
     assert await content(server) == list(range(1, 21))
 
 
-async def test_without_a_server_it_fails_and_goes_on_when_there_is_one(server: NatsServer, jetstream: Make) -> None:
+async def test_without_a_server_it_fails_and_continues_when_there_is_one(server: NatsServer, jetstream: Make) -> None:
     sender = jetstream(server.url)
     server.stop()
     attempt = await sender.send(EVENTS[:5], 1)
@@ -327,14 +329,14 @@ async def test_without_a_server_it_fails_and_goes_on_when_there_is_one(server: N
     assert delivered(await sender.send(EVENTS[:5], 2))
 
 
-async def test_without_jetstream_it_fails_and_says_so(tmp_path: Path, jetstream: Make) -> None:
+async def test_without_jetstream_it_fails_with_a_reason(tmp_path: Path, jetstream: Make) -> None:
     with nats_server(tmp_path / "nats", jetstream=False) as server:
         attempt = await jetstream(server.url, timeout=1).send(EVENTS[:5], 1)
     assert attempt.verdict is Verdict.FAILED
     assert attempt.detail
 
 
-async def test_without_a_url_it_says_which_setting_is_missing() -> None:
+async def test_without_a_url_the_reason_names_the_setting() -> None:
     sender = JetStream(Nats(NatsConfig()), stream="S", subject_prefix="s", owner="d", render=render)
     assert (await sender.send(EVENTS[:1], 1)).detail == "the service has no --nats-url"
 
@@ -366,11 +368,11 @@ async def test_a_wrong_password_is_a_failure_that_does_not_show_it(tmp_path: Pat
             assert "wr0ng" not in refused.detail
             return "Authorization Violation" in refused.detail
 
-        # The server resets the connection with its refusal, and sometimes that is all that arrives.
+        # The server resets the connection after its refusal, and sometimes the refusal does not arrive.
         await until(says_why)
 
 
-async def test_a_credentials_file_lets_it_in(tmp_path: Path, jetstream: Make) -> None:
+async def test_a_credentials_file_is_accepted(tmp_path: Path, jetstream: Make) -> None:
     identities = Identities()
     file = tmp_path / "headgate.creds"
     file.write_text(identities.credentials("headgate"))
@@ -382,7 +384,7 @@ async def test_a_credentials_file_lets_it_in(tmp_path: Path, jetstream: Make) ->
             assert refused.detail.startswith("no connection to NATS: ")
 
 
-async def test_a_subject_that_is_forbidden_is_a_failure_that_says_so(tmp_path: Path, jetstream: Make) -> None:
+async def test_a_forbidden_subject_is_a_failure_with_a_reason(tmp_path: Path, jetstream: Make) -> None:
     allowed = 'publish: { deny: "orders.>" }'
     users = f"authorization {{ users: [ {{ user: a, password: b, permissions: {{ {allowed} }} }} ] }}"
     with nats_server(tmp_path / "nats", users) as server:

@@ -1,4 +1,4 @@
-"""What an operator sees of the delivery: metrics, and one log line for each failed attempt, without secrets."""
+"""Metrics of the delivery, and one log line without secrets for each failed attempt."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from headgate_server.core.destinations import EventFilter, Secrets
 from headgate_server.delivery.engine import Engine, EngineConfig
 from headgate_server.process.metrics import Metrics
 from headgate_server.store import Store
-from tests.delivery.test_engine import GONE, Told, delivers, fails, filled, reached, running
+from tests.delivery.test_engine import GONE, ControlledSender, delivers, fails, filled, reached, running
 from tests.support.destinations import made
 from tests.support.waiting import until
 
@@ -20,20 +20,20 @@ async def test_lag_set_aside_attempts_and_disabled(store: Store) -> None:
     workspace = (await store.directory.create_workspace("acme")).id
     good = (await made(store, workspace, "good", start=1)).destination.id
     await filled(store, workspace, 4)
-    metrics, told = Metrics(), Told(fails)
-    async with _measured(store, told, metrics):
+    metrics, sender = Metrics(), ControlledSender(fails)
+    async with _measured(store, sender, metrics):
         await _shows(metrics, f'headgate_destination_set_aside{{destination="{good}"}} 4.0')
         await _shows(metrics, f'headgate_destination_lag_events{{destination="{good}"}} 0.0')
         await _shows(metrics, f'headgate_destination_lag_seconds{{destination="{good}"}} 0.0')
         await _shows(metrics, 'headgate_delivery_attempts_total{kind="webhook",result="failed"} 4.0')
-        told.does = delivers
+        sender.result_of = delivers
         await store.destinations.replay_set_aside(workspace, good)
         await _shows(metrics, 'headgate_delivery_events_total{kind="webhook",result="delivered"} 4.0')
 
         async def gone(sequence: int) -> object:
             return GONE
 
-        told.does = gone  # type: ignore[assignment]
+        sender.result_of = gone  # type: ignore[assignment]
         await filled(store, workspace, 1)
         await _shows(metrics, "headgate_destinations_disabled_total 1.0")
         paused = (await made(store, workspace, "paused", start=3, filter=EventFilter(("x",)))).destination.id
@@ -47,7 +47,7 @@ async def test_a_failed_attempt_is_one_line_without_secrets(store: Store) -> Non
     status = await made(store, workspace, secrets=secrets)
     await filled(store, workspace, 1)
     with capture_logs() as lines:
-        async with running(store, Told(fails)):
+        async with running(store, ControlledSender(fails)):
             await reached(store, status, set_aside=1)
     (line,) = [line for line in lines if line["event"] == "delivery_failed"]
     assert (line["status"], line["answer"], line["attempt"], line["sequence"]) == (500, "no", 1, 1)
@@ -55,14 +55,14 @@ async def test_a_failed_attempt_is_one_line_without_secrets(store: Store) -> Non
 
 
 @asynccontextmanager
-async def _measured(store: Store, told: Told, metrics: Metrics) -> AsyncIterator[None]:
+async def _measured(store: Store, sender: ControlledSender, metrics: Metrics) -> AsyncIterator[None]:
     import asyncio
     from contextlib import suppress
 
     lease = await store.leases.take("deliver", "one", 60.0)
     assert lease is not None
     config = EngineConfig(measure_every=0.05, stop_grace=0.2, change_grace=0.2)
-    engine = Engine(store.deliveries, store.ledgers, store.matching, told.sender_of, metrics, Wakeup(), config=config)
+    engine = Engine(store.deliveries, store.ledgers, store.matching, sender.sender_of, metrics, Wakeup(), config=config)
     task = asyncio.create_task(engine(lease))
     try:
         yield

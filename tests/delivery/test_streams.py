@@ -23,14 +23,14 @@ BUS = {"name": "bus", "jetstream": {"stream": "ORDERS", "subject_prefix": "order
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[NatsServer]:
-    """Return a NATS of its own."""
+    """Return a new NATS server."""
     with nats_server(tmp_path / "nats") as running:
         yield running
 
 
 @asynccontextmanager
 async def operating(url: str, server: NatsServer) -> AsyncIterator[tuple[Caller, Operator]]:
-    """Run the service on a store, with a client of it."""
+    """Run the service on a store, and return a client."""
     config = DeliveryConfig(nats=NatsConfig(url=server.url))
     async with serving(url, delivery=config) as running, running.caller() as caller:
         yield caller, Operator.of(caller)
@@ -77,7 +77,7 @@ async def test_every_event_once_and_in_order_over_restarts(store_url: str, serve
     assert found[150][0] == "orders.order.paid"
 
 
-async def test_a_stream_that_somebody_else_wrote_to_is_a_visible_failure(store_url: str, server: NatsServer) -> None:
+async def test_a_message_of_another_publisher_is_a_visible_failure(store_url: str, server: NatsServer) -> None:
     client = await nats.connect(server.url)
     stream = client.jetstream()
     await stream.add_stream(name="ORDERS", subjects=["orders.>"])

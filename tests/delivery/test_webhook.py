@@ -1,4 +1,4 @@
-"""A webhook's request, what each answer means, and what a receiver can do to it."""
+"""A webhook's request, the meaning of each answer, and faults of receivers."""
 
 import asyncio
 import json
@@ -102,7 +102,7 @@ async def test_everything_else_fails(webhook: Make, status: int) -> None:
     assert (attempt.verdict, attempt.status, attempt.retry_after) == (Verdict.FAILED, status, None)
 
 
-async def test_410_is_gone_for_good(webhook: Make) -> None:
+async def test_410_is_gone(webhook: Make) -> None:
     async with receiver(answers(410, b"closed")) as there:
         attempt = await webhook(there.port).send([EVENT], 1)
     assert (attempt.verdict, attempt.status, attempt.detail) == (Verdict.GONE, 410, "closed")
@@ -151,11 +151,13 @@ async def test_an_attempt_without_an_answer_ends_at_its_time(webhook: Make, answ
             assert 0.2 < attempt.seconds < 2
             assert attempt.detail == "no answer within 0.3 s"
         await until(lambda: _is(there.open == 0))
-    # The only connection that is allowed was given back.
+    # The only allowed connection is free again.
     assert there.connections == 2
 
 
-async def test_a_body_that_never_ends_undoes_no_delivery(webhook: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_never_ends_does_not_undo_the_delivery(
+    webhook: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("headgate_server.delivery.webhook._ANSWER_SECONDS", 0.2)
     async with receiver(trickles(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\nthanks ")) as there:
         attempt = await webhook(there.port, timeout=0.1).send([EVENT], 1)
@@ -186,7 +188,7 @@ async def test_a_large_answer_is_not_read_to_its_end(webhook: Make) -> None:
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", ""),
     ],
 )
-async def test_what_is_no_answer_is_a_failure(webhook: Make, raw: bytes, words: str) -> None:
+async def test_an_invalid_answer_is_a_failure(webhook: Make, raw: bytes, words: str) -> None:
     async with receiver(says(raw, then_close=True)) as there:
         attempt = await webhook(there.port, timeout=5).send([EVENT], 1)
     assert attempt.verdict is Verdict.FAILED
@@ -207,7 +209,7 @@ async def test_a_status_counts_also_if_its_body_is_broken(webhook: Make, raw: by
 
 
 @given(raw=st.binary(max_size=200) | st.binary(max_size=100).map(b"HTTP/1.1 200 OK\r\n".__add__))
-def test_no_bytes_of_a_receiver_raise(raw: bytes) -> None:
+def test_no_answer_of_a_receiver_raises(raw: bytes) -> None:
     async def attempt() -> None:
         async with receiver(says(raw, then_close=True)) as there:
             made = Webhook(
@@ -222,7 +224,7 @@ def test_no_bytes_of_a_receiver_raise(raw: bytes) -> None:
     asyncio.run(attempt())
 
 
-async def test_a_port_where_nobody_listens_is_a_failure_that_says_so(webhook: Make) -> None:
+async def test_a_closed_port_is_a_failure_with_a_reason(webhook: Make) -> None:
     async with receiver(OK) as there:
         pass
     attempt = await webhook(there.port).send([EVENT], 1)
@@ -230,7 +232,7 @@ async def test_a_port_where_nobody_listens_is_a_failure_that_says_so(webhook: Ma
     assert "onnect" in attempt.detail
 
 
-async def test_a_name_that_does_not_exist_is_a_failure_that_says_so(webhook: Make) -> None:
+async def test_an_unknown_name_is_a_failure_with_a_reason(webhook: Make) -> None:
     attempt = await webhook(80, host="crm.invalid").send([EVENT], 1)
     assert attempt.detail.startswith("crm.invalid has no address: ")
 
@@ -252,7 +254,7 @@ async def test_connections_are_kept_and_their_number_is_bounded(webhook: Make) -
     assert (len(there.requests), there.connections, there.most_open) == (11, 3, 3)
 
 
-async def test_connections_that_nobody_needs_are_closed(webhook: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_connections_are_closed(webhook: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headgate_server.delivery.webhook._KEEP_ALIVE_SECONDS", 0.1)
     async with receiver(OK) as there:
         sender = webhook(there.port)
@@ -272,7 +274,7 @@ async def test_a_connection_that_the_receiver_closed_is_replaced(webhook: Make) 
     assert there.connections == 3
 
 
-async def test_a_cancelled_attempt_gives_its_connection_back(webhook: Make) -> None:
+async def test_a_cancelled_attempt_frees_its_connection(webhook: Make) -> None:
     async with receiver(hangs) as there:
         sender = webhook(there.port, connections=1)
         sending = asyncio.create_task(sender.send([EVENT], 1))

@@ -1,4 +1,4 @@
-"""Destinations over REST, through Envoy, and on the command line: the requests that scripts make."""
+"""Destinations over REST through Envoy, and on the command line."""
 
 from contextlib import closing
 from pathlib import Path
@@ -21,7 +21,7 @@ def up(store_url: str, tmp_path: Path) -> Any:
 
 
 def shown(edge: Edge, destination_id: str, **wanted: Any) -> dict[str, Any]:
-    """Wait until a destination shows these values, and return it."""
+    """Wait until a destination has these values, and return it."""
 
     def state() -> dict[str, Any]:
         response = edge.http.get(f"/v1/destinations/{destination_id}")
@@ -75,7 +75,7 @@ def _crm(one: Receiver) -> dict[str, Any]:
     }
 
 
-def test_the_command_line_makes_what_the_service_delivers_to(up: Up, store_url: str) -> None:
+def test_the_service_delivers_to_a_destination_of_the_command_line(up: Up, store_url: str) -> None:
     with closing(Edge.of(up, store_url, "acme")) as edge:
         edge.batch({"type": "order.paid", "idempotency_key": "a"}, {"type": "ping"})
         with beside(answers()) as one:
@@ -116,7 +116,7 @@ def test_the_command_line_makes_what_the_service_delivers_to(up: Up, store_url: 
         (("replay", "--workspace", "acme", "crm", "--from", "x"), "not an RFC 3339 timestamp"),
     ],
 )
-def test_what_the_command_line_refuses(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_commands_that_are_refused(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
     store = ("--store", f"sqlite:///{tmp_path}/x.db")
     assert headgate("keys", "create", *store, "--workspace", "acme", "--scope", "admin").returncode == 0
     done = headgate("destinations", arguments[0], *store, *arguments[1:])

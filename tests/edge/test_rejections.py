@@ -1,4 +1,4 @@
-"""Refused events through Envoy: a batch with three bad events, seen, one mended and replayed; and from the shell."""
+"""Refused events through Envoy and on the command line: listed, shown, edited and replayed."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def _seen(edge: Edge, count: int, query: str = "") -> list[dict[str, Any]]:
     return found
 
 
-def test_a_batch_with_three_bad_events_is_seen_mended_and_replayed(any_edge: Edge) -> None:
+def test_bad_events_of_a_batch_are_shown_edited_and_replayed(any_edge: Edge) -> None:
     edge = any_edge
     response = edge.post("/v1/events/batch", BATCH, x_request_id="my-request")
     assert statuses(response.json()) == ["accepted", "rejected", "rejected", "rejected"]
@@ -71,7 +71,7 @@ def test_a_batch_with_three_bad_events_is_seen_mended_and_replayed(any_edge: Edg
     assert marked["replayed_at"]
     assert b"12345678901234567890.1" in edge.http.get(f"/v1/events/{result['id']}").content
 
-    # As they are, the others fail again; the one that was replayed is left out.
+    # Unchanged, the others fail again. The one that was replayed is left out.
     answer = edge.post("/v1/rejections:replay", b"{}").json()
     assert (answer["total"], answer["success_count"], answer["error_count"]) == (2, 0, 2)
     assert [each["rejection_id"] for each in answer["results"]] == [moment["id"], text["id"]]

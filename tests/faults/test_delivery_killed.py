@@ -34,7 +34,7 @@ KILLS = int(os.environ.get("HEADGATE_KILLS", "3"))
 
 
 class Arrivals:
-    """A receiver that remembers what came and what it answered. Every `fails_every`th request fails."""
+    """A receiver that records requests and its answers. Every `fails_every`th request fails."""
 
     def __init__(self, fails_every: int = 0):
         self.came: list[int] = []
@@ -87,7 +87,7 @@ async def test_every_accepted_event_reaches_every_destination(store_url: str, tm
 
 
 async def test_random_workers_are_killed(postgres_url: str, tmp_path: Path) -> None:
-    """One of two workers delivers. Whichever is killed, the other goes on, and its parent replaces it."""
+    """One of two workers delivers. If either is killed, the other continues, and their parent replaces it."""
     key = await make_key(postgres_url)
     ordered, parallel = Arrivals(), Arrivals(fails_every=97)
     chance = random.Random(5)
@@ -113,7 +113,7 @@ async def test_random_workers_are_killed(postgres_url: str, tmp_path: Path) -> N
 
 
 async def _write(server: ServerProcess, key: str, accepted: set[str], batches: int = 20) -> None:
-    """Store batches through either worker, also while one is replaced; remember what was accepted."""
+    """Store batches through either worker, also while one is replaced. Record the accepted events."""
     for number in range(batches):
         for attempt in count():
             try:
@@ -144,7 +144,7 @@ async def _destinations(store: Store, first: Receiver, second: Receiver) -> list
 
 
 async def _delivers(*arrivals: Arrivals) -> None:
-    """Wait until the delivery goes on: the server that was killed before still has the lease."""
+    """Wait until the delivery continues. The killed server still has the lease."""
     before = [len(one.came) for one in arrivals]
 
     async def state() -> bool:
@@ -161,7 +161,7 @@ async def _all_delivered(store: Store, names: list[str], count: int) -> None:
         found = [await store.destinations.get(workspace.id, name) for name in names]
         return all(one.destination.cursor.sequence == count and one.set_aside == 0 for one in found)
 
-    # A killed holder's lease ends after 10 s at most; what failed is tried again after 5 s.
+    # A killed holder's lease ends after at most 10 s. Failed events are tried again after 5 s.
     await until(state, seconds=90)
 
 

@@ -1,4 +1,4 @@
-"""Requests are received late: once the caller is known, and few at once."""
+"""Requests are received late: after the caller is authenticated, and few at a time."""
 
 from collections.abc import AsyncIterator
 
@@ -23,7 +23,7 @@ def _begun(stream: int, path: str, *headers: tuple[str, str]) -> bytes:
     return call_headers(stream, path, *headers) + frame(DATA, 0, stream, b"\0" + SIZE.to_bytes(4) + b"x" * 1_000)
 
 
-async def test_a_request_without_a_key_is_answered_before_it_is_there(service: Service) -> None:
+async def test_a_call_without_a_key_is_answered_before_its_request_arrives(service: Service) -> None:
     async with Connection("127.0.0.1", service.port) as connection:
         await connection.send(_begun(1, BATCH, ("x-api-key", "hg_nobody")))
         while (got := await connection.receive()) is not None and got.stream != 1:
@@ -33,7 +33,7 @@ async def test_a_request_without_a_key_is_answered_before_it_is_there(service: S
     assert got.kind == RST_STREAM or got.flags & END_STREAM
 
 
-async def test_slow_requests_of_one_workspace_hold_up_no_other(service: Service, caller: Caller) -> None:
+async def test_slow_requests_of_one_workspace_do_not_delay_others(service: Service, caller: Caller) -> None:
     async with Connection("127.0.0.1", service.port) as connection, service.caller(workspace="other") as other:
         key = dict(caller.metadata)["x-api-key"]
         for stream in range(1, 60, 2):
@@ -42,7 +42,7 @@ async def test_slow_requests_of_one_workspace_hold_up_no_other(service: Service,
             assert statuses(await other.batch(event())) == ["accepted"]
 
 
-async def test_slow_requests_without_a_key_hold_up_no_other(service: Service, caller: Caller) -> None:
+async def test_slow_requests_without_a_key_do_not_delay_others(service: Service, caller: Caller) -> None:
     async with Connection("127.0.0.1", service.port) as connection:
         for stream in range(1, 60, 2):
             await connection.send(_begun(stream, CHECK))
@@ -56,7 +56,7 @@ async def test_a_call_without_a_request(service: Service, caller: Caller) -> Non
 
 
 async def test_a_stream_of_reflection_has_an_end(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It needs no key, and it may hold a request as large as any."""
+    """It needs no key, and may hold a request of the largest size."""
     monkeypatch.setattr(reflection, "_SECONDS", 0.05)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         stream = channel.stream_stream(f"/{reflection.SERVICE}/ServerReflectionInfo")()

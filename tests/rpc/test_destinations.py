@@ -1,4 +1,4 @@
-"""DestinationService: the shapes that scripts rely on, and a clear error for what is wrong."""
+"""DestinationService: the shapes of its messages, and a clear error for every wrong request."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def operator(caller: Caller) -> Operator:
 
 
 async def paused(operator: Operator, **more: Any) -> dict[str, Any]:
-    """Make a destination that nothing is delivered to."""
+    """Create a paused destination."""
     found: dict[str, Any] = await operator.create(crm(**more))
     await operator.call("PauseDestination", id=found["id"])
     return found
@@ -149,14 +149,14 @@ async def test_a_sequence_to_start_at(caller: Caller, operator: Operator, start:
     ],
 )  # fmt: skip
 @on_sqlite
-async def test_what_cannot_be_made(operator: Operator, body: Any, reason: str, field: str) -> None:
+async def test_destinations_that_are_refused(operator: Operator, body: Any, reason: str, field: str) -> None:
     refusal = await refused(operator.create(body))
     assert (refusal.code, refusal.reason, refusal.fields) == (BAD, reason, [field] if field else [])
     assert (await operator.call("ListDestinations"))["destinations"] == []
 
 
 @on_sqlite
-async def test_two_of_one_name(operator: Operator) -> None:
+async def test_a_name_is_unique(operator: Operator) -> None:
     await operator.create(crm())
     refusal = await refused(operator.create(crm()))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "NAME_TAKEN")
@@ -171,7 +171,7 @@ async def test_changes(operator: Operator) -> None:
     assert changed["filter"] == {"types": [], "sources": ["s"], "receivers": []}
     masked = await operator.update(one, {"name": "new", "ordering": "ordered"}, "name", "webhook.max_events")
     assert (masked["name"], masked["ordering"], masked["webhook"]["max_events"]) == ("new", "parallel", 1)
-    # What an answer held may be sent back.
+    # The fields of an answer may be sent back.
     same = await operator.update(one, {**masked, "webhook": {**masked["webhook"], "secret": "x"}})
     assert {**same, "updated_at": ""} == {**masked, "updated_at": ""}
     for body, mask, reason in (
@@ -210,7 +210,7 @@ async def test_pause_resume_rotate_and_delete(operator: Operator) -> None:
     ],
 )
 @on_sqlite
-async def test_what_cannot_be_replayed(operator: Operator, body: Any, reason: str) -> None:
+async def test_replays_that_are_refused(operator: Operator, body: Any, reason: str) -> None:
     one = (await operator.create(crm()))["id"]
     assert (await refused(operator.replay(one, body))).reason == reason
 
@@ -227,7 +227,7 @@ async def test_a_replay_shows_and_moves_no_cursor(caller: Caller, operator: Oper
 
 
 @on_sqlite
-async def test_failures_that_are_not_there(operator: Operator) -> None:
+async def test_unknown_failures(operator: Operator) -> None:
     one = (await operator.create(crm()))["id"]
     assert await operator.call("ListFailures", id=one) == {"failures": [], "next_page_token": ""}
     for method in ("RetryFailure", "SkipFailure"):

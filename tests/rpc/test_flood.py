@@ -1,4 +1,4 @@
-"""More calls at once than gRPC's limits allow: every call is answered in our words, or was never accepted."""
+"""More calls at once than gRPC's limits allow: every accepted call gets our own answer."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""RejectionService: what was refused is seen as it was sent, and what is replayed is stored once."""
+"""RejectionService: refused events are shown as they were sent, and a replay stores each once."""
 
 import asyncio
 import uuid
@@ -50,7 +50,7 @@ BAD = b'{ "source":"shop",\t"data": {"n": 1.50, "u": "\\u00e9 \xc3\xa9"}}'
 
 
 class Desk:
-    """What an operator asks with a caller's key."""
+    """An operator's requests with a caller's key."""
 
     def __init__(self, caller: Caller):
         self.caller = caller
@@ -89,7 +89,7 @@ class Desk:
         return result
 
     async def replay_json(self, rejection_id: str, body: bytes) -> Any:
-        """Replay one rejection as the bridge asks for it."""
+        """Replay one rejection like the bridge."""
         request = RawReplayRejectionRequest(id=rejection_id, json=HttpBody(data=body))
         answer = await self.caller.send(request.SerializeToString(), HttpBody, method=REPLAY, metadata=BRIDGED)
         return orjson.loads(answer.data)
@@ -109,7 +109,7 @@ def desk(caller: Caller) -> Desk:
 
 
 async def _receive(caller: Caller, path: str, body: Any) -> None:
-    """Send a vendor's request, whatever its answer."""
+    """Send a vendor's request. The answer may be an error."""
     data = body if isinstance(body, bytes) else orjson.dumps(body)
     metadata = (*BRIDGED, ("x-headgate-method", "POST"), ("x-headgate-path", path))
     method = "/headgate.v1.CompatService/Receive"
@@ -164,7 +164,7 @@ async def test_a_single_event_is_kept_in_either_encoding(desk: Desk, caller: Cal
     assert conflict.reason == "IDEMPOTENCY_CONFLICT"
 
 
-async def test_what_is_no_rejection_is_not_kept(desk: Desk, caller: Caller) -> None:
+async def test_other_outcomes_are_not_kept(desk: Desk, caller: Caller) -> None:
     """Refused requests, dry runs, aborted and stored events, and the same answer given again."""
     await refused(caller.send(b"\xff", HttpBody))
     await refused(caller.json(b'{"events": [{"type":}]}'))
@@ -209,7 +209,7 @@ async def _why(desk: Desk, **request: Any) -> tuple[grpc.StatusCode, str, list[s
 
 
 @on_sqlite
-async def test_bad_questions(desk: Desk, caller: Caller) -> None:
+async def test_queries_that_are_refused(desk: Desk, caller: Caller) -> None:
     bad = grpc.StatusCode.INVALID_ARGUMENT
     await caller.batch(*[Event(source="s")] * 3)
     await desk.seen(3)
@@ -243,7 +243,7 @@ async def test_another_workspace_sees_and_replays_nothing(service: Service, desk
         assert await stranger.stored() == 0
 
 
-async def test_a_mended_event_is_stored_once_and_the_rejection_marked(desk: Desk, caller: Caller) -> None:
+async def test_an_edited_event_is_stored_once_and_the_rejection_marked(desk: Desk, caller: Caller) -> None:
     await caller.json(b'{"events": [' + BAD + b"]}")
     (rejection,) = await desk.seen(1)
     body = b'{"event": {"type": "mended", "data": {"n": 12345678901234567890.50}}}'
@@ -269,7 +269,7 @@ async def test_a_second_replay_with_other_content_is_a_conflict(service: Service
     other = await desk.replay(rejection.id, event(data={"n": 2}))
     assert (other.status, other.id, other.error.reason) == ("conflict", first.id, "ALREADY_REPLAYED")
     assert list(other.error.differing_fields) == ["/data/n"]
-    # Of a replay that was not noted yet, the request key tells.
+    # If the mark is missing, the request key finds the earlier replay.
     await database.execute(service.url, "UPDATE rejections SET replayed_at = NULL, event_id = NULL")
     unseen = await desk.replay(rejection.id, event(data={"n": 2}))
     assert (unseen.status, unseen.error.reason) == ("conflict", "ALREADY_REPLAYED")
@@ -291,7 +291,7 @@ async def test_an_event_with_a_key_is_a_duplicate_wherever_it_was_stored(desk: D
 async def test_an_event_without_a_key_is_stored_once_however_a_replay_ended(
     service: Service, desk: Desk, caller: Caller
 ) -> None:
-    """Killed between commit and mark; and long after, when the request key has been forgotten."""
+    """A replay is killed between commit and mark, and repeated after the request key has expired."""
     await caller.batch(Event(source="s"))
     (rejection,) = await desk.seen(1)
     first = await desk.replay(rejection.id, event())
@@ -496,7 +496,7 @@ async def test_a_rejection_whose_receiver_is_gone(service: Service, desk: Desk, 
         assert (await desk.replay_all()).results[0].result.error.reason == "NOT_REPLAYABLE"
 
 
-async def test_where_a_replay_differs_is_told_to_those_who_may_read(service: Service, desk: Desk) -> None:
+async def test_differences_are_shown_to_callers_that_may_read(service: Service, desk: Desk) -> None:
     await desk.caller.batch(event("k", {"n": 1}))
     await desk.caller.batch(event("k", {"n": 2}))
     (rejection,) = await desk.seen(1)
@@ -517,7 +517,7 @@ async def test_a_dry_run_changes_nothing(desk: Desk, caller: Caller) -> None:
     assert await desk.get(rejection.id) == rejection
 
 
-async def test_what_waits_is_written_at_the_stop(store_url: str) -> None:
+async def test_waiting_rejections_are_written_at_the_stop(store_url: str) -> None:
     async with serving(store_url) as service, service.caller() as caller:
         await caller.batch(*[Event(source="s")] * 300)
     async with serving(store_url) as service, service.caller() as caller:
@@ -539,7 +539,7 @@ async def test_only_the_newest_are_kept_and_a_flood_is_counted(store_url: str) -
         assert [Event.FromString(each.event_base64).source for each in found] == ["s3", "s4", "s5", "s6", "s7"]
 
 
-async def test_what_is_too_old_is_purged(store_url: str) -> None:
+async def test_old_rejections_are_purged(store_url: str) -> None:
     async with admin.opened(store_url) as store:
         workspace = (await store.directory.create_workspace("acme")).id
         now = await store.ledgers.now()
@@ -562,7 +562,7 @@ async def test_off(store_url: str) -> None:
     async with serving(store_url, rejections=RejectionConfig(most=0)) as service, service.caller() as caller:
         await caller.batch(Event(source="s"))
     async with serving(store_url) as service, service.caller() as caller:
-        # What was kept before is still there, for its days.
+        # Earlier rejections stay until their days are over.
         (rejection,) = await Desk(caller).seen(1)
         assert Event.FromString(rejection.event_base64).source == "before"
 

@@ -1,4 +1,4 @@
-"""Subscribe: from any start on, none left out and none twice, and how a stream ends."""
+"""Subscribe: every event after any start exactly once, and the ends of a stream."""
 
 import asyncio
 import time
@@ -45,7 +45,7 @@ class Stream:
         return message
 
     async def sequences(self, count: int) -> list[int]:
-        """Return the sequences of the next events, whatever stands between them."""
+        """Return the sequences of the next events. Other messages between them are skipped."""
         found: list[int] = []
         while len(found) < count:
             message = await self.next()
@@ -54,7 +54,7 @@ class Stream:
         return found
 
     async def caught_up(self) -> int:
-        """Return the sequence at which the stream has caught up; nothing may come before."""
+        """Return the sequence at which the stream has caught up. No other message may precede it."""
         message = await self.next()
         assert message.HasField("caught_up"), message
         return int(message.caught_up.sequence)
@@ -70,7 +70,7 @@ async def _calling(url: str, **settings: Any) -> AsyncIterator[Caller]:
         yield caller
 
 
-async def test_what_is_stored_and_then_what_comes(caller: Caller) -> None:
+async def test_stored_events_and_then_new_ones(caller: Caller) -> None:
     first = (await caller.batch(*[event(str(n), {"n": n}) for n in range(3)])).results
     stream = _subscribe(caller, after_sequence=0)
     for result in first:
@@ -140,7 +140,7 @@ async def test_nothing_of_another_workspace(service: Service) -> None:
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "EVENT_NOT_FOUND")
 
 
-async def test_what_another_process_stores(postgres_url: str) -> None:
+async def test_events_that_another_process_stores(postgres_url: str) -> None:
     async with (
         serving(postgres_url) as one,
         serving(postgres_url) as other,
@@ -206,7 +206,7 @@ async def test_requests_that_are_refused(
 
 
 @on_sqlite
-async def test_callers_who_may_not(service: Service) -> None:
+async def test_callers_that_are_refused(service: Service) -> None:
     async with service.caller(Scope.EVENTS_WRITE, Scope.LEDGER_READ) as caller:
         assert (await refused(_subscribe(caller).next())).reason == "MISSING_SCOPE"
         nobody = caller.events.Subscribe(SubscribeRequest())
@@ -224,7 +224,7 @@ class Bridged(Stream):
         super().__init__(method(RawSubscribeRequest(**request).SerializeToString(), metadata=metadata))
 
     async def rest(self) -> list[HttpBody]:
-        """Return all that still comes until the stream ends."""
+        """Return the remaining messages until the stream ends."""
         bodies: list[HttpBody] = []
         while (body := await asyncio.wait_for(self.call.read(), 20)) is not grpc.aio.EOF:
             bodies.append(body)
@@ -260,7 +260,7 @@ async def test_the_last_event_id_takes_precedence(caller: Caller) -> None:
     for request in ({}, {"after_sequence": 0}, {"after_id": results[0].id}, {"from": "2024-01-15T10:30:00Z"}):
         stream = Bridged(caller, SSE, back, **request)
         assert [parse((await stream.next()).data)[0].id for _ in range(2)] == ["3", "4"]
-    # As lines too, and an empty one is none.
+    # The same for lines of JSON. An empty header is ignored.
     assert orjson.loads((await Bridged(caller, back).next()).data)["event"]["sequence"] == 3
     assert b"caught_up" in (await Bridged(caller, ("last-event-id", "")).next()).data
     # A gRPC client has no such header.
@@ -280,7 +280,7 @@ async def test_the_last_event_id_takes_precedence(caller: Caller) -> None:
         ("7", "SEQUENCE_PAST_HEAD"),
     ],
 )
-async def test_last_event_ids_that_are_none(caller: Caller, value: str, reason: str) -> None:
+async def test_last_event_ids_that_are_refused(caller: Caller, value: str, reason: str) -> None:
     refusal = await refused(Bridged(caller, SSE, ("last-event-id", value)).next())
     assert (refusal.code.name, refusal.reason) == ("INVALID_ARGUMENT", reason)
 
@@ -333,13 +333,13 @@ async def test_an_expired_key_ends_a_silent_stream(store_url: str) -> None:
 
 
 async def _write_much(caller: Caller) -> None:
-    """Store more than any window between server and reader holds."""
+    """Store more bytes than the windows between server and reader can hold."""
     for _ in range(10):
         await caller.batch(*[event(data={"x": "y" * 50_000}) for _ in range(100)])
 
 
 @on_sqlite
-async def test_a_revoked_key_ends_the_stream_of_one_who_does_not_read(store_url: str) -> None:
+async def test_a_revoked_key_ends_the_stream_of_a_reader_that_does_not_read(store_url: str) -> None:
     async with (
         serving(store_url, load={"concurrent_streams": 1}) as service,
         service.caller(workspace="revoked") as caller,
@@ -349,14 +349,14 @@ async def test_a_revoked_key_ends_the_stream_of_one_who_does_not_read(store_url:
         stream = _subscribe(caller, after_sequence=0)
         assert await stream.sequences(1) == [1]
         await _revoke(service)
-        # Its place is free again, though the reader has not read the end yet.
+        # Another stream is admitted, although the reader has not read the end yet.
         await until(lambda: _has_room(other), seconds=5)
         refusal = await refused(stream.sequences(999))
         assert (refusal.code.name, refusal.reason) == ("UNAUTHENTICATED", "INVALID_API_KEY")
 
 
 async def _has_room(caller: Caller) -> bool:
-    """Whether one more stream is admitted; it is cancelled. Fails for any other refusal."""
+    """Return whether one more stream is admitted, and cancel it. Fails for any other error."""
     stream = _subscribe(caller)
     first = asyncio.ensure_future(stream.next())
     await asyncio.wait((first,))
@@ -369,7 +369,7 @@ async def _has_room(caller: Caller) -> bool:
 
 
 async def test_streams_have_a_bound_of_their_own(store_url: str) -> None:
-    """Half of it for one workspace, so that none shuts out the others; and none shuts out calls."""
+    """One workspace has at most half of them, so that others can subscribe. Calls are not affected."""
     async with (
         serving(store_url, load={"concurrent_streams": 4, "concurrent_calls": 1}) as service,
         service.caller(workspace="one") as one,

@@ -1,4 +1,4 @@
-"""Makes destinations for tests."""
+"""Creates destinations for tests."""
 
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 
 
 def new(name: str = "crm", **values: Any) -> NewDestination:
-    """Return a destination before it is made: a webhook of every event, from the beginning."""
+    """Return a new destination: a webhook for every event, from the beginning."""
     target: Target = values.pop("target", None) or Webhook(url=values.pop("url", "https://example.com/hook"))
     wanted = {
         "filter": EventFilter(),
@@ -31,12 +31,12 @@ def new(name: str = "crm", **values: Any) -> NewDestination:
 
 
 async def made(store: Store, workspace: int, name: str = "crm", **values: Any) -> Status:
-    """Make a destination."""
+    """Create a destination."""
     return await store.destinations.create(workspace, new(name, **values))
 
 
 class Operator:
-    """Calls DestinationService as the bridge does: JSON in, JSON out."""
+    """Calls DestinationService like the bridge, with JSON requests and answers."""
 
     def __init__(self, caller: Caller):
         self._caller = caller

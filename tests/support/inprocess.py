@@ -15,7 +15,7 @@ from tests.support.calls import Caller
 
 
 class Service:
-    """A running server. `store` is a second store on its database, beside the server's own."""
+    """A running server. `store` is a second store on the server's database."""
 
     def __init__(self, url: str, port: int, store: Store):
         self.url = url
@@ -23,7 +23,7 @@ class Service:
         self.store = store
 
     async def key(self, *scopes: Scope, workspace: str = "acme") -> str:
-        """Make a key, with every scope if none is named."""
+        """Create a key. Without `scopes` it has every scope."""
         return await admin.create_key(self.store.directory, workspace, frozenset(scopes or (Scope.ADMIN,)))
 
     @contextlib.asynccontextmanager
@@ -42,7 +42,7 @@ async def serving(
     load: Mapping[str, int] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Service]:
-    """Run a server on the store of this URL for the length of a block. `load` holds fields of `LoadConfig`."""
+    """Run a server on the store of this URL during a block. `load` has fields of `LoadConfig`."""
     wanted = Settings(
         store=StoreConfig(url=url),
         server=ServerConfig(port=0, body_limit=body_limit, **(load or {})),

@@ -28,11 +28,11 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        """Where clients find it."""
+        """The URL for clients."""
         return f"nats://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it, and return when it takes connections."""
+        """Start it, and return when it accepts connections."""
         config, log = self._folder / "nats.conf", self._folder / "log"
         config.write_text(
             f'host: 127.0.0.1, port: {self.port}, ports_file_dir: "{self._folder}", log_file: "{log}"\n'
@@ -42,7 +42,7 @@ class NatsServer:
         self._process = subprocess.Popen([_PROGRAM, "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until_true(lambda: (log.exists() and "Server is ready" in log.read_text()) or self._ended(log))
         ports = self._folder / f"nats-server_{self._process.pid}.ports"
-        # The file is there before its content is.
+        # The file exists before it has its content.
         until_true(lambda: ports.exists() and ports.read_text().endswith("}"))
         self.port = int(json.loads(ports.read_text())["nats"][0].rpartition(":")[2])
 
@@ -67,7 +67,7 @@ class NatsServer:
 
 @contextmanager
 def nats_server(folder: Path, settings: str = "", *, jetstream: bool = True) -> Iterator[NatsServer]:
-    """Run a server for the length of a block."""
+    """Run a server during a block."""
     server = NatsServer(folder, settings, jetstream=jetstream)
     try:
         server.start()

@@ -1,4 +1,4 @@
-"""An operator, an account and users of NATS, as `nsc` makes them: signed tokens, each issued by the one above."""
+"""An operator, an account and users of NATS, like those of `nsc`: signed tokens, each issued by the one above."""
 
 import json
 import os
@@ -19,7 +19,7 @@ class Identities:
 
     @property
     def settings(self) -> str:
-        """What a server needs to know of them, for its configuration."""
+        """The part of a server's configuration that describes them."""
         limits = {"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "conn": -1, "leaf": -1}
         stores = {"wildcards": True, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1}
         operator = _token(self._operator, self._operator, "operator", {})

@@ -1,4 +1,4 @@
-"""Receivers of webhooks on loopback: real servers that answer well, badly, slowly or never."""
+"""Receivers of webhooks on loopback: real servers that answer correctly, wrongly, slowly or never."""
 
 import asyncio
 import ssl
@@ -13,11 +13,11 @@ _LINE = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request that came."""
+    """A received request."""
 
     line: str
     headers: dict[str, str]
-    """By name in small letters."""
+    """By name in lower case."""
     body: bytes
     is_over: Callable[[], bool]
     """Whether the sender has closed the connection."""
@@ -29,18 +29,18 @@ Answer = Callable[[Received, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass(slots=True)
 class Receiver:
-    """A server, what came to it, and how it answers."""
+    """A server, its requests, and its answers."""
 
     answer: Answer
     port: int = 0
     requests: list[Received] = field(default_factory=list)
     connections: int = 0
-    """How many were accepted."""
+    """The number of accepted connections."""
     open: int = 0
-    """How many are open now."""
+    """The number of open connections."""
     most_open: int = 0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a request has come."""
+    """Set when a request was received."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
@@ -111,7 +111,7 @@ def answers(status: int = 200, body: bytes = b"", **headers: str) -> Answer:
 
 
 def says(raw: bytes, *, then_close: bool = False) -> Answer:
-    """Answer with these bytes, whatever they are."""
+    """Answer with these bytes. They need not be HTTP."""
 
     async def answer(request: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(raw)
@@ -123,7 +123,7 @@ def says(raw: bytes, *, then_close: bool = False) -> Answer:
 
 
 async def hangs(request: Received, writer: asyncio.StreamWriter) -> None:
-    """Never answer, until the sender gives up."""
+    """Do not answer, until the sender closes the connection."""
     while not request.is_over():  # noqa: ASYNC110 - only the reader of a stream learns of its end
         await asyncio.sleep(0.01)
 
@@ -142,7 +142,7 @@ def trickles(before: bytes, byte: bytes = b"x", every: float = 0.01) -> Answer:
 
 
 def floods(size: int) -> Answer:
-    """Answer 500 with a body of so many bytes, as fast as they are taken."""
+    """Answer 500 with a body of so many bytes, as fast as they are read."""
 
     async def answer(request: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(f"HTTP/1.1 500 x\r\nContent-Length: {size}\r\n\r\n".encode())

@@ -1,4 +1,4 @@
-"""Which requests are received at once."""
+"""The bounds and the order in which requests are received."""
 
 import asyncio
 from collections.abc import Callable
@@ -29,7 +29,7 @@ Send = Callable[[Gate, int], Sender]
 
 @pytest.fixture
 def received() -> list[int]:
-    """The callers whose requests are received, in order."""
+    """The callers whose requests are being received, in order."""
     return []
 
 
@@ -43,7 +43,7 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_so_many_at_once_in_the_order_in_which_they_came(send: Send, received: list[int]) -> None:
+async def test_a_bounded_number_at_once_in_the_order_of_arrival(send: Send, received: list[int]) -> None:
     gate = Gate(2, 2, seconds=60)
     senders = [send(gate, number) for number in (1, 2, 3, 4)]
     await _turns()
@@ -56,8 +56,8 @@ async def test_so_many_at_once_in_the_order_in_which_they_came(send: Send, recei
     assert await asyncio.gather(*(sender.task for sender in senders)) == [b"request"] * 4
 
 
-async def test_one_caller_does_not_take_all_places(send: Send, received: list[int]) -> None:
-    """However many requests it begins."""
+async def test_one_caller_does_not_use_all_places(send: Send, received: list[int]) -> None:
+    """This holds even if it starts many requests."""
     gate = Gate(3, 2, seconds=60)
     slow = [send(gate, 1) for _ in range(20)]
     await _turns()
@@ -71,7 +71,7 @@ async def test_one_caller_does_not_take_all_places(send: Send, received: list[in
     await asyncio.wait([sender.task for sender in slow])
 
 
-async def test_a_turn_that_does_not_come(send: Send) -> None:
+async def test_a_request_that_waits_too_long(send: Send) -> None:
     gate = Gate(1, 1, seconds=0.05)
     first, second = send(gate, 1), send(gate, 2)
     with pytest.raises(Overloaded):
@@ -80,7 +80,7 @@ async def test_a_turn_that_does_not_come(send: Send) -> None:
         await first.task
 
 
-async def test_whoever_gave_up_leaves_its_place(send: Send) -> None:
+async def test_a_cancelled_request_frees_its_place(send: Send) -> None:
     gate = Gate(1, 1, seconds=60)
     for number in (1, 1, 2):
         gone = send(gate, number)

@@ -1,4 +1,4 @@
-"""The queue of refused events: what it takes, what it leaves out, and that it counts that; and what is kept of one."""
+"""The queue of refused events: the kept events, the left-out and counted events, and the cut of an event."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,7 @@ NOW = 1_764_482_580_000_000
 
 
 class Door:
-    """A queue, with a clock that only a test moves."""
+    """A queue with a clock that the test sets."""
 
     def __init__(self, **config: Any):
         self.seconds = 0.0
@@ -36,16 +36,16 @@ class Door:
         self.queue.note(origin, outcomes, lambda positions: [b"%d" % position for position in positions], held)
 
     def taken(self, events: int = 1_000, size: int = 1 << 20) -> tuple[list[Rejection], dict[int, int]]:
-        """Take what waits."""
+        """Take the waiting events."""
         taken, omitted = self.queue.take(events, size)
         return [row for refused in taken for row in refused.rejections()], dict(omitted)
 
     def omitted(self) -> float | None:
-        """Return what the metric says was left out."""
+        """Return the metric of left-out events."""
         return self.metrics.registry.get_sample_value("headgate_rejections_total", {"fate": "omitted"})
 
 
-async def test_what_was_refused_is_kept_and_nothing_else() -> None:
+async def test_only_refused_events_are_kept() -> None:
     door = Door()
     conflict = Outcome(Status.CONFLICT, problem=CONFLICT)
     door.refuse(ACCEPTED, REJECTED, Outcome(Status.ABORTED, problem=ABORTED), Outcome(Status.DUPLICATE), conflict)
@@ -56,14 +56,14 @@ async def test_what_was_refused_is_kept_and_nothing_else() -> None:
     assert (first.reason, first.field, first.message, first.event) == (*MISSING[:3], b"1")
     assert (second.reason, second.event, second.size) == (CONFLICT.reason, b"4", 1)
     assert (first.workspace_id, first.key_id, first.request_id, first.receiver) == (1, "key_1", "r-1", "native")
-    # In the order of the request, a microsecond apart, in the ids too.
+    # Times and ids are in the order of the request, a microsecond apart.
     assert [first.received_at, second.received_at] == [NOW, NOW + 1]
     assert ledger.first_id(NOW) <= first.id < ledger.first_id(NOW + 1) <= second.id < ledger.first_id(NOW + 2)
     assert not door.queue.ready.is_set()
     assert door.taken() == ([], {})
 
 
-async def test_a_request_without_a_refused_event_wakes_nobody() -> None:
+async def test_a_request_without_a_refused_event_does_not_wake_the_job() -> None:
     door = Door()
     door.refuse(ACCEPTED, ACCEPTED)
     assert not door.queue.ready.is_set()
@@ -76,7 +76,7 @@ async def test_off() -> None:
     assert not door.queue.ready.is_set()
 
 
-async def test_a_flood_is_sampled_and_what_is_left_out_is_counted() -> None:
+async def test_a_flood_is_sampled_and_the_rest_is_counted() -> None:
     door = Door(burst=5, per_second=2.0)
     door.refuse(*[REJECTED] * 8)
     rows, omitted = door.taken()
@@ -107,7 +107,7 @@ async def test_a_flood_hides_neither_another_reason_nor_another_workspace() -> N
     assert omitted == {1: 47}
 
 
-async def test_what_waits_is_bounded_in_events() -> None:
+async def test_waiting_events_are_bounded_in_number() -> None:
     door = Door(waiting=10)
     for _ in range(4):
         door.refuse(*[REJECTED] * 4)
@@ -117,7 +117,7 @@ async def test_what_waits_is_bounded_in_events() -> None:
     assert omitted == {1: 6}
 
 
-async def test_what_waits_is_bounded_in_bytes_but_one_request_of_any_size_is_taken() -> None:
+async def test_waiting_events_are_bounded_in_bytes_but_one_request_of_any_size_is_accepted() -> None:
     door = Door(waiting_bytes=100)
     door.refuse(REJECTED, held=1_000)
     door.refuse(REJECTED, held=1)
@@ -149,7 +149,7 @@ async def test_it_is_taken_in_parts_and_put_back_in_order() -> None:
     assert omitted == {7: 5}
 
 
-async def test_what_cannot_be_written_counts_as_left_out() -> None:
+async def test_events_that_cannot_be_written_count_as_left_out() -> None:
     door = Door()
     door.refuse(REJECTED, REJECTED)
     taken, _ = door.queue.take(10, 10)
@@ -158,7 +158,7 @@ async def test_what_cannot_be_written_counts_as_left_out() -> None:
     assert door.omitted() == 2
 
 
-async def test_idle_workspaces_take_no_memory() -> None:
+async def test_idle_workspaces_use_no_memory() -> None:
     door = Door(burst=5, per_second=1.0)
     for workspace in range(1_000):
         door.refuse(REJECTED, workspace=workspace)
@@ -202,5 +202,5 @@ def test_bytes_are_cut_anywhere() -> None:
     [("plain é", "plain é"), ("a\0b", "a\\u0000b"), ("\ud800", "\\ud800"), ("x" * 2_000, "x" * 1_000)],
     ids=["text", "U+0000", "a lone surrogate", "long"],
 )
-def test_words_that_every_store_can_hold(text: str, stored: str) -> None:
+def test_texts_that_every_store_accepts(text: str, stored: str) -> None:
     assert storable(text) == stored

@@ -1,4 +1,4 @@
-"""Server-sent events: what a browser's EventSource reads of them, and who gets them."""
+"""Server-sent events: the form that a browser's EventSource reads, and the header that asks for them."""
 
 import asyncio
 
@@ -34,7 +34,7 @@ from tests.support.sse import parse
         (",;,text/event-stream", True),
     ],
 )
-def test_who_wants_them(accept: str | None, wanted: bool) -> None:
+def test_accept_headers(accept: str | None, wanted: bool) -> None:
     assert sse.is_wanted(accept) is wanted
 
 
@@ -46,7 +46,7 @@ def test_a_frame() -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\r\n\0", codec="utf-8")), min_size=1))
-def test_whatever_is_said_is_read_again(lines: list[str]) -> None:
+def test_any_data_is_read_back(lines: list[str]) -> None:
     (read,) = parse(sse.frame("\n".join(lines).encode(), "x", "1"))
     assert read == ("1", "x", "\n".join(lines))
 
@@ -74,7 +74,7 @@ def test_a_choice_is_an_event_with_a_name_and_an_id() -> None:
     assert beat == b'id: 6\nevent: heartbeat\ndata: {"sequence":6,"head":9}\n\n'
 
 
-def test_an_id_that_the_reader_brought_is_not_sent_again() -> None:
+def test_an_id_that_the_reader_has_is_not_sent_again() -> None:
     caught_up = SubscribeResponse(caught_up=CaughtUp(sequence=0))
     assert _frames("0", caught_up) == [b'event: caught_up\ndata: {"sequence":0}\n\n']
     assert _frames(None, caught_up) == [b'id: 0\nevent: caught_up\ndata: {"sequence":0}\n\n']

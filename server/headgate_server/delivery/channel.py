@@ -191,7 +191,7 @@ class Channel:
         if report.disable is not None:
             self._disabled(report.disable)
         elif report.error is not None and schedule.is_dead(0, int(failing * _MICROSECONDS)):
-            why = f"Nothing but failures for {schedule.FAILING_DAYS} days."
+            why = f"All attempts failed for {schedule.FAILING_DAYS} days."
             await self._journal.record(self.report(disable=why))
             self._disabled(why)
 

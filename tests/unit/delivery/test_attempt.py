@@ -1,4 +1,4 @@
-"""What a receiver sends becomes a short text on one line."""
+"""The detail of an attempt is a short text on one line."""
 
 import pytest
 

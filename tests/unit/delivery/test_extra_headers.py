@@ -1,4 +1,4 @@
-"""Which headers a workspace may add to the requests of its webhook."""
+"""The headers that a workspace may add to the requests of its webhook."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_headers_are_taken_in_their_order() -> None:
         "User-Agent",
     ],
 )
-def test_headers_of_the_request_itself_are_the_services(name: str) -> None:
+def test_headers_that_the_service_sets_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="is set by the service"):
         check_headers({name: "x"})
 
@@ -47,7 +47,7 @@ def test_a_value_is_printable_and_never_quoted(value: str) -> None:
     assert "s3cr" not in str(refused.value)
 
 
-def test_a_header_is_given_once() -> None:
+def test_a_header_must_not_be_repeated() -> None:
     with pytest.raises(ValueError, match="is given twice"):
         check_headers({"X-Key": "1", "x-key": "2"})
 

@@ -1,4 +1,4 @@
-"""Reports of many destinations go into few transactions, and every reporter learns of its own."""
+"""Reports of many destinations go into few transactions, and every caller gets its own result."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ LEASE = Lease("deliver", "one", 1)
 
 
 class Deliveries:
-    """Records when it is let, and remembers the groups."""
+    """Records reports when the test allows it, and keeps the groups."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.groups: list[list[str]] = []
@@ -28,7 +28,7 @@ class Deliveries:
         return [None if report.destination_id == "gone" else float(report.delivered) for report in reports]
 
 
-async def test_what_comes_during_a_transaction_goes_into_the_next() -> None:
+async def test_reports_during_a_transaction_go_into_the_next() -> None:
     deliveries = Deliveries()
     journal = Journal(deliveries, LEASE)  # type: ignore[arg-type]
     first = asyncio.create_task(journal.record(Report(1, "a", delivered=1)))

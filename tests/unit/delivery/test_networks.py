@@ -1,4 +1,4 @@
-"""Addresses that are no part of the public internet are blocked, in every spelling, unless the operator allows them."""
+"""Addresses outside the public internet are blocked in every form, unless the operator allows them."""
 
 from ipaddress import ip_address
 
@@ -28,7 +28,7 @@ LOOPBACK_IN_IPV6 = [
     "64:ff9b::127.0.0.1",
     "64:ff9b:1::127.0.0.1",
     "2002:7f00:1::",
-    "2001:0:808:808::80ff:fffe",  # Teredo: its client's address has every bit turned.
+    "2001:0:808:808::80ff:fffe",  # Teredo: the bits of its client's address are inverted.
 ]
 
 
@@ -43,7 +43,7 @@ def test_the_rest_is_blocked_with_a_word_for_it(text: str, word: str) -> None:
 
 
 @pytest.mark.parametrize("text", LOOPBACK_IN_IPV6)
-def test_an_address_that_carries_another_is_judged_by_both(text: str) -> None:
+def test_an_address_with_an_inner_address_is_checked_by_both(text: str) -> None:
     address = ip_address(text)
     assert Networks().refusal(address) == "this machine"
     assert Networks([network_of("::/0")]).refusal(address) == "this machine"
@@ -51,7 +51,7 @@ def test_an_address_that_carries_another_is_judged_by_both(text: str) -> None:
     assert Networks([network_of("::/0"), network_of("127.0.0.0/8")]).refusal(address) is None
 
 
-def test_an_allowed_network_may_be_reached_and_nothing_beside_it() -> None:
+def test_only_the_allowed_network_may_be_reached() -> None:
     networks = Networks([network_of("10.1.0.0/16"), network_of("fd00:1::/32"), network_of("127.0.0.1")])
     for text in ("10.1.2.3", "fd00:1::5", "127.0.0.1", "8.8.8.8"):
         assert networks.refusal(ip_address(text)) is None
@@ -80,12 +80,12 @@ def test_a_network_is_written_as_cidr(text: str) -> None:
         "a.1",
     ],
 )
-def test_other_spellings_of_ipv4_are_no_host(host: str) -> None:
+def test_other_forms_of_ipv4_are_not_a_host(host: str) -> None:
     with pytest.raises(ValueError, match="is not an IPv4 address"):
         literal(host)
 
 
-def test_names_and_addresses_are_told_apart() -> None:
+def test_names_and_addresses_are_distinguished() -> None:
     assert literal("crm.example") is None
     assert literal("10.in-addr.example") is None
     assert literal("192.0.2.1") == ip_address("192.0.2.1")

@@ -35,7 +35,7 @@ def test_several_standard_bodies_are_a_list_in_an_object_also_a_single_one() -> 
     assert orjson.loads(_payload(FULL, several=True).body) == {"events": [orjson.loads(_payload(FULL).body)]}
 
 
-def test_a_cloudevent_carries_the_event_in_cloudevents_own_names() -> None:
+def test_a_cloudevent_has_the_event_in_cloudevents_attributes() -> None:
     content_type, body = _payload(FULL, form=Format.CLOUDEVENTS)
     assert content_type == "application/cloudevents+json"
     assert orjson.loads(body) == {
@@ -55,7 +55,7 @@ def test_a_cloudevent_carries_the_event_in_cloudevents_own_names() -> None:
     }
 
 
-def test_a_cloudevent_leaves_out_what_the_event_has_not() -> None:
+def test_a_cloudevent_leaves_out_missing_fields() -> None:
     body = orjson.loads(_payload(BARE, form=Format.CLOUDEVENTS).body)
     assert not body.keys() & {"subject", "idempotencykey", "datacontenttype", "data"}
     assert body["source"] == "/receivers/native"

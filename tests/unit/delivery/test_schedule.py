@@ -1,4 +1,4 @@
-"""The times between attempts, what a receiver may ask for, and when a destination counts as dead."""
+"""The times between attempts, the Retry-After header, and the rule that disables a destination."""
 
 import pytest
 from hypothesis import given
@@ -67,12 +67,12 @@ def test_retry_after_is_seconds_or_a_date(text: str, seconds: float | None) -> N
 
 
 @given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, [0-9]{1,2} [A-Z][a-z]{2} [0-9]{1,6} [0-9:]{5,8} [A-Z+0-9-]{1,6}"))
-def test_whatever_a_receiver_sends_is_a_wait_or_nothing(text: str) -> None:
+def test_any_text_is_a_wait_or_none(text: str) -> None:
     seconds = schedule.retry_after(text, NOW)
     assert seconds is None or 0 <= seconds <= DAY
 
 
-def test_five_days_of_nothing_but_failures_disable_a_destination() -> None:
+def test_five_days_without_a_success_disable_a_destination() -> None:
     day = DAY * 1_000_000
     assert not schedule.is_dead(None, NOW)
     assert not schedule.is_dead(NOW - 5 * day + 1, NOW)

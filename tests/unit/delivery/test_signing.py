@@ -1,4 +1,4 @@
-"""What is signed is verified by the libraries that receivers use."""
+"""The libraries of receivers verify our signatures."""
 
 import json
 import time
@@ -46,7 +46,7 @@ def test_a_receiver_in_javascript_verifies_it() -> None:
 
 
 @pytest.mark.parametrize("changed", ["webhook-id", "webhook-timestamp", "body", "secret"])
-def test_a_change_of_anything_is_seen(changed: str) -> None:
+def test_every_change_is_detected(changed: str) -> None:
     secret = signing.new_shared_key()
     headers = _signed(secret)
     if changed.startswith("webhook-"):
@@ -78,7 +78,7 @@ def test_an_ed25519_signature_is_verified_with_the_public_key_that_is_shown() ->
         public.verify(b64decode(signature), b"id-1.1614265331." + BODY)
 
 
-def test_a_receiver_of_shared_secrets_passes_over_an_ed25519_signature() -> None:
+def test_a_receiver_with_a_shared_secret_ignores_an_ed25519_signature() -> None:
     private, secret = signing.new_private_key(), signing.new_shared_key()
     headers = _signed(private, secret)
     assert [item.partition(",")[0] for item in headers["webhook-signature"].split(" ")] == ["v1a", "v1"]
@@ -120,7 +120,7 @@ def test_a_key_does_not_show_in_its_repr(make: object) -> None:
         ("whsk_" + b64encode(b"x" * 64).decode(), "do not belong together"),
     ],
 )
-def test_what_is_no_key_is_refused_and_not_quoted(text: str, words: str) -> None:
+def test_other_texts_are_refused_and_not_quoted(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words) as refused:
         signing.read_key(text)
     assert text.partition("_")[2][:8] not in str(refused.value) or not text.partition("_")[2]
