@@ -211,7 +211,7 @@ def _virtual_hosts(manager: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _fill_in_host(host: dict[str, Any], config: BridgeConfig) -> None:
     if "request_body_buffer_limit" in host:
-        # What is kept of a request for another try, where anything is kept: a larger one would fail at that.
+        # The limit of a body that Envoy keeps for a retry. A larger body would fail.
         host["request_body_buffer_limit"] = config.body_limit + BODY_MARGIN
     if config.cors_origins:
         policy = _part(_part(host, "typed_per_filter_config"), CORS)

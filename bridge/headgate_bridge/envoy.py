@@ -302,5 +302,5 @@ def _explain(log: str, returncode: int | None) -> str:
         why = found["why"].rpartition(PRINTED_BEFORE)[2].rpartition(CAUSED_BY)[2].partition(PRINTED_AFTER)[0]
         return f"Envoy refuses its configuration: {' '.join(why.split())[:LONGEST_FAULT]}"
     # The lines after the fault belong to it: Envoy prints messages of several lines.
-    said = " ".join((FAULT.search(log) or LAST_LINE.search(log) or [""])[0][: 2 * LONGEST_FAULT].split())
-    return f"Envoy ended with exit code {returncode}: {said[:LONGEST_FAULT] or 'it said nothing'}"
+    message = " ".join((FAULT.search(log) or LAST_LINE.search(log) or [""])[0][: 2 * LONGEST_FAULT].split())
+    return f"Envoy ended with exit code {returncode}: {message[:LONGEST_FAULT] or 'it printed no message'}"

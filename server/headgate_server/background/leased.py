@@ -78,14 +78,14 @@ class Leased:
     async def __call__(self) -> None:
         """Wait for the lease and do the work, repeatedly, until the work returns."""
         while True:
-            asked = self._timer()
+            requested_at = self._timer()
             lease = await self._leases.take(self._name, self._holder, self._terms.term)
             if lease is None:
                 await asyncio.sleep(self._terms.take_every)
                 continue
             log.info("lease_taken", lease=lease.name, epoch=lease.epoch)
             self._changed(lease.name, "taken")
-            if await self._hold(lease, self._trusted_until(asked)):
+            if await self._hold(lease, self._trusted_until(requested_at)):
                 return
             log.warning("lease_lost", lease=lease.name, epoch=lease.epoch)
             self._changed(lease.name, "lost")
@@ -113,19 +113,19 @@ class Leased:
         """Renew the lease as long as that works. Return when the process must not rely on the lease any more."""
         while (left := trusted_until - self._timer()) > 0:
             await asyncio.sleep(min(self._terms.renew_every, left))
-            asked = self._timer()
-            if asked >= trusted_until:
+            requested_at = self._timer()
+            if requested_at >= trusted_until:
                 return
             try:
-                async with asyncio.timeout(trusted_until - asked):
+                async with asyncio.timeout(trusted_until - requested_at):
                     if not await self._leases.renew(lease, self._terms.term):
                         return
             except (HeadgateError, TimeoutError):
                 continue
-            trusted_until = self._trusted_until(asked)
+            trusted_until = self._trusted_until(requested_at)
 
-    def _trusted_until(self, asked: float) -> float:
-        return asked + self._terms.term - self._terms.margin
+    def _trusted_until(self, requested_at: float) -> float:
+        return requested_at + self._terms.term - self._terms.margin
 
 
 async def _ended(*tasks: asyncio.Future[None]) -> None:

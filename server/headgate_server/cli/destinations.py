@@ -67,7 +67,7 @@ def create(workspace: str, **values: Any) -> None:
     """
 
     async def work() -> None:
-        new = manage.Wanted(
+        settings = manage.DestinationSettings(
             name=checked.name_of(values["name"]),
             target=_target(values),
             filter=checked.filter_of(values["types"], values["sources"], values["receivers"]),
@@ -76,7 +76,7 @@ def create(workspace: str, **values: Any) -> None:
         )
         check_output()
         async with _opened(values, workspace) as (topic, workspace_id):
-            shown = await manage.create(topic, workspace_id, new)
+            shown = await manage.create(topic, workspace_id, settings)
             try:
                 show(*filter(None, [shown.key]))
             except (SetupError, SystemExit):

@@ -86,11 +86,11 @@ def get(workspace: str, event_id: str, **values: Any) -> None:
 
     async def work() -> None:
         try:
-            wanted = EventId(UUID(event_id).bytes)
+            identifier = EventId(UUID(event_id).bytes)
         except ValueError:
             raise SetupError(f"{event_id!r} is not an event's id: an id is a UUID") from None
         async with _opened(values, workspace) as (ledgers, found):
-            event = await ledgers.fetch(found.id, [wanted])
+            event = await ledgers.fetch(found.id, [identifier])
         if not event:
             raise NotFound(f"there is no event {event_id} in the workspace {workspace!r}")
         show(_line(event[0]))
@@ -158,12 +158,12 @@ reported first.
 
 def _query(values: dict[str, Any]) -> EventQuery:
     """Return the query of the options of `_filtered`."""
-    wanted = type_filter(values["type_"])
+    types = type_filter(values["type_"])
     return EventQuery(
         workspace_id=_NOT_FOUND_YET,
         limit=_PAGE_EVENTS,
-        type=wanted.type,
-        type_prefix=wanted.type_prefix,
+        type=types.type,
+        type_prefix=types.type_prefix,
         source=values["source"] or None,
         subject=values["subject"] or None,
     )

@@ -250,9 +250,9 @@ class Checker:
         )
 
     def _check_chain(self, event: StoredEvent) -> None:
-        wanted = self.last.sequence + 1
-        if event.sequence != wanted:
-            self._break(event, event.sequence, BreakType.CHAIN_BREAK, str(wanted), str(event.sequence))
+        expected = self.last.sequence + 1
+        if event.sequence != expected:
+            self._break(event, event.sequence, BreakType.CHAIN_BREAK, str(expected), str(event.sequence))
 
     def _check_content(self, event: StoredEvent) -> None:
         try:

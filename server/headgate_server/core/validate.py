@@ -239,5 +239,5 @@ def _shown(name: str) -> str:
     return '"' + short.encode(errors="backslashreplace").decode() + '"'
 
 
-def _wrong_type(field: str, wanted: str, value: Any) -> Problem:
-    return Problem(Reason.WRONG_TYPE, field, f"The {field} field must be {wanted}, not {json_type(value)}.")
+def _wrong_type(field: str, expected: str, value: Any) -> Problem:
+    return Problem(Reason.WRONG_TYPE, field, f"The {field} field must be {expected}, not {json_type(value)}.")

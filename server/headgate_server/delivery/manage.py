@@ -28,7 +28,7 @@ ROTATION_MICROSECONDS = 24 * 3_600_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class DestinationSettings:
     """The checked fields of a destination that is created or changed."""
 
     name: str
@@ -47,18 +47,18 @@ class Shown:
     key: str = ""
 
 
-async def create(destinations: Destinations, workspace_id: WorkspaceId, wanted: Wanted) -> Shown:
+async def create(destinations: Destinations, workspace_id: WorkspaceId, settings: DestinationSettings) -> Shown:
     """Create a destination with a new key. Raises like `Destinations.create`."""
     secrets = NO_SECRETS
-    if isinstance(wanted.target, Webhook):
-        secrets = Secrets(current=_new_key(wanted.target.signature), headers=wanted.headers)
+    if isinstance(settings.target, Webhook):
+        secrets = Secrets(current=_new_key(settings.target.signature), headers=settings.headers)
     new = NewDestination(
-        name=wanted.name,
-        filter=wanted.filter,
-        ordering=Ordering.ORDERED if isinstance(wanted.target, JetStream) else wanted.ordering,
-        target=wanted.target,
+        name=settings.name,
+        filter=settings.filter,
+        ordering=Ordering.ORDERED if isinstance(settings.target, JetStream) else settings.ordering,
+        target=settings.target,
         secrets=secrets,
-        start=wanted.start,
+        start=settings.start,
     )
     return Shown(await destinations.create(workspace_id, new), _shown_key(secrets))
 

@@ -45,14 +45,14 @@ async def verify(
     Raises `InvalidRequest` if `expected` is outside the range, and what the store raises.
     """
     end = await proof.end(workspace.id)
-    wanted = _range(workspace, created_from, created_to, end)
-    previous = await _link_before(proof, workspace, wanted, after)
+    id_range = _range(workspace, created_from, created_to, end)
+    previous = await _link_before(proof, workspace, id_range, after)
     checker = Checker(previous, expected)
     if expected is not None:
         _check_start(checker, previous, expected, resumed=after is not None)
     resume = None
-    if wanted is not None:
-        resume = await _run(proof, wanted, checker, limit, after)
+    if id_range is not None:
+        resume = await _run(proof, id_range, checker, limit, after)
     if expected is not None and expected.sequence > previous.sequence and not checker.passed_expected:
         _check_unpassed(checker, expected, ended=resume is None, bounded=created_to is not None)
     if resume is None and created_to is None:
@@ -64,26 +64,26 @@ def _range(
     workspace: Workspace, created_from: int | None, created_to: int | None, end: LedgerEnd
 ) -> LedgerRange | None:
     """Return the range of ids to read, None if it is empty."""
-    wanted = LedgerRange(workspace.id, None if created_from is None else ledger.first_id(created_from))
+    id_range = LedgerRange(workspace.id, None if created_from is None else ledger.first_id(created_from))
     if created_to is not None:
-        return wanted._replace(before=ledger.first_id(created_to))
-    return None if end.newest is None else wanted._replace(last=end.newest.id)
+        return id_range._replace(before=ledger.first_id(created_to))
+    return None if end.newest is None else id_range._replace(last=end.newest.id)
 
 
-async def _run(proof: Proof, wanted: LedgerRange, checker: Checker, limit: int, after: Any) -> EventId | None:
+async def _run(proof: Proof, id_range: LedgerRange, checker: Checker, limit: int, after: Any) -> EventId | None:
     """Check events up to the limit or the end of the range. Return the id after which the check continues."""
     while True:
         left = limit - checker.checked
-        page = await proof.page(wanted, min(_PAGE_EVENTS, left) if left > 0 else _PAGE_EVENTS, after)
+        page = await proof.page(id_range, min(_PAGE_EVENTS, left) if left > 0 else _PAGE_EVENTS, after)
         await asyncio.to_thread(checker.add, page.events)
         if checker.released:
-            checker.holds(await proof.holders(wanted.workspace_id, sorted(checker.released)))
+            checker.holds(await proof.holders(id_range.workspace_id, sorted(checker.released)))
         after = resume = page.resume
         if resume is None or (checker.checked >= limit and shapes.is_event_id(resume)):
             return resume
 
 
-async def _link_before(proof: Proof, workspace: Workspace, wanted: LedgerRange | None, after: EventId | None) -> Head:
+async def _link_before(proof: Proof, workspace: Workspace, id_range: LedgerRange | None, after: EventId | None) -> Head:
     """Return the link before the first event of the range."""
     before: StoredEvent | None = None
     if after is not None:
@@ -94,8 +94,8 @@ async def _link_before(proof: Proof, workspace: Workspace, wanted: LedgerRange |
                 reason=Reason.INVALID_PAGE_TOKEN,
                 field="page_token",
             )
-    elif wanted is not None and wanted.first is not None:
-        before = await proof.event_before(workspace.id, wanted.first)
+    elif id_range is not None and id_range.first is not None:
+        before = await proof.event_before(workspace.id, id_range.first)
     if before is None:
         return ledger.genesis(workspace.name)
     return Head(

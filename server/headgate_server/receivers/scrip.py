@@ -187,7 +187,7 @@ def _read_search(request: HttpRequest) -> Search:
     for name, choices in _CHOICES.items():
         if name in query and query[name] not in choices:
             raise InvalidRequest(f"invalid {name}", reason=Reason.INVALID_FILTER, field=name)
-    wanted = frozenset(fate for fate, status in _STATUS.items() if status == query.get("status"))
+    fates = frozenset(fate for fate, status in _STATUS.items() if status == query.get("status"))
     return Search(
         limit=page_limit(query, 50, 200),
         cursor=query.get("cursor"),
@@ -196,7 +196,7 @@ def _read_search(request: HttpRequest) -> Search:
         created_from=instant(query, "from"),
         created_to=instant(query, "to"),
         with_fates=True,
-        fates=wanted if "status" in query else None,
+        fates=fates if "status" in query else None,
         newest_first=query.get("sort_dir") != "asc",
         match=_matcher(query),
     )

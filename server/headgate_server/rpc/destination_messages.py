@@ -11,7 +11,7 @@ from headgate_server.core.destinations import Ordering, Status, Target
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.reasons import Reason
 from headgate_server.delivery import checked
-from headgate_server.delivery.manage import Shown, Wanted
+from headgate_server.delivery.manage import DestinationSettings, Shown
 from headgate_server.delivery.networks import Networks
 from headgate_server.rpc import wire
 
@@ -95,8 +95,8 @@ def failure_message(failure: core.Failure) -> pb.DeliveryFailure:
     return message
 
 
-def wanted(message: pb.Destination, networks: Networks) -> Wanted:
-    """Return the destination of a message, checked. Raises `InvalidRequest`."""
+def settings_of(message: pb.Destination, networks: Networks) -> DestinationSettings:
+    """Return the checked settings of a message's destination. Raises `InvalidRequest`."""
     kind = message.WhichOneof("target")
     if kind is None:
         raise InvalidRequest(
@@ -106,7 +106,7 @@ def wanted(message: pb.Destination, networks: Networks) -> Wanted:
     ordering = checked.ordering_of(message.ordering, default=default)
     if kind == "jetstream" and ordering is Ordering.PARALLEL:
         raise InvalidRequest("A stream is always ordered.", reason=Reason.INVALID_FIELD, field="ordering")
-    return Wanted(
+    return DestinationSettings(
         name=checked.name_of(message.name),
         target=_target(message, kind, networks),
         filter=checked.filter_of(message.filter.types, message.filter.sources, message.filter.receivers),
@@ -116,8 +116,10 @@ def wanted(message: pb.Destination, networks: Networks) -> Wanted:
     )
 
 
-def changed(old: Status, new: pb.Destination, named: Sequence[str], networks: Networks) -> Wanted:
-    """Return a destination in which the fields `named` have the values of a message. Raises `InvalidRequest`."""
+def changed_settings(old: Status, new: pb.Destination, named: Sequence[str], networks: Networks) -> DestinationSettings:
+    """Return the settings of a destination in which the fields `named` have the values of a message. Raises
+    `InvalidRequest`.
+    """
     message = destination_message(old)
     kind = message.WhichOneof("target")
     if new.webhook.signature in ("", message.webhook.signature):
@@ -135,7 +137,7 @@ def changed(old: Status, new: pb.Destination, named: Sequence[str], networks: Ne
     mask.MergeMessage(new, message, replace_message_field=True, replace_repeated_field=True)
     if kind == "webhook":
         message.webhook.signature = signature
-    return wanted(message, networks)
+    return settings_of(message, networks)
 
 
 def leave_output_out(named: Sequence[str]) -> list[str]:

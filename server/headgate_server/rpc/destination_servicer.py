@@ -66,14 +66,14 @@ class DestinationServicer:
             if type(body.get("start")) is int:
                 body["start"] = str(body["start"])
             bodies.fill(message, body)
-        wanted = messages.wanted(message, self._networks)
-        if isinstance(wanted.target, JetStream) and not self._has_nats:
+        settings = messages.settings_of(message, self._networks)
+        if isinstance(settings.target, JetStream) and not self._has_nats:
             raise InvalidRequest(
                 "This service has no NATS server: its operator sets --nats-url.",
                 reason=Reason.INVALID_FIELD,
                 field="jetstream",
             )
-        shown = await manage.create(self._destinations, call.caller.workspace.id, wanted)
+        shown = await manage.create(self._destinations, call.caller.workspace.id, settings)
         return pb.CreateDestinationResponse(destination=messages.shown_message(shown))
 
     async def get(self, call: Call, request: pb.GetDestinationRequest) -> pb.GetDestinationResponse:
@@ -95,10 +95,12 @@ class DestinationServicer:
         workspace_id = call.caller.workspace.id
         named = _named(request)
         status = await self._destinations.get(workspace_id, request.id)
-        wanted = messages.changed(status, request.destination, named, self._networks)
+        settings = messages.changed_settings(status, request.destination, named, self._networks)
 
         def change(old: Destination) -> Destination:
-            return replace(old, name=wanted.name, filter=wanted.filter, ordering=wanted.ordering, target=wanted.target)
+            return replace(
+                old, name=settings.name, filter=settings.filter, ordering=settings.ordering, target=settings.target
+            )
 
         status = await self._destinations.update(workspace_id, request.id, change)
         if "webhook.headers" in named or ("webhook" in named and request.destination.webhook.headers):

@@ -110,12 +110,12 @@ class EventServicer:
     async def subscribe(self, call: Call, request: SubscribeRequest) -> AsyncGenerator[SubscribeResponse, None]:
         """Send the events of the caller's workspace: first the stored ones, then each new one."""
         _check_texts(request, "type", "source", "subject")
-        wanted = type_filter(request.type)
+        types = type_filter(request.type)
         query = EventQuery(
             workspace_id=call.caller.workspace.id,
             limit=_LARGEST_PAGE,
-            type=wanted.type,
-            type_prefix=wanted.type_prefix,
+            type=types.type,
+            type_prefix=types.type_prefix,
             source=request.source or None,
             subject=request.subject or None,
         )
@@ -188,7 +188,7 @@ def _check_texts(request: Message, *fields: str) -> None:
 
 def _query(workspace_id: WorkspaceId, request: ListEventsRequest) -> EventQuery:
     _check_texts(request, "type", "source", "subject", "idempotency_key")
-    wanted = type_filter(request.type)
+    types = type_filter(request.type)
     dedupe = None
     if request.idempotency_key:
         dedupe = ledger.dedupe_of(ledger.identity(NATIVE, request.source, request.idempotency_key))
@@ -196,8 +196,8 @@ def _query(workspace_id: WorkspaceId, request: ListEventsRequest) -> EventQuery:
     return EventQuery(
         workspace_id=workspace_id,
         limit=page_size(request.page_size, _DEFAULT_PAGE, _LARGEST_PAGE),
-        type=wanted.type,
-        type_prefix=wanted.type_prefix,
+        type=types.type,
+        type_prefix=types.type_prefix,
         source=request.source or None,
         subject=request.subject or None,
         dedupe=dedupe,

@@ -51,12 +51,12 @@ class Proof:
         """Return the head and the newest event, read at one moment."""
         return await self._read(lambda connection: _end(connection, workspace_id))
 
-    async def page(self, wanted: LedgerRange, limit: int, after: Any = None) -> EventPage:
+    async def page(self, id_range: LedgerRange, limit: int, after: Any = None) -> EventPage:
         """Return the events of a range that follow the id `after`, in the order of their ids.
 
         It returns at most `limit` events and about `PAGE_BYTES` of content. `resume` is the `after` of the next call.
         """
-        return await self._read(lambda connection: _page(connection, wanted, limit, after))
+        return await self._read(lambda connection: _page(connection, id_range, limit, after))
 
     async def event(self, workspace_id: WorkspaceId, event_id: Any) -> StoredEvent | None:
         """Return the event of this id."""
@@ -99,9 +99,9 @@ def _end(connection: Connection, workspace_id: WorkspaceId) -> LedgerEnd:
     )
 
 
-def _page(connection: Connection, wanted: LedgerRange, limit: int, after: Any = None) -> EventPage:
+def _page(connection: Connection, id_range: LedgerRange, limit: int, after: Any = None) -> EventPage:
     """Return the next events of a range: at most `limit` and about `PAGE_BYTES` of content, but at least one event."""
-    bounds = _bounds(wanted)
+    bounds = _bounds(id_range)
     if after is not None:
         bounds.append(events.c.id > _id(after))
     size = func.coalesce(func.octet_length(events.c.data), 0).label("size")
@@ -134,14 +134,14 @@ def _one(connection: Connection, bounds: Sequence[ColumnElement[bool]]) -> Store
     return None if row is None else StoredEvent._make(row)
 
 
-def _bounds(wanted: LedgerRange) -> list[ColumnElement[bool]]:
-    bounds = [events.c.workspace_id == wanted.workspace_id]
-    if wanted.first is not None:
-        bounds.append(events.c.id >= _id(wanted.first))
-    if wanted.before is not None:
-        bounds.append(events.c.id < _id(wanted.before))
-    if wanted.last is not None:
-        bounds.append(events.c.id <= _id(wanted.last))
+def _bounds(id_range: LedgerRange) -> list[ColumnElement[bool]]:
+    bounds = [events.c.workspace_id == id_range.workspace_id]
+    if id_range.first is not None:
+        bounds.append(events.c.id >= _id(id_range.first))
+    if id_range.before is not None:
+        bounds.append(events.c.id < _id(id_range.before))
+    if id_range.last is not None:
+        bounds.append(events.c.id <= _id(id_range.last))
     return bounds
 
 

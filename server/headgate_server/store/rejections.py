@@ -64,7 +64,7 @@ class Rejections:
 
     async def trim(self, workspace_id: WorkspaceId, most: int) -> int:
         """Delete all but the newest `most` rejections of the workspace. Return the number of deleted rejections."""
-        kept = (
+        oldest_kept = (
             select(rejections.c.id)
             .where(rejections.c.workspace_id == workspace_id)
             .order_by(rejections.c.id.desc())
@@ -73,7 +73,7 @@ class Rejections:
             .scalar_subquery()
         )
         here = rejections.c.workspace_id == workspace_id
-        chunk = select(rejections.c.id).where(here, rejections.c.id < kept).limit(TRIM_CHUNK)
+        chunk = select(rejections.c.id).where(here, rejections.c.id < oldest_kept).limit(TRIM_CHUNK)
         statement = delete(rejections).where(here, rejections.c.id.in_(chunk))
         return await self._delete_chunks(lambda connection: connection.execute(statement).rowcount)
 
@@ -90,11 +90,11 @@ class Rejections:
         )
         return purged
 
-    async def _delete_chunks(self, some: Callable[[Connection], int]) -> int:
+    async def _delete_chunks(self, delete_chunk: Callable[[Connection], int]) -> int:
         """Delete chunks until one is not full. Return the number of deleted rows."""
         total = 0
         while True:
-            chunk = await self._database.write(some, durable=False)
+            chunk = await self._database.write(delete_chunk, durable=False)
             total += chunk
             if chunk < TRIM_CHUNK:
                 return total

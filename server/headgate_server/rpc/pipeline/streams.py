@@ -35,7 +35,7 @@ class Streams:
         if not method.lasting:
             return handler
 
-        async def kept(call: Call) -> bytes:
+        async def watched(call: Call) -> bytes:
             if self._closed:
                 raise _closing()
             if self._workspaces[call.caller.workspace.id] >= self._of_one:
@@ -53,7 +53,7 @@ class Streams:
                 work.cancel()
                 await asyncio.gather(work, return_exceptions=True)
 
-        return kept
+        return watched
 
     async def __call__(self) -> None:
         """Check the keys of all open streams repeatedly, until cancelled."""
