@@ -74,7 +74,7 @@ def methods(
 ) -> Sequence[AnyMethod]:
     """Return every RPC that Headgate serves."""
     ingest = Ingest(store.ledgers, store.limits, committer)
-    compat = Compat(store.ledgers, store.proof, store.deliveries, ingest)
+    compat = Compat(store.ledgers, store.proof, store.deliveries, store.destinations, ingest)
     limiter = RateLimiter(store.limits)
     replaying = Replaying(store.rejections, store.ledgers, ingest, RECEIVERS, decode.proto_event)
     return (

@@ -61,7 +61,7 @@ class Bench:
         self.store = store
         self.committer = Committer(store.database)
         self.ingest = Ingest(store.ledgers, store.limits, self.committer)
-        self.compat = Compat(store.ledgers, store.proof, store.deliveries, self.ingest)
+        self.compat = Compat(store.ledgers, store.proof, store.deliveries, store.destinations, self.ingest)
         self._numbers = count()
 
     async def world(self) -> "World":

@@ -30,6 +30,7 @@ class Reader:
             store.ledgers,
             store.proof,
             store.deliveries,
+            store.destinations,
             Ingest(store.ledgers, store.limits, Committer(store.database)),
         )
         self._workspace = Workspace(workspace, "acme")

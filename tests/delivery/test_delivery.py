@@ -336,7 +336,8 @@ async def test_the_full_view_has_the_state_of_the_delivery(caller: Caller, opera
 async def test_scrips_status_follows_the_delivery(service: Service, caller: Caller, operator: Operator) -> None:
     program = "550e8400-e29b-41d4-a716-446655440000"
     (workspace,) = [one for one in await service.store.directory.workspaces() if one.name == "acme"]
-    compat = Compat(service.store.ledgers, service.store.proof, service.store.deliveries, None)  # type: ignore[arg-type]
+    store = service.store
+    compat = Compat(store.ledgers, store.proof, store.deliveries, store.destinations, None)  # type: ignore[arg-type]
 
     async def seen(**query: str) -> list[tuple[int, str]]:
         """Return the number and the status of each event of a list."""

@@ -63,6 +63,8 @@ async def test_a_path_to_no_receiver(caller: Caller, path: str) -> None:
         ("GET", "/compat/scrip/v1/events/"), ("GET", "/compat/scrip//v1/events"), ("GET", "/compat/scrip/v1/events;x"),
         ("POST", "/compat/scrip/v1/events/batch/"), ("GET", "/compat/scrip/v1/%65vents"),
         ("POST", "/compat/roboflow/v1/events"), ("", "/compat/scrip/nothing"), ("GET", "/compat/scrip/v1/events/x/y"),
+        ("POST", "/compat/scrip/v1/events//retry"), ("POST", "/compat/scrip/v1/events/x/retr%79"),
+        ("POST", "/compat/scrip/v1/events/x/retry/"), ("POST", "/compat/scrip/v1/events/x/y/retry"),
     ],
 )  # fmt: skip
 @on_sqlite
@@ -74,8 +76,9 @@ async def test_a_path_that_a_receiver_has_not(caller: Caller, method: str, path:
 @pytest.mark.parametrize("event_id", ["x", "%00", "%ff", "%2e%2e", "..", "{id}", PROGRAM, "urn:uuid:", "x" * 5_000])
 @on_sqlite
 async def test_an_id_of_no_event(caller: Caller, event_id: str) -> None:
-    refusal = await refused(_call(caller, f"/compat/scrip/v1/events/{event_id}"))
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "EVENT_NOT_FOUND")
+    for method, end in (("GET", ""), ("POST", "/retry")):
+        refusal = await refused(_call(caller, f"/compat/scrip/v1/events/{event_id}{end}", method=method))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "EVENT_NOT_FOUND")
 
 
 @pytest.mark.parametrize(

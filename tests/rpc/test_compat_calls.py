@@ -36,6 +36,7 @@ NEEDED: dict[tuple[str, str], set[Scope] | set[str]] = {
     ("POST", "/compat/scrip/v1/events"): WRITE,
     ("GET", "/compat/scrip/v1/events"): READ,
     ("GET", "/compat/scrip/v1/events/{id}"): READ,
+    ("POST", "/compat/scrip/v1/events/{id}/retry"): WRITE,
     ("POST", "/compat/vibefollow/api/v1/events/batch"): WRITE,
     ("POST", "/compat/vibefollow/api/v1/events"): WRITE,
 }

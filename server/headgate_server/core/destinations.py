@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from headgate_server.core.model import Position
+from headgate_server.core.model import Position, StoredEvent
 from headgate_server.core.types import EventId, WorkspaceId
 
 PREFIX = "dst_"
@@ -65,6 +65,10 @@ class FailureState(StrEnum):
     """The operator decided not to deliver the event."""
 
 
+GIVEN_UP = (FailureState.FAILED, FailureState.SKIPPED)
+"""The states in which an event is not tried again, unless the operator or the event's sender asks for it."""
+
+
 class Fate(StrEnum):
     """The state of one event's delivery, over all destinations that it is meant for. The API uses the same words."""
 
@@ -73,7 +77,7 @@ class Fate(StrEnum):
     PENDING = "pending"
     DELIVERED = "delivered"
     FAILED = "failed"
-    """At least one destination did not get the event, and only the operator can have it delivered."""
+    """At least one destination did not get the event, and it is not tried again there unless that is asked for."""
 
 
 class EventFilter(NamedTuple):
@@ -174,6 +178,10 @@ class Destination:
     updated_at: int
     revision: int
     """It grows with every change that an operator makes."""
+
+    def gets(self, event: StoredEvent) -> bool:
+        """Whether the event is meant for this destination."""
+        return event.sequence > self.start and self.filter.matches(event.receiver, event.type, event.source)
 
 
 class Status(NamedTuple):

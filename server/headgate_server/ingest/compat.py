@@ -24,11 +24,13 @@ from headgate_server.receivers import (
     Page,
     Receiver,
     Reply,
+    Retried,
+    Retry,
     Search,
     Take,
     Verify,
 )
-from headgate_server.store import Deliveries, Ledgers, Proof
+from headgate_server.store import Deliveries, Destinations, Ledgers, Proof
 from headgate_server.store.ledgers import PAGE_BYTES
 
 _BASE64 = "base64"
@@ -53,9 +55,12 @@ class Exchange(NamedTuple):
 class Compat:
     """Answers requests to receivers' endpoints."""
 
-    def __init__(self, ledgers: Ledgers, proof: Proof, deliveries: Deliveries, ingest: Ingest):
+    def __init__(
+        self, ledgers: Ledgers, proof: Proof, deliveries: Deliveries, destinations: Destinations, ingest: Ingest
+    ):
         self._ledgers = ledgers
         self._deliveries = deliveries
+        self._destinations = destinations
         self._proof = proof
         self._ingest = ingest
 
@@ -93,6 +98,10 @@ class Compat:
                     limit=check.limit,
                 )
                 return Exchange(endpoint.reply(request, Checked(found.events_checked, found.breaks)))
+            case Retry():
+                event = await self._event(receiver, workspace, endpoint.read(request))
+                tried = await self._destinations.retry_event(workspace.id, event)
+                return Exchange(endpoint.reply(request, Retried(event.id, tried)))
             case _ as never:
                 assert_never(never)
 
@@ -167,13 +176,16 @@ class Compat:
         return Page(events, None if resume is None else resume.hex(), previous, fates)
 
     async def _get(self, receiver: Receiver, endpoint: Get, workspace: Workspace, request: HttpRequest) -> Page:
-        found = await self._ledgers.fetch(workspace.id, [endpoint.read(request)])
-        events = [event for event in found if event.receiver == receiver.name]
-        if not events:
-            raise NotFound("There is no such event.", reason=Reason.EVENT_NOT_FOUND)
+        events = [await self._event(receiver, workspace, endpoint.read(request))]
         previous = await self._previous(workspace, events) if endpoint.with_previous else ()
         fates = await self._deliveries.fates(workspace.id, events) if endpoint.with_fates else ()
         return Page(events, None, previous, fates)
+
+    async def _event(self, receiver: Receiver, workspace: Workspace, event_id: EventId) -> StoredEvent:
+        for event in await self._ledgers.fetch(workspace.id, [event_id]):
+            if event.receiver == receiver.name:
+                return event
+        raise NotFound("There is no such event.", reason=Reason.EVENT_NOT_FOUND)
 
     async def _previous(self, workspace: Workspace, events: Sequence[StoredEvent]) -> Sequence[EventHash]:
         hashes = await self._ledgers.hashes_before(workspace, [event.id for event in events])

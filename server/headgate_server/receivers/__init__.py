@@ -111,6 +111,14 @@ class Checked(NamedTuple):
     breaks: Sequence[Break]
 
 
+class Retried(NamedTuple):
+    """The result of a retry."""
+
+    event_id: EventId
+    destinations: int
+    """The number of destinations at which the event is tried again. It is 0 if the event had not failed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Take:
     """An endpoint that stores events. `read` raises `InvalidRequest` if the request as a whole is refused. `reply`
@@ -157,7 +165,18 @@ class Verify:
     scopes: tuple[str, ...] = (Scope.LEDGER_READ,)
 
 
-Endpoint = Take | Find | Get | Verify
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """An endpoint that has one of the receiver's events delivered again where its delivery failed. `read` returns its
+    id. If there is no such event, the receiver's `refusal` gets a `NotFound`.
+    """
+
+    read: Callable[[HttpRequest], EventId]
+    reply: Callable[[HttpRequest, Retried], Reply]
+    scopes: tuple[str, ...] = (Scope.EVENTS_WRITE,)
+
+
+Endpoint = Take | Find | Get | Verify | Retry
 
 
 class Receiver(ABC):
@@ -174,7 +193,9 @@ class Receiver(ABC):
 
     @abstractmethod
     def routes(self) -> Mapping[tuple[str, str], Endpoint]:
-        """Return the endpoints by method and path. A path that ends in "/{id}" takes one more segment."""
+        """Return the endpoints by method and path. The last segment of a path, or the one before it, may be
+        "{id}": any text that is not empty.
+        """
 
     @abstractmethod
     def refusal(self, status: int, error: HeadgateError) -> Reply:

@@ -166,8 +166,17 @@ def filter_uuid(query: Mapping[str, str], name: str) -> str | None:
 
 def id_in_path(request: HttpRequest) -> EventId:
     """Return the event id at the end of the path. Raises `NotFound` if it is not a UUID: no event has such an id."""
+    return _event_id(request.path)
+
+
+def id_before_verb(request: HttpRequest) -> EventId:
+    """Return the event id before the last segment of the path, as `id_in_path` does."""
+    return _event_id(request.path.rpartition("/")[0])
+
+
+def _event_id(path: str) -> EventId:
     try:
-        return EventId(UUID(request.path.rpartition("/")[2]).bytes)
+        return EventId(UUID(path.rpartition("/")[2]).bytes)
     except ValueError:
         raise NotFound("There is no such event.", reason=Reason.EVENT_NOT_FOUND) from None
 

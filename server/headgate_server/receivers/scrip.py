@@ -1,19 +1,18 @@
 """Scrip's event API: batches of up to 100 events, one result per event in the order sent; docs/compat/scrip.md."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headgate_server.core import jsonbody, timestamps, validate
+from headgate_server.core import jsonbody, validate
 from headgate_server.core.destinations import Fate
-from headgate_server.core.errors import HeadgateError, InvalidRequest
-from headgate_server.core.model import STORED, Draft, Link, Outcome, Problem, RateLimit, Status, StoredEvent
+from headgate_server.core.errors import HeadgateError
+from headgate_server.core.model import STORED, Draft, Link, Outcome, Problem, RateLimit, Status
 from headgate_server.core.reasons import Reason
-from headgate_server.receivers import Endpoint, Find, Get, HttpRequest, Intake, Page, Receiver, Reply, Search, Take
+from headgate_server.receivers import Endpoint, Find, Get, HttpRequest, Intake, Receiver, Reply, Retried, Retry, Take
 from headgate_server.receivers.answers import (
     QUOTA_CODE,
     check_quota,
     code_of,
-    members,
     message_of,
     problem_of,
     quota_problem,
@@ -26,15 +25,13 @@ from headgate_server.receivers.common import (
     a_uuid,
     an_object,
     decode_event,
-    filter_text,
-    filter_uuid,
+    id_before_verb,
     id_in_path,
-    instant,
     moment,
-    page_limit,
     read_list,
     text,
 )
+from headgate_server.receivers.scrip_reads import OPTIONAL, STATUS, read_search, reply_event, reply_page
 
 NAME = "scrip"
 
@@ -55,19 +52,7 @@ _CODES = {
 _ECHOED = ("idempotency_key", "program_id", "participant_id", "external_id", "event_timestamp")
 """Members of an event that an answer repeats. `_draft` has checked these texts."""
 _REQUIRED = ("program_id", "idempotency_key", "event_timestamp", "event_data")
-_TIMES = ("created_at", "received_at", "processed_at", "updated_at")
-_OPTIONAL = ("external_id", "participant_id", "recipient_id", "recipient_external_id")
-_FIELDS = frozenset(_REQUIRED + _OPTIONAL)
-_STATUS = {Fate.NONE: "COMPLETED", Fate.PENDING: "PENDING", Fate.DELIVERED: "COMPLETED", Fate.FAILED: "FAILED"}
-"""An event's status says what became of its delivery. Where it is meant for no destination, it is completed at once."""
-_CHOICES = {
-    "status": (*_STATUS.values(), "PROCESSING", "RECEIVED"),
-    "sort_by": ("created_at",),
-    "sort_dir": ("desc", "asc"),
-    "event_type": ("EXTERNAL",),
-    "rule_id": (),
-}
-"""The values that a list's parameters may have. Ignoring another value would show events that were not requested."""
+_FIELDS = frozenset(_REQUIRED + OPTIONAL)
 
 
 class Scrip(Receiver):
@@ -82,8 +67,9 @@ class Scrip(Receiver):
         return {
             ("POST", "/v1/events/batch"): Take(read=_read_batch, reply=_reply_batch, list_name=EVENTS),
             ("POST", "/v1/events"): Take(read=_read_single, reply=_reply_single),
-            ("GET", "/v1/events"): Find(read=_read_search, reply=_reply_page),
-            ("GET", "/v1/events/{id}"): Get(read=id_in_path, reply=_reply_event, with_fates=True),
+            ("GET", "/v1/events"): Find(read=read_search, reply=reply_page),
+            ("GET", "/v1/events/{id}"): Get(read=id_in_path, reply=reply_event, with_fates=True),
+            ("POST", "/v1/events/{id}/retry"): Retry(read=id_before_verb, reply=_reply_retry),
         }
 
     def refusal(self, status: int, error: HeadgateError) -> Reply:
@@ -168,7 +154,7 @@ def _receipt(event: Json, link: Link) -> Json:
     return (
         {"id": shown_id(link.id)}
         | {name: event.get(name) or None for name in _ECHOED}
-        | {"status": _STATUS[Fate.PENDING]}
+        | {"status": STATUS[Fate.PENDING]}
     )
 
 
@@ -182,59 +168,16 @@ def _error_text(outcome: Outcome) -> str:
     return f"invalid {problem.field}" if problem.field in _FIELDS else problem.message
 
 
-def _read_search(request: HttpRequest) -> Search:
-    query = {name: value for name, value in request.query.items() if value}
-    for name, choices in _CHOICES.items():
-        if name in query and query[name] not in choices:
-            raise InvalidRequest(f"invalid {name}", reason=Reason.INVALID_FILTER, field=name)
-    fates = frozenset(fate for fate, status in _STATUS.items() if status == query.get("status"))
-    return Search(
-        limit=page_limit(query, 50, 200),
-        cursor=query.get("cursor"),
-        source=filter_uuid(query, "program_id"),
-        subject=filter_text(query, "external_id"),
-        created_from=instant(query, "from"),
-        created_to=instant(query, "to"),
-        with_fates=True,
-        fates=fates if "status" in query else None,
-        newest_first=query.get("sort_dir") != "asc",
-        match=_matcher(query),
-    )
-
-
-def _matcher(query: Mapping[str, str]) -> Callable[[StoredEvent], bool] | None:
-    """Return the filter for conditions on the event's content; None if the columns cover all conditions."""
-    external_id, participant_id = filter_text(query, "external_id"), filter_uuid(query, "participant_id")
-    event_from, event_to = instant(query, "event_from"), instant(query, "event_to")
-    if not (external_id or participant_id) and event_from is None and event_to is None:
-        return None
-
-    def matches(event: StoredEvent) -> bool:
-        occurred_at = event.occurred_at or 0
-        if (event_from is not None and occurred_at < event_from) or (event_to is not None and occurred_at >= event_to):
-            return False
-        if external_id is None and participant_id is None:
-            return True
-        # The subject may be either of the two ids, so the event's own object decides.
-        sent = jsonbody.read_exact(event.data or b"{}")
-        return (external_id is None or sent.get("external_id") == external_id) and (
-            participant_id is None or (sent.get("participant_id") or "").lower() == participant_id
-        )
-
-    return matches
-
-
-def _reply_page(request: HttpRequest, page: Page) -> Reply:
-    pagination = {"has_more": page.cursor is not None, "next_cursor": page.cursor}
-    return Reply(200, {"data": list(map(_shown, page.events, page.fates)), "pagination": pagination})
-
-
-def _reply_event(request: HttpRequest, page: Page) -> Reply:
-    return Reply(200, _shown(page.events[0], page.fates[0]))
-
-
-def _shown(event: StoredEvent, fate: Fate) -> Json:
-    """Return a stored event as the vendor shows it: the object that was sent, and the fields that the service adds."""
-    known = {"id": shown_id(event.id), "status": _STATUS[fate], "event_type": "EXTERNAL", "error_message": None}
-    times = dict.fromkeys(_TIMES, timestamps.format(event.created_at))
-    return dict.fromkeys(_OPTIONAL) | members(event) | known | times
+def _reply_retry(request: HttpRequest, retried: Retried) -> Reply:
+    """Say that the event is tried again. What a destination answered is not shown: only the operator may see that."""
+    if not retried.destinations:
+        return _refused(409, "conflict", f"Only an event with the status {STATUS[Fate.FAILED]} can be retried.")
+    places = "1 destination" if retried.destinations == 1 else f"{retried.destinations} destinations"
+    answer = {
+        "event_id": shown_id(retried.event_id),
+        "message": "Event queued for retry",
+        "previous_error": f"The event was not delivered to {places}.",
+        "previous_status": STATUS[Fate.FAILED],
+        "status": STATUS[Fate.PENDING],
+    }
+    return Reply(200, answer)

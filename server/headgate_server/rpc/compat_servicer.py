@@ -151,7 +151,7 @@ class CompatServicer:
         return receiver
 
     def _route(self, call: Call) -> Route:
-        """Return the route of the call. The last segment of its path is unescaped. Raises `NotFound`."""
+        """Return the route of the call. An id in its path is unescaped. Raises `NotFound`."""
         receiver = self._receiver(call)
         method = (call.text(METHOD_KEY) or "POST").upper()
         address, _, query = (call.text(PATH_KEY) or "").partition("?")
@@ -160,11 +160,13 @@ class CompatServicer:
         exact = routes.get((method, path))
         if exact is not None:
             return Route(receiver, exact, method, path, query)
-        folder, _, last = path.rpartition("/")
-        one = routes.get((method, folder + "/{id}")) if last else None
-        if one is None:
-            raise NotFound(f"{receiver.name} has no {method} {path[:200]} here.", reason=Reason.NO_SUCH_PATH)
-        return Route(receiver, one, method, f"{folder}/{unquote(last)}", query)
+        head, _, last = path.rpartition("/")
+        folder, _, before = head.rpartition("/")
+        for start, segment, end in ((head, last, ""), (folder, before, f"/{last}")):
+            one = routes.get((method, f"{start}/{{id}}{end}")) if segment else None
+            if one is not None:
+                return Route(receiver, one, method, f"{start}/{unquote(segment)}{end}", query)
+        raise NotFound(f"{receiver.name} has no {method} {path[:200]} here.", reason=Reason.NO_SUCH_PATH)
 
 
 def _headers(call: Call) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, and_, delete, func, select, update
 from sqlalchemy.dialects import postgresql
 
 from headgate_server.core.destinations import (
+    GIVEN_UP,
     Assignment,
     Destination,
     Failure,
@@ -249,15 +250,11 @@ def _failure_values(one: SetAside, now: int) -> dict[str, Any]:
 
 
 def _fate(event: StoredEvent, every: Sequence[Destination], states: dict[tuple[str, int], str]) -> Fate:
-    matching = [
-        one
-        for one in every
-        if event.sequence > one.start and one.filter.matches(event.receiver, event.type, event.source)
-    ]
+    matching = [one for one in every if one.gets(event)]
     if not matching:
         return Fate.NONE
     known_states = [states.get((one.id, event.sequence)) for one in matching]
-    if any(state in (FailureState.FAILED, FailureState.SKIPPED) for state in known_states):
+    if any(state in GIVEN_UP for state in known_states):
         return Fate.FAILED
     waiting = (one.cursor.sequence < event.sequence for one in matching)
     return Fate.PENDING if any(known_states) or any(waiting) else Fate.DELIVERED

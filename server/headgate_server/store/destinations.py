@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, case, delete, func, insert, select, upda
 
 from headgate_server.core import ledger
 from headgate_server.core.destinations import (
+    GIVEN_UP,
     NOW,
     PREFIX,
     Destination,
@@ -22,7 +23,7 @@ from headgate_server.core.destinations import (
     Target,
 )
 from headgate_server.core.errors import AlreadyExists, InvalidRequest, NotFound
-from headgate_server.core.model import Position
+from headgate_server.core.model import Position, StoredEvent
 from headgate_server.core.reasons import Reason
 from headgate_server.core.types import WorkspaceId
 from headgate_server.store import positions
@@ -228,6 +229,32 @@ class Destinations:
     async def skip(self, workspace_id: WorkspaceId, destination_id: str, sequence: int) -> Failure:
         """Skip a failed event. Raises `NotFound` if there is no such failure."""
         return await self._settle(workspace_id, destination_id, sequence, FailureState.SKIPPED, next_attempt_at=None)
+
+    async def retry_event(self, workspace_id: WorkspaceId, event: StoredEvent) -> int:
+        """Try an event again, now and from the beginning of the schedule, at every destination that did not get it.
+        Return their number. It is 0, and nothing changes, unless the event is given up or skipped at one of them.
+        """
+        here = (failures.c.workspace_id == workspace_id, failures.c.sequence == event.sequence)
+        every = select(destinations.c.id).where(destinations.c.workspace_id == workspace_id)
+
+        def work(connection: Connection) -> int:
+            # With the ids, the failures are looked up by their primary key.
+            which = (*here, failures.c.destination_id.in_(connection.execute(every).scalars().all()))
+            failing = destinations.c.id.in_(select(failures.c.destination_id).where(*which))
+            mine = DESTINATIONS.where(destinations.c.workspace_id == workspace_id, failing)
+            # The engine locks destinations in this order too, when it records several reports.
+            rows = connection.execute(mine.order_by(destinations.c.id).with_for_update())
+            locked = [destination_of(row) for row in rows]
+            states = dict(connection.execute(select(failures.c.destination_id, failures.c.state).where(*which)).all())
+            failed = [one for one in locked if one.id in states and one.gets(event)]
+            if not any(states[one.id] in GIVEN_UP for one in failed):
+                return 0
+            for one in failed:
+                self._retry(connection, one, failures.c.sequence == event.sequence, attempts=0)
+                self._change(connection, one)
+            return len(failed)
+
+        return await self._database.write(work)
 
     async def _settle(
         self, workspace_id: WorkspaceId, destination_id: str, sequence: int, state: FailureState, **values: Any

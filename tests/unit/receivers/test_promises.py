@@ -10,7 +10,7 @@ import pytest
 
 from headgate_server import receivers
 from headgate_server.core.errors import InvalidRequest, NotFound
-from headgate_server.receivers import Find, Get, HttpRequest, Receiver, Take, Verify, registry, schema
+from headgate_server.receivers import Find, Get, HttpRequest, Receiver, Retry, Take, Verify, registry, schema
 from headgate_server.receivers.registry import RECEIVERS
 from headgate_server.rpc import status
 
@@ -69,9 +69,13 @@ def test_every_route_is_an_endpoint(receiver: Receiver) -> None:
     for (method, path), endpoint in routes.items():
         assert method in ("GET", "POST")
         assert path.startswith("/")
-        assert "{" not in path.removesuffix("/{id}")
-        assert isinstance(endpoint, Take | Find | Get | Verify)
+        # A path is found only if its id is the last segment or the one before it.
+        before, _, after = path.partition("/{id}")
+        assert "{" not in before + after
+        assert after.count("/") <= 1
+        assert isinstance(endpoint, Take | Find | Get | Verify | Retry)
         assert isinstance(endpoint, Get) is path.endswith("/{id}")
+        assert isinstance(endpoint, Retry) is (method == "POST" and "/{id}/" in path)
         assert endpoint.scopes
 
 

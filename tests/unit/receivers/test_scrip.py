@@ -290,5 +290,6 @@ def test_the_documented_rate_scopes_and_routes() -> None:
         ("POST", "/v1/events"): (Scope.EVENTS_WRITE,),
         ("GET", "/v1/events"): (Scope.EVENTS_READ,),
         ("GET", "/v1/events/{id}"): (Scope.EVENTS_READ,),
+        ("POST", "/v1/events/{id}/retry"): (Scope.EVENTS_WRITE,),
     }
     assert not any(endpoint.request_key for endpoint in ROUTES.values() if isinstance(endpoint, Take))
