@@ -1,12 +1,17 @@
 """Pages, filters and look-ups."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import Connection, func, select
 
 from headgate_server.core import ledger
 from headgate_server.core.model import EventQuery, StoredEvent
 from headgate_server.store import Store, ledgers
+from headgate_server.store.schema import workspaces
+from tests.support import database
 from tests.support.drafts import append, draft
 
 
@@ -134,3 +139,20 @@ async def test_another_workspaces_events_are_never_seen(store: Store, workspace:
     for query in ({}, {"type": "t"}, {"type_prefix": "t"}, {"dedupe": identity}, {"created_from": 0}):
         page = await store.ledgers.events(EventQuery(workspace_id=other, limit=10, **query))
         assert page == ([], None)
+
+
+async def test_a_snapshot_is_one_state(store: Store, store_url: str) -> None:
+    """Another connection commits between two statements of a read."""
+
+    def count(connection: Connection) -> int:
+        return int(connection.execute(select(func.count()).select_from(workspaces)).scalar_one())
+
+    def twice(connection: Connection) -> tuple[int, int]:
+        first = count(connection)
+        insert = "INSERT INTO workspaces (name, created_at) VALUES ('another', 0)"
+        with ThreadPoolExecutor() as pool:
+            pool.submit(asyncio.run, database.execute(store_url, insert)).result()
+        return first, count(connection)
+
+    assert await store.database.read(twice, snapshot=True) == (0, 0)
+    assert await store.database.read(count) == 1

@@ -33,8 +33,10 @@ class Database(ABC):
     """
 
     @abstractmethod
-    async def read(self, work: Callable[[Connection], T], *, as_stored: bool = False) -> T:
+    async def read(self, work: Callable[[Connection], T], *, as_stored: bool = False, snapshot: bool = False) -> T:
         """Return the result of `work`, which reads. It may run twice, and MUST NOT write. Raises what `work` raises.
+
+        With `snapshot`, all statements of `work` MUST see the same state. Without it each may see a later one.
 
         With `as_stored`, a stored text that is not UTF-8 can be read: each invalid byte becomes a lone surrogate.
         Without it such a text may make the read fail.

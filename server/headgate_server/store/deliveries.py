@@ -86,7 +86,7 @@ class Deliveries:
                 lags[name] = (behind, seconds, counts.get(name, 0))
             return lags
 
-        return await self._database.read(work)
+        return await self._database.read(work, snapshot=True)
 
     async def assignment(self, workspace_id: WorkspaceId, destination_id: str) -> Assignment | None:
         """Return the values that a delivery to a destination needs, None if it does not exist or is not active."""
@@ -103,7 +103,7 @@ class Deliveries:
             failures_ahead = [failure_of(one) for one in rows]
             return Assignment(destination, secrets_of(row.secrets), self._database.now(connection), failures_ahead)
 
-        return await self._database.read(work)
+        return await self._database.read(work, snapshot=True)
 
     async def due(self, destination: Destination, through: int, limit: int) -> tuple[Sequence[Failure], float | None]:
         """Return at most `limit` set-aside events up to the sequence `through` whose next attempt is due. Also return
@@ -167,7 +167,7 @@ class Deliveries:
             states = {(name, sequence): state for name, sequence, state in connection.execute(failed)}
             return [_fate(event, every, states) for event in events]
 
-        return await self._database.read(work)
+        return await self._database.read(work, snapshot=True)
 
 
 def _of(destination: Destination) -> tuple[Any, Any]:

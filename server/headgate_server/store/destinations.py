@@ -79,7 +79,9 @@ class Destinations:
 
     async def get(self, workspace_id: WorkspaceId, destination_id: str) -> Status:
         """Return a destination."""
-        return await self._database.read(lambda connection: self._status(connection, workspace_id, destination_id))
+        return await self._database.read(
+            lambda connection: self._status(connection, workspace_id, destination_id), snapshot=True
+        )
 
     async def find(self, workspace_id: WorkspaceId, name: str) -> str:
         """Return the id of the destination with this name. Raises `NotFound`."""
@@ -101,7 +103,7 @@ class Destinations:
             rows = connection.execute(page.order_by(destinations.c.id).limit(limit)).all()
             return [_status_of(connection, row, now) for row in rows]
 
-        return await self._database.read(work)
+        return await self._database.read(work, snapshot=True)
 
     async def update(
         self, workspace_id: WorkspaceId, destination_id: str, change: Callable[[Destination], Destination]

@@ -172,20 +172,22 @@ class PostgresDatabase(Database):
                 await self._appending.dispose()
                 await self._reading.dispose()
 
-    async def read(self, work: Callable[[Connection], T], *, as_stored: bool = False) -> T:
+    async def read(self, work: Callable[[Connection], T], *, as_stored: bool = False, snapshot: bool = False) -> T:
         """Return the result of `work`, which reads. It runs again if its connection was lost. `as_stored` changes
-        nothing, because the server stores only UTF-8.
+        nothing, because the server stores only UTF-8. `snapshot` costs the round trips of a transaction.
         """
         deadline = _in(DEADLINE)
         try:
-            return await self._read_once(work, deadline)
+            return await self._read_once(work, deadline, snapshot)
         except Transient:
             # The connection was lost during the read.
-            return await self._read_once(work, deadline)
+            return await self._read_once(work, deadline, snapshot)
 
-    async def _read_once(self, work: Callable[[Connection], T], deadline: float) -> T:
+    async def _read_once(self, work: Callable[[Connection], T], deadline: float, snapshot: bool) -> T:
         try:
             async with asyncio.timeout_at(deadline), self._reading.connect() as connection:
+                if snapshot:
+                    await connection.execution_options(isolation_level="REPEATABLE READ")
                 return await connection.run_sync(work)
         except DRIVER_ERRORS as error:
             raise translate(error) from error

@@ -98,8 +98,8 @@ class SqliteDatabase(Database):
             os.close(self._lock)
             self._lock = None
 
-    async def read(self, work: Callable[[Connection], T], *, as_stored: bool = False) -> T:
-        """Return the result of `work`, which reads."""
+    async def read(self, work: Callable[[Connection], T], *, as_stored: bool = False, snapshot: bool = False) -> T:
+        """Return the result of `work`, which reads in one transaction. So it always sees one state."""
 
         def run() -> T:
             with translated(), self._reader.connect() as connection:
