@@ -102,7 +102,7 @@ _WAYS = (By.GRPC, By.GHZ, By.REST)
 def quick() -> list[Scenario]:
     """Return the scenarios with the main ratios, which run in less than two minutes."""
     postgresql, sqlite = _core(Store.POSTGRESQL, (32, 64), (4_000,)), _core(Store.SQLITE, (32,), (4_000,))
-    return [replace(postgresql, seconds=0.6, patience=40.0), replace(sqlite, seconds=0.6, patience=20.0)]
+    return [replace(postgresql, seconds=0.8, patience=40.0), replace(sqlite, seconds=0.8, patience=20.0)]
 
 
 def everything() -> list[Scenario]:
