@@ -16,86 +16,55 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._calls = Counter(
-            "headgate_calls", "Calls by method and gRPC code.", ("method", "code"), registry=self.registry
-        )
-        self._seconds = Histogram(
-            "headgate_call_seconds",
-            "Time from request to answer.",
-            ("method",),
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self._events = Counter("headgate_events", "Events by status.", ("status",), registry=self.registry)
         self.registry.register(_LogCollector())
-        self._job_failures = Counter(
-            "headgate_job_failures",
-            "Failures of background jobs, each of which is started again.",
-            ("job",),
-            registry=self.registry,
+        self._calls = self._counter("calls", "Calls by method and gRPC code.", "method", "code")
+        self._seconds = self._histogram("call_seconds", "Time from request to answer.", "method")
+        self._events = self._counter("events", "Events by status.", "status")
+        self._job_failures = self._counter(
+            "job_failures", "Failures of background jobs, each of which is started again.", "job"
         )
-        self._job_running = Gauge(
-            "headgate_job_running",
-            "1 while a background job runs, 0 while it waits to be started again.",
-            ("job",),
-            registry=self.registry,
+        self._job_running = self._gauge(
+            "job_running", "1 while a background job runs, 0 while it waits to be started again.", "job"
+        )
+        self._lease_changes = self._counter(
+            "lease_changes", "Leases that this process took and lost.", "lease", "change"
+        )
+        self._rejections = self._counter(
+            "rejections", "Refused events by whether they were kept, or left out since too many came at once.", "fate"
+        )
+        self._streams = self._gauge("streams", "Subscriptions that are open now.")
+        self._attempts = self._counter(
+            "delivery_attempts", "Requests to destinations by what came of them.", "kind", "result"
+        )
+        self._delivered = self._counter("delivery_events", "Events in requests to destinations.", "kind", "result")
+        self._delivery_seconds = self._histogram("delivery_seconds", "Time of a request to a destination.", "kind")
+        self._disabled = self._counter("destinations_disabled", "Destinations that the service disabled.")
+        self._lags = (
+            self._gauge(
+                "destination_lag_events",
+                "Events of the ledger beyond a destination's cursor. From the process that delivers.",
+                "destination",
+            ),
+            self._gauge(
+                "destination_lag_seconds",
+                "Since the first event beyond a destination's cursor was stored.",
+                "destination",
+            ),
+            self._gauge(
+                "destination_set_aside",
+                "Failed events of a destination that are tried again, or whose schedule is over.",
+                "destination",
+            ),
         )
 
-        self._attempts = Counter(
-            "headgate_delivery_attempts",
-            "Requests to destinations by what came of them.",
-            ("kind", "result"),
-            registry=self.registry,
-        )
-        self._delivered = Counter(
-            "headgate_delivery_events",
-            "Events in requests to destinations.",
-            ("kind", "result"),
-            registry=self.registry,
-        )
-        self._delivery_seconds = Histogram(
-            "headgate_delivery_seconds",
-            "Time of a request to a destination.",
-            ("kind",),
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self._lag = {
-            "events": Gauge(
-                "headgate_destination_lag_events",
-                "Events of the ledger beyond a destination's cursor. From the process that delivers.",
-                ("destination",),
-                registry=self.registry,
-            ),
-            "seconds": Gauge(
-                "headgate_destination_lag_seconds",
-                "Since the first event beyond a destination's cursor was stored.",
-                ("destination",),
-                registry=self.registry,
-            ),
-            "set_aside": Gauge(
-                "headgate_destination_set_aside",
-                "Failed events of a destination that are tried again, or whose schedule is over.",
-                ("destination",),
-                registry=self.registry,
-            ),
-        }
-        self._lease_changes = Counter(
-            "headgate_lease_changes",
-            "Leases that this process took and lost.",
-            ("lease", "change"),
-            registry=self.registry,
-        )
-        self._disabled = Counter(
-            "headgate_destinations_disabled", "Destinations that the service disabled.", registry=self.registry
-        )
-        self._rejections = Counter(
-            "headgate_rejections",
-            "Refused events by whether they were kept, or left out since too many came at once.",
-            ("fate",),
-            registry=self.registry,
-        )
-        self._streams = Gauge("headgate_streams", "Subscriptions that are open now.", registry=self.registry)
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(f"headgate_{name}", meaning, labels, registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(f"headgate_{name}", meaning, labels, registry=self.registry)
+
+    def _histogram(self, name: str, meaning: str, *labels: str) -> Histogram:
+        return Histogram(f"headgate_{name}", meaning, labels, buckets=_SECONDS, registry=self.registry)
 
     def streams(self, count: int) -> None:
         """Note how many subscriptions are open."""
@@ -129,10 +98,10 @@ class Metrics:
         """Show how far each destination is behind, in events and in seconds, and how many events are set aside. None of
         the others is shown any more.
         """
-        for gauge in self._lag.values():
+        for gauge in self._lags:
             gauge.clear()
         for name, values in lags.items():
-            for gauge, value in zip(self._lag.values(), values, strict=True):
+            for gauge, value in zip(self._lags, values, strict=True):
                 gauge.labels(name).set(value)
 
     def lease_changed(self, lease: str, change: str) -> None:
