@@ -1,6 +1,7 @@
 """Makes everything under `generated/` from `proto/`: Python modules, type stubs and the descriptor set Envoy reads.
 
-A development tool (`grpcio-tools` and `buf` come with the extra `dev`); the service does not import it.
+A development tool; the service does not import it. `make install` installs the compiler (`grpcio-tools`) and `buf`. The
+compiler is that of the oldest protobuf that a client may use: its output also works with the next major.
 
     python -m headgate_bridge.generate               writes generated/
     python -m headgate_bridge.generate --check       exits 1 with a diff if generated/ is not what proto/ says

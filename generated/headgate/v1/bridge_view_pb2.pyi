@@ -1,5 +1,3 @@
-import datetime
-
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
@@ -23,7 +21,7 @@ class RawBatchIngestRequest(_message.Message):
     atomic: bool
     validate_only: bool
     json: _httpbody_pb2.HttpBody
-    def __init__(self, events: _Optional[_Iterable[bytes]] = ..., atomic: _Optional[bool] = ..., validate_only: _Optional[bool] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
+    def __init__(self, events: _Optional[_Iterable[bytes]] = ..., atomic: bool = ..., validate_only: bool = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
 class RawIngestRequest(_message.Message):
     __slots__ = ("event", "validate_only", "json")
@@ -33,7 +31,7 @@ class RawIngestRequest(_message.Message):
     event: bytes
     validate_only: bool
     json: _httpbody_pb2.HttpBody
-    def __init__(self, event: _Optional[bytes] = ..., validate_only: _Optional[bool] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
+    def __init__(self, event: _Optional[bytes] = ..., validate_only: bool = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
 class RawCreateDestinationRequest(_message.Message):
     __slots__ = ("destination", "json")
@@ -66,7 +64,7 @@ class RawReplayDestinationRequest(_message.Message):
     set_aside: bool
     after_sequence: int
     json: _httpbody_pb2.HttpBody
-    def __init__(self, id: _Optional[str] = ..., set_aside: _Optional[bool] = ..., after_sequence: _Optional[int] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ..., **kwargs) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., set_aside: bool = ..., after_sequence: _Optional[int] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ..., **kwargs) -> None: ...
 
 class RawListEventsRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "type", "source", "subject", "idempotency_key", "to", "newest_first", "view")
@@ -89,7 +87,7 @@ class RawListEventsRequest(_message.Message):
     to: str
     newest_first: bool
     view: str
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., type: _Optional[str] = ..., source: _Optional[str] = ..., subject: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., to: _Optional[str] = ..., newest_first: _Optional[bool] = ..., view: _Optional[str] = ..., **kwargs) -> None: ...
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., type: _Optional[str] = ..., source: _Optional[str] = ..., subject: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., to: _Optional[str] = ..., newest_first: bool = ..., view: _Optional[str] = ..., **kwargs) -> None: ...
 
 class RawSubscribeRequest(_message.Message):
     __slots__ = ("type", "source", "subject", "after_sequence", "after_id")
@@ -138,7 +136,7 @@ class RawListRejectionsRequest(_message.Message):
     key_id: str
     to: str
     replayed: bool
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., reason: _Optional[str] = ..., receiver: _Optional[str] = ..., key_id: _Optional[str] = ..., to: _Optional[str] = ..., replayed: _Optional[bool] = ..., **kwargs) -> None: ...
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., reason: _Optional[str] = ..., receiver: _Optional[str] = ..., key_id: _Optional[str] = ..., to: _Optional[str] = ..., replayed: bool = ..., **kwargs) -> None: ...
 
 class RawReplayRejectionRequest(_message.Message):
     __slots__ = ("id", "event", "validate_only", "json")
@@ -150,7 +148,7 @@ class RawReplayRejectionRequest(_message.Message):
     event: bytes
     validate_only: bool
     json: _httpbody_pb2.HttpBody
-    def __init__(self, id: _Optional[str] = ..., event: _Optional[bytes] = ..., validate_only: _Optional[bool] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., event: _Optional[bytes] = ..., validate_only: bool = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
 class RawReplayRejectionsRequest(_message.Message):
     __slots__ = ("reason", "receiver", "key_id", "to", "page_size", "page_token", "validate_only", "json")
@@ -171,7 +169,7 @@ class RawReplayRejectionsRequest(_message.Message):
     page_token: str
     validate_only: bool
     json: _httpbody_pb2.HttpBody
-    def __init__(self, reason: _Optional[str] = ..., receiver: _Optional[str] = ..., key_id: _Optional[str] = ..., to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., validate_only: _Optional[bool] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ..., **kwargs) -> None: ...
+    def __init__(self, reason: _Optional[str] = ..., receiver: _Optional[str] = ..., key_id: _Optional[str] = ..., to: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., validate_only: bool = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ..., **kwargs) -> None: ...
 
 class GetHealthRequest(_message.Message):
     __slots__ = ()

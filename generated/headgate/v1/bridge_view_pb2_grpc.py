@@ -5,7 +5,7 @@ import warnings
 
 from headgate.v1 import bridge_view_pb2 as headgate_dot_v1_dot_bridge__view__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in headgate/v1/bridge_view_pb2_grpc.py depends on'
+        + f' but the generated code in headgate/v1/bridge_view_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class ProbeServiceStub:
+class ProbeServiceStub(object):
     """Probes for load balancers, without a key, and the bridge's check of a key. The probes are served through the bridge; gRPC
     clients use grpc.health.v1.Health.
     """
@@ -53,7 +53,7 @@ class ProbeServiceStub:
                 _registered_method=True)
 
 
-class ProbeServiceServicer:
+class ProbeServiceServicer(object):
     """Probes for load balancers, without a key, and the bridge's check of a key. The probes are served through the bridge; gRPC
     clients use grpc.health.v1.Health.
     """
@@ -106,7 +106,7 @@ def add_ProbeServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class ProbeService:
+class ProbeService(object):
     """Probes for load balancers, without a key, and the bridge's check of a key. The probes are served through the bridge; gRPC
     clients use grpc.health.v1.Health.
     """

@@ -5,7 +5,7 @@ import warnings
 
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in headgate/v1/compat_service_pb2_grpc.py depends on'
+        + f' but the generated code in headgate/v1/compat_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class CompatServiceStub:
+class CompatServiceStub(object):
     """Serves vendors' public APIs, each under its own prefix: /compat/<vendor>/<the vendor's own path>. A vendor's client needs
     only another base URL and a Headgate API key. docs/compat.md lists what is served for each vendor.
     """
@@ -43,7 +43,7 @@ class CompatServiceStub:
                 _registered_method=True)
 
 
-class CompatServiceServicer:
+class CompatServiceServicer(object):
     """Serves vendors' public APIs, each under its own prefix: /compat/<vendor>/<the vendor's own path>. A vendor's client needs
     only another base URL and a Headgate API key. docs/compat.md lists what is served for each vendor.
     """
@@ -74,7 +74,7 @@ def add_CompatServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class CompatService:
+class CompatService(object):
     """Serves vendors' public APIs, each under its own prefix: /compat/<vendor>/<the vendor's own path>. A vendor's client needs
     only another base URL and a Headgate API key. docs/compat.md lists what is served for each vendor.
     """

@@ -1,5 +1,3 @@
-import datetime
-
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -53,7 +51,7 @@ class Destination(_message.Message):
     replay: Replay
     created_at: _timestamp_pb2.Timestamp
     updated_at: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., filter: _Optional[_Union[DestinationFilter, _Mapping]] = ..., ordering: _Optional[str] = ..., webhook: _Optional[_Union[Webhook, _Mapping]] = ..., jetstream: _Optional[_Union[JetStream, _Mapping]] = ..., start: _Optional[str] = ..., state: _Optional[str] = ..., state_reason: _Optional[str] = ..., cursor: _Optional[int] = ..., lag_events: _Optional[int] = ..., lag_seconds: _Optional[int] = ..., set_aside: _Optional[int] = ..., delivered: _Optional[int] = ..., failed_attempts: _Optional[int] = ..., last_error: _Optional[str] = ..., last_error_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., next_attempt_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., filter: _Optional[_Union[DestinationFilter, _Mapping]] = ..., ordering: _Optional[str] = ..., webhook: _Optional[_Union[Webhook, _Mapping]] = ..., jetstream: _Optional[_Union[JetStream, _Mapping]] = ..., start: _Optional[str] = ..., state: _Optional[str] = ..., state_reason: _Optional[str] = ..., cursor: _Optional[int] = ..., lag_events: _Optional[int] = ..., lag_seconds: _Optional[int] = ..., set_aside: _Optional[int] = ..., delivered: _Optional[int] = ..., failed_attempts: _Optional[int] = ..., last_error: _Optional[str] = ..., last_error_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., next_attempt_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class DestinationFilter(_message.Message):
     __slots__ = ("types", "sources", "receivers")
@@ -126,4 +124,4 @@ class DeliveryFailure(_message.Message):
     next_attempt_at: _timestamp_pb2.Timestamp
     status: int
     error: str
-    def __init__(self, sequence: _Optional[int] = ..., event_id: _Optional[str] = ..., state: _Optional[str] = ..., attempts: _Optional[int] = ..., first_failed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_attempt_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., next_attempt_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., status: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., event_id: _Optional[str] = ..., state: _Optional[str] = ..., attempts: _Optional[int] = ..., first_failed_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., last_attempt_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., next_attempt_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., status: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...

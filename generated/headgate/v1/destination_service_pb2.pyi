@@ -109,7 +109,7 @@ class ReplayDestinationRequest(_message.Message):
     id: str
     set_aside: bool
     after_sequence: int
-    def __init__(self, id: _Optional[str] = ..., set_aside: _Optional[bool] = ..., after_sequence: _Optional[int] = ..., **kwargs) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., set_aside: bool = ..., after_sequence: _Optional[int] = ..., **kwargs) -> None: ...
 
 class ReplayDestinationResponse(_message.Message):
     __slots__ = ("destination",)

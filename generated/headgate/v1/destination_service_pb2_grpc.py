@@ -5,7 +5,7 @@ import warnings
 
 from headgate.v1 import destination_service_pb2 as headgate_dot_v1_dot_destination__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in headgate/v1/destination_service_pb2_grpc.py depends on'
+        + f' but the generated code in headgate/v1/destination_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class DestinationServiceStub:
+class DestinationServiceStub(object):
     """Manages the destinations of the caller's workspace. Every call needs an API key with the scope `admin`.
 
     Every event is delivered at least once. A pause, a failure or a change never moves a destination's cursor, so no event is
@@ -100,7 +100,7 @@ class DestinationServiceStub:
                 _registered_method=True)
 
 
-class DestinationServiceServicer:
+class DestinationServiceServicer(object):
     """Manages the destinations of the caller's workspace. Every call needs an API key with the scope `admin`.
 
     Every event is delivered at least once. A pause, a failure or a change never moves a destination's cursor, so no event is
@@ -262,7 +262,7 @@ def add_DestinationServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class DestinationService:
+class DestinationService(object):
     """Manages the destinations of the caller's workspace. Every call needs an API key with the scope `admin`.
 
     Every event is delivered at least once. A pause, a failure or a change never moves a destination's cursor, so no event is

@@ -1,5 +1,3 @@
-import datetime
-
 from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from headgate.v1 import event_pb2 as _event_pb2
@@ -17,7 +15,7 @@ class IngestRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     event: _event_pb2.Event
     validate_only: bool
-    def __init__(self, event: _Optional[_Union[_event_pb2.Event, _Mapping]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    def __init__(self, event: _Optional[_Union[_event_pb2.Event, _Mapping]] = ..., validate_only: bool = ...) -> None: ...
 
 class IngestResponse(_message.Message):
     __slots__ = ("result",)
@@ -33,7 +31,7 @@ class BatchIngestRequest(_message.Message):
     events: _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]
     atomic: bool
     validate_only: bool
-    def __init__(self, events: _Optional[_Iterable[_Union[_event_pb2.Event, _Mapping]]] = ..., atomic: _Optional[bool] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    def __init__(self, events: _Optional[_Iterable[_Union[_event_pb2.Event, _Mapping]]] = ..., atomic: bool = ..., validate_only: bool = ...) -> None: ...
 
 class BatchIngestResponse(_message.Message):
     __slots__ = ("total", "success_count", "error_count", "results")
@@ -65,7 +63,7 @@ class EventResult(_message.Message):
     event_hash: str
     error: EventError
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, index: _Optional[int] = ..., status: _Optional[str] = ..., id: _Optional[str] = ..., sequence: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., event_hash: _Optional[str] = ..., error: _Optional[_Union[EventError, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, index: _Optional[int] = ..., status: _Optional[str] = ..., id: _Optional[str] = ..., sequence: _Optional[int] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., event_hash: _Optional[str] = ..., error: _Optional[_Union[EventError, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EventError(_message.Message):
     __slots__ = ("reason", "field", "message", "retryable", "differing_fields")
@@ -79,4 +77,4 @@ class EventError(_message.Message):
     message: str
     retryable: bool
     differing_fields: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, reason: _Optional[str] = ..., field: _Optional[str] = ..., message: _Optional[str] = ..., retryable: _Optional[bool] = ..., differing_fields: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, reason: _Optional[str] = ..., field: _Optional[str] = ..., message: _Optional[str] = ..., retryable: bool = ..., differing_fields: _Optional[_Iterable[str]] = ...) -> None: ...

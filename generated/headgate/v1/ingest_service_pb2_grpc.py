@@ -5,7 +5,7 @@ import warnings
 
 from headgate.v1 import ingest_service_pb2 as headgate_dot_v1_dot_ingest__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in headgate/v1/ingest_service_pb2_grpc.py depends on'
+        + f' but the generated code in headgate/v1/ingest_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class IngestServiceStub:
+class IngestServiceStub(object):
     """Stores events. Every call needs an API key with the scope `events:write`.
 
     A result of `accepted` or `duplicate` is a promise: the event is on disk and linked into the workspace's ledger.
@@ -52,7 +52,7 @@ class IngestServiceStub:
                 _registered_method=True)
 
 
-class IngestServiceServicer:
+class IngestServiceServicer(object):
     """Stores events. Every call needs an API key with the scope `events:write`.
 
     A result of `accepted` or `duplicate` is a promise: the event is on disk and linked into the workspace's ledger.
@@ -98,7 +98,7 @@ def add_IngestServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class IngestService:
+class IngestService(object):
     """Stores events. Every call needs an API key with the scope `events:write`.
 
     A result of `accepted` or `duplicate` is a promise: the event is on disk and linked into the workspace's ledger.

@@ -1,5 +1,3 @@
-import datetime
-
 from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -22,7 +20,7 @@ class GetHeadResponse(_message.Message):
     sequence: int
     hash: str
     created_at: _timestamp_pb2.Timestamp
-    def __init__(self, sequence: _Optional[int] = ..., hash: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., hash: _Optional[str] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class VerifyLedgerRequest(_message.Message):
     __slots__ = ("to", "limit", "page_token", "expected_sequence", "expected_hash")
@@ -37,7 +35,7 @@ class VerifyLedgerRequest(_message.Message):
     page_token: str
     expected_sequence: int
     expected_hash: str
-    def __init__(self, to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., limit: _Optional[int] = ..., page_token: _Optional[str] = ..., expected_sequence: _Optional[int] = ..., expected_hash: _Optional[str] = ..., **kwargs) -> None: ...
+    def __init__(self, to: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., limit: _Optional[int] = ..., page_token: _Optional[str] = ..., expected_sequence: _Optional[int] = ..., expected_hash: _Optional[str] = ..., **kwargs) -> None: ...
 
 class VerifyLedgerResponse(_message.Message):
     __slots__ = ("valid", "events_checked", "breaks", "next_page_token")
@@ -49,7 +47,7 @@ class VerifyLedgerResponse(_message.Message):
     events_checked: int
     breaks: _containers.RepeatedCompositeFieldContainer[LedgerBreak]
     next_page_token: str
-    def __init__(self, valid: _Optional[bool] = ..., events_checked: _Optional[int] = ..., breaks: _Optional[_Iterable[_Union[LedgerBreak, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, valid: bool = ..., events_checked: _Optional[int] = ..., breaks: _Optional[_Iterable[_Union[LedgerBreak, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class LedgerBreak(_message.Message):
     __slots__ = ("event_id", "sequence", "type", "expected_hash", "actual_hash")

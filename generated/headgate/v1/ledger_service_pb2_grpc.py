@@ -5,7 +5,7 @@ import warnings
 
 from headgate.v1 import ledger_service_pb2 as headgate_dot_v1_dot_ledger__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in headgate/v1/ledger_service_pb2_grpc.py depends on'
+        + f' but the generated code in headgate/v1/ledger_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class LedgerServiceStub:
+class LedgerServiceStub(object):
     """Shows and checks the ledger of the caller's workspace. Every call needs an API key with the scope `ledger:read`.
     """
 
@@ -47,7 +47,7 @@ class LedgerServiceStub:
                 _registered_method=True)
 
 
-class LedgerServiceServicer:
+class LedgerServiceServicer(object):
     """Shows and checks the ledger of the caller's workspace. Every call needs an API key with the scope `ledger:read`.
     """
 
@@ -87,7 +87,7 @@ def add_LedgerServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class LedgerService:
+class LedgerService(object):
     """Shows and checks the ledger of the caller's workspace. Every call needs an API key with the scope `ledger:read`.
     """
 

@@ -1,5 +1,3 @@
-import datetime
-
 from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from headgate.v1 import event_pb2 as _event_pb2
@@ -42,7 +40,7 @@ class Rejection(_message.Message):
     cut: bool
     replayed_at: _timestamp_pb2.Timestamp
     event_id: str
-    def __init__(self, id: _Optional[str] = ..., received_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ..., field: _Optional[str] = ..., message: _Optional[str] = ..., receiver: _Optional[str] = ..., key_id: _Optional[str] = ..., request_id: _Optional[str] = ..., event: _Optional[str] = ..., event_base64: _Optional[bytes] = ..., event_size: _Optional[int] = ..., cut: _Optional[bool] = ..., replayed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., event_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., received_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ..., field: _Optional[str] = ..., message: _Optional[str] = ..., receiver: _Optional[str] = ..., key_id: _Optional[str] = ..., request_id: _Optional[str] = ..., event: _Optional[str] = ..., event_base64: _Optional[bytes] = ..., event_size: _Optional[int] = ..., cut: bool = ..., replayed_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., event_id: _Optional[str] = ...) -> None: ...
 
 class GetRejectionRequest(_message.Message):
     __slots__ = ("id",)
@@ -73,7 +71,7 @@ class ListRejectionsRequest(_message.Message):
     key_id: str
     to: _timestamp_pb2.Timestamp
     replayed: bool
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., reason: _Optional[str] = ..., receiver: _Optional[str] = ..., key_id: _Optional[str] = ..., to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., replayed: _Optional[bool] = ..., **kwargs) -> None: ...
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., reason: _Optional[str] = ..., receiver: _Optional[str] = ..., key_id: _Optional[str] = ..., to: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., replayed: bool = ..., **kwargs) -> None: ...
 
 class ListRejectionsResponse(_message.Message):
     __slots__ = ("rejections", "next_page_token", "omitted")
@@ -93,7 +91,7 @@ class ReplayRejectionRequest(_message.Message):
     id: str
     event: _event_pb2.Event
     validate_only: bool
-    def __init__(self, id: _Optional[str] = ..., event: _Optional[_Union[_event_pb2.Event, _Mapping]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., event: _Optional[_Union[_event_pb2.Event, _Mapping]] = ..., validate_only: bool = ...) -> None: ...
 
 class ReplayRejectionResponse(_message.Message):
     __slots__ = ("result",)
@@ -118,7 +116,7 @@ class ReplayRejectionsRequest(_message.Message):
     page_size: int
     page_token: str
     validate_only: bool
-    def __init__(self, reason: _Optional[str] = ..., receiver: _Optional[str] = ..., key_id: _Optional[str] = ..., to: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., validate_only: _Optional[bool] = ..., **kwargs) -> None: ...
+    def __init__(self, reason: _Optional[str] = ..., receiver: _Optional[str] = ..., key_id: _Optional[str] = ..., to: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., validate_only: bool = ..., **kwargs) -> None: ...
 
 class ReplayRejectionsResponse(_message.Message):
     __slots__ = ("total", "success_count", "error_count", "results", "next_page_token")

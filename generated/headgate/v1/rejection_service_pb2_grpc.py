@@ -5,7 +5,7 @@ import warnings
 
 from headgate.v1 import rejection_service_pb2 as headgate_dot_v1_dot_rejection__service__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in headgate/v1/rejection_service_pb2_grpc.py depends on'
+        + f' but the generated code in headgate/v1/rejection_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class RejectionServiceStub:
+class RejectionServiceStub(object):
     """Shows refused events, and replays them. A call sees only its own workspace.
 
     An event whose result was `rejected` or `conflict`, through any receiver, is kept for 7 days (a setting of the server). Of a
@@ -61,7 +61,7 @@ class RejectionServiceStub:
                 _registered_method=True)
 
 
-class RejectionServiceServicer:
+class RejectionServiceServicer(object):
     """Shows refused events, and replays them. A call sees only its own workspace.
 
     An event whose result was `rejected` or `conflict`, through any receiver, is kept for 7 days (a setting of the server). Of a
@@ -132,7 +132,7 @@ def add_RejectionServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class RejectionService:
+class RejectionService(object):
     """Shows refused events, and replays them. A call sees only its own workspace.
 
     An event whose result was `rejected` or `conflict`, through any receiver, is kept for 7 days (a setting of the server). Of a
