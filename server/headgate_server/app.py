@@ -2,10 +2,7 @@
 
 import contextlib
 import gc
-import os
-import socket
 import sys
-import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
@@ -36,6 +33,7 @@ from headgate_server.ingest.readiness import Readiness
 from headgate_server.ingest.rejections import RejectionQueue
 from headgate_server.ingest.replay import Replaying
 from headgate_server.process.clock import system_clock
+from headgate_server.process.identity import process_name
 from headgate_server.process.metrics import Metrics
 from headgate_server.process.signals import stop_signal
 from headgate_server.receivers.registry import RECEIVERS
@@ -122,7 +120,7 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
             open_streams,
         )
         await server.start()
-        holder = _holder()
+        holder = process_name()
         supervisor.start(_jobs(store, readiness, server, settings.rejections.days, metrics, holder))
         supervisor.start([Job(REJECTIONS, keep_rejections)])
         supervisor.start((Job(heads.NAME, watched_heads), Job(streams.NAME, open_streams)))
@@ -147,7 +145,7 @@ async def delivering(settings: Settings) -> AsyncIterator[Supervisor]:
         metrics = Metrics()
         _serve_metrics(settings, metrics, stack)
         supervisor = Supervisor(metrics)
-        supervisor.start([_delivery(store, settings, metrics, Wakeup(), _holder())])
+        supervisor.start([_delivery(store, settings, metrics, Wakeup(), process_name())])
         stack.push_async_callback(supervisor.stop)
         yield supervisor
 
@@ -191,11 +189,6 @@ def _serve_metrics(settings: Settings, metrics: Metrics, stack: contextlib.Async
     stack.callback(thread.join)
     stack.callback(http.server_close)
     stack.callback(http.shutdown)
-
-
-def _holder() -> str:
-    """Return a name for this process that no other has, now or ever."""
-    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
 
 
 def _jobs(

@@ -25,9 +25,10 @@ _HOLDER = """
 import asyncio, sys
 from headgate_server.background.leased import Leased, Terms
 from headgate_server.core.model import Position
+from headgate_server.process.identity import process_name
 from headgate_server.store.opening import open_store
 
-async def main(url, holder):
+async def main(url, holder, term):
     store = await open_store(url)
     steps = 0
 
@@ -40,8 +41,8 @@ async def main(url, holder):
             steps += 1
             await asyncio.sleep(0.02)
 
-    terms = Terms(term=1.5, margin=0.3, renew_every=0.3, take_every=0.05)
-    await Leased("test", store.leases, holder, work, terms=terms)()
+    terms = Terms(term=float(term), margin=0.3, renew_every=0.3, take_every=0.05)
+    await Leased("test", store.leases, holder or process_name(), work, terms=terms)()
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -134,6 +135,25 @@ async def test_a_holder_that_is_killed_is_followed_by_another(store: Store, stor
             assert await second.line() == "holds 2"
 
 
+async def test_a_killed_holder_of_the_same_machine_is_followed_before_the_end_of_its_term(
+    store: Store, store_url: str
+) -> None:
+    async with holding(store_url, term=TERM * 60) as first:
+        assert await first.line() == "holds 1"
+        async with holding(store_url, term=TERM * 60) as second:
+            first.send(signal.SIGKILL)
+            assert await second.line() == "holds 2"
+
+
+async def test_the_current_lease_is_the_one_that_was_not_released(store: Store) -> None:
+    assert await store.leases.current("purge") is None
+    lease = await store.leases.take("purge", "one", TERM)
+    assert lease is not None
+    assert await store.leases.current("purge") == lease
+    await store.leases.release(lease)
+    assert await store.leases.current("purge") is None
+
+
 async def test_a_holder_that_is_frozen_past_its_term_and_thawed_writes_nothing_more(
     store: Store, store_url: str
 ) -> None:
@@ -175,10 +195,12 @@ class Process:
 
 
 @asynccontextmanager
-async def holding(url: str, holder: str) -> AsyncIterator[Process]:
-    """Run a process that moves a cursor repeatedly while it holds the lease."""
+async def holding(url: str, holder: str = "", term: float = 1.5) -> AsyncIterator[Process]:
+    """Run a process that moves a cursor repeatedly while it holds the lease. Without a `holder` it has the name of its
+    process.
+    """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _HOLDER, url, holder), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", _HOLDER, url, holder, str(term)), stdout=asyncio.subprocess.PIPE
     )
     try:
         yield Process(process)

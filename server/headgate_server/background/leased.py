@@ -7,6 +7,9 @@ epoch grows by one whenever the lease is taken, and only then, so it identifies 
        ▲                                            │
        └──────────lost: another epoch, or not renewed within the trusted time──────────────┘
 
+If the holder is killed, its lease is free at the end of the term. A waiting process of the same machine finds out
+earlier that the holder has ended, and releases the lease for it.
+
 There are two clocks. Only the database's clock decides whether a lease is free. The process's own timer only decides
 how long the process relies on its last renewal: until `margin` before the end of the term. The term is counted from the
 time at which the request for the renewal was sent, so a slow answer cannot lengthen it.
@@ -26,6 +29,7 @@ import structlog
 
 from headgate_server.core.errors import HeadgateError, LeaseLost
 from headgate_server.core.model import Lease
+from headgate_server.process import identity
 from headgate_server.store import Leases
 
 log = structlog.get_logger(__name__)
@@ -36,13 +40,13 @@ class Terms:
     """The length of a lease's term, and the times to renew and take it. Times in seconds."""
 
     term: float = 10.0
-    """If a holder is killed, its work stops for at most this time."""
+    """If a holder is killed and no process of its machine waits for the lease, its work stops for at most this time."""
     margin: float = 2.0
     """A holder that could not renew stops this long before the end of the term. In this time its work can end."""
     renew_every: float = 3.0
     """Two renewals in a row may fail without the loss of the lease."""
-    take_every: float = 2.0
-    """How often waiting processes try to take the lease. Each attempt is one statement, by a primary key."""
+    take_every: float = 1.0
+    """How often waiting processes try to take the lease. Each attempt is two statements, by a primary key."""
 
 
 class Leased:
@@ -62,8 +66,10 @@ class Leased:
         terms: Terms | None = None,
         timer: Callable[[], float] = time.monotonic,
         changed: Callable[[str, str], None] = lambda name, change: None,
+        has_ended: Callable[[str], bool] = identity.has_ended,
     ):
-        """`holder` is the name of this process. No other process on the store may ever have the same name.
+        """`holder` is the name of this process (`identity.process_name`). No other process on the store may ever have
+        the same name. `has_ended` says whether a holder has certainly ended.
 
         `changed` is called with the lease's name and "taken" or "lost".
         """
@@ -74,6 +80,7 @@ class Leased:
         self._terms = terms or Terms()
         self._timer = timer
         self._changed = changed
+        self._has_ended = has_ended
 
     async def __call__(self) -> None:
         """Wait for the lease and do the work, repeatedly, until the work returns."""
@@ -81,7 +88,8 @@ class Leased:
             requested_at = self._timer()
             lease = await self._leases.take(self._name, self._holder, self._terms.term)
             if lease is None:
-                await asyncio.sleep(self._terms.take_every)
+                if not await self._freed():
+                    await asyncio.sleep(self._terms.take_every)
                 continue
             log.info("lease_taken", lease=lease.name, epoch=lease.epoch)
             self._changed(lease.name, "taken")
@@ -89,6 +97,15 @@ class Leased:
                 return
             log.warning("lease_lost", lease=lease.name, epoch=lease.epoch)
             self._changed(lease.name, "lost")
+
+    async def _freed(self) -> bool:
+        """Release the lease of a holder that has ended. Return whether that was so."""
+        lease = await self._leases.current(self._name)
+        if lease is None or not self._has_ended(lease.holder):
+            return False
+        log.info("lease_freed", lease=lease.name, epoch=lease.epoch)
+        await self._leases.release(lease)
+        return True
 
     async def _hold(self, lease: Lease, trusted_until: float) -> bool:
         """Do the work until it ends or the lease is lost. Return whether the work ended."""

@@ -28,7 +28,7 @@ _OPTIONS = (
 def deliver(**values: Any) -> None:
     """Deliver to destinations in a process of its own. The servers run with `--deliver off`.
 
-    Several may run. One of them delivers. If it ends, another continues within 12 seconds.
+    Several may run. One of them delivers. If it ends, another continues, at the latest after 12 seconds.
     """
     settings = build(Settings, values)
     logs.configure(settings.log_level)

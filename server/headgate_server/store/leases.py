@@ -42,8 +42,16 @@ class Leases:
         """Begin a new term of the same epoch. Return False if the lease has another epoch now, or was released."""
         return await self._database.write(lambda connection: self._renew(connection, lease, term), durable=False)
 
+    async def current(self, name: str) -> Lease | None:
+        """Return the lease that was taken last and not released, also if its term is over."""
+        statement = select(leases.c.holder, leases.c.epoch).where(leases.c.name == name, leases.c.holder != "")
+        row = await self._database.read(lambda connection: connection.execute(statement).first())
+        return None if row is None else Lease(name, row.holder, row.epoch)
+
     async def release(self, lease: Lease) -> None:
-        """Free the lease if it still has this epoch."""
+        """Free the lease if it still has this epoch. Only its holder may do this, or a process that knows for certain
+        that the holder has ended.
+        """
         statement = update(leases).where(*_held(lease)).values(holder="", ends_at=0)
         await self._database.write(lambda connection: connection.execute(statement).close(), durable=False)
 

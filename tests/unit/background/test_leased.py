@@ -41,6 +41,9 @@ class Desk:
         self.renewals += 1
         return lease.epoch == self.epoch and self.taken_by == lease.holder
 
+    async def current(self, name: str) -> Lease | None:
+        return None if self.taken_by is None else Lease(name, self.taken_by, self.epoch)
+
     async def release(self, lease: Lease) -> None:
         self.released += 1
         if lease.epoch == self.epoch:
@@ -100,6 +103,22 @@ async def test_who_waits_takes_the_lease_when_it_is_released() -> None:
     await until(second.is_running)
     assert second.begun == [2]
     await ended(waiting)
+
+
+async def test_who_waits_frees_the_lease_of_a_holder_that_has_ended() -> None:
+    desk, work = Desk(), Work()
+    desk.taken_by, desk.epoch = "killed", 7
+    asked: list[str] = []
+
+    def has_ended(holder: str) -> bool:
+        asked.append(holder)
+        return len(asked) > 3
+
+    task = asyncio.create_task(Leased("purge", desk, "one", work, terms=LONG, has_ended=has_ended)())
+    await until(work.is_running)
+    assert asked == ["killed"] * 4
+    assert (work.begun, desk.taken_by) == ([8], "one")
+    await ended(task)
 
 
 @pytest.mark.parametrize("trouble", ["failing", "hanging"])
