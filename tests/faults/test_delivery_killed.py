@@ -9,6 +9,7 @@ import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,18 @@ from tests.support.processes import children
 from tests.support.receivers import Received, Receiver, answers, receiver
 from tests.support.service import Client, ServerProcess, make_key
 from tests.support.waiting import until
+
+_PARENT = """
+from headgate_server.__main__ import main
+from headgate_server.process import workers
+
+policy = workers.RestartPolicy
+workers.RestartPolicy = lambda: policy(calm=0.0, failures=100)
+main()
+"""
+"""The command line whose workers are started again at once, however often they are killed. Otherwise the pauses grow to
+30 s.
+"""
 
 KILLS = int(os.environ.get("HEADGATE_KILLS", "3"))
 
@@ -91,6 +104,10 @@ async def test_every_accepted_event_reaches_every_destination(store_url: str, tm
 
 async def test_random_workers_are_killed(postgres_url: str, tmp_path: Path) -> None:
     """One of two workers delivers. If either is killed, the other continues, and their parent replaces it."""
+
+    async def victims(server: ServerProcess) -> list[int]:
+        return sorted(children(server.pid))
+
     key = await make_key(postgres_url)
     ordered, parallel = Arrivals(), Arrivals(fails_every=97)
     chance = random.Random(5)
@@ -99,11 +116,11 @@ async def test_random_workers_are_killed(postgres_url: str, tmp_path: Path) -> N
             names = await _destinations(store, first, second)
             options = ("--workers", "2", "--webhook-allow", "127.0.0.0/8", "--nats-url", broker.url)
             accepted: set[str] = set()
-            async with ServerProcess(postgres_url, *options, log=tmp_path / "log") as server:
+            async with ServerProcess(postgres_url, *options, log=tmp_path / "log", program=("-c", _PARENT)) as server:
                 for _ in range(KILLS):
                     writing = asyncio.create_task(_write(server, key, accepted))
                     await _delivers(ordered, parallel)
-                    os.kill(chance.choice(sorted(children(server.pid))), signal.SIGKILL)
+                    os.kill(chance.choice(await until(partial(victims, server))), signal.SIGKILL)
                     await writing
                 await _write(server, key, accepted)
                 stored = await until(lambda: _read(server, key))

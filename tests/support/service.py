@@ -29,8 +29,18 @@ class ServerProcess:
     `ports` are those of all its workers, `port` the first of them.
     """
 
-    def __init__(self, url: str, *arguments: str, log: Path | None = None, stderr: int | None = None):
-        """`log` is a file for standard error, `stderr` a descriptor; without either it is discarded."""
+    def __init__(
+        self,
+        url: str,
+        *arguments: str,
+        log: Path | None = None,
+        stderr: int | None = None,
+        program: Sequence[str] = ("-m", "headgate_server"),
+    ):
+        """`log` is a file for standard error, `stderr` a descriptor; without either it is discarded. `program` are
+        Python's arguments, which run the command line.
+        """
+        self._program = program
         self._url = url
         self._stderr = stderr
         self._arguments = arguments
@@ -44,7 +54,7 @@ class ServerProcess:
         log = os.open(self._log or os.devnull, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "headgate_server", "serve"),
+                *(sys.executable, *self._program, "serve"),
                 *("--grpc-port", "0", "--ready-fd", str(writer), "--log-level", "warning", *self._arguments),
             ],
             env={**os.environ, "HEADGATE_STORE": self._url},
