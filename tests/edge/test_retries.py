@@ -1,5 +1,6 @@
 """Which failed calls Envoy sends to another server."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,10 +11,12 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from headgate_bridge import BridgeConfig, Envoy
+from headgate_server.process.ports import reserved
 from headgate_server.rpc import health
 from headgate_server.rpc.pipeline.trust import PUBLIC
 from tests.support.calls import Caller, event, statuses
 from tests.support.inprocess import Service, serving
+from tests.support.waiting import until
 
 
 class Ending(grpc.GenericRpcHandler):
@@ -72,3 +75,26 @@ async def test_a_call_that_a_server_cancelled_unseen(both: tuple[Service, Ending
             assert answer.json()["status"] == "accepted", answer.text
             assert statuses(await caller.batch(event(f"grpc-{number}"))) == ["accepted"]
     assert ending.calls > 0
+
+
+async def test_calls_outlast_a_restart(sqlite_url: str) -> None:
+    """While no server runs, a call waits for one to come back. Nobody has read it, so it can be sent again."""
+    with reserved("127.0.0.1", 0, 1, "a server") as (port,), reserved("127.0.0.1", 0, 1, "Envoy") as (admin,):
+        servers = (("127.0.0.1", port),)
+        config = BridgeConfig(
+            http_port=0, upstreams=servers, body_limit=1 << 20, marker=PUBLIC, admin_port=admin, concurrency=1
+        )
+        async with Envoy(config) as envoy, httpx.AsyncClient(base_url=f"http://127.0.0.1:{envoy.port}") as http:
+            async with serving(sqlite_url, port=port) as service:
+                http.headers["x-api-key"] = await service.key()
+                assert (await http.post("/v1/events", json={"type": "t"})).status_code == 200
+
+            async def tried_again() -> bool:
+                statistics = await http.get(f"http://127.0.0.1:{admin}/stats?filter=headgate.upstream_rq_retry$")
+                return int(statistics.text.split()[-1]) >= 4 * len(calls)
+
+            calls = [asyncio.create_task(http.post("/v1/events", json={"type": "t"}, timeout=30)) for _ in range(20)]
+            await until(tried_again)
+            async with serving(sqlite_url, port=port):
+                answers = await asyncio.gather(*calls)
+    assert [answer.status_code for answer in answers] == [200] * len(calls)

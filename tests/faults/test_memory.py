@@ -74,7 +74,9 @@ def _tiny_events() -> bytes:
     ],
 )
 async def test_bodies_at_once(up: Up, made: Callable[[], bytes], count: int, packed: bool) -> None:
-    """They are answered, or the server or Envoy refuses them with a time to come back."""
+    """They are answered, or refused with a time to come back. A body of millions of values takes
+    seconds, so on a slow machine a call can also reach its deadline.
+    """
     key = {"x-api-key": up.key}
     headers = key | ({"content-encoding": "gzip"} if packed else {})
     sent = gzip.compress(made(), 1) if packed else made()
@@ -88,7 +90,8 @@ async def test_bodies_at_once(up: Up, made: Callable[[], bytes], count: int, pac
             assert (await honest.post("/v1/events", json={"type": "t"})).status_code in (200, 503)
         answers = [call.result() for call in calls]
     codes = Counter(answer.status_code for answer in answers)
-    assert codes.keys() <= {200, 400, 429, 503}, codes
+    assert codes.keys() <= {200, 400, 429, 503, 504}, codes
+    assert codes[504] < sum(codes.values()) / 2, codes
     assert all("retry-after" in answer.headers for answer in answers if answer.status_code in (429, 503))
     (worker,) = up.workers()
     assert most_memory(worker) < MOST

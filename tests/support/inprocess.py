@@ -37,6 +37,7 @@ class Service:
 async def serving(
     url: str,
     *,
+    port: int = 0,
     body_limit: int = 8 << 20,
     max_events: int = 1_000,
     load: Mapping[str, int] | None = None,
@@ -45,7 +46,7 @@ async def serving(
     """Run a server on the store of this URL during a block. `load` has fields of `LoadConfig`."""
     wanted = Settings(
         store=StoreConfig(url=url),
-        server=ServerConfig(port=0, body_limit=body_limit, **(load or {})),
+        server=ServerConfig(port=port, body_limit=body_limit, **(load or {})),
         ingest=IngestConfig(max_events=max_events),
         **settings,
     )
