@@ -3,13 +3,12 @@
 import gzip
 import http.client
 import json
-import socket
 from contextlib import closing
 
 import httpx
 import pytest
 
-from tests.support.edge import Edge, failure, statuses
+from tests.support.edge import Edge, failure, raw, statuses
 from tests.support.vendors import VENDORS
 
 BATCH = "/v1/events/batch"
@@ -20,16 +19,6 @@ READS = [
     *("/compat/scrip/v1/events", "/compat/immutable/api/v1/events", "/compat/immutable/api/v1/verify"),
     *("/v1/events/no-uuid", "/v1/events?page_size=many", "/nothing", "/compat/nobody/x", "/compat/scrip/nothing"),
 ]
-
-
-def _raw(edge: Edge, request: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Send bytes over a new connection; return status, headers and body."""
-    host, _, port = edge.up.rest.partition(":")
-    with socket.create_connection((host, int(port)), 10) as connection:
-        connection.sendall(request)
-        response = http.client.HTTPResponse(connection)
-        response.begin()
-        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
 
 
 @pytest.mark.parametrize("name", ["source", "subject", "idempotency_key"])
@@ -174,7 +163,7 @@ def test_a_trailing_slash_is_another_path(edge: Edge, path: str, method: str) ->
 @pytest.mark.parametrize("coding", ["gzip, chunked", "identity", "gzip", "chunked, chunked", "x"])
 def test_a_transfer_coding_that_is_not_read(edge: Edge, coding: str) -> None:
     request = f"POST {BATCH} HTTP/1.1\r\nhost: x\r\nx-api-key: {edge.key}\r\ntransfer-encoding: {coding}\r\n\r\n"
-    status, headers, body = _raw(edge, request.encode() + b"19\r\n" + ONE + b"\r\n0\r\n\r\n")
+    status, headers, body = raw(edge, request.encode() + b"19\r\n" + ONE + b"\r\n0\r\n\r\n")
     answer = json.loads(body)
     assert (status, answer["code"]) == (501, 12)
     assert answer["details"][0]["reason"] == "UNSUPPORTED_TRANSFER_ENCODING"
@@ -198,7 +187,7 @@ def test_a_transfer_coding_that_is_not_read(edge: Edge, coding: str) -> None:
     ],
 )
 def test_what_envoy_refuses_has_our_shape_and_an_id(edge: Edge, request_bytes: bytes) -> None:
-    status, headers, body = _raw(edge, request_bytes)
+    status, headers, body = raw(edge, request_bytes)
     assert 400 <= status < 600
     assert headers["x-request-id"]
     assert headers["content-type"] == "application/json"

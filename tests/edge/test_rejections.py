@@ -28,7 +28,7 @@ MENDED = (
 )
 
 
-def _seen(edge: Edge, count: int, query: str = "") -> list[dict[str, Any]]:
+def seen(edge: Edge, count: int, query: str = "") -> list[dict[str, Any]]:
     """Return so many rejections, the newest first, as soon as they are written."""
 
     def there() -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ def test_bad_events_of_a_batch_are_shown_edited_and_replayed(any_edge: Edge) -> 
     edge = any_edge
     response = edge.post("/v1/events/batch", BATCH, x_request_id="my-request")
     assert statuses(response.json()) == ["accepted", "rejected", "rejected", "rejected"]
-    text, moment, missing = _seen(edge, 3)
+    text, moment, missing = seen(edge, 3)
     assert missing.keys() == {
         *("id", "received_at", "reason", "field", "message", "receiver", "key_id", "request_id", "event", "event_size")
     }
@@ -82,11 +82,11 @@ def test_bad_events_of_a_batch_are_shown_edited_and_replayed(any_edge: Edge) -> 
 
 def test_filters_in_a_query(edge: Edge) -> None:
     edge.post("/v1/events/batch", BATCH)
-    text, moment, missing = _seen(edge, 3)
-    assert _seen(edge, 1, "?reason=MISSING_FIELD&receiver=native&replayed=false")[0] == missing
-    assert _seen(edge, 1, f"?from={text['received_at']}&key_id={text['key_id']}")[0] == text
+    text, moment, missing = seen(edge, 3)
+    assert seen(edge, 1, "?reason=MISSING_FIELD&receiver=native&replayed=false")[0] == missing
+    assert seen(edge, 1, f"?from={text['received_at']}&key_id={text['key_id']}")[0] == text
     offset = moment["received_at"].replace("Z", "+00:00")
-    assert _seen(edge, 1, f"?to={offset}")[0] == missing
+    assert seen(edge, 1, f"?to={offset}")[0] == missing
     page = edge.http.get("/v1/rejections?page_size=2").json()
     assert page["rejections"] == [text, moment]
     rest = edge.http.get(f"/v1/rejections?page_size=2&page_token={page['next_page_token']}").json()
@@ -118,7 +118,7 @@ def test_requests_that_are_refused(edge: Edge, method: str, path: str, status: i
 
 def test_scopes(make_edge: MakeEdge, edge: Edge) -> None:
     edge.post("/v1/events/batch", BATCH)
-    rejection = _seen(edge, 3)[2]
+    rejection = seen(edge, 3)[2]
     path = f"/v1/rejections/{rejection['id']}"
     stranger, nobody = make_edge(Scope.EVENTS_READ), make_edge(Scope.LEDGER_READ)
     assert failure(stranger.http.get(path))[::2] == (404, "REJECTION_NOT_FOUND")
@@ -137,7 +137,7 @@ def test_a_vendors_rejection(edge: Edge, vendor: Vendor) -> None:
     bad[vendor.text] = 5
     body = b'{"events": [' + orjson.dumps(good) + b" ,\n" + orjson.dumps(bad) + b"]}"
     edge.post(vendor.batch, body)
-    (rejection,) = _seen(edge, 1)
+    (rejection,) = seen(edge, 1)
     assert (rejection["receiver"], rejection["reason"]) == (vendor.name, "WRONG_TYPE")
     assert rejection["event"].encode() == orjson.dumps(bad)
     again = edge.post(f"/v1/rejections/{rejection['id']}:replay", b"{}").json()
@@ -156,7 +156,7 @@ def test_the_commands(make_edge: MakeEdge, tmp_path: Path) -> None:
     for store in ("sqlite", "postgres"):
         edge = make_edge(workspace=workspace, store=store)
         edge.post("/v1/events/batch", BATCH)
-        text, moment, missing = _seen(edge, 3)
+        text, moment, missing = seen(edge, 3)
         here = ("--store", edge.url, "--workspace", workspace)
 
         lines = _run("list", *here).splitlines()

@@ -64,21 +64,30 @@ def _tiny_events() -> bytes:
     return _events(_repeated(b'{"type":"t"}'))
 
 
+def _lines_of_empty_lists() -> bytes:
+    line = b'{"type":"t","data":{"a":[' + _repeated(b"[]", BODY // 900) + b"]}}\n"
+    return line * 900
+
+
+_LINES = {"content-type": "application/x-ndjson"}
+
+
 @pytest.mark.parametrize(
-    ("made", "count", "packed"),
+    ("made", "count", "packed", "lines"),
     [
-        pytest.param(_large_events, 100, False, id="large events"),
-        pytest.param(_small_objects, 12, False, id="small objects"),
-        pytest.param(_empty_lists, 24, True, id="empty lists, packed"),
-        pytest.param(_tiny_events, 16, False, id="tiny events"),
+        pytest.param(_large_events, 100, False, False, id="large events"),
+        pytest.param(_small_objects, 12, False, False, id="small objects"),
+        pytest.param(_empty_lists, 24, True, False, id="empty lists, packed"),
+        pytest.param(_tiny_events, 16, False, False, id="tiny events"),
+        pytest.param(_lines_of_empty_lists, 24, True, True, id="lines of empty lists, packed"),
     ],
 )
-async def test_bodies_at_once(up: Up, made: Callable[[], bytes], count: int, packed: bool) -> None:
+async def test_bodies_at_once(up: Up, made: Callable[[], bytes], count: int, packed: bool, lines: bool) -> None:
     """They are answered, or refused with a time to come back. A body of millions of values takes
     seconds, so on a slow machine a call can also reach its deadline.
     """
     key = {"x-api-key": up.key}
-    headers = key | ({"content-encoding": "gzip"} if packed else {})
+    headers = key | ({"content-encoding": "gzip"} if packed else {}) | (_LINES if lines else {})
     sent = gzip.compress(made(), 1) if packed else made()
     limits = httpx.Limits(max_connections=None)
     async with (

@@ -1,6 +1,8 @@
 """A workspace as clients of the bridge see it: over HTTP and, on the same port, over gRPC."""
 
 import asyncio
+import http.client
+import socket
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -78,3 +80,13 @@ def failure(response: httpx.Response) -> tuple[int, int, str]:
 def statuses(answer: dict[str, Any]) -> list[str]:
     """Return the status at each position."""
     return [result["status"] for result in answer["results"]]
+
+
+def raw(edge: Edge, request: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send bytes over a new connection; return status, headers and body."""
+    host, _, port = edge.up.rest.partition(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(request)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()

@@ -220,7 +220,7 @@ def test_options_of_a_json_body(options: dict[str, Any], atomic: bool, validate_
 def test_options_of_the_query_count_beside_those_of_the_body() -> None:
     request = json_body([{"type": "t"}], validate_only=False)
     request.atomic = request.validate_only = True  # the bridge binds query parameters to these
-    assert decode.batch(request, LIMIT)[1:] == (True, True)
+    assert decode.batch(request, LIMIT)[1:3] == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -274,3 +274,51 @@ def test_a_timestamp_of_a_request_out_of_bounds_is_refused(moment: Timestamp) ->
     with pytest.raises(InvalidRequest) as refused:
         decode.microseconds(moment, "from")
     assert (refused.value.reason, refused.value.field) == ("INVALID_TIMESTAMP", "from")
+
+
+def lines_body(*texts: bytes, content_type: str = "application/x-ndjson", **options: Any) -> RawBatchIngestRequest:
+    """Return a batch with one event a line as the bridge sends it."""
+    return RawBatchIngestRequest(json=HttpBody(content_type=content_type, data=b"\n".join(texts)), **options)
+
+
+@given(st.lists(_EVENTS, min_size=1, max_size=4))
+def test_all_forms_of_a_json_batch_give_the_same_drafts(events: list[dict[str, Any]]) -> None:
+    expected = [sealed(slot) for slot in decode.batch(json_body(events), LIMIT).slots]
+    texts = [json.dumps(event).encode() for event in events]
+    bare = RawBatchIngestRequest(json=HttpBody(data=b" [" + b",".join(texts) + b"]"), atomic=True)
+    for request, lines in ((bare, []), (lines_body(*texts, atomic=True), list(range(1, len(events) + 1)))):
+        batch = decode.batch(request, LIMIT)
+        assert [sealed(slot) for slot in batch.slots] == expected
+        assert (batch.atomic, batch.validate_only, list(batch.lines)) == (True, False, lines)
+        assert decode.sent(request, range(len(texts))) == texts
+
+
+def test_a_bad_line_affects_only_itself() -> None:
+    texts = [b'{"type":"a"}', b"", b'{"type":', b'{"type":"\xff"}\r', b"5", b"\r", b'{"type":"%s"}' % (b"x" * 256)]
+    request = lines_body(*texts, b'{"type":"z"}', content_type="Application/JSONL; charset=utf-8", validate_only=True)
+    batch = decode.batch(request, LIMIT)
+    assert list(batch.lines) == [1, 3, 4, 5, 7, 8]
+    assert batch.validate_only
+    reasons = [slot.reason if isinstance(slot, Problem) else slot.type for slot in batch.slots]
+    assert reasons == ["a", "MALFORMED_JSON", "MALFORMED_JSON", "WRONG_TYPE", "TOO_LONG", "z"]
+    assert decode.sent(request, [1, 2, 4]) == [texts[2], texts[3].rstrip(), texts[6]]
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (lines_body(), "EMPTY_BATCH"),
+        (lines_body(b" ", b"\r", b""), "EMPTY_BATCH"),
+        (lines_body(*[b"{}"] * 4), "TOO_MANY_EVENTS"),
+        (lines_body(b"{}", events=[b""]), "TWO_ENCODINGS"),
+        (lines_body(b"[]", content_type="application/json"), "EMPTY_BATCH"),
+        (lines_body(b"[{},{},{},{}]", content_type=""), "TOO_MANY_EVENTS"),
+        (lines_body(b"[1e400,{},{},{}]", content_type=""), "TOO_MANY_EVENTS"),
+        (lines_body(b"[{}", content_type=""), "MALFORMED_JSON"),
+        (lines_body(b"{}", b"{}", content_type="application/json"), "MALFORMED_JSON"),
+    ],
+)
+def test_what_is_no_batch(request_: RawBatchIngestRequest, reason: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        decode.batch(request_, 3)
+    assert refusal.value.reason == reason

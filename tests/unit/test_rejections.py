@@ -8,7 +8,7 @@ import pytest
 from headgate_server.core import ledger
 from headgate_server.core.model import Outcome, Problem, Status
 from headgate_server.core.reasons import Reason
-from headgate_server.core.rejections import MOST_BYTES, Encoding, Rejection, kept_of, storable
+from headgate_server.core.rejections import MOST_BYTES, Encoding, Rejection, encoding_of, kept_of, storable
 from headgate_server.core.settle import ABORTED, CONFLICT
 from headgate_server.ingest.rejections import Origin, RejectionConfig, RejectionQueue
 from headgate_server.process.metrics import Metrics
@@ -204,3 +204,10 @@ def test_bytes_are_cut_anywhere() -> None:
 )
 def test_texts_that_every_store_accepts(text: str, stored: str) -> None:
     assert storable(text) == stored
+
+
+def test_a_line_that_is_no_text_is_kept_as_bytes() -> None:
+    for event, encoding in ((b"", Encoding.JSON), ("é".encode(), Encoding.JSON), (b"\xff", Encoding.BYTES)):
+        assert encoding_of(event, Encoding.JSON) is encoding
+        assert encoding_of(event, Encoding.PROTOBUF) is Encoding.PROTOBUF
+    assert kept_of(b"\xff" * 100_000, Encoding.BYTES) == b"\xff" * MOST_BYTES

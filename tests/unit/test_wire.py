@@ -96,11 +96,14 @@ def test_what_is_stored_counts_as_success_and_nothing_else() -> None:
     assert counted == {"accepted": 1, "replaced": 1, "duplicate": 1, "conflict": 0, "rejected": 0, "aborted": 0}
 
 
-@given(st.lists(OUTCOMES, max_size=5))
-def test_a_stored_answer_is_replayed_as_it_was_given(outcomes: list[Outcome]) -> None:
-    replayed = BatchIngestResponse.FromString(wire.stored_answer(outcomes))
-    assert replayed == wire.batch_message(outcomes)
-    assert printer.print_json(replayed) == wire.batch_answer(outcomes).data
+@given(st.lists(OUTCOMES, max_size=5), st.booleans())
+def test_a_stored_answer_is_replayed_as_it_was_given(outcomes: list[Outcome], one_a_line: bool) -> None:
+    lines = range(2, 2 * len(outcomes) + 2, 2) if one_a_line else ()
+    replayed = BatchIngestResponse.FromString(wire.stored_answer(outcomes, lines))
+    assert replayed == wire.batch_message(outcomes, lines)
+    assert printer.print_json(replayed) == wire.batch_answer(outcomes, lines).data
+    shown = [result.get("line") for result in json.loads(wire.batch_answer(outcomes, lines).data)["results"]]
+    assert shown == (list(lines) if one_a_line else [None] * len(outcomes))
 
 
 @given(st.lists(OUTCOMES, max_size=5))

@@ -46,7 +46,7 @@ class BatchIngestResponse(_message.Message):
     def __init__(self, total: _Optional[int] = ..., success_count: _Optional[int] = ..., error_count: _Optional[int] = ..., results: _Optional[_Iterable[_Union[EventResult, _Mapping]]] = ...) -> None: ...
 
 class EventResult(_message.Message):
-    __slots__ = ("index", "status", "id", "sequence", "created_at", "event_hash", "error", "warnings")
+    __slots__ = ("index", "status", "id", "sequence", "created_at", "event_hash", "error", "warnings", "line")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,7 @@ class EventResult(_message.Message):
     EVENT_HASH_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    LINE_FIELD_NUMBER: _ClassVar[int]
     index: int
     status: str
     id: str
@@ -63,7 +64,8 @@ class EventResult(_message.Message):
     event_hash: str
     error: EventError
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, index: _Optional[int] = ..., status: _Optional[str] = ..., id: _Optional[str] = ..., sequence: _Optional[int] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., event_hash: _Optional[str] = ..., error: _Optional[_Union[EventError, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    line: int
+    def __init__(self, index: _Optional[int] = ..., status: _Optional[str] = ..., id: _Optional[str] = ..., sequence: _Optional[int] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., event_hash: _Optional[str] = ..., error: _Optional[_Union[EventError, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., line: _Optional[int] = ...) -> None: ...
 
 class EventError(_message.Message):
     __slots__ = ("reason", "field", "message", "retryable", "differing_fields")

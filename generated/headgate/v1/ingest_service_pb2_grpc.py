@@ -72,6 +72,8 @@ class IngestServiceServicer(object):
     def BatchIngest(self, request, context):
         """Stores many events, each on its own, and answers with one result for each event, in the order sent.
         The call fails as a whole only if it cannot be read as a batch: malformed, empty, over a limit.
+        Over HTTP the body may also be a JSON array of events, or have one event a line (`application/x-ndjson`). The options are
+        query parameters then, and a line that cannot be read is `rejected` on its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,13 +38,16 @@ class Body(NamedTuple):
     members: dict[str, Any]
 
 
-def read_batch(body: bytes, list_name: str = "events", most: int = sys.maxsize) -> Body:
-    """Read an object whose member `list_name` is a list of elements. Each element is read on its own.
+def read_batch(body: bytes, list_name: str = "events", most: int = sys.maxsize, *, bare: bool = False) -> Body:
+    """Read an object whose member `list_name` is a list of elements. Each element is read on its own. With `bare` the
+    body may also be the list itself.
 
     If the list has more than `most` elements, its rest and the rest of the body are not read, and the result has
     `most` + 1 elements. Raises `InvalidRequest` if the body is not JSON or not an object, if the member is missing or
     not a list, or if the object has a member twice.
     """
+    if bare and not body.startswith(b"{") and jsonscan.is_list(body):
+        return Body(read_list(body, most), {})
     if _holds_more(body, most, list_name):
         return Body([None] * (most + 1), {})
     value = _read_fast(body)

@@ -15,6 +15,12 @@ _TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL)
 """To the next bracket or brace. Both patterns are possessive, so the matcher keeps nothing for backtracking."""
 
 
+def is_list(body: bytes) -> bool:
+    """Whether a body is a list, if it is JSON at all."""
+    first = _TOKEN.match(body)
+    return first is not None and first["mark"] == b"["
+
+
 def holds_more(body: bytes, most: int, list_name: str | None) -> bool:
     """Whether the list has more than `most` elements: the member `list_name` of the body, or the body itself.
 

@@ -16,6 +16,8 @@ class Encoding(StrEnum):
 
     JSON = "json"
     PROTOBUF = "protobuf"
+    BYTES = "bytes"
+    """Of a JSON body, but not UTF-8, so that no text holds it."""
 
 
 class Rejection(NamedTuple):
@@ -79,6 +81,16 @@ class RejectionPage(NamedTuple):
 
     rejections: Sequence[Rejection]
     resume: RejectionId | None
+
+
+def encoding_of(event: bytes, encoding: Encoding) -> Encoding:
+    """Return the encoding of one event in a request of this encoding. A line of a body may be no UTF-8."""
+    if encoding is Encoding.JSON and not event.isascii():
+        try:
+            event.decode()
+        except UnicodeDecodeError:
+            return Encoding.BYTES
+    return encoding
 
 
 def kept_of(event: bytes, encoding: Encoding) -> bytes:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from headgate_server.core import ledger
 from headgate_server.core.model import Outcome, Problem, Status
-from headgate_server.core.rejections import Encoding, Rejection, kept_of, storable
+from headgate_server.core.rejections import Encoding, Rejection, encoding_of, kept_of, storable
 from headgate_server.core.types import RejectionId, WorkspaceId
 from headgate_server.process.clock import Clock, system_clock
 from headgate_server.process.metrics import Metrics
@@ -93,6 +93,7 @@ class Refused(NamedTuple):
         sent = self.texts(self.positions)
         for offset, (problem, event) in enumerate(zip(self.problems, sent, strict=True)):
             received_at = self.received_at + offset
+            encoding = encoding_of(event, origin.encoding)
             yield Rejection(
                 workspace_id=origin.workspace_id,
                 id=RejectionId(ledger.event_id(received_at, self.randomness[8 * offset : 8 * offset + 8])),
@@ -104,11 +105,11 @@ class Refused(NamedTuple):
                 endpoint=origin.endpoint,
                 key_id=origin.key_id,
                 request_id=origin.request_id,
-                encoding=origin.encoding,
+                encoding=encoding,
                 size=len(event),
                 replayed_at=None,
                 event_id=None,
-                event=kept_of(event, origin.encoding),
+                event=kept_of(event, encoding),
             )
 
 

@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.event_pb2 import Event
-from headgate_server.core import jsonbody, timestamps, validate
+from headgate_server.core import jsonbody, jsonlines, jsonscan, timestamps, validate
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.model import Draft, Problem
 from headgate_server.core.reasons import Reason
@@ -20,8 +20,10 @@ class DecodedBatch(NamedTuple):
     """A batch: one slot for each event, and the options."""
 
     slots: Sequence[Draft | Problem]
-    atomic: bool
-    validate_only: bool
+    atomic: bool = False
+    validate_only: bool = False
+    lines: Sequence[int] = ()
+    """The number of each event's line, in a body with one event a line."""
 
 
 def batch(request: RawBatchIngestRequest, max_events: int) -> DecodedBatch:
@@ -34,7 +36,9 @@ def batch(request: RawBatchIngestRequest, max_events: int) -> DecodedBatch:
         return DecodedBatch(slots, atomic, validate_only)
     if request.events:
         raise two_encodings()
-    body = jsonbody.read_batch(request.json.data, most=max_events)
+    if jsonlines.is_lines(request.json.content_type):
+        return _lines(request.json.data, max_events)._replace(atomic=atomic, validate_only=validate_only)
+    body = jsonbody.read_batch(request.json.data, most=max_events, bare=True)
     check_count(len(body.items), max_events)
     for name, value in body.members.items():
         option = _OPTIONS.get(name)
@@ -48,6 +52,31 @@ def batch(request: RawBatchIngestRequest, max_events: int) -> DecodedBatch:
             validate_only = validate_only or bool(value)
     slots = list(map(validate.native_json, body.items, validate.salts(len(body.items))))
     return DecodedBatch(slots, atomic, validate_only)
+
+
+def _lines(body: bytes, max_events: int) -> DecodedBatch:
+    """Decode a body with one event a line. Its options are in the query."""
+    lines = jsonlines.lines_of(body, max_events)
+    check_count(len(lines), max_events)
+    salts = validate.salts(len(lines))
+    slots = [
+        validate.native_json(jsonlines.read_line(body, line), salt) for line, salt in zip(lines, salts, strict=True)
+    ]
+    return DecodedBatch(slots, lines=[line.number for line in lines])
+
+
+def sent(request: RawBatchIngestRequest | RawIngestRequest, positions: Sequence[int]) -> Sequence[bytes]:
+    """Return the events of a request at these positions, which increase, as they were sent."""
+    if request.HasField("json"):
+        body = request.json.data
+        if isinstance(request, RawIngestRequest):
+            return jsonscan.sent(body, positions, None)
+        if jsonlines.is_lines(request.json.content_type):
+            return jsonlines.sent(body, positions)
+        return jsonscan.sent(body, positions, "" if jsonscan.is_list(body) else "events")
+    if isinstance(request, RawIngestRequest):
+        return [request.event]
+    return [request.events[position] for position in positions]
 
 
 def single(request: RawIngestRequest) -> Draft | Problem:

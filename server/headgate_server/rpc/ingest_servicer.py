@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from google.api.httpbody_pb2 import HttpBody
@@ -11,9 +12,8 @@ from google.protobuf.message import DecodeError, Message
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventResult, IngestResponse
-from headgate_server.core import jsonscan
 from headgate_server.core.errors import EventConflict, InvalidRequest
-from headgate_server.core.model import NATIVE, Answer, Draft, Outcome, Problem, Replayed, Scope, Status, Submission
+from headgate_server.core.model import NATIVE, Answer, Outcome, Problem, Replayed, Scope, Status, Submission
 from headgate_server.core.reasons import Reason
 from headgate_server.core.rejections import Encoding
 from headgate_server.core.types import EventId
@@ -23,6 +23,7 @@ from headgate_server.process.aside import aside
 from headgate_server.process.metrics import Metrics
 from headgate_server.process.setting import setting
 from headgate_server.rpc import decode, wire
+from headgate_server.rpc.decode import DecodedBatch
 from headgate_server.rpc.pipeline.call import REQUEST_KEY, Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
 
@@ -86,15 +87,17 @@ class IngestServicer:
     async def batch_ingest(self, call: Call, request: RawBatchIngestRequest) -> BatchIngestResponse | HttpBody:
         """Store each event on its own and answer with one result for each."""
         batch = await self._ingest.decoded(_size(call, request), lambda: decode.batch(request, self._config.max_events))
-        taken = await self._take(call, request, batch.slots, atomic=batch.atomic, validate_only=batch.validate_only)
+        taken = await self._take(call, request, batch)
         if isinstance(taken, BatchIngestResponse):
             return taken
-        return written(wire.batch_answer if call.bridged else wire.batch_message, taken)
+        if call.bridged:
+            return written(lambda outcomes: wire.batch_answer(outcomes, batch.lines), taken)
+        return written(wire.batch_message, taken)
 
     async def ingest(self, call: Call, request: RawIngestRequest) -> IngestResponse:
         """Store one event. If it is not stored, its problem is the call's error."""
         slot = await self._ingest.decoded(_size(call, request), lambda: decode.single(request))
-        taken = await self._take(call, request, [slot], atomic=False, validate_only=request.validate_only)
+        taken = await self._take(call, request, DecodedBatch([slot], validate_only=request.validate_only))
         if isinstance(taken, BatchIngestResponse):
             (result,) = taken.results
         else:
@@ -104,25 +107,25 @@ class IngestServicer:
         return IngestResponse(result=result)
 
     async def _take(
-        self, call: Call, request: _Request, slots: Sequence[Draft | Problem], *, atomic: bool, validate_only: bool
+        self, call: Call, request: _Request, batch: DecodedBatch
     ) -> Sequence[Outcome] | BatchIngestResponse:
         """Run the use case, and record the result in metadata and log. Return the outcomes, or the answer to an earlier
         request under the same key.
         """
         submission = Submission(
             workspace_id=call.caller.workspace.id,
-            slots=slots,
-            atomic=atomic,
-            answer=_stored_answer(call, request),
+            slots=batch.slots,
+            atomic=batch.atomic,
+            answer=_stored_answer(call, request, batch.lines),
         )
-        decision = await self._ingest.take(submission, validate_only=validate_only)
+        decision = await self._ingest.take(submission, validate_only=batch.validate_only)
         if isinstance(decision, Replayed):
             return await self._replay(call, submission, BatchIngestResponse.FromString(decision.answer))
         outcomes = decision.outcomes
         with aside("events"):
             statuses = Counter(outcome.status.value for outcome in outcomes)
             call.log.update(statuses)
-            if not validate_only:
+            if not batch.validate_only:
                 self._metrics.events(statuses)
                 if KEPT & statuses.keys():
                     self._note(call, request, outcomes)
@@ -138,7 +141,7 @@ class IngestServicer:
         encoding = Encoding.JSON if request.HasField("json") else Encoding.PROTOBUF
         caller = call.caller
         origin = Origin(caller.workspace.id, caller.key_id, call.request_id, NATIVE, "", encoding)
-        self._rejections.note(origin, outcomes, lambda positions: _sent(request, positions), _size(call, request))
+        self._rejections.note(origin, outcomes, lambda positions: decode.sent(request, positions), _size(call, request))
 
     async def _replay(self, call: Call, submission: Submission, answer: BatchIngestResponse) -> BatchIngestResponse:
         """Return the stored answer, and add where conflicts differ, which is not stored with it."""
@@ -194,17 +197,7 @@ def _size(call: Call, request: _Request) -> int:
     return len(request.json.data) if request.HasField("json") else call.size
 
 
-def _sent(request: _Request, positions: Sequence[int]) -> Sequence[bytes]:
-    """Return the events at these positions as they were sent."""
-    if request.HasField("json"):
-        list_name = None if isinstance(request, RawIngestRequest) else "events"
-        return jsonscan.sent(request.json.data, positions, list_name)
-    if isinstance(request, RawIngestRequest):
-        return [request.event]
-    return [request.events[position] for position in positions]
-
-
-def _stored_answer(call: Call, request: _Request) -> Answer | None:
+def _stored_answer(call: Call, request: _Request, lines: Sequence[int]) -> Answer | None:
     """Return how the answer is stored under the call's `Idempotency-Key`, scoped to the method; None without one.
 
     Raises `InvalidRequest` if the key is empty or too long.
@@ -216,7 +209,8 @@ def _stored_answer(call: Call, request: _Request) -> Answer | None:
     # retry may be compressed differently or not at all. It is serialized again, because the bridge does not always
     # write the same message in the same bytes.
     sent = request.SerializeToString(deterministic=True) if request.HasField("json") else _in_one_order(request)
-    return Answer(encode=wire.stored_answer, request_key=request_key(call.method, key, sent))
+    encode = partial(wire.stored_answer, lines=lines) if lines else wire.stored_answer
+    return Answer(encode=encode, request_key=request_key(call.method, key, sent))
 
 
 def _in_one_order(request: _Request) -> bytes:

@@ -60,19 +60,24 @@ def _fill_result(result: EventResult, index: int, outcome: Outcome) -> None:
         )
 
 
-def batch_message(outcomes: Sequence[Outcome]) -> BatchIngestResponse:
-    """Return the outcomes of a batch as a message."""
+def batch_message(outcomes: Sequence[Outcome], lines: Sequence[int] = ()) -> BatchIngestResponse:
+    """Return the outcomes of a batch as a message. `lines` has the number of each event's line, if the body had one
+    event a line.
+    """
     stored = sum(outcome.status in STORED for outcome in outcomes)
     response = BatchIngestResponse(total=len(outcomes), success_count=stored, error_count=len(outcomes) - stored)
     add = response.results.add
     for index, outcome in enumerate(outcomes):
         _fill_result(add(), index, outcome)
+    if lines:
+        for result, line in zip(response.results, lines, strict=True):
+            result.line = line
     return response
 
 
-def batch_answer(outcomes: Sequence[Outcome]) -> HttpBody:
+def batch_answer(outcomes: Sequence[Outcome], lines: Sequence[int] = ()) -> HttpBody:
     """Return the outcomes of a batch as REST's answer: the same as `printer` makes from `batch_message`, but faster."""
-    return HttpBody(content_type="application/json", data=orjson.dumps(batch_json(outcomes)))
+    return HttpBody(content_type="application/json", data=orjson.dumps(batch_json(outcomes, lines)))
 
 
 def result_json(index: int, outcome: Outcome) -> dict[str, Any]:
@@ -99,22 +104,26 @@ def result_json(index: int, outcome: Outcome) -> dict[str, Any]:
     return result
 
 
-def batch_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def batch_json(outcomes: Sequence[Outcome], lines: Sequence[int] = ()) -> dict[str, Any]:
     """Return the outcomes of a batch as a JSON object. The counts are always present, also 0."""
     stored = sum(outcome.status in STORED for outcome in outcomes)
+    results = [result_json(index, outcome) for index, outcome in enumerate(outcomes)]
+    if lines:
+        for result, line in zip(results, lines, strict=True):
+            result["line"] = line
     return {
         "total": len(outcomes),
         "success_count": stored,
         "error_count": len(outcomes) - stored,
-        "results": [result_json(index, outcome) for index, outcome in enumerate(outcomes)],
+        "results": results,
     }
 
 
-def stored_answer(outcomes: Sequence[Outcome]) -> bytes:
+def stored_answer(outcomes: Sequence[Outcome], lines: Sequence[int] = ()) -> bytes:
     """Return the answer to store under a request key of the native API: a BatchIngestResponse; with one result for a
     single event.
     """
-    return batch_message(outcomes).SerializeToString()
+    return batch_message(outcomes, lines).SerializeToString()
 
 
 def conflicts(results: Sequence[EventResult]) -> dict[int, EventId]:
