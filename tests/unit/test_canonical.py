@@ -72,9 +72,11 @@ def test_golden_rejections(vector: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("vector", VECTORS["contents"], ids=lambda vector: vector["name"])
 def test_golden_contents(vector: dict[str, Any]) -> None:
-    data = vector["data_json"]
-    encoded = None if data is None else canonical.encode(jsonbody.read_one(data.encode()))
-    content = canonical.content(vector["type"], vector["source"], vector["subject"], vector["occurred_at_us"], encoded)
+    encoded = [
+        None if text is None else canonical.encode(jsonbody.read_one(text.encode()))
+        for text in (vector["data_json"], vector.get("attributes_json"))
+    ]
+    content = canonical.content(vector["type"], vector["source"], vector["subject"], vector["occurred_at_us"], *encoded)
     assert content.hex() == vector["canonical_hex"]
 
 

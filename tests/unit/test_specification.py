@@ -64,8 +64,9 @@ def content(event: dict[str, Any]) -> bytes:
     """canonical.md, "The content of an event"."""
     members = {name: Num(event["occurred_at"]) for name in ["occurred_at"] if event["occurred_at"] is not None}
     members |= {name: event[name] for name in ("source", "subject", "type") if event[name] != ""}
-    if event["data"] is not None:
-        members["data"] = json.loads(event["data"], parse_int=Num, parse_float=Num)
+    for name in ("attributes", "data"):
+        if event.get(name) is not None:
+            members[name] = json.loads(event[name], parse_int=Num, parse_float=Num)
     return write(members).encode()
 
 
@@ -120,6 +121,7 @@ def test_canonical_doubles(vector: dict[str, str]) -> None:
 @pytest.mark.parametrize("vector", CANONICAL["contents"], ids=lambda vector: vector["name"])
 def test_contents(vector: dict[str, Any]) -> None:
     event = {**vector, "occurred_at": vector["occurred_at_us"], "data": vector["data_json"]}
+    event["attributes"] = vector.get("attributes_json")
     assert content(event).hex() == vector["canonical_hex"]
 
 

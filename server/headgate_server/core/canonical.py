@@ -112,11 +112,18 @@ def is_object(data: bytes) -> bool:
         return False
 
 
-def content(type_: str, source: str, subject: str, occurred_at: int | None, data: bytes | None) -> bytes:
+def content(
+    type_: str,
+    source: str,
+    subject: str,
+    occurred_at: int | None,
+    data: bytes | None,
+    attributes: bytes | None = None,
+) -> bytes:
     """Return the canonical content of an event: one canonical JSON object of what was sent, except the identity.
 
-    `data` is canonical JSON already. Members: data, occurred_at (microseconds since the epoch), source, subject,
-    type; what was not sent is left out.
+    `data` and `attributes` are canonical JSON already. Members: attributes, data, occurred_at (microseconds since the
+    epoch), source, subject, type; what was not sent is left out.
     """
     members: dict[str, Any] = {}
     if occurred_at is not None:
@@ -127,7 +134,9 @@ def content(type_: str, source: str, subject: str, occurred_at: int | None, data
         members["subject"] = subject
     members["type"] = type_
     rest = orjson.dumps(members)
-    return rest if data is None else b'{"data":' + data + b"," + rest[1:]
+    if data is not None:
+        rest = b'{"data":' + data + b"," + rest[1:]
+    return rest if attributes is None else b'{"attributes":' + attributes + b"," + rest[1:]
 
 
 def _is_plain(value: Any, depth: int) -> bool:
