@@ -61,7 +61,7 @@ _CELLS = ("'abc'", "x'ff'", "x''", "7", "1.5", "CAST(x'ff' AS TEXT)", "x'0001020
 @pytest.mark.parametrize("place", [1, COUNT])
 async def test_a_cell_of_another_type(sqlite_store: Tampered, place: int) -> None:
     kinds = {"sequence": CHAIN} | dict.fromkeys(
-        ("type", "source", "subject", "occurred_at", "data", "salt", "commitment"), CONTENT
+        ("type", "source", "subject", "occurred_at", "data", "attributes", "salt", "commitment"), CONTENT
     )
     columns = [column.name for column in events_table.columns if not column.primary_key]
     for column in columns:
@@ -112,7 +112,8 @@ async def test_many_ids_of_another_type(sqlite_store: Tampered) -> None:
     await sqlite_store.change(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000)"
         " INSERT INTO events SELECT workspace_id, 'forged' || i, 7000 + i, created_at, receiver, type, source, subject,"
-        " occurred_at, data, NULL, NULL, NULL, salt, commitment, event_hash FROM events JOIN n WHERE sequence = 2"
+        " occurred_at, data, NULL, NULL, NULL, salt, commitment, event_hash, NULL"
+        " FROM events JOIN n WHERE sequence = 2"
     )
     page = await verify(sqlite_store.store.proof, sqlite_store.workspace, limit=2)
     assert page.events_checked > 3000

@@ -36,6 +36,9 @@ def _changes(tampered: Tampered) -> dict[str, list[tuple[str, str]]]:
         "subject": each(CONTENT, "'other'", "''"),
         "occurred_at": each(CONTENT, "occurred_at + 1", "0", "NULL"),
         "data": each(CONTENT, "NULL", some(b"{}"), some(b'{"n":99}'), some(b'{"n": 3}'), some(b""), some(b"\xff")),
+        "attributes": each(
+            CONTENT, "NULL", some(b"{}"), some(b'{"n":99}'), some(b'{"n": 3}'), some(b""), some(b"\xff")
+        ),
         "scope": each(HASH, "'other'", "''"),
         "key": each(HASH, "'other'", "''"),
         "dedupe": each(HASH, some(bytes(16)), some(b""), some(bytes(15)), some(bytes(17))),

@@ -245,7 +245,7 @@ async def test_a_forged_event_behind_the_newest(
     copied = f"workspace_id, {forged}, {sequence}, created_at, receiver, type, source, subject, occurred_at, data"
     await database.execute(
         store_url,
-        f"INSERT INTO events SELECT {copied}, scope, key, NULL, salt, commitment, event_hash"
+        f"INSERT INTO events SELECT {copied}, scope, key, NULL, salt, commitment, event_hash, NULL"
         " FROM events WHERE sequence = 2",
     )
     assert len(await filled.all_events()) == 7

@@ -30,10 +30,13 @@ def draft(
     occurred_at: int | None = None,
     receiver: str = NATIVE,
     on_mismatch: Mismatch = Mismatch.CONFLICT,
+    attributes: bytes | None = None,
 ) -> Draft:
     """Return a draft; without a key it is not deduplicated."""
     identity = None if key is None else (source, key)
-    sealed = validate.seal(receiver, type, source, subject, occurred_at, data, identity, on_mismatch=on_mismatch)
+    sealed = validate.seal(
+        receiver, type, source, subject, occurred_at, data, identity, on_mismatch=on_mismatch, attributes=attributes
+    )
     assert isinstance(sealed, Draft)
     return sealed
 

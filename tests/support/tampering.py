@@ -92,7 +92,16 @@ async def reports(store: Store) -> dict[str, Found]:
 @asynccontextmanager
 async def opened(store: Store, store_url: str, workspace: int) -> AsyncIterator[Tampered]:
     """Yield a workspace with six events, every other one with a key, and copies of its tables."""
-    drafts = [draft(f"k{n}" if n % 2 else None, {"n": n}, subject=f"s{n}", occurred_at=n) for n in range(1, COUNT + 1)]
+    drafts = [
+        draft(
+            f"k{n}" if n % 2 else None,
+            {"n": n},
+            subject=f"s{n}",
+            occurred_at=n,
+            attributes=b'{"n":%d}' % n,
+        )
+        for n in range(1, COUNT + 1)
+    ]
     for one in drafts:
         await append(store, workspace, one)
     events = (await store.ledgers.events(EventQuery(workspace_id=workspace, limit=100))).events

@@ -42,6 +42,7 @@ def stored(vector: dict[str, Any]) -> StoredEvent:
         salt=bytes.fromhex(vector["salt"]),
         commitment=bytes.fromhex(vector["commitment"]),
         event_hash=bytes.fromhex(vector["event_hash"]),
+        attributes=None if vector.get("attributes") is None else vector["attributes"].encode(),
     )
 
 
@@ -164,18 +165,49 @@ def test_data_that_swallowed_the_columns_behind_it_is_found(
     changed = rows[2]._replace(occurred_at=None, **emptied)
     # The hashed bytes are the same, so the commitment does not show the change.
     of = (rows[2], changed)
-    contents = {canonical.content(one.type, one.source, one.subject, one.occurred_at, one.data) for one in of}
-    assert len(contents) == 1
+    assert len(set(map(_content, of))) == 1
     rows[2] = changed
     assert check(rows, head) == [(3, "content_mismatch")]
 
 
-@pytest.mark.parametrize("data", [b"5", b'"x"', b"[]", b"null", b"{", b"", b"{}{}", b"\xff", b'{"a":' * 5_000])
-def test_data_that_is_no_object_is_found(chain: tuple[list[StoredEvent], Head], data: bytes) -> None:
+def _content(row: StoredEvent) -> bytes:
+    return canonical.content(row.type, row.source, row.subject, row.occurred_at, row.data, row.attributes)
+
+
+@pytest.mark.parametrize("attributes", [b'{"a":1},"data":{"n":3}', b'{"a":1},"data":{"n":3},"occurred_at":3'])
+def test_attributes_that_swallowed_the_columns_behind_them_are_found(attributes: bytes) -> None:
+    one = draft(None, {"n": 3}, occurred_at=3, attributes=b'{"a":1}')
+    rows, head = linked("acme", [one])
+    assert check(rows, head) == []
+    occurred_at = None if b"occurred_at" in attributes else 3
+    changed = rows[0]._replace(attributes=attributes, data=None, occurred_at=occurred_at)
+    assert _content(changed) == _content(rows[0])
+    assert check([changed], head) == [(1, "content_mismatch")]
+
+
+_NO_JSON = [b"{", b"", b"{}{}", b"NaN", b"[-Infinity]", b"\xff", b'{"a":' * 5_000]
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        *(("data", text) for text in _NO_JSON),
+        *(("attributes", text) for text in (*_NO_JSON, b"5", b'"x"', b"[]", b"null", b' {"a":1}')),
+    ],
+)
+def test_data_or_attributes_that_are_not_one_value_are_found(
+    chain: tuple[list[StoredEvent], Head], column: str, text: bytes
+) -> None:
     rows, head = chain
-    content = canonical.content(rows[2].type, rows[2].source, rows[2].subject, rows[2].occurred_at, data)
-    rows[2] = rows[2]._replace(data=data, commitment=ledger.commitment(rows[2].salt, content))
+    changed = rows[2]._replace(**{column: text})
+    rows[2] = changed._replace(commitment=ledger.commitment(changed.salt, _content(changed)))
     assert (3, "content_mismatch") in check(rows, head)
+
+
+@pytest.mark.parametrize("data", [b"5", b'"x"', b"[]", b"null", b"false", b"1e+400", b'{"a":12345678901234567890}'])
+def test_data_of_any_json_value_verifies(data: bytes) -> None:
+    rows, head = linked("acme", [draft(None, data), draft("k", data, attributes=b'{"data_base64":true}')])
+    assert check(rows, head) == []
 
 
 def test_what_no_store_would_have_written_is_a_break_and_no_error(chain: tuple[list[StoredEvent], Head]) -> None:

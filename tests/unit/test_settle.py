@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -68,6 +69,32 @@ def test_a_held_identity(mismatch: Mismatch, other: str) -> None:
     settlement = _settlement(draft("k", {"n": 1}))
     assert _statuses(settlement, draft("k", {"n": 1.0}, on_mismatch=mismatch)) == ["duplicate"]
     assert _statuses(settlement, draft("k", {"n": 2}, on_mismatch=mismatch)) == [other]
+
+
+@pytest.mark.parametrize("stored", [None, 1_705_314_600_000_000])
+@pytest.mark.parametrize("sent", [None, 1_705_314_600_000_001])
+@pytest.mark.parametrize("held", [True, False])
+def test_a_time_that_was_filled_in_anew(stored: int | None, sent: int | None, held: bool) -> None:
+    """Also within one group, whose events are not stored yet."""
+    kept: dict[str, Any] = {"on_mismatch": Mismatch.CONFLICT_UNLESS_TIME, "attributes": b'{"a":1}'}
+    first = draft("k", {"n": 1}, occurred_at=stored, **kept)
+    settlement = _settlement(*[first] * held)
+    later = [draft("k", {"n": 1}, occurred_at=sent, **kept), draft("k", {"n": 2}, occurred_at=sent, **kept)]
+    other = [
+        draft("k", {"n": 1}, subject="other", occurred_at=sent, **kept),
+        draft("k", {"n": 1}, occurred_at=sent, on_mismatch=Mismatch.CONFLICT_UNLESS_TIME),
+    ]
+    again, *conflicts = _outcomes(settlement.decide(submission(1, *[first] * (not held), *later, *other)))[-4:]
+    assert again.status == "duplicate"
+    assert again.link is not None
+    assert again.link.occurred_at == stored
+    moment = "no time" if stored is None else "the time 2024-01-15T10:30:00Z"
+    warned = (f"Only the time differs: the event was stored with {moment}, which is kept.",)
+    assert again.warnings == (() if stored == sent else warned)
+    assert {outcome.status for outcome in conflicts} == {"conflict"}
+    assert {(outcome.problem.reason, outcome.problem.field) for outcome in conflicts if outcome.problem} == {
+        ("IDEMPOTENCY_CONFLICT", "id")
+    }
 
 
 def test_a_conflict_says_which_event_holds_the_key() -> None:
@@ -207,4 +234,4 @@ def test_whatever_comes_the_ledger_is_sound(
 
 
 def _link_of(row: StoredEvent) -> Link:
-    return Link(row.id, row.sequence, row.created_at, row.event_hash, row.salt, row.commitment)
+    return Link(row.id, row.sequence, row.created_at, row.event_hash, row.salt, row.commitment, row.occurred_at)

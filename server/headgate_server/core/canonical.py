@@ -100,16 +100,27 @@ def is_exact_double(number: Number) -> bool:
     return value - value == 0.0 and _float(value) == number
 
 
-def is_object(data: bytes) -> bool:
-    """Whether the bytes are one JSON object and nothing else."""
+def is_value(text: bytes) -> bool:
+    """Whether the bytes are one JSON value and nothing else."""
     try:
-        return type(orjson.loads(data)) is dict
+        orjson.loads(text)
+        return True
     except orjson.JSONDecodeError:
         pass
     try:  # numbers beyond a double are JSON too
-        return type(json.loads(data, parse_float=str, parse_int=str)) is dict
+        json.loads(text, parse_float=str, parse_int=str, parse_constant=_refuse_constant)
+        return True
     except (ValueError, RecursionError):
         return False
+
+
+def is_object(text: bytes) -> bool:
+    """Whether the bytes are one JSON object and nothing else, without white space around it."""
+    return text[:1] == b"{" and is_value(text)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def content(

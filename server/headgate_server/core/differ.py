@@ -13,7 +13,9 @@ MAX_PATH = 128
 
 def differing_paths(draft: Draft, stored: StoredEvent) -> tuple[str, ...]:
     """Return JSON Pointers (RFC 6901) to the differences between a draft and the stored event of the same identity."""
-    old = canonical.content(stored.type, stored.source, stored.subject, stored.occurred_at, stored.data)
+    old = canonical.content(
+        stored.type, stored.source, stored.subject, stored.occurred_at, stored.data, stored.attributes
+    )
     paths: list[str] = []
     _compare(_read(old), _read(draft.canonical), "", paths)
     return tuple(paths)

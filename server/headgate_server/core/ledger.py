@@ -154,7 +154,8 @@ class Break(NamedTuple):
 _BREAK_OF = {
     "sequence": BreakType.CHAIN_BREAK,
     **dict.fromkeys(
-        ("type", "source", "subject", "occurred_at", "data", "salt", "commitment"), BreakType.CONTENT_MISMATCH
+        ("type", "source", "subject", "occurred_at", "data", "attributes", "salt", "commitment"),
+        BreakType.CONTENT_MISMATCH,
     ),
 }
 """The type of break for a column of a wrong shape. A column that is not listed is a hash mismatch."""
@@ -256,12 +257,17 @@ class Checker:
 
     def _check_content(self, event: StoredEvent) -> None:
         try:
-            content = canonical.content(event.type, event.source, event.subject, event.occurred_at, event.data)
+            content = canonical.content(
+                event.type, event.source, event.subject, event.occurred_at, event.data, event.attributes
+            )
         except (TypeError, ValueError):  # a text that is not Unicode; our stores never write one
             content = b""
         expected = commitment(event.salt, content)
-        # Data that is more than one object may contain the following fields: the same content from other columns.
-        if expected != event.commitment or not (event.data is None or canonical.is_object(event.data)):
+        # Data that is more than one value may contain the following fields: the same content from other columns.
+        whole = (event.data is None or canonical.is_value(event.data)) and (
+            event.attributes is None or canonical.is_object(event.attributes)
+        )
+        if expected != event.commitment or not whole:
             self._break(event, event.sequence, BreakType.CONTENT_MISMATCH, expected.hex(), event.commitment.hex())
 
     def _check_hash(self, event: StoredEvent) -> None:

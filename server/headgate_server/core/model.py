@@ -50,6 +50,10 @@ class Mismatch(Enum):
     CONFLICT = "conflict"
     DUPLICATE = "duplicate"
     REPLACE = "replace"
+    CONFLICT_UNLESS_TIME = "conflict_unless_time"
+    """A duplicate with a warning if only `occurred_at` differs, a conflict otherwise. It is for clients that fill in
+    the time anew when they send an event again.
+    """
 
 
 class Problem(NamedTuple):
@@ -76,7 +80,7 @@ class Draft(NamedTuple):
     """Empty if none was sent."""
     occurred_at: int | None
     data: bytes | None
-    """The payload's canonical JSON; None if none was sent."""
+    """The payload's canonical JSON: an object, or any JSON value for receivers that take it. None if none was sent."""
     scope: str | None
     """The key is unique within this scope. None without a key."""
     key: str | None
@@ -91,16 +95,23 @@ class Draft(NamedTuple):
     """The canonical content: everything that was sent, except the identity."""
     on_mismatch: Mismatch = Mismatch.CONFLICT
     warnings: tuple[str, ...] = ()
+    attributes: bytes | None = None
+    """The canonical JSON of the attributes, an object with members (docs/design/canonical.md). None if there are none.
+    """
 
     def stored(
         self, workspace_id: WorkspaceId, event_id: EventId, sequence: int, created_at: int, event_hash: EventHash
     ) -> "StoredEvent":
         """Return the row that is stored for this draft."""
-        return StoredEvent._make((workspace_id, event_id, sequence, created_at, *_shared(self), event_hash))
+        return StoredEvent._make(
+            (workspace_id, event_id, sequence, created_at, *_shared(self), event_hash, self.attributes)
+        )
 
 
 class Link(NamedTuple):
-    """A stored event's place in its ledger, with the salt and the commitment that a resent event is compared with."""
+    """A stored event's place in its ledger, with the salt, the commitment and the time that a resent event is compared
+    with.
+    """
 
     id: EventId
     sequence: int
@@ -108,6 +119,7 @@ class Link(NamedTuple):
     event_hash: EventHash
     salt: Salt
     commitment: Commitment
+    occurred_at: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -161,6 +173,7 @@ class StoredEvent(NamedTuple):
     salt: Salt
     commitment: Commitment
     event_hash: EventHash
+    attributes: bytes | None = None
 
 
 class StoredHead(NamedTuple):
@@ -191,8 +204,9 @@ class StoredLedger(NamedTuple):
     name: Any
 
 
-_shared = itemgetter(*(Draft._fields.index(name) for name in StoredEvent._fields if name in Draft._fields))
-"""Return the fields that a draft shares with its row, in the row's order: receiver to commitment."""
+_SHARED = tuple(name for name in StoredEvent._fields if name in Draft._fields and name != "attributes")
+_shared = itemgetter(*map(Draft._fields.index, _SHARED))
+"""Return the fields from receiver to commitment, which a draft shares with its row, in the row's order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

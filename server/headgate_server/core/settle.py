@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from headgate_server.core import ledger, timestamps
+from headgate_server.core import canonical, ledger, timestamps
 from headgate_server.core.model import (
     STORED,
     UNLIMITED,
@@ -161,6 +161,8 @@ class Settlement:
                 return Outcome(Status.DUPLICATE, earlier, None, draft.warnings)
             if draft.on_mismatch is Mismatch.CONFLICT:
                 return Outcome(Status.CONFLICT, earlier, CONFLICT, draft.warnings)
+            if draft.on_mismatch is Mismatch.CONFLICT_UNLESS_TIME:
+                return _compared_without_time(draft, earlier)
         if self._quota is not None and self._used >= self._quota:
             return Outcome(Status.REJECTED, None, QUOTA_EXCEEDED, draft.warnings)
         if earlier is None or dedupe is None:
@@ -178,7 +180,7 @@ class Settlement:
         self.rows.append(draft.stored(self._workspace_id, event_id, sequence, created_at, event_hash))
         self._used += 1
         self._tick()
-        link = Link(event_id, sequence, created_at, event_hash, draft.salt, draft.commitment)
+        link = Link(event_id, sequence, created_at, event_hash, draft.salt, draft.commitment, draft.occurred_at)
         if draft.dedupe is not None:
             self._known[draft.dedupe] = link
         return link
@@ -210,6 +212,9 @@ CONFLICT = Problem(
     "idempotency_key",
     "Another event with other content is stored under this idempotency key.",
 )
+ID_CONFLICT = Problem(
+    Reason.IDEMPOTENCY_CONFLICT, "id", "Another event with other content is stored under this source and id."
+)
 ABORTED = Problem(
     Reason.ABORTED,
     "",
@@ -239,3 +244,17 @@ def _encoded(encode: Callable[[Sequence[Outcome]], bytes], outcomes: Sequence[Ou
 
 def _same_content(draft: Draft, earlier: Link) -> bool:
     return ledger.commitment(earlier.salt, draft.canonical) == earlier.commitment
+
+
+def _compared_without_time(draft: Draft, earlier: Link) -> Outcome:
+    """Return the outcome of a draft whose identity an event with other content has. It is compared with that event's
+    own time in place of its own.
+    """
+    content = canonical.content(
+        draft.type, draft.source, draft.subject, earlier.occurred_at, draft.data, draft.attributes
+    )
+    if ledger.commitment(earlier.salt, content) != earlier.commitment:
+        return Outcome(Status.CONFLICT, earlier, ID_CONFLICT, draft.warnings)
+    stored = "no time" if earlier.occurred_at is None else f"the time {timestamps.format(earlier.occurred_at)}"
+    warning = f"Only the time differs: the event was stored with {stored}, which is kept."
+    return Outcome(Status.DUPLICATE, earlier, None, (*draft.warnings, warning))

@@ -44,6 +44,7 @@ _EVENT: Mapping[str, Shape] = {
     "salt": Shape(bytes, 16),
     "commitment": Shape(bytes, 32),
     "event_hash": Shape(bytes, 32),
+    "attributes": Shape(bytes, nullable=True),
 }
 _HEAD: Mapping[str, Shape] = {
     "sequence": Shape(int),

@@ -114,18 +114,20 @@ def seal(
     on_mismatch: Mismatch = Mismatch.CONFLICT,
     warnings: tuple[str, ...] = (),
     salt: Salt | None = None,
+    attributes: bytes | None = None,
 ) -> Draft | Problem:
     """Bring checked fields into canonical form and commit to them. Return a `Problem` if `data` has no canonical form.
 
-    `data` is an object of JSON values, or canonical JSON already. `identity` is (scope, key) within the receiver, None
-    for an event that is never deduplicated. Without a `salt` of 16 random bytes one is drawn.
+    `data` is an object of JSON values, or canonical JSON already. `attributes` is canonical JSON, an object with
+    members. `identity` is (scope, key) within the receiver, None for an event that is never deduplicated. Without a
+    `salt` of 16 random bytes one is drawn.
     """
     if data is not None and type(data) is not bytes:
         try:
             data = canonical.encode(data)
         except canonical.Unrepresentable as error:
             return Problem(error.reason, "data", error.message)
-    content = canonical.content(type_, source, subject, occurred_at, data)
+    content = canonical.content(type_, source, subject, occurred_at, data, attributes)
     salt = salt or Salt(os.urandom(16))
     if identity is None:
         scope = key = dedupe = None
@@ -150,6 +152,7 @@ def seal(
         content,
         on_mismatch,
         warnings,
+        attributes,
     )
 
 

@@ -192,4 +192,6 @@ def _outcome_of_earlier(draft: Draft, earlier: StoredEvent) -> Outcome:
 
 
 def _link(event: StoredEvent) -> Link:
-    return Link(event.id, event.sequence, event.created_at, event.event_hash, event.salt, event.commitment)
+    return Link(
+        event.id, event.sequence, event.created_at, event.event_hash, event.salt, event.commitment, event.occurred_at
+    )

@@ -12,7 +12,7 @@ from headgate_server.core.types import Dedupe, EventHash, EventId, WorkspaceId
 from headgate_server.store import positions
 from headgate_server.store.database import Database
 from headgate_server.store.holds import Holds
-from headgate_server.store.schema import events, heads
+from headgate_server.store.schema import CONTENT_SIZE, events, heads
 
 SCAN_LIMIT = 10_000
 """Rows that one page of `events` examines: some milliseconds of work, whatever the filter."""
@@ -148,7 +148,7 @@ def _hits(connection: Connection, query: EventQuery) -> tuple[Sequence[Row[Any, 
     Also return the id at which the scan stopped, None if it reached the ledger's end.
     """
     limit = min(query.limit + 1, SCAN_LIMIT)
-    size = func.coalesce(func.octet_length(events.c.data), 0).label("size")
+    size = CONTENT_SIZE.label("size")
     scan = select(events.c.id, size).where(*_bounds(query)).order_by(_direction(events.c.id, query))
     if not _filters(events.c, query):
         hits = connection.execute(scan.limit(limit)).all()

@@ -11,7 +11,7 @@ from headgate_server.core.types import WorkspaceId
 from headgate_server.store import positions
 from headgate_server.store.database import Database
 from headgate_server.store.ledgers import PAGE_BYTES
-from headgate_server.store.schema import events
+from headgate_server.store.schema import CONTENT_SIZE, events
 
 
 class Kind(NamedTuple):
@@ -71,7 +71,7 @@ def _window(connection: Connection, workspace_id: WorkspaceId, after: Position, 
 
 
 def _page(connection: Connection, here: Sequence[ColumnElement[bool]], limit: int) -> Sequence[StoredEvent]:
-    size = func.coalesce(func.octet_length(events.c.data), 0)
+    size = CONTENT_SIZE
     sizes = connection.execute(select(events.c.id, size).where(*here).order_by(events.c.id).limit(limit)).all()
     content, count = 0, 0
     for _, octets in sizes:

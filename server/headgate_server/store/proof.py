@@ -14,7 +14,7 @@ from headgate_server.core.model import EventPage, LedgerEnd, LedgerRange, Link, 
 from headgate_server.core.types import Dedupe, EventId, WorkspaceId
 from headgate_server.store.database import Database
 from headgate_server.store.ledgers import PAGE_BYTES, lookup
-from headgate_server.store.schema import events, heads, id_type, workspaces
+from headgate_server.store.schema import CONTENT_SIZE, events, heads, id_type, workspaces
 
 
 class _AsStored(TypeEngine[Any]):
@@ -104,7 +104,7 @@ def _page(connection: Connection, id_range: LedgerRange, limit: int, after: Any 
     bounds = _bounds(id_range)
     if after is not None:
         bounds.append(events.c.id > _id(after))
-    size = func.coalesce(func.octet_length(events.c.data), 0).label("size")
+    size = CONTENT_SIZE.label("size")
     hits = connection.execute(select(_ID, size).where(*bounds).order_by(events.c.id).limit(limit + 1)).all()
     count = _fitting([hit.size for hit in hits[:limit]])
     rows = connection.execute(select(*_EVENT).where(*bounds).order_by(events.c.id).limit(count))

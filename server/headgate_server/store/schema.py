@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    func,
     text,
 )
 from sqlalchemy.dialects import postgresql
@@ -96,6 +97,7 @@ _EVENT_COLUMNS: tuple[Column[Any], ...] = (
     Column("salt", LargeBinary(16), nullable=False),
     Column("commitment", LargeBinary(32), nullable=False),
     Column("event_hash", LargeBinary(32), nullable=False),
+    Column("attributes", LargeBinary),
 )
 
 events = Table(
@@ -103,6 +105,11 @@ events = Table(
     metadata,
     *sorted(_EVENT_COLUMNS, key=lambda column: StoredEvent._fields.index(column.name)),
 )
+
+CONTENT_SIZE = func.coalesce(func.octet_length(events.c.data), 0) + func.coalesce(
+    func.octet_length(events.c.attributes), 0
+)
+"""The bytes of an event's content that have no small bound. Pages of events are bounded by them."""
 
 # The look-up under the head's lock ensures that an identity is stored once. These constraints protect it against
 # writers that do not take the lock. On PostgreSQL a hash index has half the pages of a B-tree; its guard is an

@@ -38,7 +38,9 @@ class Workspace:
         except HeadgateError as error:
             return _as_read(refused(self.receiver, error))
         known = {
-            row.dedupe: Link(row.id, row.sequence, row.created_at, row.event_hash, row.salt, row.commitment)
+            row.dedupe: Link(
+                row.id, row.sequence, row.created_at, row.event_hash, row.salt, row.commitment, row.occurred_at
+            )
             for row in self.rows
             if row.dedupe is not None
         }

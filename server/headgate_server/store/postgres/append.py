@@ -78,15 +78,15 @@ _PROBE = f"""
 SELECT 'now' AS kind, NULL::bigint AS workspace_id,
        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now,
        NULL::bytea AS dedupe, NULL::uuid AS id, NULL::bigint AS sequence, NULL::bigint AS created_at,
-       NULL::bytea AS event_hash, NULL::bytea AS salt, NULL::bytea AS commitment,
+       NULL::bytea AS event_hash, NULL::bytea AS salt, NULL::bytea AS commitment, NULL::bigint AS occurred_at,
        NULL::text AS scope, NULL::bytea AS key, NULL::bigint AS answered_at, NULL::bytea AS fingerprint,
        NULL::bytea AS answer
 UNION ALL
 SELECT 'event', e.workspace_id, NULL, e.dedupe, e.id, e.sequence, e.created_at, e.event_hash, e.salt, e.commitment,
-       NULL, NULL, NULL, NULL, NULL
+       e.occurred_at, NULL, NULL, NULL, NULL, NULL
 FROM {_IDENTITIES}
 UNION ALL
-SELECT 'answer', a.workspace_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+SELECT 'answer', a.workspace_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
        a.scope, a.key, a.created_at, a.fingerprint, a.answer
 FROM unnest($2::bigint[], $3::text[], $4::bytea[]) AS wanted (workspace_id, scope, key)
 JOIN answers AS a USING (workspace_id, scope, key)

@@ -33,7 +33,8 @@ _INSERTS = {
 # number of identities. The statement names the index so that no plan can scan a ledger under the lock.
 _PROBE = (
     "WITH RECURSIVE slices (start) AS (SELECT 1 UNION ALL SELECT start + 16 FROM slices LIMIT length(?2) / 16)"
-    " SELECT dedupe, id, sequence, created_at, event_hash, salt, commitment FROM events INDEXED BY events_dedupe_key"
+    " SELECT dedupe, id, sequence, created_at, event_hash, salt, commitment, occurred_at"
+    " FROM events INDEXED BY events_dedupe_key"
     " WHERE workspace_id = ?1 AND dedupe IN (SELECT substr(?2, start, 16) FROM slices)"
 )
 
