@@ -53,6 +53,7 @@ from headgate_server.rpc.pipeline.trust import Trust
 from headgate_server.rpc.probe_servicer import ProbeServicer
 from headgate_server.rpc.rejection_servicer import RejectionServicer
 from headgate_server.rpc.server import GrpcServer
+from headgate_server.rpc.taking import Taking
 from headgate_server.rpc.workspace_servicer import WorkspaceServicer
 from headgate_server.store import Store
 from headgate_server.store.opening import open_store
@@ -74,9 +75,10 @@ def methods(
     ingest = Ingest(store.ledgers, store.limits, committer)
     compat = Compat(store.ledgers, store.proof, store.deliveries, store.destinations, ingest)
     limiter = RateLimiter(store.limits)
+    taking = Taking(ingest, metrics, rejections)
     replaying = Replaying(store.rejections, store.ledgers, ingest, RECEIVERS, decode.proto_event)
     return (
-        *IngestServicer(ingest, settings.ingest, metrics, rejections).methods(),
+        *IngestServicer(ingest, settings.ingest, taking).methods(),
         *EventServicer(store.ledgers, store.deliveries, subscriptions).methods(),
         *LedgerServicer(store.ledgers, store.proof).methods(),
         *CompatServicer(compat, RECEIVERS, limiter, metrics, system_clock, rejections).methods(),

@@ -13,7 +13,7 @@ from headgate_server.ingest import ingest as use_case
 from headgate_server.ingest.pace import Pace
 from headgate_server.ingest.readiness import Readiness
 from headgate_server.process.metrics import Metrics
-from headgate_server.rpc import ingest_servicer, wire
+from headgate_server.rpc import taking, wire
 from headgate_server.rpc.ingest_servicer import IngestServicer
 from headgate_server.rpc.pipeline import interceptors
 from headgate_server.rpc.pipeline.call import Call
@@ -52,7 +52,7 @@ PLACES: dict[str, tuple[Any, str, Any]] = {
     "the log": (interceptors, "log", _BrokenLog()),
     "timing the store": (Pace, "stored", bug),
     "noting a commit": (Readiness, "stored", bug),
-    "counting statuses": (ingest_servicer, "Counter", bug),
+    "counting statuses": (taking, "Counter", bug),
     "reading what a conflict is with": (Ledgers, "fetch", bug),
     "comparing a conflict": (use_case, "differing_paths", bug),
     "writing the message": (wire, "batch_message", once(wire.batch_message)),

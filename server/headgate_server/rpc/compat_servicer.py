@@ -22,9 +22,9 @@ from headgate_server.process.clock import Clock
 from headgate_server.process.metrics import Metrics
 from headgate_server.receivers import STATUSES, Endpoint, HttpRequest, Receiver, Reply, Take
 from headgate_server.rpc import status
-from headgate_server.rpc.ingest_servicer import REPLAYED_KEY
 from headgate_server.rpc.pipeline.call import REQUEST_KEY, Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, OwnWords, Unary
+from headgate_server.rpc.taking import REPLAYED_KEY
 
 SERVICE = "headgate.v1.CompatService"
 PREFIX = "/compat/"

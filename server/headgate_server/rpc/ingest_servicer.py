@@ -1,36 +1,26 @@
 """headgate.v1.IngestService."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 from google.api.httpbody_pb2 import HttpBody
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.event_pb2 import Event
-from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventResult, IngestResponse
-from headgate_server.core.errors import EventConflict, InvalidRequest
-from headgate_server.core.model import NATIVE, Answer, Outcome, Problem, Replayed, Scope, Status, Submission
-from headgate_server.core.reasons import Reason
+from headgate.v1.ingest_service_pb2 import BatchIngestResponse, IngestResponse
+from headgate_server.core.model import NATIVE, Answer, Outcome, Scope, Submission
 from headgate_server.core.rejections import Encoding
-from headgate_server.core.types import EventId
 from headgate_server.ingest.ingest import Ingest, request_key
-from headgate_server.ingest.rejections import KEPT, Origin, RejectionQueue
-from headgate_server.process.aside import aside
-from headgate_server.process.metrics import Metrics
 from headgate_server.process.setting import setting
 from headgate_server.rpc import decode, wire
 from headgate_server.rpc.decode import DecodedBatch
 from headgate_server.rpc.pipeline.call import REQUEST_KEY, Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
+from headgate_server.rpc.taking import Sent, Taking, refusal, written
 
 SERVICE = "headgate.v1.IngestService"
-REPLAYED_KEY = "idempotency-replayed"
-
-_Written = TypeVar("_Written", bound=Message)
 _Request = RawBatchIngestRequest | RawIngestRequest
 
 
@@ -45,11 +35,10 @@ class IngestConfig:
 class IngestServicer:
     """Stores events, one or many."""
 
-    def __init__(self, ingest: Ingest, config: IngestConfig, metrics: Metrics, rejections: RejectionQueue):
+    def __init__(self, ingest: Ingest, config: IngestConfig, taking: Taking):
         self._ingest = ingest
         self._config = config
-        self._metrics = metrics
-        self._rejections = rejections
+        self._taking = taking
 
     def methods(self) -> Sequence[AnyMethod]:
         """Return the service's methods."""
@@ -103,93 +92,26 @@ class IngestServicer:
         else:
             result = written(lambda outcomes: wire.result_message(0, *outcomes), taken)
         if result.HasField("error"):
-            raise _error(result)
+            raise refusal(result)
         return IngestResponse(result=result)
 
     async def _take(
         self, call: Call, request: _Request, batch: DecodedBatch
     ) -> Sequence[Outcome] | BatchIngestResponse:
-        """Run the use case, and record the result in metadata and log. Return the outcomes, or the answer to an earlier
-        request under the same key.
-        """
+        """Store a request's events. Return the outcomes, or the answer to an earlier request under the same key."""
         submission = Submission(
             workspace_id=call.caller.workspace.id,
             slots=batch.slots,
             atomic=batch.atomic,
             answer=_stored_answer(call, request, batch.lines),
         )
-        decision = await self._ingest.take(submission, validate_only=batch.validate_only)
-        if isinstance(decision, Replayed):
-            return await self._replay(call, submission, BatchIngestResponse.FromString(decision.answer))
-        outcomes = decision.outcomes
-        with aside("events"):
-            statuses = Counter(outcome.status.value for outcome in outcomes)
-            call.log.update(statuses)
-            if not batch.validate_only:
-                self._metrics.events(statuses)
-                if KEPT & statuses.keys():
-                    self._note(call, request, outcomes)
-        conflicts = {
-            index: outcome.link.id
-            for index, outcome in enumerate(outcomes)
-            if outcome.status is Status.CONFLICT and outcome.link is not None
-        }
-        return explained(outcomes, await self._differences(call, submission, conflicts))
-
-    def _note(self, call: Call, request: _Request, outcomes: Sequence[Outcome]) -> None:
-        """Note what was refused, so that it can be seen and replayed."""
-        encoding = Encoding.JSON if request.HasField("json") else Encoding.PROTOBUF
-        caller = call.caller
-        origin = Origin(caller.workspace.id, caller.key_id, call.request_id, NATIVE, "", encoding)
-        self._rejections.note(origin, outcomes, lambda positions: decode.sent(request, positions), _size(call, request))
-
-    async def _replay(self, call: Call, submission: Submission, answer: BatchIngestResponse) -> BatchIngestResponse:
-        """Return the stored answer, and add where conflicts differ, which is not stored with it."""
-        call.reply_metadata.append((REPLAYED_KEY, "true"))
-        with aside("events"):
-            call.log.update(Counter(result.status for result in answer.results))
-            call.log["replayed"] = True
-        differences = await self._differences(call, submission, wire.conflicts(answer.results))
-        for index, paths in differences.items():
-            answer.results[index].error.differing_fields.extend(paths)
-        return answer
-
-    async def _differences(
-        self, call: Call, submission: Submission, conflicts: Mapping[int, EventId]
-    ) -> Mapping[int, tuple[str, ...]]:
-        """Return where conflicts differ. The result is empty for callers that may not read events."""
-        if not conflicts or not call.caller.may(Scope.EVENTS_READ):
-            return {}
-        return await self._ingest.differences(submission.workspace_id, submission.slots, conflicts)
-
-
-def explained(outcomes: Sequence[Outcome], differences: Mapping[int, tuple[str, ...]]) -> Sequence[Outcome]:
-    """Return the outcomes, and add the differences of their conflicts."""
-    if not differences:
-        return outcomes
-    explained = list(outcomes)
-    for index, paths in differences.items():
-        problem = outcomes[index].problem
-        if problem is not None:
-            explained[index] = outcomes[index]._replace(problem=problem._replace(differing_fields=paths))
-    return explained
-
-
-def written(write: Callable[[Sequence[Outcome]], _Written], outcomes: Sequence[Outcome]) -> _Written:
-    """Return the answer. If it cannot be written in full, it is written without explanations, because the caller must
-    learn which events are stored.
-    """
-    with aside("answer"):
-        return write(outcomes)
-    return write([_bare(outcome) for outcome in outcomes])
-
-
-def _bare(outcome: Outcome) -> Outcome:
-    problem = outcome.problem
-    if problem is not None:
-        message = problem.message.encode("ascii", "backslashreplace").decode()
-        problem = Problem(problem.reason, "", message, problem.retryable)
-    return Outcome(outcome.status, outcome.link, problem)
+        sent = Sent(
+            NATIVE,
+            Encoding.JSON if request.HasField("json") else Encoding.PROTOBUF,
+            lambda positions: decode.sent(request, positions),
+            _size(call, request),
+        )
+        return await self._taking(call, submission, sent, validate_only=batch.validate_only)
 
 
 def _size(call: Call, request: _Request) -> int:
@@ -231,17 +153,3 @@ def _reserialized(event: bytes) -> bytes:
         return Event.FromString(event).SerializeToString(deterministic=True)
     except DecodeError:
         return event
-
-
-def _error(result: EventResult) -> EventConflict | InvalidRequest:
-    """Return a single event's problem as the error of the call."""
-    problem = result.error
-    reason = Reason(problem.reason)  # also for a stored answer of an earlier version: reasons are never removed
-    if result.status != Status.CONFLICT:
-        return InvalidRequest(problem.message, reason=reason, field=problem.field)
-    metadata = {}
-    if result.id:
-        metadata = {"event_id": result.id, "sequence": str(result.sequence)}
-    if problem.differing_fields:
-        metadata["differing_fields"] = ",".join(problem.differing_fields)
-    return EventConflict(problem.message, reason=reason, field=problem.field, metadata=metadata)

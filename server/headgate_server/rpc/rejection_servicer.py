@@ -28,10 +28,10 @@ from headgate_server.process.aside import aside
 from headgate_server.process.metrics import Metrics
 from headgate_server.receivers import Receiver
 from headgate_server.rpc import decode, replay_requests, wire
-from headgate_server.rpc.ingest_servicer import explained, written
 from headgate_server.rpc.pages import page_size, page_token, resume_from
 from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
+from headgate_server.rpc.taking import explained, written
 from headgate_server.store import Rejections
 
 SERVICE = "headgate.v1.RejectionService"
