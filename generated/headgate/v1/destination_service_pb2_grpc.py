@@ -129,7 +129,7 @@ class DestinationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateDestination(self, request, context):
-        """Changes a destination. Delivery continues at its cursor.
+        """Changes a destination. Delivery continues at its cursor. ALREADY_EXISTS if another one has the new name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

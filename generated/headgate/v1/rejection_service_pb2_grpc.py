@@ -84,7 +84,7 @@ class RejectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReplayRejection(self, request, context):
-        """Replays one rejected event, unchanged or edited, and answers with its result. If the event is stored, the rejection is
+        """Replays one rejected event, unchanged or edited, and answers with its result. Needs the scope `events:write`. If the event is stored, the rejection is
         marked. Otherwise the rejection does not change, and no further rejection is kept.
         A rejection is stored at most once. An event with an idempotency key is deduplicated by its key, an event without one by
         the rejection.
@@ -94,7 +94,7 @@ class RejectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReplayRejections(self, request, context):
-        """Replays all rejected events that match, unchanged, the oldest first, page by page. Events that a replay has stored are left
+        """Replays all rejected events that match, unchanged, the oldest first, page by page. Needs the scope `events:write`. Events that a replay has stored are left
         out. Call it with `validate_only` first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

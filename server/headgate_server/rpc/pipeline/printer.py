@@ -3,6 +3,7 @@
 It is ProtoJSON with these differences. Names are the proto's own (snake_case). A 64-bit integer is a number. A field
 without presence is written even if it is empty, except those of `LEFT_OUT_EMPTY`. A map is an object. A field of
 bytes whose name ends in `_json` holds JSON: it is written unchanged, under the name without that ending.
+generated/openapi.json describes what is written here: `headgate_bridge/openapi/schemas.py` has the same rules.
 """
 
 from base64 import b64encode
@@ -18,16 +19,7 @@ from google.protobuf.message import Message
 
 from headgate_server.core import canonical, timestamps
 from headgate_server.rpc import decode
-
-LEFT_OUT_EMPTY = {
-    "headgate.v1.EventResult": {"id", "sequence", "event_hash", "warnings"},
-    "headgate.v1.EventError": {"differing_fields"},
-    "headgate.v1.Rejection": {"cut", "event_id"},
-    "headgate.v1.StoredEvent": {"source", "subject", "delivery"},
-    "headgate.v1.Destination": {"start", "state_reason", "last_error"},
-    "headgate.v1.Webhook": {"headers", "secret"},
-}
-"""Fields that are left out if they are empty, because empty means that there is no such value."""
+from headgate_server.rpc.pipeline.leftout import LEFT_OUT_EMPTY
 
 _RAW_ENDING = "_json"
 _Writer = Callable[[Any], Any]
