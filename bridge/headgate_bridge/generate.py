@@ -1,4 +1,5 @@
-"""Makes everything under `generated/` from `proto/`: Python modules, type stubs and the descriptor set Envoy reads.
+"""Makes everything under `generated/` from `proto/`: Python modules, type stubs, the descriptor set that Envoy reads,
+and the OpenAPI document.
 
 A development tool; the service does not import it. `make install` installs the compiler (`grpcio-tools`) and `buf`. The
 compiler is that of the oldest protobuf that a client may use: its output also works with the next major.
@@ -18,18 +19,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import google.api
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from headgate_bridge.descriptor import envoy_view
+from headgate_bridge.openapi import document
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTO = ROOT / "proto"
 GENERATED = ROOT / "generated"
 RELEASED = PROTO / "released.binpb"
 DESCRIPTOR = "headgate.binpb"
+OPENAPI = "openapi.json"
 
 # No message of ours names them. They are details of errors, and Envoy prints only types of its descriptor.
 ERROR_DETAIL_PROTOS = ("google/rpc/status.proto", "google/rpc/error_details.proto")
@@ -94,11 +98,22 @@ def write_descriptor(target: Path) -> None:
     target.write_bytes(view.SerializeToString(deterministic=True))
 
 
+def write_openapi(target: Path) -> None:
+    """Write the OpenAPI document to `target`. Raises `GenerateError` if protos, tables and examples do not fit."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    try:
+        made = document(FileDescriptorSet.FromString(compile_image(comments=True)), project["version"])
+    except ValueError as error:
+        raise GenerateError(f"openapi.json: {error}") from error
+    target.write_bytes(made)
+
+
 def write_all(target: Path) -> None:
     """Write all of `generated/` into `target`, an existing folder, and remove files that no proto needs any more."""
     shutil.rmtree(target / "headgate", ignore_errors=True)
     write_modules(target)
     write_descriptor(target / DESCRIPTOR)
+    write_openapi(target / OPENAPI)
 
 
 def differences(expected: Path, actual: Path) -> list[str]:

@@ -165,9 +165,29 @@ def test_only_the_commands_that_run_envoy_know_the_bridge() -> None:
 SHARED = {"core.errors", "process.launcher", "process.ports", "process.setting"}
 
 
+# What the OpenAPI document is made from, beside the protos: tables that import no generated code.
+DESCRIBED = {"core.reasons", "receivers", "receivers.registry", "rpc.pipeline.leftout"}
+
+
 def test_of_the_server_the_bridge_knows_only_how_processes_are_run() -> None:
-    for path in modules(_BRIDGE).values():
-        assert own(path) <= SHARED, path
+    for name, path in modules(_BRIDGE).items():
+        assert own(path) <= (DESCRIBED if floor(name) == "openapi" else SHARED), path
+
+
+def test_a_running_bridge_does_not_import_the_generator() -> None:
+    for name, path in modules(_BRIDGE).items():
+        if floor(name) not in ("openapi", "generate"):
+            assert not {each for each in imports(path) if each.startswith("headgate_bridge.openapi")}, path
+
+
+def test_the_generator_needs_no_generated_code() -> None:
+    """Otherwise a proto that the code already uses could not be generated."""
+    reached, waiting = set(), list(DESCRIBED)
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        waiting += own(SERVER[name]) - reached
+    assert [name for name in sorted(reached) if libraries(SERVER[name]) & WIRE] == []
 
 
 def test_what_the_bridge_shares_needs_no_library() -> None:

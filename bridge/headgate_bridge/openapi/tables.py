@@ -1,0 +1,73 @@
+"""What no proto says about REST: one table for each question. What is in no table has the usual form."""
+
+from collections.abc import Mapping
+from typing import Any
+
+NEED_NO_KEY = frozenset({"ProbeService"})
+"""The services whose methods need no key."""
+
+_EVENTS = {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Event"}}
+_LINES = {"type": "string", "description": "One event in JSON a line."}
+
+REQUEST_TYPES: Mapping[str, Mapping[str, Any]] = {
+    "BatchIngest": {
+        "application/json": {"oneOf": [{"$ref": "#/components/schemas/BatchIngestRequest"}, _EVENTS]},
+        "application/x-ndjson": _LINES,
+        "application/json-lines": _LINES,
+        "application/jsonl": _LINES,
+    },
+}
+"""By method: the media types of its requests, each with a schema. None is the message's schema. The usual is JSON."""
+
+ANSWER_TYPES: Mapping[str, Mapping[str, Any]] = {}
+"""The same of answers."""
+
+STREAM_TYPES = {
+    "application/x-ndjson": 'A message in JSON a line. An error that ends the stream is the last line: `{"error": …}`.',
+    "text/event-stream": "The same as server-sent events, if the header `Accept` names this type.",
+}
+"""The media types of a method that answers with a stream, and how they hold its messages."""
+
+READ_AS: Mapping[str, Mapping[str, Any]] = {
+    "headgate.v1.Destination.start": {"type": ["string", "integer"]},
+}
+"""Fields that REST reads in more forms than their type has."""
+
+REQUEST_HEADERS: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
+    "Idempotency-Key": (
+        "metadata `idempotency-key`",
+        {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+        "For 24 hours the same request with the same key gets the first answer again, and nothing is stored twice.",
+    ),
+    "Last-Event-ID": (
+        "header `Last-Event-ID`",
+        {"type": "string", "pattern": "^[0-9]{1,18}$"},
+        "The `id` of the last server-sent event that was received. The stream continues after it.",
+    ),
+}
+"""Headers of requests: a method takes one if its comment, or that of its service, has these words."""
+
+ANSWER_HEADERS: Mapping[str, tuple[str, str]] = {
+    "Idempotency-Replayed": ("Idempotency-Key", "`true` if this is the stored answer to an earlier request."),
+}
+"""Headers of successful answers: a method sends one if it takes this header."""
+
+ALWAYS, WITH_KEY, WITH_BODY, NAMED = "always", "with a key", "with a body", "where a comment or a path names it"
+STATUSES: Mapping[int, str] = {
+    400: ALWAYS,
+    401: WITH_KEY,
+    403: ALWAYS,
+    404: NAMED,
+    408: ALWAYS,
+    409: NAMED,
+    413: WITH_BODY,
+    415: WITH_BODY,
+    422: NAMED,
+    429: ALWAYS,
+    431: ALWAYS,
+    500: ALWAYS,
+    501: WITH_BODY,
+    503: ALWAYS,
+    504: ALWAYS,
+}
+"""When each status of the catalogue of reasons can occur."""

@@ -1,0 +1,184 @@
+"""The OpenAPI document and the running service: examples are sent, and every answer is one that it describes."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from headgate_server.core.model import Scope
+from headgate_server.receivers.roboflow import Roboflow
+from tests.edge.conftest import MakeEdge
+from tests.support.edge import JSON, Edge
+from tests.support.openapi import BY_ID, OPERATIONS, Operation, check_answer
+from tests.support.vendors import VENDORS
+from tests.support.waiting import until_true
+
+STREAM = BY_ID["subscribe"]
+ENDING = [operation for operation in OPERATIONS if operation != STREAM]
+EXAMPLES = [
+    pytest.param(operation, {"content": body, "headers": {"content-type": media_type}}, id=f"{operation.id} {name}")
+    for operation in ENDING
+    for media_type, name, body in operation.examples()
+] + [pytest.param(operation, {}, id=operation.id) for operation in ENDING if "requestBody" not in operation.value]
+UNKNOWN = "0190a6f2-5a3c-7d21-8f00-3b1c5a7e9d42"
+
+
+def _destination(edge: Edge, name: str = "other") -> str:
+    body = {"name": name, "webhook": {"url": "http://nobody.invalid/"}, "start": "beginning"}
+    return str(edge.post("/v1/destinations", body).json()["id"])
+
+
+def _failed(edge: Edge, path: str, event: Any) -> tuple[str, int]:
+    """Store an event, and let its delivery fail. Return the destination's id and the event's sequence."""
+    destination = _destination(edge)
+    assert edge.post(path, event).is_success
+    failures = until_true(lambda: edge.http.get(f"/v1/destinations/{destination}/failures").json()["failures"])
+    return destination, failures[0]["sequence"]
+
+
+def _rejection(edge: Edge) -> str:
+    edge.batch({"source": "shop"})
+    return str(until_true(lambda: edge.http.get("/v1/rejections").json()["rejections"])[0]["id"])
+
+
+def _of_vendor(edge: Edge, name: str) -> str:
+    vendor = VENDORS[name]
+    assert edge.post(vendor.batch, {"events": vendor.events(1)}).is_success
+    return str(edge.http.get("/v1/events").json()["events"][0]["id"])
+
+
+def _failed_of_scrip(edge: Edge) -> str:
+    event = VENDORS["scrip"].event(0)
+    destination, sequence = _failed(edge, "/compat/scrip/v1/events", event)
+    assert edge.post(f"/v1/destinations/{destination}/failures/{sequence}:skip", {}).is_success
+    return str(edge.http.get("/v1/events").json()["events"][0]["id"])
+
+
+_IDS: dict[str, Callable[[Edge], str]] = {
+    "DestinationService": _destination,
+    "EventService": lambda edge: str(edge.batch({"type": "t"})["results"][0]["id"]),
+    "RejectionService": _rejection,
+    "immutable": lambda edge: _of_vendor(edge, "immutable"),
+    "scrip": lambda edge: _of_vendor(edge, "scrip"),
+    "scripRetry": _failed_of_scrip,
+}
+"""How to make what an operation's path names, by the operation or its tag."""
+
+
+def _path(edge: Edge, operation: Operation) -> str:
+    """Return the path of an operation, with the ids of things that exist."""
+    if "{sequence}" in operation.path:
+        destination, sequence = _failed(edge, "/v1/events", {"type": "t"})
+        return operation.path.replace("{id}", destination).replace("{sequence}", str(sequence))
+    if "{id}" not in operation.path:
+        return operation.path
+    make = _IDS.get(operation.id) or _IDS[operation.value["tags"][0]]
+    return operation.path.replace("{id}", make(edge))
+
+
+def _unknown(operation: Operation) -> str:
+    """Return the path of an operation, with ids of things that do not exist."""
+    return operation.path.replace("{sequence}", "1").replace("{id}", UNKNOWN)
+
+
+def _send(edge: Edge, operation: Operation, path: str, **more: Any) -> httpx.Response:
+    """Send a request, and compare the answer with the document."""
+    response = edge.http.request(operation.verb, path, **more)
+    check_answer(operation, response.status_code, response.headers, response.content)
+    assert response.headers["x-request-id"]
+    return response
+
+
+@pytest.mark.parametrize(("operation", "request_body"), EXAMPLES)
+def test_every_example_works(edge: Edge, operation: Operation, request_body: dict[str, Any]) -> None:
+    response = _send(edge, operation, _path(edge, operation), **request_body)
+    assert response.status_code == operation.success, response.text
+    documented = operation.value["responses"][str(operation.success)]["headers"]
+    sometimes = {"X-Request-Id", "Idempotency-Replayed"}
+    assert {name for name in documented if name not in response.headers} <= sometimes
+
+
+def test_the_examples_of_answers_have_the_members_of_real_ones(edge: Edge) -> None:
+    """Ids and times differ; everything else is equal."""
+    for operation in (BY_ID["batchIngest"], BY_ID["ingest"]):
+        content = operation.value["responses"]["200"]["content"]["application/json"]
+        for name, shown in content["examples"].items():
+            body = operation.value["requestBody"]["content"]["application/json"]["examples"][name]["value"]
+            answer = _send(edge, operation, operation.path, json=body).json()
+            assert _without_ids(answer) == _without_ids(shown["value"])
+
+
+def _without_ids(value: Any) -> Any:
+    if isinstance(value, dict):
+        changing = {"id", "created_at", "event_hash", "sequence"}
+        return {name: name if name in changing else _without_ids(each) for name, each in value.items()}
+    return [_without_ids(each) for each in value] if isinstance(value, list) else value
+
+
+def _examples_of_queries() -> Iterator[Any]:
+    for operation in ENDING:
+        for parameter in operation.value["parameters"]:
+            if parameter["in"] == "query" and "example" in parameter:
+                yield pytest.param(operation, parameter, id=f"{operation.id} {parameter['name']}")
+
+
+@pytest.mark.parametrize(("operation", "parameter"), list(_examples_of_queries()))
+def test_every_example_of_a_query_works(edge: Edge, operation: Operation, parameter: dict[str, Any]) -> None:
+    body = next((value for *_, value in operation.examples()), None)
+    query = {parameter["name"]: parameter["example"]}
+    if parameter["name"] == "expected_sequence":
+        query["expected_hash"] = "0" * 64
+    more = {} if body is None else {"content": body, "headers": JSON}
+    response = _send(edge, operation, _path(edge, operation), params=query, **more)
+    assert response.status_code in {operation.success, 400 if parameter["name"] == "expected_sequence" else 200}
+
+
+@pytest.mark.parametrize("media_type", ["application/x-ndjson", "text/event-stream"])
+def test_a_stream_has_the_documented_types(edge: Edge, media_type: str) -> None:
+    edge.batch({"type": "t"})
+    query = {"after_sequence": 0}
+    with edge.http.stream("GET", STREAM.path, params=query, headers={"accept": media_type}) as response:
+        check_answer(STREAM, response.status_code, response.headers, b"")
+        assert response.headers["content-type"].partition(";")[0] == media_type
+        first = next(line for line in response.iter_lines() if line)
+    if media_type == "application/x-ndjson":
+        described = {"content-type": "application/json"}
+        event = httpx.Response(200, text=first).json()["event"]
+        check_answer(BY_ID["getEvent"], 200, described, httpx.Response(200, json=event).content)
+
+
+@pytest.mark.parametrize("operation", ENDING, ids=lambda operation: operation.id)
+def test_refusals_are_documented(edge: Edge, operation: Operation) -> None:
+    path = _unknown(operation)
+    seen = set()
+    for more in (
+        {"headers": {"x-api-key": "hg_wrong"}},
+        {"params": {"nothing": "1"}},
+        {"params": {"page_size": "many", "limit": "many", "from": "never", "view": "HALF"}},
+        {"content": b"{", "headers": JSON},
+        {"content": b"[]", "headers": JSON},
+        {"content": b'{"name":5,"events":5,"event":5,"after_sequence":"x"}', "headers": JSON},
+        {"content": b"{}", "headers": JSON | {"content-encoding": "zstd"}},
+        {"content": b"{}", "headers": JSON | {"content-encoding": "gzip"}},
+        {"content": b"{}", "headers": JSON | {"idempotency-key": ""}},
+    ):
+        body = "requestBody" in operation.value
+        if body or "content" not in more:
+            seen.add(_send(edge, operation, path, **more).status_code)
+    if operation.value["security"]:
+        assert 401 in seen
+    if "requestBody" in operation.value:
+        assert {400, 415} <= seen or operation.value["tags"][0] == "DestinationService"
+
+
+def test_a_key_needs_the_documented_scope(make_edge: MakeEdge) -> None:
+    keys = [*Scope, *Roboflow.scopes]
+    edges = {str(scope): make_edge(scope) for scope in keys}
+    for operation in ENDING:
+        path = _unknown(operation)
+        for scope, edge in edges.items():
+            more = {"json": {}} if "requestBody" in operation.value else {}
+            status = _send(edge, operation, path, **more).status_code
+            allowed = not operation.scopes or scope in operation.scopes or scope == Scope.ADMIN
+            assert (status not in (401, 403)) == allowed, (operation.id, scope, status)
