@@ -1,0 +1,265 @@
+"""The client for event loops."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any, Self, TypeVar
+
+from headgate_client.aio_buffered import AsyncBuffered
+from headgate_client.connection import buffer_settings, open_transport, times_of
+from headgate_client.core import scripts
+from headgate_client.core.events import EventLike
+from headgate_client.core.filters import list_request, verify_request
+from headgate_client.core.follow import Follow
+from headgate_client.core.model import Head, Page, Result, StoredEvent, Verification
+from headgate_client.core.queue import Limits
+from headgate_client.core.retry import Retry
+from headgate_client.core.scripts import Budget, Options, Script, Times, Wait
+from headgate_client.feed import OnFailure
+from headgate_client.subscription import AsyncSubscription
+from headgate_client.transport import MakeChannel
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """`Client` for an event loop: the same methods, to be awaited. Use as `async with`, or call `close`.
+
+    `url` is `host:port`, `https://host` or `http://host`; by default `HEADGATE_URL`. `api_key` is by default
+    `HEADGATE_KEY`. The connection is encrypted, except to this machine itself, to `http://`, and with `plaintext=True`.
+    `ca` are certificates to trust, in PEM, in place of the system's. It connects with the first call.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        plaintext: bool | None = None,
+        ca: bytes | None = None,
+        timeout: float = Times.timeout,
+        attempt_timeout: float = Times.attempt_timeout,
+        retry: Retry | None = None,
+        channel_options: Sequence[tuple[str, Any]] = (),
+        make_channel: MakeChannel | None = None,
+    ):
+        """`make_channel` opens the channel in place of the address's own.
+
+        Raises `ValueError` if the settings name no address or no key, or contradict each other.
+        """
+        self._times = times_of(timeout, attempt_timeout, retry)
+        self._transport = open_transport(url, api_key, plaintext, ca, channel_options, make_channel)
+        self._closed = False
+        self._buffers: list[AsyncBuffered] = []
+
+    async def ingest(self, event: EventLike, *, request_key: str | None = None, timeout: float | None = None) -> Result:
+        """Store one event, and return its result.
+
+        Raises `EventRejected` or `EventConflict` if it is not stored, `InvalidEvent` if it cannot be sent as it is,
+        `Unavailable` if there is no answer in time, and another `CallError` if the call is refused.
+        """
+        batch = scripts.prepared([event], request_key)
+        options = Options(request_key=request_key)
+        return scripts.single(await self._run(scripts.ingest(self._budget(timeout), batch, options)), batch)
+
+    async def ingest_batch(
+        self,
+        events: Iterable[EventLike],
+        *,
+        atomic: bool = False,
+        request_key: str | None = None,
+        raise_partial: bool = True,
+        timeout: float | None = None,
+    ) -> list[Result]:
+        """Store events, and return one result for each, in their order.
+
+        More than 1,000 events, or more than 4 MiB, are several calls, except with `atomic` (all or none) or a
+        `request_key` (the same request, sent again within 24 hours, gets the first answer).
+        Raises `PartialFailure` if some are not stored, unless `raise_partial` is False; otherwise as `ingest`.
+        """
+        batch = scripts.prepared(events, request_key)
+        options = Options(atomic=atomic, request_key=request_key)
+        outcome = await self._run(scripts.ingest(self._budget(timeout), batch, options))
+        return scripts.many(outcome, batch, raise_partial=raise_partial)
+
+    async def validate(self, events: Iterable[EventLike], *, timeout: float | None = None) -> list[Result]:
+        """Return what would become of events, and store nothing."""
+        batch = scripts.prepared(events)
+        outcome = await self._run(scripts.ingest(self._budget(timeout), batch, Options(validate_only=True)))
+        return scripts.many(outcome, batch, raise_partial=False)
+
+    async def get(self, id: str, *, view: str = "", timeout: float | None = None) -> StoredEvent:  # noqa: A002
+        """Return one event. Raises `NotFound` if the workspace has none with this id."""
+        return await self._run(scripts.get(self._budget(timeout), id, view))
+
+    def list(
+        self,
+        *,
+        type: str = "",  # noqa: A002 - the field's name
+        source: str = "",
+        subject: str = "",
+        key: str = "",
+        start: datetime | None = None,
+        end: datetime | None = None,
+        newest_first: bool = False,
+        view: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
+    ) -> "AsyncPages":
+        """Return the pages of a list, which are read one by one as they are asked for.
+
+        `timeout` is for each page. `start` and `end` bound `created_at`; `key` is an idempotency key within `source`.
+        """
+        request = list_request(
+            type=type,
+            source=source,
+            subject=subject,
+            key=key,
+            start=start,
+            end=end,
+            newest_first=newest_first,
+            view=view,
+            page_size=page_size,
+        )
+
+        async def read(token: str) -> Page:
+            request.page_token = token
+            return await self._run(scripts.page(self._budget(timeout), request))
+
+        return AsyncPages(read, page_token)
+
+    def subscribe(
+        self,
+        *,
+        type: str = "",  # noqa: A002 - the field's name
+        source: str = "",
+        subject: str = "",
+        after_sequence: int | None = None,
+        after_id: str = "",
+        start: datetime | None = None,
+    ) -> AsyncSubscription:
+        """Return events as they are stored. Without a place to begin at: only new ones.
+
+        It continues by itself after the last event when the stream breaks. Raises `CallError` if it is refused.
+        """
+        follow = Follow(
+            self._times.retry,
+            type=type,
+            source=source,
+            subject=subject,
+            after_sequence=after_sequence,
+            after_id=after_id,
+            start=start,
+        )
+        return AsyncSubscription(self._transport, follow)
+
+    async def head(self, *, timeout: float | None = None) -> Head:
+        """Return the ledger's head. Kept elsewhere, it shows later whether the ledger was cut or rewritten."""
+        return await self._run(scripts.head(self._budget(timeout)))
+
+    async def verify(
+        self,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        expected: Head | None = None,
+        timeout: float | None = None,
+    ) -> Verification:
+        """Let the service check all hashes of a range, page by page. `expected` is a head that was kept elsewhere.
+        `timeout` is for each page.
+        """
+        request = verify_request(start, end, expected)
+        return await self._run(scripts.verify(lambda: self._budget(timeout), request))
+
+    def buffered(
+        self,
+        *,
+        max_size: int = Limits.max_size,
+        max_age: float = Limits.max_age,
+        max_items: int = Limits.max_items,
+        max_bytes: int = Limits.max_bytes,
+        when_full: str = Limits.when_full,
+        spool: str | os.PathLike[str] | None = None,
+        spool_fsync: bool = True,
+        on_failure: OnFailure | None = None,
+        close_timeout: float = 10.0,
+    ) -> AsyncBuffered:
+        """Return a buffer, which sends batches of at most `max_size` events that wait at most `max_age` seconds.
+
+        At most `max_items` events and `max_bytes` wait; `when_full` is `raise`, `block` or `drop_oldest`. In `spool`, a
+        file, or a folder for several processes, events survive the process; with `spool_fsync` also a power cut, at the
+        cost of an fsync for each event. `on_failure` is called with each event that is not stored. `close_timeout` is
+        the most seconds of `close`, and of the end of the process.
+        """
+        settings = buffer_settings(
+            self._times,
+            max_size=max_size,
+            max_age=max_age,
+            max_items=max_items,
+            max_bytes=max_bytes,
+            when_full=when_full,
+            spool=spool,
+            spool_fsync=spool_fsync,
+            on_failure=on_failure,
+            close_timeout=close_timeout,
+        )
+        buffer = AsyncBuffered(self._transport, settings)
+        self._buffers = [one for one in self._buffers if not one.closed] + [buffer]
+        return buffer
+
+    async def close(self) -> None:
+        """Close the buffers, then the connection. Events that are left are reported to `on_failure`."""
+        for buffer in self._buffers:
+            await buffer.close()
+        self._closed = True
+        self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _budget(self, timeout: float | None) -> Budget:
+        return Budget(self._times if timeout is None else self._times.within(timeout), time.monotonic)
+
+    async def _run(self, script: Script[T]) -> T:
+        """Make the calls of a script."""
+        answer: Any = None
+        while True:
+            try:
+                step = script.send(answer)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            if isinstance(step, Wait):
+                await asyncio.sleep(step.seconds)
+                answer = None
+            else:
+                answer = await self._transport.call_async(step)
+
+
+class AsyncPages:
+    """A list, page by page. `events` goes through the events of all pages."""
+
+    def __init__(self, read: Callable[[str], Awaitable[Page]], token: str):
+        self._read = read
+        self._token = token
+
+    async def __aiter__(self) -> AsyncIterator[Page]:
+        token = self._token
+        while True:
+            page = await self._read(token)
+            yield page
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def events(self) -> AsyncIterator[StoredEvent]:
+        """Yield the events of all pages."""
+        async for page in self:
+            for event in page.events:
+                yield event

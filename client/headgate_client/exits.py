@@ -1,0 +1,108 @@
+"""The end of the process: open queues are flushed within a bounded time, and what is left is reported.
+
+At a normal exit, an exception and `sys.exit` this is done by `atexit`. SIGTERM, if nobody handles it, becomes
+`SystemExit` in the main thread, so that blocks are left and `atexit` runs. `os._exit` and SIGKILL leave no time: only a
+spool survives them.
+"""
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Protocol
+
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code after SIGTERM: the one that shells show for it."""
+
+
+class Closable(Protocol):
+    """A queue."""
+
+    def close_at_exit(self) -> None:
+        """Flush within a bounded time, and report what is left."""
+
+
+_open: dict[Closable, None] = {}
+_depth = 0
+_pending = False
+_hooked = -1
+"""The process whose exit closes the queues. A child of `multiprocessing` ends without `atexit`."""
+
+
+def register(queue: Closable) -> None:
+    """Close the queue at the end of the process, if it is open then."""
+    global _hooked
+    _open[queue] = None
+    if _hooked == os.getpid():
+        return
+    if _hooked == -1:
+        atexit.register(_close_all)
+    _hooked = os.getpid()
+    _hook_multiprocessing()
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def unregister(queue: Closable) -> None:
+    """Forget a queue that is closed."""
+    _open.pop(queue, None)
+
+
+def _hook_multiprocessing() -> None:
+    util = sys.modules.get("multiprocessing.util")
+    process = sys.modules.get("multiprocessing.process")
+    if util is not None and process is not None and process.parent_process() is not None:
+        util.Finalize(None, _close_all, exitpriority=100)
+
+
+def enter() -> None:
+    """Begin a change that must not be left half-way: a SIGTERM waits until `leave`."""
+    global _depth
+    if threading.get_ident() == _main():
+        _depth += 1
+
+
+def leave() -> None:
+    """End such a change."""
+    global _depth
+    if threading.get_ident() == _main():
+        _depth -= 1
+        if _pending and not _depth:
+            raise SystemExit(TERMINATED)
+
+
+def after_fork_in_child() -> None:
+    """The child has no queue of its parent's to close, and its main thread is the one that forked."""
+    global _depth, _pending
+    _open.clear()
+    _depth = 0
+    _pending = False
+
+
+def _main() -> int | None:
+    return threading.main_thread().ident
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    global _pending
+    if _depth:
+        _pending = True
+        return
+    raise SystemExit(TERMINATED)
+
+
+def _close_all() -> None:
+    for queue in tuple(_open):
+        try:
+            queue.close_at_exit()
+        except Exception as error:
+            print(f"headgate: a buffer could not be closed: {error!r}", file=sys.stderr)
+    _open.clear()
+
+
+def report(count: int) -> None:
+    """Say on standard error how many events are left. Loggers may be gone by now."""
+    many = f"{count} events were" if count != 1 else "1 event was"
+    print(f"headgate: {many} not sent before the process ended.", file=sys.stderr)

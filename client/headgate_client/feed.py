@@ -1,0 +1,185 @@
+"""What both kinds of buffer share: a queue, perhaps a spool, and what is told about events. Not safe for threads."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from google.protobuf.message import Message
+
+from headgate.v1.ingest_service_pb2 import BatchIngestResponse
+from headgate_client.core.errors import Dropped, HeadgateError, NotSent, Problem, SpoolError
+from headgate_client.core.events import Event, Prepared, decoded
+from headgate_client.core.model import Result
+from headgate_client.core.queue import OVERHEAD, Item, Limits, Queue, Settled
+from headgate_client.core.requests import batch_request, results_of
+from headgate_client.core.retry import Retry
+from headgate_client.core.scripts import BATCH_INGEST, Call, error_of
+from headgate_client.spool import Spool
+from headgate_client.ticket import Ticket
+
+log = logging.getLogger("headgate_client")
+
+_PAGES = 10
+"""Batches that are read from the spool at once."""
+
+_UNREADABLE_SECONDS = 5.0
+"""The wait before a spool that could not be read is read again."""
+
+
+class Failure(NamedTuple):
+    """An event that is not stored, and what its ticket raises."""
+
+    event: Event
+    error: HeadgateError
+
+
+OnFailure = Callable[[Failure], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a buffer works."""
+
+    limits: Limits
+    retry: Retry
+    attempt_timeout: float
+    close_timeout: float
+    spool: Spool | None = None
+    on_failure: OnFailure | None = None
+
+
+class Feed:
+    """Events from `put` to their end."""
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._limits = settings.limits
+        self._spool = settings.spool
+        self._begin()
+        self._open()
+
+    def _begin(self) -> None:
+        self.queue = Queue(self._limits, self._settings.retry, keep_denied=self._spool is not None)
+        self._tickets: dict[int, Ticket] = {}
+        self._opened = False
+
+    def _open(self) -> None:
+        if self._spool is not None and not self._opened:
+            self._spool.open()
+            self.queue.recover(*self._spool.backlog(OVERHEAD))
+        self._opened = True
+
+    @property
+    def spooled(self) -> bool:
+        """Whether events that are left are on disk."""
+        return self._spool is not None
+
+    def put(self, event: Prepared, ticket: Ticket, now: float) -> list[Settled]:
+        """Take an event. Return the events that were dropped for it.
+
+        Raises `QueueFull` if there is no room, and `SpoolError` if it cannot be written. It is not taken then.
+        """
+        item = Item(event.encoded, event.key, now, ticket)
+        self._open()
+        dropped = []
+        if self._limits.when_full == "drop_oldest":
+            dropped = [Settled(old, Dropped("The queue was full.")) for old in self.queue.make_room(item.size)]
+        self.queue.check_room(item.size)
+        if self._spool is None:
+            self.queue.put(item)
+        else:
+            self._put_spooled(self._spool, item, ticket)
+        return dropped
+
+    def _put_spooled(self, spool: Spool, item: Item, ticket: Ticket) -> None:
+        item.row = spool.add(item.encoded, item.key)
+        if self.queue.absent:
+            self._tickets[item.row] = ticket
+            self.queue.put_absent(item.size)
+        else:
+            spool.skip(item.row)
+            self.queue.put(item)
+
+    def next(self, now: float) -> "list[Item] | float | None":
+        """Return the batch to send now, or the seconds to wait; None: until something changes."""
+        if self._spool is not None and self.queue.wants_more:
+            try:
+                rows = self._spool.load(self._limits.max_size * _PAGES)
+            except SpoolError:
+                log.exception("the spool cannot be read")
+                return _UNREADABLE_SECONDS
+            self.queue.load([Item(encoded, key, now, self._tickets.pop(row, None), row) for row, encoded, key in rows])
+        return self.queue.next(now)
+
+    def call(self, batch: Sequence[Item]) -> Call:
+        """Return the call that sends a batch."""
+        request = batch_request(item.encoded for item in batch)
+        return Call(BATCH_INGEST, request, BatchIngestResponse, self._settings.attempt_timeout)
+
+    def take(self, batch: Sequence[Item], answer: Message | Problem, now: float) -> list[Settled]:
+        """Take the answer to a batch, and return what became of its events."""
+        if isinstance(answer, BatchIngestResponse):
+            try:
+                results: Sequence[Result] = results_of(answer, [item.key for item in batch])
+            except ValueError:
+                answer = Problem("INTERNAL", "The answer has another number of results than the batch has events.")
+            else:
+                return self.queue.answered(results, now)
+        if not isinstance(answer, Problem):
+            answer = Problem("INTERNAL", "The answer is of another kind.")
+        return self.queue.failed(answer, now)
+
+    def tell(self, settled: Sequence[Settled]) -> None:
+        """Tell tickets and the callback what became of events. A shell with a lock does not hold it meanwhile."""
+        for item, outcome in settled:
+            error = outcome if isinstance(outcome, HeadgateError) else error_of(outcome)
+            if error is not None:
+                self._report(item, error)
+            if item.token is not None:
+                item.token.resolve(outcome)
+
+    def _report(self, item: Item, error: HeadgateError) -> None:
+        if self._settings.on_failure is None:
+            log.warning("an event is not stored: %s", error)
+            return
+        try:
+            self._settings.on_failure(Failure(decoded(item.encoded), error))
+        except Exception:
+            log.exception("on_failure raised an error")
+
+    def remove(self, settled: Sequence[Settled]) -> None:
+        """Remove events from the spool, after `tell`. If that fails, they are sent once more, as duplicates."""
+        rows = [item.row for item, _ in settled if item.row]
+        if self._spool is not None and rows:
+            try:
+                self._spool.remove(rows)
+            except SpoolError:
+                log.exception("events were sent and could not be removed from the spool")
+
+    def leave(self) -> list[Settled]:
+        """Give up. Return the events without an answer, for `tell`. Those in a spool stay there."""
+        left = self.queue.take_left()
+        if self._spool is None:
+            return [Settled(item, NotSent([decoded(item.encoded)])) for item in left]
+        self._spool.close()
+        tickets = [item.token for item in left if item.token is not None] + list(self._tickets.values())
+        self._tickets.clear()
+        for ticket in tickets:
+            ticket.resolve(NotSent((), spooled=True))
+        return []
+
+    def before_fork(self) -> None:
+        """Close the spool's file: a child must not have it open."""
+        if self._spool is not None:
+            self._spool.before_fork()
+
+    def after_fork_in_child(self) -> None:
+        """The events are the parent's. The child begins with none."""
+        tickets = [item.token for item in self.queue.take_left()] + list(self._tickets.values())
+        if self._spool is not None:
+            self._spool.after_fork_in_child()
+        self._begin()
+        for ticket in tickets:
+            if ticket is not None:
+                ticket.forget()
