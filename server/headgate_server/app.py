@@ -21,7 +21,7 @@ from headgate_server.background.supervisor import Job, Supervisor
 from headgate_server.background.wakeup import Wakeup, Wakeups
 from headgate_server.config import Settings
 from headgate_server.core.errors import SetupError
-from headgate_server.core.model import Lease, StoredEvent
+from headgate_server.core.model import Lease
 from headgate_server.delivery import engine
 from headgate_server.delivery.nats_connection import Nats
 from headgate_server.delivery.resolver import SystemResolver
@@ -47,7 +47,6 @@ from headgate_server.rpc.pipeline import streams
 from headgate_server.rpc.pipeline.interceptors import standard
 from headgate_server.rpc.pipeline.load import Load
 from headgate_server.rpc.pipeline.method import AnyMethod
-from headgate_server.rpc.pipeline.printer import print_json
 from headgate_server.rpc.pipeline.streams import Streams
 from headgate_server.rpc.pipeline.trust import Trust
 from headgate_server.rpc.probe_servicer import ProbeServicer
@@ -222,7 +221,7 @@ def _delivery(store: Store, settings: Settings, metrics: Metrics, wakeup: Wakeup
     async def work(lease: Lease) -> None:
         resolver, nats = SystemResolver(), Nats(config.nats)
         try:
-            senders = Senders(config.networks, _rendered, resolver, nats)
+            senders = Senders(config.networks, wire.event_json, resolver, nats)
             topics = (store.deliveries, store.ledgers, store.matching)
             await engine.Engine(*topics, senders, metrics, wakeup, config=pace)(lease)
         finally:
@@ -230,8 +229,3 @@ def _delivery(store: Store, settings: Settings, metrics: Metrics, wakeup: Wakeup
             resolver.close()
 
     return Job(engine.NAME, Leased(engine.NAME, store.leases, holder, work, changed=metrics.lease_changed))
-
-
-def _rendered(event: StoredEvent) -> bytes:
-    """Return a stored event as JSON, in the same form as REST."""
-    return print_json(wire.event_message(event, as_text=True))

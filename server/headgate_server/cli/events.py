@@ -23,7 +23,6 @@ from headgate_server.core.types import EventId, WorkspaceId
 from headgate_server.process.setting import build
 from headgate_server.reading.filters import type_filter
 from headgate_server.rpc import wire
-from headgate_server.rpc.pipeline.printer import print_json
 from headgate_server.store import Ledgers
 
 _PAGE_EVENTS = 500
@@ -179,4 +178,4 @@ def _time(text: str | None, option: str) -> int | None:
 
 
 def _line(event: StoredEvent) -> str:
-    return print_json(wire.event_message(event, as_text=True)).decode()
+    return wire.event_json(event).decode()

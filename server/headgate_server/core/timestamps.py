@@ -14,6 +14,8 @@ _RFC3339 = re.compile(
     r"([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_UTC = _EPOCH.replace(tzinfo=None)
+"""The same without an offset, which isoformat would write."""
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -63,12 +65,11 @@ def _microseconds(text: str, quoted: str) -> int:
 
 def format(microseconds: int) -> str:  # noqa: A001 - timestamps.format is what a reader expects
     """Return RFC 3339 in UTC with no, 3 or 6 digits of a second's fraction, as ProtoJSON prints a Timestamp."""
-    text = (_EPOCH + timedelta(microseconds=microseconds)).strftime("%Y-%m-%dT%H:%M:%S")
-    fraction = microseconds % 1_000_000
-    if fraction == 0:
-        return f"{text:0>19}Z"
-    digits = f"{fraction // 1000:03}" if fraction % 1000 == 0 else f"{fraction:06}"
-    return f"{text:0>19}.{digits}Z"
+    # An event has two times, and isoformat takes a third of strftime's time. It writes no digits or six.
+    text = (_EPOCH_UTC + timedelta(microseconds=microseconds)).isoformat()
+    if microseconds % 1000 == 0 and microseconds % 1_000_000:
+        text = text[:-3]
+    return f"{text}Z"
 
 
 def month(microseconds: int) -> tuple[int, int]:

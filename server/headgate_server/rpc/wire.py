@@ -1,4 +1,4 @@
-"""Results and events as messages; results also as JSON, for speed. `decode.py` is the other direction."""
+"""Results and events as messages; results and events also as JSON, for speed. `decode.py` is the other direction."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -156,6 +156,29 @@ def event_message(event: StoredEvent, *, as_text: bool = False) -> StoredEventMe
         else:
             message.data.CopyFrom(struct)
     return message
+
+
+def event_json(event: StoredEvent) -> bytes:
+    """Return a stored event as REST's JSON: the same as `printer` makes from `event_message`, but faster."""
+    members: dict[str, Any] = {
+        "id": id_text(event.id),
+        "sequence": event.sequence,
+        "created_at": timestamps.format(event.created_at),
+        "event_hash": event.event_hash.hex(),
+        "receiver": event.receiver,
+        "type": event.type,
+    }
+    if event.source:
+        members["source"] = event.source
+    if event.subject:
+        members["subject"] = event.subject
+    if event.occurred_at is not None:
+        members["occurred_at"] = timestamps.format(event.occurred_at)
+    if event.data is not None:
+        members["data"] = orjson.Fragment(event.data)
+    if event.key is not None:
+        members["idempotency_key"] = event.key
+    return orjson.dumps(members)
 
 
 def rejection_message(rejection: Rejection) -> RejectionMessage:
