@@ -265,6 +265,24 @@ async def test_idle_connections_are_closed(webhook: Make, monkeypatch: pytest.Mo
         assert there.open == 1
 
 
+async def test_a_request_that_ends_after_the_close_leaves_no_connection(webhook: Make) -> None:
+    gate = asyncio.Event()
+
+    async def waits(request: object, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await OK(request, writer)  # type: ignore[arg-type]
+
+    async with receiver(waits) as there:
+        sender = webhook(there.port)
+        sending = asyncio.create_task(sender.send([EVENT], 1))
+        await there.arrived.wait()
+        await sender.close()
+        gate.set()
+        assert (await sending).verdict is Verdict.DELIVERED
+        # Sooner than an idle connection is closed.
+        await until(lambda: _is(there.open == 0), seconds=3)
+
+
 async def test_a_connection_that_the_receiver_closed_is_replaced(webhook: Make) -> None:
     async with receiver(says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", then_close=True)) as there:
         sender = webhook(there.port)

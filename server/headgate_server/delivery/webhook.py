@@ -16,6 +16,7 @@ from headgate_server.core.model import StoredEvent
 from headgate_server.delivery import schedule, signing
 from headgate_server.delivery.attempt import Attempt, Verdict, printable
 from headgate_server.delivery.connecting import CheckedBackend
+from headgate_server.delivery.connections import Connections
 from headgate_server.delivery.networks import Networks
 from headgate_server.delivery.payload import Format, Render, payload
 from headgate_server.delivery.resolver import Resolver
@@ -92,14 +93,13 @@ class Webhook:
         self._render = render
         self._clock = clock
         self._timer = timer
-        self._url = httpcore.URL(
-            scheme=config.url.scheme, host=config.url.host, port=config.url.port, target=config.url.target
-        )
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls or default_tls(),
-            max_connections=config.connections,
-            keepalive_expiry=_KEEP_ALIVE_SECONDS,
-            network_backend=CheckedBackend(networks, resolver),
+        url = config.url
+        self._connections = Connections(
+            httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target),
+            most=config.connections,
+            keep_seconds=_KEEP_ALIVE_SECONDS,
+            tls=tls or default_tls(),
+            backend=CheckedBackend(networks, resolver),
         )
         self._under_way = 0
         self._idle_close: asyncio.Task[None] | None = None
@@ -122,12 +122,12 @@ class Webhook:
         """Close all connections. No call follows."""
         if self._idle_close is not None:
             self._idle_close.cancel()
-        await self._pool.aclose()
+        await self._connections.close()
 
     @asynccontextmanager
     async def _connections_kept(self) -> AsyncIterator[None]:
-        """Keep connections during a block, and for a few seconds after the last block. The pool itself closes idle
-        connections only at the next request, and a destination may have no event for days.
+        """Keep connections during a block, and for a few seconds after the last block. Otherwise idle connections are
+        closed only at the next request, and a destination may have no event for days.
         """
         self._under_way += 1
         if self._idle_close is not None:
@@ -143,7 +143,7 @@ class Webhook:
         await asyncio.sleep(_KEEP_ALIVE_SECONDS)
         # A request that starts now must not cancel the close. It gets a new connection.
         self._closing, self._idle_close = self._idle_close, None
-        await self._pool.aclose()
+        await self._connections.close_idle()
 
     async def _post(self, events: Sequence[StoredEvent], limit: asyncio.Timeout) -> _Answer:
         config, moment = self._config, self._clock()
@@ -156,7 +156,7 @@ class Webhook:
             *signing.headers(signing.message_id(events), moment, body, config.keys()),
             *config.headers,
         ]
-        async with self._pool.stream("POST", self._url, headers=headers, content=body) as response:
+        async with self._connections.post(headers, body) as response:
             # The status was received. The body has its own limit, and a slow body does not undo the delivery.
             limit.reschedule(None)
             received = {name.lower(): value for name, value in response.headers}
