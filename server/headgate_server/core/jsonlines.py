@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from headgate_server.core import jsonbody
+from headgate_server.core import jsonbody, mediatypes
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.model import Problem
 
@@ -37,10 +37,11 @@ class Line(NamedTuple):
 
 
 def is_lines(content_type: str) -> bool:
-    """Whether a `Content-Type` says that a body has one value a line. Parameters and the case of letters do not matter:
-    JSON is always UTF-8.
-    """
-    return content_type.partition(";")[0].strip().lower() in MEDIA_TYPES
+    """Whether a `Content-Type` says that a body has one value a line. Its parameters do not matter: JSON is UTF-8."""
+    if content_type == "application/json":  # nearly every body
+        return False
+    media = mediatypes.parse(content_type)
+    return media is not None and media.name in MEDIA_TYPES
 
 
 def lines_of(body: bytes, most: int = sys.maxsize) -> Sequence[Line]:
