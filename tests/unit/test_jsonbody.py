@@ -14,6 +14,9 @@ from headgate_server.core.model import Problem
 from tests.unit.jsontexts import OBJECTS, VALUES, DuplicateError, is_json, oracle
 from tests.unit.numbers import exact, exactly, number_tokens
 
+no_cover = pytest.mark.no_cover
+"""Coverage is not measured in tests of very many values, which it makes four times as long."""
+
 
 def batch(*elements: str | bytes) -> bytes:
     """Return the body of a batch of these JSON texts."""
@@ -31,6 +34,7 @@ def data(value: str) -> str:
     return '{"type":"t","data":{"v":' + value + "}}"
 
 
+@no_cover
 @given(st.lists(VALUES | OBJECTS, max_size=5))
 @example(['{"a:":1,"a\\u003a":2}', '{"x":"::"}'])
 @example(['{"a":":","a":""}'])
@@ -75,6 +79,7 @@ def test_an_ordinary_object_takes_one_step() -> None:
     assert jsonbody.canonical_object(text) == b'{"a":[1,"1.0",{"id":"550e8400-e29b-41d4-a716-446655440000"}],"b":49.99}'
 
 
+@no_cover
 @given(OBJECTS)
 def test_the_fast_reading_agrees_with_the_exact_one(text: str) -> None:
     fast = jsonbody._read_fast(text.encode())
@@ -311,6 +316,7 @@ def test_an_ordinary_body_is_read_but_once(event: dict[str, Any]) -> None:
 _LIMIT = 8 * 1024 * 1024
 
 
+@no_cover
 @pytest.mark.parametrize(
     "element",
     [
@@ -331,6 +337,7 @@ def test_the_worst_bodies_of_eight_megabytes_are_read_to_their_end(element: byte
     assert items[-1] == "last"
 
 
+@no_cover
 @pytest.mark.parametrize("opened", [b"[", b'[{"a":', b'{"a":['])
 def test_eight_megabytes_that_are_never_closed_are_refused(opened: bytes) -> None:
     with pytest.raises(InvalidRequest, match="the end"):
