@@ -42,6 +42,8 @@ ERROR_DETAIL_PROTOS = ("google/rpc/status.proto", "google/rpc/error_details.prot
 PACKAGE_FILES = {
     "headgate/__init__.py": '"""Protocol buffers of Headgate, and nothing else."""\n',
     "headgate/py.typed": "",
+    "headgate/third_party/__init__.py": '"""Other projects\' messages."""\n',
+    "headgate/third_party/cloudevents/__init__.py": '"""The messages of the CloudEvents specification."""\n',
     "headgate/v1/__init__.py": '"""Version 1: messages, stubs and servicers, generated from proto/headgate/v1."""\n',
 }
 
@@ -56,7 +58,7 @@ def protoc(*arguments: str) -> None:
     Raises `GenerateError` if the compiler fails.
     """
     googleapis = Path(next(iter(google.api.__path__))).parents[1]
-    ours = sorted(path.relative_to(PROTO).as_posix() for path in PROTO.glob("headgate/v1/*.proto"))
+    ours = sorted(path.relative_to(PROTO).as_posix() for path in PROTO.rglob("*.proto"))
     # In a separate process: the compiler keeps global state, and writes its errors to the descriptor, not to
     # sys.stderr.
     done = subprocess.run(  # noqa: S603
@@ -74,7 +76,7 @@ def write_modules(target: Path) -> None:
     protoc(f"--python_out={target}", f"--pyi_out={target}", f"--grpc_python_out={target}")
     for name, text in PACKAGE_FILES.items():
         (target / name).write_text(text, encoding="utf-8")
-    for module in target.glob("headgate/v1/*_pb2_grpc.py"):
+    for module in target.rglob("*_pb2_grpc.py"):
         # A proto without a service gets an empty module.
         if "class " not in module.read_text(encoding="utf-8"):
             module.unlink()

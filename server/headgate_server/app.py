@@ -37,7 +37,8 @@ from headgate_server.process.identity import process_name
 from headgate_server.process.metrics import Metrics
 from headgate_server.process.signals import stop_signal
 from headgate_server.receivers.registry import RECEIVERS
-from headgate_server.rpc import decode, wire
+from headgate_server.rpc import cloudevents, decode, wire
+from headgate_server.rpc.cloudevent_servicer import CloudEventServicer
 from headgate_server.rpc.compat_servicer import CompatServicer
 from headgate_server.rpc.destination_servicer import DestinationServicer
 from headgate_server.rpc.event_servicer import EventServicer
@@ -75,11 +76,12 @@ def methods(
     compat = Compat(store.ledgers, store.proof, store.deliveries, store.destinations, ingest)
     limiter = RateLimiter(store.limits)
     taking = Taking(ingest, metrics, rejections)
-    replaying = Replaying(store.rejections, store.ledgers, ingest, RECEIVERS, decode.proto_event)
+    replaying = Replaying(store.rejections, store.ledgers, ingest, RECEIVERS, decode.proto_event, cloudevents.as_kept)
     return (
         *IngestServicer(ingest, settings.ingest, taking).methods(),
         *EventServicer(store.ledgers, store.deliveries, subscriptions).methods(),
         *LedgerServicer(store.ledgers, store.proof).methods(),
+        *CloudEventServicer(ingest, settings.ingest, taking).methods(),
         *CompatServicer(compat, RECEIVERS, limiter, metrics, system_clock, rejections).methods(),
         *RejectionServicer(store.rejections, ingest, replaying, RECEIVERS, metrics).methods(),
         *WorkspaceServicer(store.limits).methods(),

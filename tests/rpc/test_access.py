@@ -12,6 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 import headgate.v1
 from headgate.v1 import (
     bridge_view_pb2,
+    cloudevent_service_pb2,
     compat_service_pb2,
     destination_service_pb2,
     event_service_pb2,
@@ -44,6 +45,7 @@ from tests.support.marks import on_sqlite
 
 FILES = (
     bridge_view_pb2,
+    cloudevent_service_pb2,
     compat_service_pb2,
     destination_service_pb2,
     event_service_pb2,
@@ -57,6 +59,8 @@ FILES = (
 PROBES = "/headgate.v1.ProbeService/"
 CHECK_KEY = PROBES + "CheckKey"
 """The bridge's check of a key: any valid key is enough, with any scopes."""
+HANDSHAKE = "/headgate.v1.CloudEventService/Handshake"
+"""A webhook's sender asks before it has a key."""
 COMPAT = "/headgate.v1.CompatService/Receive"
 """Its scopes are those of the vendors' endpoints, which the tests of the receivers check."""
 
@@ -72,12 +76,17 @@ def _descriptors() -> dict[str, MethodDescriptor]:
 
 DESCRIPTORS = _descriptors()
 GUARDED = [
-    pytest.param(name, id=name.rpartition(".")[2]) for name in DESCRIPTORS if not name.startswith((PROBES, COMPAT))
+    pytest.param(name, id=name.rpartition(".")[2])
+    for name in DESCRIPTORS
+    if not name.startswith((PROBES, HANDSHAKE, COMPAT))
 ]
 
 NEEDED = {
     "/headgate.v1.IngestService/Ingest": Scope.EVENTS_WRITE,
     "/headgate.v1.IngestService/BatchIngest": Scope.EVENTS_WRITE,
+    "/headgate.v1.CloudEventService/Publish": Scope.EVENTS_WRITE,
+    "/headgate.v1.CloudEventService/BatchPublish": Scope.EVENTS_WRITE,
+    "/headgate.v1.CloudEventService/Receive": Scope.EVENTS_WRITE,
     "/headgate.v1.EventService/GetEvent": Scope.EVENTS_READ,
     "/headgate.v1.EventService/ListEvents": Scope.EVENTS_READ,
     "/headgate.v1.EventService/Subscribe": Scope.EVENTS_READ,
@@ -121,7 +130,7 @@ async def test_every_rpc_of_the_descriptor_is_served(served: dict[str, AnyMethod
         **{name: Needs((scope,)) for name, scope in NEEDED.items()},
         CHECK_KEY: Needs(()),
     }
-    assert all(name.startswith(PROBES) for name, access in declared.items() if isinstance(access, Public))
+    assert all(name.startswith((PROBES, HANDSHAKE)) for name, access in declared.items() if isinstance(access, Public))
     assert [name for name, access in declared.items() if isinstance(access, OwnWords)] == [COMPAT]
 
 

@@ -45,7 +45,7 @@ class Operation(NamedTuple):
         for media_type, described in content.items():
             for name, example in described.get("examples", {}).items():
                 value = example["value"]
-                body = value.encode() if media_type != "application/json" else json.dumps(value).encode()
+                body = value.encode() if isinstance(value, str) else json.dumps(value).encode()
                 yield media_type, name, body
 
 

@@ -17,6 +17,7 @@ TABLE = [
     (errors.InvalidRequest, "INVALID_ARGUMENT", 400),
     (errors.BodyTooLarge, "RESOURCE_EXHAUSTED", 413),
     (errors.Unauthenticated, "UNAUTHENTICATED", 401),
+    (errors.UnsupportedMediaType, "INVALID_ARGUMENT", 415),
     (errors.PermissionDenied, "PERMISSION_DENIED", 403),
     (errors.NotFound, "NOT_FOUND", 404),
     (errors.EventConflict, "ALREADY_EXISTS", 409),

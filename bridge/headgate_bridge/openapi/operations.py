@@ -68,7 +68,7 @@ class Operations:
                 *map(_header, headers),
             ],
         }
-        needs_key = service.name not in tables.NEED_NO_KEY
+        needs_key = not tables.NEED_NO_KEY & {service.name, method.name}
         operation["security"] = _security(comment.text, said) if needs_key else []
         body = self._body(method, binding, in_path, name)
         if body:
@@ -78,6 +78,7 @@ class Operations:
         named = set(answers.statuses_named_in(f"{said}\n{of_fields}")) | ({404} if in_path else set())
         operation["responses"] = {
             "200": self._answer(method, binding, name, headers),
+            **_no_content(method.name),
             **{
                 str(status): {"$ref": f"#/components/responses/{answers.names(status)}"}
                 for status in answers.statuses(key=needs_key, body=bool(body), named=named)
@@ -141,7 +142,7 @@ class Operations:
             description = "\n".join(f"- `{kind}`: {text}" for kind, text in tables.STREAM_TYPES.items())
         else:
             content = _content(tables.ANSWER_TYPES.get(method.name), message, schema)
-            description = comment.text
+            description = "" if message == HTTP_BODY else comment.text
         if (shown := self._examples.answers_of(name)) and "application/json" in content:
             content["application/json"]["examples"] = shown
         of_request = {
@@ -161,6 +162,11 @@ def _content(known: Mapping[str, Any] | None, message: str, schema: Json) -> Jso
     if known is not None:
         return {kind: {"schema": schema if each is None else each} for kind, each in known.items()}
     return {"*/*": {"schema": {}}} if message == HTTP_BODY else {"application/json": {"schema": schema}}
+
+
+def _no_content(method: str) -> Json:
+    text = tables.NO_CONTENT.get(method)
+    return {} if text is None else {"204": {"description": text, "headers": answers.headers(204)}}
 
 
 def _header(name: str) -> Json:

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 from headgate_bridge.openapi.protos import Protos, bindings, type_of
-from headgate_bridge.openapi.tables import READ_AS
+from headgate_bridge.openapi.tables import PRINTED_AS, READ_AS
 from headgate_server.rpc.pipeline.leftout import LEFT_OUT_EMPTY
 
 Json = dict[str, Any]
@@ -83,7 +83,10 @@ class Schemas:
         elif field.label == _F.LABEL_REPEATED:
             schema = {"type": "array", "items": schema}
         else:
-            schema = schema | dict(READ_AS.get(f"{message}.{field.name}", {})) if side is not Side.ANSWER else schema
+            name = f"{message}.{field.name}"
+            if side is Side.ANSWER and name in PRINTED_AS:
+                return dict(PRINTED_AS[name])
+            schema = schema | dict(READ_AS.get(name, {})) if side is not Side.ANSWER else schema
             if schema == {"type": "string"} and side is not Side.ANSWER and (length := _LENGTH.search(comment.text)):
                 least = {"minLength": int(length["least"])} if length["least"] else {}
                 schema = schema | least | {"maxLength": int(length["most"].replace(",", ""))}

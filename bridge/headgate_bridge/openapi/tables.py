@@ -3,11 +3,28 @@
 from collections.abc import Mapping
 from typing import Any
 
-NEED_NO_KEY = frozenset({"ProbeService"})
-"""The services whose methods need no key."""
+NEED_NO_KEY = frozenset({"ProbeService", "Handshake"})
+"""The services whose methods need no key, and methods that need none."""
 
 _EVENTS = {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Event"}}
 _LINES = {"type": "string", "description": "One event in JSON a line."}
+_CLOUDEVENT = {
+    "type": "object",
+    "description": "A CloudEvent 1.0 in the JSON format. Any other member is an extension.",
+    "properties": {
+        "specversion": {"type": "string", "enum": ["1.0"]},
+        **{name: {"type": "string", "minLength": 1, "maxLength": 255} for name in ("id", "source", "type")},
+        "subject": {"type": ["string", "null"], "maxLength": 255},
+        "time": {"type": ["string", "null"], "format": "date-time"},
+        "datacontenttype": {"type": ["string", "null"], "maxLength": 255},
+        "dataschema": {"type": ["string", "null"]},
+        "data": {},
+        "data_base64": {"type": ["string", "null"], "contentEncoding": "base64"},
+    },
+    "required": ["specversion", "id", "source", "type"],
+}
+_CLOUDEVENTS = {"type": "array", "minItems": 1, "items": _CLOUDEVENT}
+_MESSAGE = {"type": "string", "description": "A serialized message of io.cloudevents.v1."}
 
 REQUEST_TYPES: Mapping[str, Mapping[str, Any]] = {
     "BatchIngest": {
@@ -16,11 +33,32 @@ REQUEST_TYPES: Mapping[str, Mapping[str, Any]] = {
         "application/json-lines": _LINES,
         "application/jsonl": _LINES,
     },
+    "Receive": {
+        "application/cloudevents+json": _CLOUDEVENT,
+        "application/cloudevents-batch+json": _CLOUDEVENTS,
+        "application/cloudevents+protobuf": _MESSAGE,
+        "application/cloudevents-batch+protobuf": _MESSAGE,
+        "*/*": {"description": "The data of one event, whose attributes are headers with the prefix `ce-`."},
+    },
 }
 """By method: the media types of its requests, each with a schema. None is the message's schema. The usual is JSON."""
 
-ANSWER_TYPES: Mapping[str, Mapping[str, Any]] = {}
+ANSWER_TYPES: Mapping[str, Mapping[str, Any]] = {
+    "Receive": {
+        "application/json": {
+            "oneOf": [
+                {"$ref": "#/components/schemas/EventResult"},
+                {"$ref": "#/components/schemas/BatchIngestResponse"},
+            ]
+        }
+    },
+}
 """The same of answers."""
+
+NO_CONTENT: Mapping[str, str] = {
+    "Receive": "The event is stored, and the header `Prefer` asked for no body.",
+}
+"""By method: when it answers with 204 and no body."""
 
 STREAM_TYPES = {
     "application/x-ndjson": 'A message in JSON a line. An error that ends the stream is the last line: `{"error": …}`.',
@@ -33,6 +71,11 @@ READ_AS: Mapping[str, Mapping[str, Any]] = {
 }
 """Fields that REST reads in more forms than their type has."""
 
+PRINTED_AS: Mapping[str, Mapping[str, Any]] = {
+    "headgate.v1.StoredEvent.data": {"description": "The payload: an object; of a CloudEvent any JSON value."},
+}
+"""Fields of answers that REST prints in another form than their type has."""
+
 REQUEST_HEADERS: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
     "Idempotency-Key": (
         "metadata `idempotency-key`",
@@ -43,6 +86,16 @@ REQUEST_HEADERS: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
         "header `Last-Event-ID`",
         {"type": "string", "pattern": "^[0-9]{1,18}$"},
         "The `id` of the last server-sent event that was received. The stream continues after it.",
+    ),
+    "Prefer": (
+        "header `Prefer`",
+        {"type": "string"},
+        "`return=minimal`: if one event is stored, the answer is 204 without a body.",
+    ),
+    "WebHook-Request-Origin": (
+        "header `WebHook-Request-Origin`",
+        {"type": "string"},
+        "The sender that asks. Without this header the answer allows nothing.",
     ),
 }
 """Headers of requests: a method takes one if its comment, or that of its service, has these words."""

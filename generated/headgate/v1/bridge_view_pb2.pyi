@@ -119,6 +119,24 @@ class RawVerifyLedgerRequest(_message.Message):
     expected_hash: str
     def __init__(self, to: _Optional[str] = ..., limit: _Optional[int] = ..., page_token: _Optional[str] = ..., expected_sequence: _Optional[int] = ..., expected_hash: _Optional[str] = ..., **kwargs) -> None: ...
 
+class RawPublishRequest(_message.Message):
+    __slots__ = ("event", "validate_only")
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    event: bytes
+    validate_only: bool
+    def __init__(self, event: _Optional[bytes] = ..., validate_only: bool = ...) -> None: ...
+
+class RawBatchPublishRequest(_message.Message):
+    __slots__ = ("events", "atomic", "validate_only")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    ATOMIC_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedScalarFieldContainer[bytes]
+    atomic: bool
+    validate_only: bool
+    def __init__(self, events: _Optional[_Iterable[bytes]] = ..., atomic: bool = ..., validate_only: bool = ...) -> None: ...
+
 class RawListRejectionsRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "reason", "receiver", "key_id", "to", "replayed")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]

@@ -26,7 +26,7 @@ class Event(_message.Message):
     def __init__(self, type: _Optional[str] = ..., source: _Optional[str] = ..., subject: _Optional[str] = ..., occurred_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., data: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., data_json: _Optional[bytes] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class StoredEvent(_message.Message):
-    __slots__ = ("id", "sequence", "created_at", "event_hash", "receiver", "type", "source", "subject", "occurred_at", "data", "data_json", "idempotency_key", "delivery")
+    __slots__ = ("id", "sequence", "created_at", "event_hash", "receiver", "type", "source", "subject", "occurred_at", "data", "data_json", "idempotency_key", "delivery", "attributes_json")
     ID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +40,7 @@ class StoredEvent(_message.Message):
     DATA_JSON_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     DELIVERY_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_JSON_FIELD_NUMBER: _ClassVar[int]
     id: str
     sequence: int
     created_at: _timestamp_pb2.Timestamp
@@ -53,4 +54,5 @@ class StoredEvent(_message.Message):
     data_json: bytes
     idempotency_key: str
     delivery: str
-    def __init__(self, id: _Optional[str] = ..., sequence: _Optional[int] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., event_hash: _Optional[str] = ..., receiver: _Optional[str] = ..., type: _Optional[str] = ..., source: _Optional[str] = ..., subject: _Optional[str] = ..., occurred_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., data: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., data_json: _Optional[bytes] = ..., idempotency_key: _Optional[str] = ..., delivery: _Optional[str] = ...) -> None: ...
+    attributes_json: bytes
+    def __init__(self, id: _Optional[str] = ..., sequence: _Optional[int] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., event_hash: _Optional[str] = ..., receiver: _Optional[str] = ..., type: _Optional[str] = ..., source: _Optional[str] = ..., subject: _Optional[str] = ..., occurred_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., data: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., data_json: _Optional[bytes] = ..., idempotency_key: _Optional[str] = ..., delivery: _Optional[str] = ..., attributes_json: _Optional[bytes] = ...) -> None: ...

@@ -15,7 +15,7 @@ from headgate_server.cli.running import run, show
 from headgate_server.config import StoreConfig
 from headgate_server.core import jsonbody, timestamps, validate
 from headgate_server.core.errors import NotFound, SetupError
-from headgate_server.core.model import NATIVE, STORED
+from headgate_server.core.model import CLOUDEVENTS, NATIVE, STORED
 from headgate_server.core.reasons import Reason
 from headgate_server.core.rejections import Rejection, RejectionQuery
 from headgate_server.core.types import EventId, RejectionId, WorkspaceId
@@ -24,7 +24,7 @@ from headgate_server.ingest.ingest import Ingest
 from headgate_server.ingest.replay import Replay, Replaying
 from headgate_server.process.setting import build
 from headgate_server.receivers.registry import RECEIVERS
-from headgate_server.rpc import decode, wire
+from headgate_server.rpc import cloudevents, decode, wire
 from headgate_server.rpc.pipeline import printer
 from headgate_server.store import Database, Ledgers, Limits, Rejections
 
@@ -39,6 +39,7 @@ def rejections() -> None:
     """List, show and replay refused events."""
 
 
+_RECEIVERS = sorted({NATIVE, CLOUDEVENTS, *RECEIVERS})
 _WORKSPACE = click.option("--workspace", required=True, help="The workspace of the events.")
 
 
@@ -49,9 +50,7 @@ def _filters(command: _Command) -> _Command:
         click.option("--to", "received_to", metavar="TIME", help=time_help.format("before")),
         click.option("--from", "received_from", metavar="TIME", help=time_help.format("at or after")),
         click.option("--key-id", help="Only those of this API key."),
-        click.option(
-            "--receiver", type=click.Choice([NATIVE, *sorted(RECEIVERS)]), help="Only those through this API."
-        ),
+        click.option("--receiver", type=click.Choice(_RECEIVERS), help="Only those through this API."),
         click.option("--reason", metavar="REASON", help="Only those with this reason, such as MISSING_FIELD."),
     ):
         command = option(command)
@@ -170,7 +169,7 @@ async def _replaying(of: _Opened) -> AsyncIterator[Replaying]:
     committer = Committer(of.database)
     try:
         ingest = Ingest(of.ledgers, of.limits, committer)
-        yield Replaying(of.rejections, of.ledgers, ingest, RECEIVERS, decode.proto_event)
+        yield Replaying(of.rejections, of.ledgers, ingest, RECEIVERS, decode.proto_event, cloudevents.as_kept)
     finally:
         await committer.close()
 

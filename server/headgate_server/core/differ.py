@@ -4,9 +4,10 @@ import json
 from typing import Any, NamedTuple
 
 from headgate_server.core import canonical
-from headgate_server.core.model import Draft, StoredEvent
+from headgate_server.core.model import Draft, Mismatch, StoredEvent
 
 MAX_PATHS = 20
+_TIME = "/occurred_at"
 MAX_PATH = 128
 """The most characters of one path; a longer one is cut at the last whole step that fits."""
 
@@ -18,6 +19,8 @@ def differing_paths(draft: Draft, stored: StoredEvent) -> tuple[str, ...]:
     )
     paths: list[str] = []
     _compare(_read(old), _read(draft.canonical), "", paths)
+    if draft.on_mismatch is Mismatch.CONFLICT_UNLESS_TIME and _TIME in paths:
+        paths.remove(_TIME)  # it makes no conflict
     return tuple(paths)
 
 

@@ -46,6 +46,12 @@ class InvalidRequest(HeadgateError):
     reason = Reason.INVALID_REQUEST
 
 
+class UnsupportedMediaType(InvalidRequest):
+    """Send the body in a media type that the message names."""
+
+    reason = Reason.UNSUPPORTED_MEDIA_TYPE
+
+
 class BodyTooLarge(InvalidRequest):
     """Send a smaller body."""
 

@@ -27,6 +27,8 @@ from headgate_server.core.types import (
 
 NATIVE = "native"
 """The receiver of Headgate's own API."""
+CLOUDEVENTS = "cloudevents"
+"""The receiver of CloudEvents."""
 
 
 class Status(StrEnum):

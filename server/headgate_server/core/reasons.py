@@ -193,7 +193,9 @@ CATALOGUE: Mapping[Reason, Entry] = {
     Reason.INVALID_IDEMPOTENCY_KEY: Entry(
         "The header `Idempotency-Key` is empty, too long, or not ASCII text.", "Send a key of 1 to 255 characters."
     ),
-    Reason.INVALID_JSON: _event("`data_json` is not JSON.", "Correct it; the message says where."),
+    Reason.INVALID_JSON: _event(
+        "`data_json`, or a CloudEvent's data that should be JSON, is not JSON.", "Correct it; the message says where."
+    ),
     Reason.INVALID_LIMIT: Entry(
         "The page size is not a whole number within its bounds.", "The message says the bounds."
     ),
@@ -209,7 +211,7 @@ CATALOGUE: Mapping[Reason, Entry] = {
         "A time is not RFC 3339, does not exist, or is outside the years 1 to 9999.",
         "Send a time such as 2024-01-15T10:30:00Z.",
     ),
-    Reason.INVALID_UNICODE: _event("A text contains a lone surrogate.", "Send Unicode text."),
+    Reason.INVALID_UNICODE: _event("A text contains a lone surrogate, or is not UTF-8.", "Send Unicode text."),
     Reason.INVALID_URL: Entry(
         "A URL is not http or https, has credentials in it, or names a blocked network.", "The message says which."
     ),
@@ -325,7 +327,9 @@ CATALOGUE: Mapping[Reason, Entry] = {
     Reason.UNKNOWN_FIELD: _event("A field has an unknown name.", "Leave the field out, or correct its name."),
     Reason.UNKNOWN_FILTER: Entry("There is no such filter.", "The message lists the filters."),
     Reason.UNSUPPORTED_MEDIA_TYPE: Entry(
-        "The body has an unsupported encoding or compression.", "Send JSON, uncompressed or as gzip.", (MEDIA,)
+        "The body has an unsupported media type, charset or compression.",
+        "Send JSON, or a format of CloudEvents, in UTF-8, uncompressed or as gzip.",
+        (MEDIA,),
     ),
     Reason.UNSUPPORTED_TRANSFER_ENCODING: Entry(
         "The body has a transfer-encoding other than `chunked`.",

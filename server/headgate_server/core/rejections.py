@@ -18,6 +18,12 @@ class Encoding(StrEnum):
     PROTOBUF = "protobuf"
     BYTES = "bytes"
     """Of a JSON body, but not UTF-8, so that no text holds it."""
+    HTTP = "http"
+    """A CloudEvent whose attributes were headers: the JSON of its headers and its body."""
+
+
+TEXTS = frozenset({Encoding.JSON, Encoding.HTTP})
+"""The encodings that are texts."""
 
 
 class Rejection(NamedTuple):
@@ -98,7 +104,7 @@ def kept_of(event: bytes, encoding: Encoding) -> bytes:
     if len(event) <= MOST_BYTES:
         return event
     cut = event[:MOST_BYTES]
-    return cut.decode(errors="ignore").encode() if encoding is Encoding.JSON else cut
+    return cut.decode(errors="ignore").encode() if encoding in TEXTS else cut
 
 
 def storable(text: str, most: int = 1_000) -> str:

@@ -15,7 +15,7 @@ from headgate_server.core.destinations import (
     Webhook,
 )
 from headgate_server.core.errors import InvalidRequest
-from headgate_server.core.model import NATIVE
+from headgate_server.core.model import CLOUDEVENTS, NATIVE
 from headgate_server.core.reasons import Reason
 from headgate_server.delivery.extra_headers import check_headers
 from headgate_server.delivery.jetstream import check_prefix, check_stream
@@ -53,7 +53,7 @@ def filter_of(types: Sequence[str], sources: Sequence[str], receivers: Sequence[
     for value in types:
         if "*" in value.removesuffix(".*") or value == ".*":
             raise _invalid("filter.types", f"{value!r} has a star that is not at the end after a name and a dot")
-    all_receivers = {NATIVE, *RECEIVERS}
+    all_receivers = {NATIVE, CLOUDEVENTS, *RECEIVERS}
     for value in receivers:
         if value not in all_receivers:
             raise _invalid("filter.receivers", f"{value!r} is not one of {', '.join(sorted(all_receivers))}")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from headgate_server.core import jsonbody, ledger, validate
 from headgate_server.core.errors import InvalidRequest, RequestKeyReused
 from headgate_server.core.model import (
+    CLOUDEVENTS,
     NATIVE,
     STORED,
     Answer,
@@ -61,14 +62,18 @@ class Replaying:
         ingest: Ingest,
         receivers: Mapping[str, Receiver],
         proto_event: Callable[[bytes, Salt], Draft | Problem],
+        cloudevent: Callable[[bytes, str, Salt], Draft | Problem],
         clock: Clock = system_clock,
     ):
-        """`proto_event` decodes a serialized event and seals it with a salt."""
+        """`proto_event` decodes a serialized event and seals it with a salt. `cloudevent` does so with a CloudEvent in
+        an encoding of rejections.
+        """
         self._rejections = rejections
         self._ledgers = ledgers
         self._ingest = ingest
         self._receivers = receivers
         self._proto_event = proto_event
+        self._cloudevent = cloudevent
         self._clock = clock
 
     async def as_sent(self, rejections: Sequence[Rejection], *, validate_only: bool = False) -> Sequence[Replay]:
@@ -141,9 +146,11 @@ class Replaying:
             message = f"Only {len(rejection.event)} bytes of the event's {rejection.size} were kept: replay it edited."
             return Problem(Reason.NOT_REPLAYABLE, "", message)
         try:
+            (salt,) = validate.salts(1)
+            if rejection.receiver == CLOUDEVENTS:
+                return self._cloudevent(rejection.event, rejection.encoding, salt)
             if rejection.receiver != NATIVE:
                 return self._vendor_slot(rejection)
-            (salt,) = validate.salts(1)
             if rejection.encoding == Encoding.PROTOBUF:
                 return self._proto_event(rejection.event, salt)
             return validate.native_json(jsonbody.read_one(rejection.event), salt)

@@ -18,7 +18,7 @@ from headgate.v1.rejection_service_pb2 import (
 )
 from headgate_server.core import validate
 from headgate_server.core.errors import InvalidRequest, NotFound
-from headgate_server.core.model import NATIVE, STORED, Outcome, Scope, Status
+from headgate_server.core.model import CLOUDEVENTS, NATIVE, STORED, Outcome, Scope, Status
 from headgate_server.core.reasons import Reason
 from headgate_server.core.rejections import Rejection, RejectionQuery
 from headgate_server.core.types import EventId, RejectionId, WorkspaceId
@@ -54,7 +54,7 @@ class RejectionServicer:
         self._rejections = rejections
         self._ingest = ingest
         self._replaying = replaying
-        self._receivers = (NATIVE, *sorted(receivers))
+        self._receivers = (NATIVE, *sorted({CLOUDEVENTS, *receivers}))
         self._metrics = metrics
 
     def methods(self) -> Sequence[AnyMethod]:

@@ -34,6 +34,7 @@ class Code(NamedTuple):
 
 CODES: dict[type[errors.HeadgateError], Code] = {
     errors.InvalidRequest: Code(grpc.StatusCode.INVALID_ARGUMENT),
+    errors.UnsupportedMediaType: Code(grpc.StatusCode.INVALID_ARGUMENT, 415),
     errors.BodyTooLarge: Code(grpc.StatusCode.RESOURCE_EXHAUSTED, 413),
     errors.Unauthenticated: Code(grpc.StatusCode.UNAUTHENTICATED),
     errors.PermissionDenied: Code(grpc.StatusCode.PERMISSION_DENIED),

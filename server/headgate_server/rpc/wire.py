@@ -14,7 +14,7 @@ from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventError, Even
 from headgate.v1.rejection_service_pb2 import Rejection as RejectionMessage
 from headgate_server.core import canonical, jsonbody, timestamps
 from headgate_server.core.model import STORED, Outcome, Status, StoredEvent
-from headgate_server.core.rejections import Encoding, Rejection
+from headgate_server.core.rejections import TEXTS, Rejection
 from headgate_server.core.types import EventId
 
 _STRUCT_DEPTH = 30
@@ -145,6 +145,7 @@ def event_message(event: StoredEvent, *, as_text: bool = False) -> StoredEventMe
         source=event.source,
         subject=event.subject,
         idempotency_key=event.key,
+        attributes_json=event.attributes or b"",
     )
     set_timestamp(message.created_at, event.created_at)
     if event.occurred_at is not None:
@@ -198,7 +199,7 @@ def rejection_message(rejection: Rejection) -> RejectionMessage:
     set_timestamp(message.received_at, rejection.received_at)
     if rejection.replayed_at is not None:
         set_timestamp(message.replayed_at, rejection.replayed_at)
-    if rejection.encoding == Encoding.JSON:
+    if rejection.encoding in TEXTS:
         message.event = rejection.event.decode()
     else:
         message.event_base64 = rejection.event
@@ -206,11 +207,14 @@ def rejection_message(rejection: Rejection) -> RejectionMessage:
 
 
 def exact_struct(data: bytes) -> Struct | None:
-    """Return canonical JSON as a Struct; None if a Struct would change a number or nest too deep for a parser."""
+    """Return canonical JSON as a Struct; None if it is no object, or if a Struct would change a number or nest too deep
+    for a parser.
+    """
     if len(data) > _STRUCT_BYTES:
         return None
+    members = jsonbody.read_exact(data)
     struct = Struct()
-    return struct if _fill_struct(struct, jsonbody.read_exact(data), 1) else None
+    return struct if isinstance(members, dict) and _fill_struct(struct, members, 1) else None
 
 
 def _fill_struct(struct: Struct, members: dict[str, Any], depth: int) -> bool:

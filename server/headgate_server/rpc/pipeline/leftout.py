@@ -7,7 +7,7 @@ LEFT_OUT_EMPTY = {
     "headgate.v1.EventResult": {"id", "sequence", "event_hash", "warnings"},
     "headgate.v1.EventError": {"differing_fields"},
     "headgate.v1.Rejection": {"cut", "event_id"},
-    "headgate.v1.StoredEvent": {"source", "subject", "delivery"},
+    "headgate.v1.StoredEvent": {"source", "subject", "delivery", "attributes_json"},
     "headgate.v1.Destination": {"start", "state_reason", "last_error"},
     "headgate.v1.Webhook": {"headers", "secret"},
 }
