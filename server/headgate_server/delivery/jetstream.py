@@ -34,6 +34,10 @@ _HEADER_BYTES = 1024
 """The most bytes of a message's headers."""
 _WRONG_LAST_ID, _WRONG_LAST_SEQUENCE = 10070, 10071
 _OWNER = "Headgate-Destination"
+_MSG_ID = api.Header.MSG_ID.value
+_EXPECTED_STREAM = api.Header.EXPECTED_STREAM.value
+_EXPECTED_LAST_SEQUENCE = api.Header.EXPECTED_LAST_SEQUENCE.value
+_EXPECTED_LAST_MSG_ID = api.Header.EXPECTED_LAST_MSG_ID.value
 
 LONGEST_NAME = 255
 """NATS's bound on a stream's name."""
@@ -150,7 +154,7 @@ class JetStream:
                 f"the stream {self._stream} was written to by another publisher: its message {last.seq} on "
                 f"{last.subject} is not of this destination"
             )
-        return _End(max(info.state.last_seq, last.seq or 0), _event_id(headers.get(api.Header.MSG_ID, "")))
+        return _End(max(info.state.last_seq, last.seq or 0), _event_id(headers.get(_MSG_ID, "")))
 
     async def _last_message(self, connection: Connection, sequence: int) -> api.RawStreamMsg:
         try:
@@ -177,7 +181,7 @@ class JetStream:
                     await self._confirmed(waiting.oldest(), limit)
                 future = await connection.publish(subject_of(self._prefix, event.type), body, headers)
                 waiting.add(_Sent(size, sequence + 1, future))
-                previous = headers[api.Header.MSG_ID.value]
+                previous = headers[_MSG_ID]
             while waiting.sent:
                 await self._confirmed(waiting.oldest(), limit)
         except _Overtaken:
@@ -188,16 +192,16 @@ class JetStream:
 
     def _headers(self, event: StoredEvent, sequence: int, previous: str | None) -> dict[str, str]:
         headers = {
-            api.Header.MSG_ID.value: str(UUID(bytes=event.id)),
-            api.Header.EXPECTED_STREAM.value: self._stream,
-            api.Header.EXPECTED_LAST_SEQUENCE.value: str(sequence),
+            _MSG_ID: str(UUID(bytes=event.id)),
+            _EXPECTED_STREAM: self._stream,
+            _EXPECTED_LAST_SEQUENCE: str(sequence),
             _OWNER: self._owner,
             "Content-Type": "application/json",
         }
         # The first message does not have it. A server before 2.15 forgets the id of the last message at a restart if
         # the message is older than the stream's duplicate window. It would refuse the right successor for ever.
         if previous is not None:
-            headers[api.Header.EXPECTED_LAST_MSG_ID.value] = previous
+            headers[_EXPECTED_LAST_MSG_ID] = previous
         return headers
 
     async def _confirmed(self, sent: "_Sent", limit: asyncio.Timeout) -> None:

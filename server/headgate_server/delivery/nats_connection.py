@@ -1,7 +1,6 @@
 """The connection to NATS that all JetStream destinations of a process share."""
 
 import asyncio
-import json
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import nats
+import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -150,7 +150,7 @@ def _ack(message: Msg) -> Ack:
     if (message.headers or {}).get("Status") == _NO_STREAM:
         return Ack(error="no stream takes the subject")
     try:
-        answer = json.loads(message.data)
+        answer = orjson.loads(message.data)
         if "error" in answer:
             return Ack(error=str(answer["error"].get("description", "")), code=int(answer["error"].get("err_code", 0)))
         return Ack(int(answer["seq"]), bool(answer.get("duplicate", False)))
