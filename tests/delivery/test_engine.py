@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from headgate_server.background.wakeup import Wakeup
-from headgate_server.core.destinations import Assignment, Ordering, State, Status
+from headgate_server.core.destinations import Assignment, Ordering, State, Status, Watched
 from headgate_server.core.errors import LeaseLost
 from headgate_server.core.model import StoredEvent
 from headgate_server.delivery.attempt import Attempt, Verdict
 from headgate_server.delivery.channel import ChannelConfig
 from headgate_server.delivery.engine import Engine, EngineConfig
 from headgate_server.process.metrics import Metrics
-from headgate_server.store import Store
+from headgate_server.store import Deliveries, Store
 from tests.support import database
 from tests.support.destinations import made
 from tests.support.drafts import append, draft
@@ -26,6 +26,26 @@ GONE = Attempt(Verdict.GONE, 410, "gone", None, 0.0)
 
 Send = Callable[[int], Awaitable[Attempt]]
 """Returns the result for the event with a sequence."""
+
+
+class CountedDeliveries(Deliveries):
+    """Deliveries that count how often an engine looked for new events."""
+
+    looks = 0
+
+    async def watch(self) -> Sequence[Watched]:
+        watched = await super().watch()
+        self.looks += 1
+        return watched
+
+    async def watched(self, times: int = 5) -> None:
+        """Wait until the engine has looked so many times again. By then its deliveries have reacted to all events."""
+        before = self.looks
+
+        async def state() -> bool:
+            return self.looks >= before + times
+
+        await until(state)
 
 
 class ControlledSender:
@@ -62,14 +82,26 @@ async def workspace(store: Store) -> int:
 
 @asynccontextmanager
 async def running(
-    store: Store, sender: ControlledSender, *, holder: str = "one", grace: float = 0.2, **channel: float
+    store: Store,
+    sender: ControlledSender,
+    *,
+    holder: str = "one",
+    grace: float = 0.2,
+    deliveries: Deliveries | None = None,
+    **channel: float,
 ) -> AsyncIterator["asyncio.Task[None]"]:
     """Run an engine under a lease during a block."""
     lease = await store.leases.take("deliver", holder, 60.0)
     assert lease is not None
     config = EngineConfig(channel=ChannelConfig(**channel), stop_grace=grace, change_grace=grace)  # type: ignore[arg-type]
     engine = Engine(
-        store.deliveries, store.ledgers, store.matching, sender.sender_of, Metrics(), Wakeup(), config=config
+        deliveries or store.deliveries,
+        store.ledgers,
+        store.matching,
+        sender.sender_of,
+        Metrics(),
+        Wakeup(),
+        config=config,
     )
     task = asyncio.create_task(engine(lease))
     try:
@@ -104,11 +136,12 @@ async def test_at_its_bound_a_destination_waits(store: Store, workspace: int) ->
     sender = ControlledSender(fails)
     status = await made(store, workspace)
     await filled(store, workspace, 10)
-    async with running(store, sender, requests=1, most_retrying=3, failures_in_row=100):
+    deliveries = CountedDeliveries(store.database)
+    async with running(store, sender, deliveries=deliveries, requests=1, most_retrying=3, failures_in_row=100):
         await reached(store, status, set_aside=3, cursor=3)
         sender.result_of = delivers
         await filled(store, workspace, 1)
-        await asyncio.sleep(0.1)
+        await deliveries.watched()
         assert sorted(set(sender.sent)) == [1, 2, 3]
         await store.destinations.replay_set_aside(workspace, status.destination.id)
         await reached(store, status, set_aside=0, cursor=11, delivered=11)
@@ -118,13 +151,14 @@ async def test_a_receiver_that_always_fails_gets_fewer_requests(store: Store, wo
     sender = ControlledSender(fails)
     await made(store, workspace)
     await filled(store, workspace, 200)
-    async with running(store, sender, requests=4, failures_in_row=4, longest_pause=30.0):
+    deliveries = CountedDeliveries(store.database)
+    async with running(store, sender, deliveries=deliveries, requests=4, failures_in_row=4, longest_pause=30.0):
 
         async def sent_five() -> bool:
             return len(sender.sent) >= 5
 
         await until(sent_five)
-        await asyncio.sleep(0.3)
+        await deliveries.watched()
     # Four at once, then one at a time after pauses of 0.25 s, 0.5 s …
     assert len(sender.sent) <= 10
 
