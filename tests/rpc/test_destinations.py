@@ -9,7 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from headgate.v1 import destination_pb2
 from headgate.v1 import destination_service_pb2 as pb
 from headgate.v1.destination_service_pb2_grpc import DestinationServiceStub
+from headgate_server.core.destinations import JetStream, Ordering
 from headgate_server.core.model import Scope
+from tests.support import destinations
 from tests.support.calls import Caller, event, refused
 from tests.support.destinations import BAD, Operator
 from tests.support.inprocess import Service
@@ -184,6 +186,23 @@ async def test_changes(operator: Operator) -> None:
     ):
         assert (await refused(operator.update(one, body, *mask))).reason == reason, body
     assert (await operator.get(one))["name"] == "new"
+
+
+async def test_a_stream_keeps_its_name_and_gets_another_filter(service: Service, operator: Operator) -> None:
+    workspace = await service.store.directory.workspace("acme")
+    assert workspace is not None
+    target = JetStream(stream="S", subject_prefix="s")
+    status = await destinations.made(service.store, workspace.id, target=target, ordering=Ordering.ORDERED)
+    one = status.destination.id
+    changed = await operator.update(one, {"filter": {"types": ["order.*"]}})
+    assert (changed["filter"]["types"], changed["jetstream"]) == (["order.*"], {"stream": "S", "subject_prefix": "s"})
+    # The fields of an answer may be sent back.
+    same = await operator.update(one, changed)
+    assert {**same, "updated_at": ""} == {**changed, "updated_at": ""}
+    for body, mask in (({"jetstream": {"stream": "T"}}, ()), ({"jetstream": {"stream": "T"}}, ("jetstream.stream",))):
+        refusal = await refused(operator.update(one, body, *mask))
+        assert refusal.reason == "UNKNOWN_FIELD"
+        assert "create another destination" in refusal.message
 
 
 async def test_pause_resume_rotate_and_delete(operator: Operator) -> None:

@@ -124,10 +124,14 @@ def changed_settings(old: Status, new: pb.Destination, named: Sequence[str], net
     kind = message.WhichOneof("target")
     if new.webhook.signature in ("", message.webhook.signature):
         named = [path for path in named if path != "webhook.signature"]
+    if kind == "jetstream" and new.jetstream == message.jetstream:
+        named = [path for path in named if path.partition(".")[0] != "jetstream"]
     for path in named:
         if path not in _CHANGEABLE or (path.startswith("webhook") and kind != "webhook"):
             raise InvalidRequest(
-                f"The field {path[:80]!r} cannot be changed.", reason=Reason.UNKNOWN_FIELD, field=path[:80]
+                f"The field {path[:80]!r} cannot be changed.{_why_not(path)}",
+                reason=Reason.UNKNOWN_FIELD,
+                field=path[:80],
             )
         if "." in path:
             # The merge skips messages that are not set, even if the mask names a field in one.
@@ -138,6 +142,12 @@ def changed_settings(old: Status, new: pb.Destination, named: Sequence[str], net
     if kind == "webhook":
         message.webhook.signature = signature
     return settings_of(message, networks)
+
+
+def _why_not(path: str) -> str:
+    if path.partition(".")[0] != "jetstream":
+        return ""
+    return " A stream shows which events it has. For another stream create another destination."
 
 
 def leave_output_out(named: Sequence[str]) -> list[str]:
