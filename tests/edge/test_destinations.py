@@ -6,7 +6,9 @@ from typing import Any
 
 import orjson
 import pytest
+from click.testing import CliRunner
 
+from headgate_server.cli import commands as cli
 from headgate_server.core.model import Scope
 from tests.support.edge import Edge, failure
 from tests.support.receivers import Receiver, answers, beside
@@ -86,6 +88,7 @@ def test_the_service_delivers_to_a_destination_of_the_command_line(up: Up, store
             assert made.returncode == 0, made.stderr
             assert made.stdout.strip().startswith("whsec_")
             assert len(made.stdout.splitlines()) == 1
+            assert "127.0.0.1 is in a blocked network (this machine); the setting --webhook-allow" in made.stderr
             (found,) = edge.http.get("/v1/destinations").json()["destinations"]
             shown(edge, found["id"], cursor=2, delivered=1)
             stored = edge.http.get("/v1/events?view=FULL").json()["events"]
@@ -118,7 +121,18 @@ def test_the_service_delivers_to_a_destination_of_the_command_line(up: Up, store
 )
 def test_commands_that_are_refused(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
     store = ("--store", f"sqlite:///{tmp_path}/x.db")
-    assert headgate("keys", "create", *store, "--workspace", "acme", "--scope", "admin").returncode == 0
-    done = headgate("destinations", arguments[0], *store, *arguments[1:])
-    assert done.returncode == 2
+    key = ["keys", "create", *store, "--workspace", "acme", "--scope", "admin"]
+    assert CliRunner().invoke(cli.headgate, key).exit_code == 0
+    done = CliRunner().invoke(cli.headgate, ["destinations", arguments[0], *store, *arguments[1:]])
+    assert done.exit_code == 2
     assert said in done.stderr
+
+
+def test_a_public_url_needs_no_note(tmp_path: Path) -> None:
+    store = ["--store", f"sqlite:///{tmp_path}/x.db", "--workspace", "acme"]
+    assert CliRunner().invoke(cli.headgate, ["keys", "create", *store, "--scope", "admin"]).exit_code == 0
+    create = ["destinations", "create", *store, "--name", "crm", "--url", "https://example.com/"]
+    done = CliRunner().invoke(cli.headgate, create)
+    assert done.exit_code == 0
+    assert done.stderr == ""
+    assert done.stdout.startswith("whsec_")

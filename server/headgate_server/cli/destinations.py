@@ -17,13 +17,16 @@ from headgate_server.core.errors import SetupError
 from headgate_server.core.types import WorkspaceId
 from headgate_server.delivery import checked, manage
 from headgate_server.delivery.networks import Networks
+from headgate_server.delivery.url import check_url
 from headgate_server.process.setting import build
 from headgate_server.store import Destinations
 
 _PAGE = 500
 
 _ANYWHERE = Networks((ip_network("0.0.0.0/0"), ip_network("::/0")))
-"""All networks, because the server has the setting. It refuses requests to a blocked network with an error."""
+"""All networks, because only the server has the setting. In a network that it does not allow, each attempt fails with
+an error that says so.
+"""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -63,7 +66,8 @@ def _of_a_workspace(command: _Command) -> _Command:
 def create(workspace: str, **values: Any) -> None:
     """Create a destination. For a webhook, print only the secret to standard output. It is shown only once.
 
-    --type, --source and --receiver may be given several times.
+    --type, --source and --receiver may be given several times. This command does not know the server's settings: a URL
+    in a private network needs its --webhook-allow, and a stream its --nats-url.
     """
 
     async def work() -> None:
@@ -83,10 +87,20 @@ def create(workspace: str, **values: Any) -> None:
                 # The secret was not shown.
                 await topic.delete(workspace_id, shown.status.destination.id)
                 raise
+        _note_blocked(values["url"])
 
     if (values["url"] is None) == (values["stream"] is None):
         raise click.UsageError("give --url or --stream")
     run(work())
+
+
+def _note_blocked(url: str | None) -> None:
+    """Say on standard error that a webhook's address is in a network that the server must allow."""
+    try:
+        if url is not None:
+            check_url(url, Networks())
+    except ValueError as error:
+        click.echo(f"headgate: note: {error}. Without it on the server, each attempt fails.", err=True)
 
 
 def _target(values: dict[str, Any]) -> Target:
