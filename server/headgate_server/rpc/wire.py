@@ -179,6 +179,8 @@ def event_json(event: StoredEvent) -> bytes:
         members["data"] = orjson.Fragment(event.data)
     if event.key is not None:
         members["idempotency_key"] = event.key
+    if event.attributes:
+        members["attributes"] = orjson.Fragment(event.attributes)
     return orjson.dumps(members)
 
 
