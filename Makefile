@@ -8,10 +8,12 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 BENCH_STAMP := .venv/.installed-bench
 CLIENTS_STAMP := tests/clients/node_modules/.package-lock.json
+GO_STAMP := .build/clients/.installed
+TYPESCRIPT_STAMP := tests/clients/typescript/node_modules/.package-lock.json
 
 .PHONY: help
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("headgate needs Python 3.11 or newer, this is " + sys.version.split()[0])'
@@ -38,6 +40,19 @@ clients: $(CLIENTS_STAMP) ## install what receivers in JavaScript use; needs nod
 .PHONY: test
 test: install clients ## run the tests: unit, contract, rpc, edge and faults, on real parts
 	$(BIN)/python -m pytest --numprocesses auto --cov --cov-report=term
+
+$(GO_STAMP): tests/clients/go/go.mod tests/clients/go/go.sum
+	mkdir -p .build/clients/bin
+	cd tests/clients/go && GOBIN=$(CURDIR)/.build/clients/bin go install -ldflags='-s -w' tool
+	touch $@
+
+$(TYPESCRIPT_STAMP): tests/clients/typescript/package.json tests/clients/typescript/package-lock.json
+	npm ci --prefix tests/clients/typescript --ignore-scripts --no-audit --no-fund
+	touch $@
+
+.PHONY: test-clients
+test-clients: install $(GO_STAMP) $(TYPESCRIPT_STAMP) ## test clients in Go and TypeScript, grpcurl and ghz; needs go, node and npm
+	$(BIN)/python -m pytest tests/clients/clients.py --durations=0
 
 $(BENCH_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
@@ -97,4 +112,4 @@ envoy-check: install ## let the real Envoy validate envoy.yaml
 
 .PHONY: clean
 clean: ## remove built files
-	rm -rf .venv .build tests/clients/node_modules .coverage* .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .build tests/clients/node_modules tests/clients/*/node_modules tests/clients/*/gen .coverage* .mypy_cache .ruff_cache .hypothesis

@@ -27,6 +27,20 @@ def _refused(call: Callable[[], Any]) -> tuple[grpc.Call, status_pb2.Status]:
     return error, status_pb2.Status.FromString(details)
 
 
+def test_reflection_describes_every_service_that_it_lists(edge: Edge) -> None:
+    """Of a server process, which has imported only what it needs itself."""
+    stub = reflection_pb2_grpc.ServerReflectionStub(edge.channel)
+    asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+    (listed,) = stub.ServerReflectionInfo(asked, timeout=10)
+    names = [service.name for service in listed.list_services_response.service]
+    assert {"headgate.v1.CompatService", "headgate.v1.IngestService", "grpc.health.v1.Health"} <= set(names)
+    answers = stub.ServerReflectionInfo(
+        (reflection_pb2.ServerReflectionRequest(file_containing_symbol=name) for name in names), timeout=10
+    )
+    for name, answer in zip(names, answers, strict=True):
+        assert answer.file_descriptor_response.file_descriptor_proto, name
+
+
 def test_every_service(edge: Edge) -> None:
     key = edge.metadata
     batch = edge.ingest.BatchIngest(BatchIngestRequest(events=[Event(type="t")]), metadata=key)

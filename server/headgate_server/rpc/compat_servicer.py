@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote
 import orjson
 from google.api.httpbody_pb2 import HttpBody
 
+from headgate.v1 import compat_service_pb2
 from headgate_server.access.limits import RateLimiter
 from headgate_server.core import jsonscan
 from headgate_server.core.errors import HeadgateError, NotFound, RateLimited
@@ -26,7 +27,7 @@ from headgate_server.rpc.pipeline.call import REQUEST_KEY, Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, OwnWords, Unary
 from headgate_server.rpc.taking import REPLAYED_KEY
 
-SERVICE = "headgate.v1.CompatService"
+SERVICE = compat_service_pb2.DESCRIPTOR.services_by_name["CompatService"].full_name
 PREFIX = "/compat/"
 PATH_KEY = "x-headgate-path"
 METHOD_KEY = "x-headgate-method"

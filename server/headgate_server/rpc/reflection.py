@@ -23,6 +23,9 @@ class Reflection:
     """The reflection service. It describes the services with the given names."""
 
     def __init__(self, services: Sequence[str]):
+        """Raises `KeyError` if the protos of a service are not imported: tools that describe everything would fail."""
+        for name in services:
+            descriptor_pool.Default().FindServiceByName(name)
         self._turn = asyncio.Semaphore(_STREAMS)
         self._servicer = reflection.aio.ReflectionServicer(services, pool=_MethodsToo())
 
