@@ -97,6 +97,10 @@ format: install ## format the code
 generate: install ## regenerate generated/ from proto/
 	$(BIN)/python -m headgate_bridge.generate
 
+.PHONY: reference
+reference: install ## write the program of the page /docs again, from its npm package; needs npm
+	$(BIN)/python -m headgate_bridge.reference
+
 .PHONY: proto-check
 proto-check: install ## lint the protos, check for breaking changes, and check that generated/ is up to date
 	$(BIN)/python -m headgate_bridge.generate --check

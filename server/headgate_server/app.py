@@ -41,6 +41,7 @@ from headgate_server.rpc import cloudevents, decode, wire
 from headgate_server.rpc.cloudevent_servicer import CloudEventServicer
 from headgate_server.rpc.compat_servicer import CompatServicer
 from headgate_server.rpc.destination_servicer import DestinationServicer
+from headgate_server.rpc.docs_servicer import DocsServicer
 from headgate_server.rpc.event_servicer import EventServicer
 from headgate_server.rpc.ingest_servicer import IngestServicer
 from headgate_server.rpc.ledger_servicer import LedgerServicer
@@ -87,6 +88,7 @@ def methods(
         *WorkspaceServicer(store.limits).methods(),
         *DestinationServicer(store.destinations, settings.delivery).methods(),
         *ProbeServicer(readiness, supervisor).methods(),
+        *DocsServicer(settings.docs).methods(),
     )
 
 

@@ -10,6 +10,7 @@ from headgate_server.ingest.rejections import RejectionConfig
 from headgate_server.process import logs
 from headgate_server.process.ports import HIGHEST_PORT
 from headgate_server.process.setting import path_of, setting
+from headgate_server.rpc.docs_servicer import DocsConfig
 from headgate_server.rpc.ingest_servicer import IngestConfig
 from headgate_server.rpc.server import ServerConfig
 
@@ -56,6 +57,7 @@ class Settings:
     committer: CommitterConfig = field(default_factory=CommitterConfig)
     delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     rejections: RejectionConfig = field(default_factory=RejectionConfig)
+    docs: DocsConfig = field(default_factory=DocsConfig)
     metrics_port: int | None = setting(
         None,
         "metrics-port",

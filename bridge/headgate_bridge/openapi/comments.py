@@ -26,11 +26,6 @@ class Comment(NamedTuple):
     output_only: bool = False
     input_only: bool = False
 
-    @property
-    def summary(self) -> str:
-        """The first sentence, without its period."""
-        return re.split(r"\.\s|\.$|\n", self.text, maxsplit=1)[0].rstrip(":")
-
 
 def comments(image: FileDescriptorSet) -> Mapping[str, Comment]:
     """Return the comments by full name: of messages, fields, oneofs, services and methods.

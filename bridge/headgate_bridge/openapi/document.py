@@ -42,7 +42,6 @@ def document(image: FileDescriptorSet, version: str) -> bytes:
     whole = {
         "openapi": "3.1.1",
         "info": {"title": "Headgate", "version": version, "description": _INTRODUCTION},
-        "servers": [{"url": "/", "description": "The service that sent this document."}],
         "tags": [*operations.tags(), *vendors.tags()],
         "paths": paths,
         "components": {
@@ -51,7 +50,7 @@ def document(image: FileDescriptorSet, version: str) -> bytes:
             "headers": answers.HEADERS,
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, `hg_…`."},
-                "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key, `hg_…`."},
             },
         },
     }

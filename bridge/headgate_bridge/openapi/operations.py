@@ -13,6 +13,8 @@ from headgate_bridge.openapi.protos import Binding, Protos, bindings, type_of
 from headgate_bridge.openapi.schemas import Json, Schemas, Side
 
 _VARIABLE = re.compile(r"\{(\w+)(=[^}]*)?\}")
+_NOT_MODIFIED = {"description": "The reader has this content already.", "headers": answers.headers(304)}
+_WORD = re.compile(r"(?<=[a-z])([A-Z])")
 _SCOPE = re.compile(r"scope `([\w:.-]+)`")
 
 
@@ -42,11 +44,16 @@ class Operations:
                     yield Operation(_VARIABLE.sub(r"{\1}", binding.path), binding.verb, value)
 
     def tags(self) -> list[Json]:
-        """Return a tag for each service that is served over HTTP."""
+        """Return a tag for each service that is served over HTTP, in the order in which a reader needs them."""
+        served = (each for each in self._protos.services if any(map(bindings, each.method)))
         return [
-            {"name": service.name, "description": self._protos.comment(PACKAGE, service.name).text}
-            for service in self._protos.services
-            if service.name != COMPAT_SERVICE and any(map(bindings, service.method))
+            {
+                "name": service.name,
+                "x-displayName": service.name.removesuffix("Service"),
+                "description": self._protos.comment(PACKAGE, service.name).text,
+            }
+            for service in sorted(served, key=lambda each: tables.PLACES.get(each.name, 0))
+            if service.name != COMPAT_SERVICE
         ]
 
     def _operation(
@@ -60,7 +67,7 @@ class Operations:
         operation: Json = {
             "operationId": name,
             "tags": [service.name],
-            "summary": comment.summary,
+            "summary": _WORD.sub(r" \1", method.name).capitalize(),
             "description": comment.text,
             "parameters": [
                 *(self._parameter(method, field, "path") for field in in_path),
@@ -79,6 +86,7 @@ class Operations:
         operation["responses"] = {
             "200": self._answer(method, binding, name, headers),
             **_no_content(method.name),
+            **({"304": _NOT_MODIFIED} if "If-None-Match" in headers else {}),
             **{
                 str(status): {"$ref": f"#/components/responses/{answers.names(status)}"}
                 for status in answers.statuses(key=needs_key, body=bool(body), named=named)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-NEED_NO_KEY = frozenset({"ProbeService", "Handshake"})
+NEED_NO_KEY = frozenset({"DocsService", "ProbeService", "Handshake"})
 """The services whose methods need no key, and methods that need none."""
 
 _EVENTS = {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Event"}}
@@ -25,6 +25,9 @@ _CLOUDEVENT = {
 }
 _CLOUDEVENTS = {"type": "array", "minItems": 1, "items": _CLOUDEVENT}
 _MESSAGE = {"type": "string", "description": "A serialized message of io.cloudevents.v1."}
+
+PLACES = {"IngestService": -2, "EventService": -1, "ProbeService": 1, "DocsService": 2}
+"""The services that come before the others in the reference, and after them."""
 
 REQUEST_TYPES: Mapping[str, Mapping[str, Any]] = {
     "BatchIngest": {
@@ -52,6 +55,9 @@ ANSWER_TYPES: Mapping[str, Mapping[str, Any]] = {
             ]
         }
     },
+    "GetOpenApi": {"application/json": {"type": "object"}},
+    "GetReference": {"text/html": {"type": "string"}},
+    "GetReferenceScript": {"text/javascript": {"type": "string"}},
 }
 """The same of answers."""
 
@@ -82,6 +88,11 @@ REQUEST_HEADERS: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
         {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
         "For 24 hours the same request with the same key gets the first answer again, and nothing is stored twice.",
     ),
+    "If-None-Match": (
+        "header `If-None-Match`",
+        {"type": "string"},
+        "The `ETag` of an earlier answer. If the content has not changed, the answer is 304, without it.",
+    ),
     "Last-Event-ID": (
         "header `Last-Event-ID`",
         {"type": "string", "pattern": "^[0-9]{1,18}$"},
@@ -101,6 +112,7 @@ REQUEST_HEADERS: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
 """Headers of requests: a method takes one if its comment, or that of its service, has these words."""
 
 ANSWER_HEADERS: Mapping[str, tuple[str, str]] = {
+    "ETag": ("If-None-Match", "A tag of the content."),
     "Idempotency-Replayed": ("Idempotency-Key", "`true` if this is the stored answer to an earlier request."),
 }
 """Headers of successful answers: a method sends one if it takes this header."""

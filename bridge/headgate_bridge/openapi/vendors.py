@@ -46,7 +46,8 @@ def contracts() -> dict[str, Json]:
 def tags() -> Iterator[Json]:
     """Yield a tag for each vendor."""
     for name, contract in contracts().items():
-        yield {"name": name, "description": contract["description"]}
+        title = contract["description"].partition("'")[0]
+        yield {"name": name, "x-displayName": title, "description": contract["description"]}
 
 
 def schemas() -> Json:

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from headgate.v1 import bridge_view_pb2 as headgate_dot_v1_dot_bridge__view__pb2
 
 GRPC_GENERATED_VERSION = '1.72.2'
@@ -23,6 +24,173 @@ if _version_not_supported:
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
+
+
+class DocsServiceStub(object):
+    """The description of the REST API, for readers and tools. It needs no key. NOT_FOUND if a setting of the server turns it off.
+    Over HTTP a reader sends the last `ETag` in the header `If-None-Match`, and gets 304 if nothing has changed.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetOpenApi = channel.unary_stream(
+                '/headgate.v1.DocsService/GetOpenApi',
+                request_serializer=headgate_dot_v1_dot_bridge__view__pb2.GetOpenApiRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.GetReference = channel.unary_stream(
+                '/headgate.v1.DocsService/GetReference',
+                request_serializer=headgate_dot_v1_dot_bridge__view__pb2.GetReferenceRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.GetReferenceScript = channel.unary_stream(
+                '/headgate.v1.DocsService/GetReferenceScript',
+                request_serializer=headgate_dot_v1_dot_bridge__view__pb2.GetReferenceScriptRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+
+
+class DocsServiceServicer(object):
+    """The description of the REST API, for readers and tools. It needs no key. NOT_FOUND if a setting of the server turns it off.
+    Over HTTP a reader sends the last `ETag` in the header `If-None-Match`, and gets 304 if nothing has changed.
+    """
+
+    def GetOpenApi(self, request, context):
+        """Returns this document: the REST API in OpenAPI 3.1.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReference(self, request, context):
+        """Returns the reference page, which shows this document and can send requests. It loads nothing from other servers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReferenceScript(self, request, context):
+        """Returns the program of the reference page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_DocsServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetOpenApi': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetOpenApi,
+                    request_deserializer=headgate_dot_v1_dot_bridge__view__pb2.GetOpenApiRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'GetReference': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetReference,
+                    request_deserializer=headgate_dot_v1_dot_bridge__view__pb2.GetReferenceRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'GetReferenceScript': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetReferenceScript,
+                    request_deserializer=headgate_dot_v1_dot_bridge__view__pb2.GetReferenceScriptRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'headgate.v1.DocsService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('headgate.v1.DocsService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class DocsService(object):
+    """The description of the REST API, for readers and tools. It needs no key. NOT_FOUND if a setting of the server turns it off.
+    Over HTTP a reader sends the last `ETag` in the header `If-None-Match`, and gets 304 if nothing has changed.
+    """
+
+    @staticmethod
+    def GetOpenApi(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headgate.v1.DocsService/GetOpenApi',
+            headgate_dot_v1_dot_bridge__view__pb2.GetOpenApiRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReference(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headgate.v1.DocsService/GetReference',
+            headgate_dot_v1_dot_bridge__view__pb2.GetReferenceRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReferenceScript(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headgate.v1.DocsService/GetReferenceScript',
+            headgate_dot_v1_dot_bridge__view__pb2.GetReferenceScriptRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
 
 class ProbeServiceStub(object):
