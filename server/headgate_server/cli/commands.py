@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 
 import click
 
@@ -11,6 +12,7 @@ _COMMANDS = {
     "deliver": "deliver",
     "destinations": "destinations",
     "events": "events",
+    "import": "import_events",
     "keys": "keys",
     "ledger": "ledger",
     "rejections": "rejections",
@@ -40,7 +42,8 @@ class _Commands(click.Group):
             if error.name is None or error.name.partition(".")[0] in ("headgate_server", "headgate"):
                 raise
             return _Missing(cmd_name, error.name)
-        command: click.Command = getattr(module, cmd_name)
+        # A command whose name is a word of Python is named after its module.
+        command: click.Command = getattr(module, _COMMANDS[cmd_name] if iskeyword(cmd_name) else cmd_name)
         return command
 
 
@@ -69,6 +72,7 @@ def headgate() -> None:
     headgate up              run the service
     headgate keys create     make an API key
     headgate events tail     print events as they are stored
+    headgate import          send the events of a file
     headgate ledger verify   check that no stored event was changed
 
     The service's settings can come from environment variables; `headgate COMMAND --help` names them.

@@ -1,0 +1,198 @@
+"""`headgate import` against a server: every event once, whatever happens to the import."""
+
+import asyncio
+import fcntl
+import gzip
+import json
+import os
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from headgate_client import Client
+from headgate_server.cli.commands import headgate
+from headgate_server.core.model import Scope
+from tests.client.conftest import Served
+from tests.support.service import make_key
+from tests.support.up import HEADGATE
+
+KILLS = int(os.environ.get("HEADGATE_KILLS", "4"))
+
+Import = Callable[..., Result]
+
+
+@pytest.fixture
+def run(served: Served, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Import:
+    """Return the command, run in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def import_(*arguments: str, key: str = key, **more: Any) -> Result:
+        return CliRunner().invoke(headgate, ["import", "--url", served.address, "--key", key, *arguments], **more)
+
+    return import_
+
+
+def _lines(path: Path, *events: Any) -> Path:
+    path.write_text("".join(f"{each if isinstance(each, str) else json.dumps(each)}\n" for each in events))
+    return path
+
+
+def _events(served: Served, key: str) -> list[Any]:
+    with Client(served.address, api_key=key) as client:
+        return list(client.list().events())
+
+
+def test_lines_are_stored_in_their_order_and_the_others_reported(
+    run: Import, served: Served, key: str, tmp_path: Path
+) -> None:
+    event = {"type": "t", "data": {"price": 1}, "idempotency_key": "k"}
+    other = event | {"data": {"price": 2}}
+    _lines(tmp_path / "a.ndjson", event, "{", {"type": ""}, other, event, {"type": "u", "source": "s"})
+    done = run("a.ndjson", "--rejects", "r.ndjson", "--batch-size", "2")
+    assert done.exit_code == 1
+    assert done.output.startswith("imported: 2 accepted, 1 conflict, 1 duplicate, 2 rejected (6 in ")
+    assert done.output.endswith("; r.ndjson says why\n")
+    rejects = [json.loads(line) for line in (tmp_path / "r.ndjson").read_text().splitlines()]
+    assert [(each["line"], each["status"], each["reason"], each["field"]) for each in rejects] == [
+        (2, "rejected", "MALFORMED_JSON", ""),
+        (3, "rejected", "MISSING_FIELD", "type"),
+        (4, "conflict", "IDEMPOTENCY_CONFLICT", "idempotency_key"),
+    ]
+    assert json.loads(rejects[2]["record"]) == other
+    assert [(stored.type, stored.source) for stored in _events(served, key)] == [("t", ""), ("u", "s")]
+    assert sorted(os.listdir(tmp_path)) == ["a.ndjson", "r.ndjson"]
+
+
+def test_a_second_import_of_the_same_file_stores_nothing(run: Import, served: Served, key: str, tmp_path: Path) -> None:
+    """Also of a packed copy under another name, because the keys come from the name that both got."""
+    _lines(tmp_path / "a.ndjson", *[{"type": "t", "data": {"n": n}} for n in range(5)])
+    (tmp_path / "b.gz").write_bytes(gzip.compress((tmp_path / "a.ndjson").read_bytes()))
+    assert run("a.ndjson", "--name", "march").output.startswith("imported: 5 accepted (5 in ")
+    for file in ("a.ndjson", "b.gz"):
+        done = run(file, "--name", "march")
+        assert (done.exit_code, done.output.partition(" (")[0]) == (0, "imported: 5 duplicate")
+    for content in (tmp_path / "a.ndjson", tmp_path / "b.gz"):
+        piped = [*HEADGATE, "import", "-", "--url", served.address, "--key", key, "--name", "march"]
+        said = subprocess.run(piped, input=content.read_bytes(), capture_output=True, check=True).stdout
+        assert said.startswith(b"imported: 5 duplicate (5 in ")
+    assert [stored.data for stored in _events(served, key)] == [{"n": n} for n in range(5)]
+
+
+def test_rows_of_csv_with_types_and_a_map(run: Import, served: Served, key: str, tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text(
+        'when,name,amount,note\n2024-01-15T10:30:00Z,order,49.90,"two\nlines"\n,order,x,\n,order,7,\n', "utf-8-sig"
+    )
+    (tmp_path / "s.json").write_text('{"properties":{"amount":{"type":"number"}}}')
+    options = ("--map", "type=name", "--map", "occurred_at=when", "--source", "shop", "--schema", "s.json")
+    checked = run("b.csv", *options, "--dry-run")
+    assert (checked.exit_code, checked.output.partition(" (")[0]) == (1, "checked: 1 rejected, 2 valid")
+    assert _events(served, key) == []
+    assert run("b.csv", *options).output.startswith("imported: 2 accepted, 1 rejected")
+    first, second = _events(served, key)
+    assert (first.type, first.source, first.data) == ("order", "shop", {"amount": 49.9, "note": "two\nlines"})
+    assert first.occurred_at.isoformat() == "2024-01-15T10:30:00+00:00"
+    assert (second.data, second.occurred_at) == ({"amount": 7}, None)
+
+
+def test_kills_lose_nothing_and_store_nothing_twice(served: Served, key: str, tmp_path: Path, run: Import) -> None:
+    """HEADGATE_KILLS=50 is the long run. Counts and rejects are those of an import that was never killed."""
+    events = [{"type": "t" if n % 100 else "", "data": {"n": n}} for n in range(2_000 + 400 * KILLS)]
+    _lines(tmp_path / "a.ndjson", *events)
+    arguments = ("a.ndjson", "--url", served.address, "--key", key, "--rejects", "r.ndjson", "--batch-size", "20")
+    drawn, kills = random.Random(KILLS), 0
+    while True:
+        with subprocess.Popen([*HEADGATE, "import", *arguments], stdout=subprocess.PIPE, cwd=tmp_path) as process:
+            state = tmp_path / "a.ndjson.headgate-import"
+            before = state.read_bytes() if state.exists() else b""
+            try:
+                # The kill comes at a random moment after the first batch that this run has stored.
+                while kills < KILLS and process.poll() is None and (not state.exists() or state.read_bytes() == before):
+                    pass
+                said, _ = process.communicate(timeout=drawn.uniform(0, 0.1) if kills < KILLS else 60)
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
+                kills += 1
+    bad = len(events) // 100
+    assert kills == KILLS
+    assert process.returncode == 1
+    assert said.decode().startswith(f"imported: {len(events) - bad:,} accepted, {bad} rejected (")
+    assert [stored.data["n"] for stored in _events(served, key)] == [n for n in range(len(events)) if n % 100]
+    rejects = [json.loads(line)["line"] for line in (tmp_path / "r.ndjson").read_text().splitlines()]
+    assert rejects == [n + 1 for n in range(0, len(events), 100)]
+
+
+def test_what_does_not_continue_an_import(run: Import, served: Served, key: str, tmp_path: Path) -> None:
+    limited = asyncio.run(make_key(served.store, "stopped"))
+    limit = ["workspaces", "set", "stopped", "--store", served.store, "--quota", "1"]
+    assert CliRunner().invoke(headgate, limit).exit_code == 0
+    _lines(tmp_path / "a.ndjson", {"type": "t"}, {"type": "t"})
+    options = ("a.ndjson", "--batch-size", "1")
+    assert "stopped after line 1: " in run(*options, key=limited).output
+    other = run(*options, "--type", "u")
+    assert (other.exit_code, "was begun with other options" in other.output) == (2, True)
+    content = (tmp_path / "a.ndjson").read_bytes()
+    _lines(tmp_path / "a.ndjson", {"type": "t"}, {"type": "u"})
+    os.utime(tmp_path / "a.ndjson", (0, 0))
+    changed = run(*options)
+    assert (changed.exit_code, "was changed since its import began" in changed.output) == (2, True)
+    (tmp_path / "a.ndjson").write_bytes(content)  # the same content at another time is the same file
+    assert run(*options).output.startswith("imported: 2 accepted (1 in ")
+    (tmp_path / "a.ndjson.headgate-import").write_text("{")
+    broken = run(*options)
+    assert (broken.exit_code, "remove it to begin again" in broken.output) == (2, True)
+    (tmp_path / "a.ndjson.headgate-import").unlink()
+    assert run(*options).exit_code == 0
+
+
+def test_an_import_that_has_not_stored_anything_may_begin_anew(run: Import, tmp_path: Path) -> None:
+    _lines(tmp_path / "a.ndjson", {"source": "s"})
+    refused = run("a.ndjson", "--type", "t", key="hg_nobody")
+    assert (refused.exit_code, "stopped after line 0: " in refused.output) == (2, True)
+    assert run("a.ndjson", "--type", "u").output.startswith("imported: 1 accepted (1 in ")
+
+
+def test_two_imports_of_one_file_at_once(run: Import, tmp_path: Path) -> None:
+    _lines(tmp_path / "a.ndjson", {"type": "t"})
+    with (tmp_path / "a.ndjson").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        other = run("a.ndjson")
+    assert (other.exit_code, "another import of a.ndjson is running" in other.output) == (2, True)
+
+
+def test_an_import_stops_at_the_quota_and_continues_after_it(run: Import, served: Served, tmp_path: Path) -> None:
+    key = asyncio.run(make_key(served.store, "limited"))
+    _lines(tmp_path / "a.ndjson", *[{"type": "t", "data": {"n": n}} for n in range(6)])
+    for quota, code in (("3", 2), ("4", 2), ("none", 0)):
+        limit = ["workspaces", "set", "limited", "--store", served.store, "--quota", quota]
+        assert CliRunner().invoke(headgate, limit).exit_code == 0
+        done = run("a.ndjson", "--batch-size", "2", key=key)
+        assert done.exit_code == code, done.output
+        if code:
+            assert "QUOTA_EXCEEDED" in done.output
+            assert f"stopped after line {int(quota) // 2 * 2}: " in done.output
+    assert [stored.data for stored in _events(served, key)] == [{"n": n} for n in range(6)]
+
+
+def test_refusals(run: Import, served: Served, tmp_path: Path) -> None:
+    _lines(tmp_path / "a.ndjson", {"type": "t"})
+    for arguments, said in (
+        (("nowhere.ndjson",), "cannot read nowhere.ndjson: No such file"),
+        (("a.ndjson", "--map", "kind=a"), "is not FIELD=COLUMN"),
+        (("a.ndjson", "--schema", "s.json"), "cannot read s.json"),
+        (("a.ndjson", "--delimiter", ";"), "--schema and --delimiter are for CSV"),
+        (("a.ndjson", "--format", "csv", "--delimiter", ";;"), "--delimiter is one character"),
+        (("a.ndjson", "--rejects", "none/r.ndjson"), "cannot write none/r.ndjson"),
+        (("a.ndjson", "--name", ""), "--name has 1 to 200 characters"),
+        (("a.ndjson", "--url", "ftp://x"), "ftp"),
+        (("a.ndjson", "--key", ""), "an API key is needed"),
+    ):
+        done = run(*arguments)
+        assert (done.exit_code, said in done.output) == (2, True), (arguments, done.output)
+    reader = run("a.ndjson", key=served.key(Scope.EVENTS_READ))
+    assert (reader.exit_code, "MISSING_SCOPE" in reader.output) == (2, True)
