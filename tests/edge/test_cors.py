@@ -54,6 +54,18 @@ def test_a_page_may_read_every_answer(open_edge: Edge, path: str, body: bytes) -
             assert {f"x-ratelimit-{name}" for name in ("limit", "remaining", "reset")} <= set(exposed)
 
 
+def test_a_webhook_s_sender_and_a_page_ask_with_the_same_method(open_edge: Edge) -> None:
+    """OPTIONS of a page is answered before the server, that of a webhook's sender by the server."""
+    url = f"http://{open_edge.up.rest}/v1/cloudevents"
+    page = httpx.options(url, headers={"origin": ALLOWED, **ASKED})
+    assert page.headers["access-control-allow-origin"] == ALLOWED
+    assert "allow" not in page.headers
+    for origin in ({}, {"origin": ALLOWED}, {"origin": OTHER, **ASKED}):
+        sender = httpx.options(url, headers={"webhook-request-origin": "sender.example", **origin})
+        assert (sender.status_code, sender.headers["webhook-allowed-origin"]) == (200, "sender.example")
+        assert sender.headers.get("access-control-allow-origin") == (ALLOWED if origin == {"origin": ALLOWED} else None)
+
+
 @pytest.mark.parametrize("origin", [OTHER, "null", "http://app.example.com", "https://app.example.com.evil.example"])
 def test_another_origin_gets_no_cors_headers(open_edge: Edge, origin: str) -> None:
     preflight = open_edge.http.options("/v1/events", headers={"origin": origin, **ASKED})

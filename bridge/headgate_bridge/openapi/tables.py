@@ -23,7 +23,8 @@ _CLOUDEVENT = {
     },
     "required": ["specversion", "id", "source", "type"],
 }
-_CLOUDEVENTS = {"type": "array", "minItems": 1, "items": _CLOUDEVENT}
+_CLOUDEVENTS: Mapping[str, Any] = {"type": "array", "minItems": 1, "items": _CLOUDEVENT}
+_READ_CLOUDEVENTS = {"type": "array", "items": _CLOUDEVENT}
 _MESSAGE = {"type": "string", "description": "A serialized message of io.cloudevents.v1."}
 
 PLACES = {"IngestService": -2, "EventService": -1, "ProbeService": 1, "DocsService": 2}
@@ -58,6 +59,8 @@ ANSWER_TYPES: Mapping[str, Mapping[str, Any]] = {
     "GetOpenApi": {"application/json": {"type": "object"}},
     "GetReference": {"text/html": {"type": "string"}},
     "GetReferenceScript": {"text/javascript": {"type": "string"}},
+    "GetEvent": {"application/json": None, "application/cloudevents+json": _CLOUDEVENT},
+    "ListEvents": {"application/json": None, "application/cloudevents-batch+json": _READ_CLOUDEVENTS},
 }
 """The same of answers."""
 

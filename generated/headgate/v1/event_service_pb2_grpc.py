@@ -58,6 +58,9 @@ class EventServiceServicer(object):
 
     def GetEvent(self, request, context):
         """Returns one event. NOT_FOUND if the caller's workspace has no event with that id.
+
+        Over HTTP the answer is a CloudEvent if the header `Accept` prefers `application/cloudevents+json`, whichever API the event
+        came through.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -66,6 +69,10 @@ class EventServiceServicer(object):
     def ListEvents(self, request, context):
         """Returns events in the ledger's order, page by page (AIP-158). Pages stay correct while events are added: no event is
         returned twice, and no event that was stored before the first page is missed.
+
+        Over HTTP the answer is a batch of CloudEvents (`application/cloudevents-batch+json`) if the header `Accept` prefers that type
+        or `application/cloudevents+json`. The header `Link` then has the address of the next page, with `rel="next"`. Without this
+        header there are no more events now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

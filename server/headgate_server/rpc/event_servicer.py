@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from uuid import UUID
 
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import Message
 
 from headgate.v1.event_service_pb2 import (
@@ -26,7 +27,7 @@ from headgate_server.core.model import NATIVE, EventQuery, Scope
 from headgate_server.core.reasons import Reason
 from headgate_server.core.types import EventId, WorkspaceId
 from headgate_server.reading.filters import type_filter
-from headgate_server.rpc import decode, wire
+from headgate_server.rpc import cloudevent_answers, decode, wire
 from headgate_server.rpc.pages import page_size, page_token, resume_from
 from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, ServerStream, Unary
@@ -79,27 +80,36 @@ class EventServicer:
             ),
         )
 
-    async def get_event(self, call: Call, request: GetEventRequest) -> GetEventResponse:
+    async def get_event(self, call: Call, request: GetEventRequest) -> GetEventResponse | HttpBody:
         """Return one event of the caller's workspace."""
         event_id = _id(request.id, "id")
         full = _is_full(request.view)
         events = await self._ledgers.fetch(call.caller.workspace.id, [event_id])
         if not events:
             raise NotFound(f"There is no event {request.id} in this workspace.", reason=Reason.EVENT_NOT_FOUND)
-        message = wire.event_message(events[0], as_text=call.bridged)
+        fate = ""
         if full:
-            (message.delivery,) = await self._deliveries.fates(call.caller.workspace.id, events)
+            (fate,) = await self._deliveries.fates(call.caller.workspace.id, events)
+        if cloudevent_answers.wants_one(call):
+            return cloudevent_answers.one(events[0], fate)
+        message = wire.event_message(events[0], as_text=call.bridged)
+        message.delivery = fate
         return GetEventResponse(event=message)
 
-    async def list_events(self, call: Call, request: ListEventsRequest) -> ListEventsResponse:
+    async def list_events(self, call: Call, request: ListEventsRequest) -> ListEventsResponse | HttpBody:
         """Return one page of the caller's workspace's events."""
         workspace_id = call.caller.workspace.id
         full = _is_full(request.view)
         page = await self._ledgers.events(_query(workspace_id, request))
         fates = await self._deliveries.fates(workspace_id, page.events) if full else ()
         token = page_token(page.resume, workspace_id, request)
+        as_cloudevents = cloudevent_answers.wants_batch(call)
+        if as_cloudevents:
+            call.reply_metadata += cloudevent_answers.next_link(call, token)
 
-        def response() -> ListEventsResponse:
+        def response() -> ListEventsResponse | HttpBody:
+            if as_cloudevents:
+                return cloudevent_answers.batch(page.events, fates)
             events = [wire.event_message(event, as_text=call.bridged) for event in page.events]
             for message, fate in zip(events, fates, strict=False):
                 message.delivery = fate

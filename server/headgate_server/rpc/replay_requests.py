@@ -9,6 +9,8 @@ from headgate_server.core import jsonbody, timestamps, validate
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.model import Draft, Problem
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import Salt
+from headgate_server.receivers import cloudevents
 from headgate_server.rpc import decode
 
 _ALIASES: Mapping[str, str] = {
@@ -35,8 +37,15 @@ def one(request: RawReplayRejectionRequest) -> tuple[Draft | Problem | None, boo
         return value, request.validate_only  # of the event: no other member is nested or has numbers
     members = _members(value, {"event": None, "validate_only": _boolean})
     event = members.get("event")
-    slot = None if event is None else validate.native_json(event, salt)
+    slot = None if event is None else _edited(event, salt)
     return slot, request.validate_only or members.get("validate_only", False)
+
+
+def _edited(event: Any, salt: Salt) -> Draft | Problem:
+    """Check and seal an edited event: a CloudEvent if it has a `specversion`, which no event of our own API has."""
+    if type(event) is dict and "specversion" in event:
+        return cloudevents.from_json(event, salt)
+    return validate.native_json(event, salt)
 
 
 def many(raw: RawReplayRejectionsRequest) -> ReplayRejectionsRequest:

@@ -17,6 +17,10 @@ CODING_KEY = "x-headgate-content-encoding"
 """The metadata key for the content-encoding of an HTTP body. The bridge passes it on and does not decode the body."""
 
 
+ADDRESS_KEY = "x-envoy-original-path"
+"""The metadata key of the path and the query of an HTTP request. Only calls that the bridge makes have it."""
+
+
 async def _needs_no_check() -> None:
     pass
 
@@ -75,7 +79,7 @@ class Call:
     @property
     def bridged(self) -> bool:
         """Whether the bridge made this call from an HTTP request. The answer is an HttpBody then."""
-        return "x-envoy-original-path" in self.metadata
+        return ADDRESS_KEY in self.metadata
 
     @property
     def caller(self) -> Principal:
