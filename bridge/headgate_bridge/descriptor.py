@@ -22,8 +22,10 @@ RAW_REQUESTS = {
     "BatchIngestRequest": "RawBatchIngestRequest",
     "CreateDestinationRequest": "RawCreateDestinationRequest",
     "IngestRequest": "RawIngestRequest",
+    "PutEventTypeRequest": "RawPutEventTypeRequest",
     "ReplayDestinationRequest": "RawReplayDestinationRequest",
     "UpdateDestinationRequest": "RawUpdateDestinationRequest",
+    "UpdateWorkspaceRequest": "RawUpdateWorkspaceRequest",
     "ReplayRejectionRequest": "RawReplayRejectionRequest",
     "ReplayRejectionsRequest": "RawReplayRejectionsRequest",
 }
@@ -46,7 +48,7 @@ COMPAT_PATH = "/compat"
 
 # The fields of a raw request that Envoy has: those of the path, those that the query may have, and the body. It
 # refuses a query parameter with another name.
-SHOWN_FIELDS = frozenset({"id", "atomic", "update_mask", "validate_only", BODY})
+SHOWN_FIELDS = frozenset({"id", "event_type", "atomic", "update_mask", "validate_only", BODY})
 
 
 def envoy_view(image: FileDescriptorSet) -> FileDescriptorSet:

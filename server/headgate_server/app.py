@@ -26,8 +26,11 @@ from headgate_server.delivery import engine
 from headgate_server.delivery.nats_connection import Nats
 from headgate_server.delivery.resolver import SystemResolver
 from headgate_server.delivery.senders import Senders
+from headgate_server.ingest.change_event_types import ChangeEventTypes
+from headgate_server.ingest.checker import Checker
 from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.compat import Compat
+from headgate_server.ingest.event_types import EventTypeChecks
 from headgate_server.ingest.ingest import Ingest
 from headgate_server.ingest.readiness import Readiness
 from headgate_server.ingest.rejections import RejectionQueue
@@ -43,6 +46,7 @@ from headgate_server.rpc.compat_servicer import CompatServicer
 from headgate_server.rpc.destination_servicer import DestinationServicer
 from headgate_server.rpc.docs_servicer import DocsServicer
 from headgate_server.rpc.event_servicer import EventServicer
+from headgate_server.rpc.event_type_servicer import EventTypeServicer
 from headgate_server.rpc.ingest_servicer import IngestServicer
 from headgate_server.rpc.ledger_servicer import LedgerServicer
 from headgate_server.rpc.pipeline import streams
@@ -71,9 +75,12 @@ def methods(
     settings: Settings,
     metrics: Metrics,
     rejections: RejectionQueue,
+    checker: Checker,
 ) -> Sequence[AnyMethod]:
     """Return every RPC that Headgate serves."""
-    ingest = Ingest(store.ledgers, store.limits, committer)
+    checks = EventTypeChecks(store.event_types, checker)
+    change = ChangeEventTypes(store.event_types, checks, checker)
+    ingest = Ingest(store.ledgers, store.limits, committer, checks)
     compat = Compat(store.ledgers, store.proof, store.deliveries, store.destinations, ingest)
     limiter = RateLimiter(store.limits)
     taking = Taking(ingest, metrics, rejections)
@@ -85,7 +92,8 @@ def methods(
         *CloudEventServicer(ingest, settings.ingest, taking).methods(),
         *CompatServicer(compat, RECEIVERS, limiter, metrics, system_clock, rejections).methods(),
         *RejectionServicer(store.rejections, ingest, replaying, RECEIVERS, metrics).methods(),
-        *WorkspaceServicer(store.limits).methods(),
+        *WorkspaceServicer(store.limits, store.event_types, change).methods(),
+        *EventTypeServicer(store.event_types, change, ingest.decoded).methods(),
         *DestinationServicer(store.destinations, settings.delivery).methods(),
         *ProbeServicer(readiness, supervisor).methods(),
         *DocsServicer(settings.docs).methods(),
@@ -109,6 +117,8 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         rejections = RejectionQueue(settings.rejections, metrics)
         keep_rejections = KeepRejections(rejections, store.rejections, metrics)
         stack.push_async_callback(keep_rejections.close)
+        checker = Checker()
+        stack.push_async_callback(checker.close)
         wakeups = Wakeups()
         committer = Committer(store.database, settings.committer, readiness, stored=wakeups.ring)
         stack.push_async_callback(committer.close)
@@ -119,7 +129,7 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         load = Load(settings.server)
         server = GrpcServer(
             settings.server,
-            methods(store, committer, readiness, supervisor, subscriptions, settings, metrics, rejections),
+            methods(store, committer, readiness, supervisor, subscriptions, settings, metrics, rejections, checker),
             standard(Authenticator(store.directory), metrics, load, trust, open_streams, settings.server.body_limit),
             load.public,
             open_streams,

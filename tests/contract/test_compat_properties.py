@@ -16,7 +16,6 @@ from headgate_server.core.errors import RequestKeyReused
 from headgate_server.core.model import STORED, EventQuery, Mismatch, Settled, Status, StoredEvent, Submission, Workspace
 from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.compat import Compat, Exchange
-from headgate_server.ingest.ingest import Ingest
 from headgate_server.reading.verify import verify
 from headgate_server.receivers import HttpRequest
 from headgate_server.rpc import decode
@@ -37,6 +36,7 @@ from tests.contract.vendor_cases import (
     cases,
     text_of,
 )
+from tests.support.ingesting import ingest_of
 from tests.support.marks import on_postgres, on_sqlite
 
 NOW = 1_705_314_600_000_000
@@ -60,7 +60,7 @@ class Bench:
     def __init__(self, store: Store):
         self.store = store
         self.committer = Committer(store.database)
-        self.ingest = Ingest(store.ledgers, store.limits, self.committer)
+        self.ingest = ingest_of(store, self.committer)
         self.compat = Compat(store.ledgers, store.proof, store.deliveries, store.destinations, self.ingest)
         self._numbers = count()
 
@@ -359,7 +359,7 @@ async def test_native_and_scrip_agree(bench: Bench, batches: list[list[tuple[byt
         _, answer = _as_read(await theirs.call(SCRIP, "POST", SCRIP.batch, batch_of([Case(text) for text, _ in batch])))
         body = HttpBody(data=batch_of([Case(text) for _, text in batch]))
         slots = decode.batch(RawBatchIngestRequest(json=body), 1_000).slots
-        decision = await bench.ingest.take(Submission(workspace_id=ours._workspace.id, slots=slots))
+        decision = await bench.ingest.take(ours._workspace, Submission(workspace_id=ours._workspace.id, slots=slots))
         assert isinstance(decision, Settled)
         outcomes = decision.outcomes
         ours.rows, theirs.rows = await ours.read(), await theirs.read()

@@ -11,11 +11,11 @@ from headgate_server.core.model import EventPage, EventQuery, Workspace
 from headgate_server.ingest import compat as module
 from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.compat import Compat
-from headgate_server.ingest.ingest import Ingest
 from headgate_server.receivers import HttpRequest
 from headgate_server.receivers.scrip import Scrip
 from headgate_server.store import Store, ledgers
 from tests.support.drafts import append, draft
+from tests.support.ingesting import ingest_of
 
 SCRIP = Scrip()
 PROGRAM = "550e8400-e29b-41d4-a716-446655440000"
@@ -31,7 +31,7 @@ class Reader:
             store.proof,
             store.deliveries,
             store.destinations,
-            Ingest(store.ledgers, store.limits, Committer(store.database)),
+            ingest_of(store, Committer(store.database)),
         )
         self._workspace = Workspace(workspace, "acme")
         asking = store.ledgers.events

@@ -7,14 +7,14 @@ import pytest
 from pysqlite3 import dbapi2 as sqlite
 
 from headgate_server.core.errors import Unavailable
-from headgate_server.core.model import Mismatch, Settled, StoredEvent
+from headgate_server.core.model import Mismatch, Settled, StoredEvent, Workspace
 from headgate_server.ingest.committer import Committer
-from headgate_server.ingest.ingest import Ingest
 from headgate_server.store import Store
 from headgate_server.store.opening import open_store
 from headgate_server.store.schema import events
 from tests.support import database
 from tests.support.drafts import append, draft, request, submission
+from tests.support.ingesting import ingest_of
 from tests.support.waiting import until
 
 _SQLITE = "CREATE TRIGGER boom BEFORE {event} BEGIN SELECT RAISE(ABORT, 'boom'); END"
@@ -120,11 +120,11 @@ async def test_a_conflict_that_cannot_be_explained_is_still_said(
         raise Unavailable("The store cannot be reached.")
 
     committer = Committer(store.database)
-    ingest = Ingest(store.ledgers, store.limits, committer)
+    ingest = ingest_of(store, committer)
     await append(store, workspace, draft("k", {"n": 1}))
     slots = [draft("new"), draft("k", {"n": 2})]
     monkeypatch.setattr(store.ledgers, "fetch", away)
-    decision = await ingest.take(submission(workspace, *slots))
+    decision = await ingest.take(Workspace(workspace, "acme"), submission(workspace, *slots))
     assert isinstance(decision, Settled)
     stored, conflict = decision.outcomes
     assert (stored.status, conflict.status) == ("accepted", "conflict")

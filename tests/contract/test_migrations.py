@@ -131,6 +131,9 @@ async def test_a_month_is_counted_again(store_url: str) -> None:
         "DROP TABLE rejections",
         "DROP TABLE omitted_rejections",
         "ALTER TABLE events DROP COLUMN attributes",
+        "DROP TABLE event_types",
+        "ALTER TABLE workspaces DROP COLUMN types_revision",
+        "ALTER TABLE workspaces DROP COLUMN unknown_types",
         "UPDATE alembic_version SET version_num = '0003'",
     ):
         await database.execute(store_url, change)

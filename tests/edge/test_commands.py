@@ -135,6 +135,7 @@ async def test_two_servers_on_one_sqlite(sqlite_url: str) -> None:
 
 COMMANDS = [(), ("up",), ("serve",), ("bridge",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "revoke")]
 COMMANDS += [("ledger",), ("ledger", "verify"), ("workspaces",), ("workspaces", "list"), ("workspaces", "set")]
+COMMANDS += [("event-types",), *(("event-types", name) for name in ("put", "get", "list", "delete"))]
 COMMANDS += [("rejections",), ("rejections", "list"), ("rejections", "show"), ("rejections", "replay")]
 
 
@@ -144,6 +145,7 @@ def test_help(command: tuple[str, ...]) -> None:
     assert done.exit_code == 0
     assert done.stdout.startswith(f"Usage: {' '.join(('headgate', *command))} ")
     assert max(map(len, done.stdout.splitlines())) <= 110
+    assert not re.search(r"\[[A-Z]+\|", done.stdout), "choices are written in small letters"
 
 
 def test_help_names_what_scripts_rely_on() -> None:

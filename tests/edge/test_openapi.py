@@ -71,6 +71,9 @@ def _path(edge: Edge, operation: Operation) -> str:
     if "{sequence}" in operation.path:
         destination, sequence = _failed(edge, "/v1/events", {"type": "t"})
         return operation.path.replace("{id}", destination).replace("{sequence}", str(sequence))
+    if "{event_type}" in operation.path:
+        edge.http.put("/v1/event-types/order.completed", json={"schema": {}})
+        return operation.path.replace("{event_type}", "order.completed")
     if "{id}" not in operation.path:
         return operation.path
     make = _IDS.get(operation.id) or _IDS[operation.value["tags"][0]]
@@ -79,7 +82,7 @@ def _path(edge: Edge, operation: Operation) -> str:
 
 def _unknown(operation: Operation) -> str:
     """Return the path of an operation, with ids of things that do not exist."""
-    return operation.path.replace("{sequence}", "1").replace("{id}", UNKNOWN)
+    return operation.path.replace("{sequence}", "1").replace("{id}", UNKNOWN).replace("{event_type}", "unknown")
 
 
 def _send(edge: Edge, operation: Operation, path: str, **more: Any) -> httpx.Response:

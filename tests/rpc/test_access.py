@@ -16,6 +16,7 @@ from headgate.v1 import (
     compat_service_pb2,
     destination_service_pb2,
     event_service_pb2,
+    event_type_service_pb2,
     ingest_service_pb2,
     ledger_service_pb2,
     rejection_service_pb2,
@@ -32,6 +33,7 @@ from headgate_server.background.wakeup import Wakeup
 from headgate_server.config import Settings
 from headgate_server.core.errors import Unauthenticated, Unavailable
 from headgate_server.core.model import Scope
+from headgate_server.ingest.checker import Checker
 from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.readiness import Readiness
 from headgate_server.ingest.rejections import RejectionQueue
@@ -49,6 +51,7 @@ FILES = (
     compat_service_pb2,
     destination_service_pb2,
     event_service_pb2,
+    event_type_service_pb2,
     ingest_service_pb2,
     ledger_service_pb2,
     rejection_service_pb2,
@@ -106,6 +109,12 @@ NEEDED = {
     "/headgate.v1.RejectionService/ReplayRejection": Scope.EVENTS_WRITE,
     "/headgate.v1.RejectionService/ReplayRejections": Scope.EVENTS_WRITE,
     "/headgate.v1.WorkspaceService/GetUsage": Scope.EVENTS_READ,
+    "/headgate.v1.WorkspaceService/GetWorkspace": Scope.EVENTS_READ,
+    "/headgate.v1.WorkspaceService/UpdateWorkspace": Scope.ADMIN,
+    "/headgate.v1.EventTypeService/PutEventType": Scope.ADMIN,
+    "/headgate.v1.EventTypeService/DeleteEventType": Scope.ADMIN,
+    "/headgate.v1.EventTypeService/GetEventType": Scope.EVENTS_READ,
+    "/headgate.v1.EventTypeService/ListEventTypes": Scope.EVENTS_READ,
 }
 """The scope that each method needs: written here a second time, deliberately."""
 
@@ -119,7 +128,8 @@ async def served(store: Store) -> dict[str, AnyMethod]:
     rejections = RejectionQueue(settings.rejections, metrics)
     subscriptions = Subscriptions(store.ledgers, Heads(store.ledgers, Wakeup()), settings.subscriptions)
     supervisor = Supervisor(metrics)
-    methods = app.methods(store, committer, readiness, supervisor, subscriptions, settings, metrics, rejections)
+    parts = (store, committer, readiness, supervisor, subscriptions, settings, metrics, rejections, Checker())
+    methods = app.methods(*parts)
     return {method.full_name: method for method in methods}
 
 

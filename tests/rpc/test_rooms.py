@@ -19,6 +19,7 @@ ROOMS = {
     "rpc.status": "pipeline",
     "access": "access",
     "rpc.ingest_servicer": "servicer",
+    "rpc.taking": "servicer",
     "rpc.decode": "decode",
     "ingest": "ingest",
     "store": "store",

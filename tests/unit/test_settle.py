@@ -27,6 +27,7 @@ from headgate_server.core.model import (
     StoredEvent,
     Usage,
 )
+from headgate_server.core.reasons import Reason
 from headgate_server.core.settle import Settlement
 from tests.support.drafts import BAD, draft, request, submission
 
@@ -235,3 +236,29 @@ def test_whatever_comes_the_ledger_is_sound(
 
 def _link_of(row: StoredEvent) -> Link:
     return Link(row.id, row.sequence, row.created_at, row.event_hash, row.salt, row.commitment, row.occurred_at)
+
+
+_REFUSED = Problem(Reason.SCHEMA_MISMATCH, "data.amount", "The data does not match.")
+
+
+def test_a_refused_draft_is_rejected_only_if_it_is_not_stored() -> None:
+    stored, changed, new = draft("a", {"n": 1}), draft("a", {"n": 2}), draft("b")
+    settlement = _settlement(stored)
+    slots = [one._replace(refused=_REFUSED, warnings=("w",)) for one in (stored, changed, new)]
+    outcomes = _outcomes(settlement.decide(submission(1, *slots)))
+    assert [outcome.status for outcome in outcomes] == ["duplicate", "conflict", "rejected"]
+    assert [outcome.warnings for outcome in outcomes] == [("w",)] * 3
+    assert outcomes[2].problem is _REFUSED
+    assert not settlement.rows
+    # Its key is free, and within a batch it takes no place.
+    assert _statuses(settlement, slots[2], new) == ["rejected", "accepted"]
+
+
+def test_a_refused_draft_aborts_an_atomic_submission_and_its_answer_is_not_kept() -> None:
+    settlement = _settlement()
+    refused = draft("b")._replace(refused=_REFUSED)
+    assert _statuses(settlement, draft("a"), refused, atomic=True) == ["aborted", "rejected"]
+    settlement.decide(request(1, "key", refused))
+    assert not settlement.new_answers
+    settlement.decide(request(1, "key", draft("a"), refused))
+    assert len(settlement.new_answers) == 1

@@ -189,6 +189,26 @@ class RawReplayRejectionsRequest(_message.Message):
     json: _httpbody_pb2.HttpBody
     def __init__(self, reason: _Optional[str] = ..., receiver: _Optional[str] = ..., key_id: _Optional[str] = ..., to: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., validate_only: bool = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ..., **kwargs) -> None: ...
 
+class RawPutEventTypeRequest(_message.Message):
+    __slots__ = ("event_type", "schema_json", "mode", "json")
+    EVENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_JSON_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    event_type: str
+    schema_json: bytes
+    mode: str
+    json: _httpbody_pb2.HttpBody
+    def __init__(self, event_type: _Optional[str] = ..., schema_json: _Optional[bytes] = ..., mode: _Optional[str] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
+
+class RawUpdateWorkspaceRequest(_message.Message):
+    __slots__ = ("unknown_event_types", "json")
+    UNKNOWN_EVENT_TYPES_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    unknown_event_types: str
+    json: _httpbody_pb2.HttpBody
+    def __init__(self, unknown_event_types: _Optional[str] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
+
 class GetOpenApiRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

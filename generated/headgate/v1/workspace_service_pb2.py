@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#headgate/v1/workspace_service.proto\x12\x0bheadgate.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x11\n\x0fGetUsageRequest\"\xa0\x01\n\x10GetUsageResponse\x12\x0c\n\x04used\x18\x01 \x01(\x03\x12\x12\n\x05quota\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x30\n\x0cperiod_start\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06_quota2n\n\x10WorkspaceService\x12Z\n\x08GetUsage\x12\x1c.headgate.v1.GetUsageRequest\x1a\x1d.headgate.v1.GetUsageResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usageB+\n\x0f\x64\x65v.headgate.v1P\x01Z\x16headgate/v1;headgatev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#headgate/v1/workspace_service.proto\x12\x0bheadgate.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n\tWorkspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1b\n\x13unknown_event_types\x18\x02 \x01(\t\"\x15\n\x13GetWorkspaceRequest\"A\n\x14GetWorkspaceResponse\x12)\n\tworkspace\x18\x01 \x01(\x0b\x32\x16.headgate.v1.Workspace\"5\n\x16UpdateWorkspaceRequest\x12\x1b\n\x13unknown_event_types\x18\x01 \x01(\t\"D\n\x17UpdateWorkspaceResponse\x12)\n\tworkspace\x18\x01 \x01(\x0b\x32\x16.headgate.v1.Workspace\"\x11\n\x0fGetUsageRequest\"\xa0\x01\n\x10GetUsageResponse\x12\x0c\n\x04used\x18\x01 \x01(\x03\x12\x12\n\x05quota\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x30\n\x0cperiod_start\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06_quota2\xe9\x02\n\x10WorkspaceService\x12Z\n\x08GetUsage\x12\x1c.headgate.v1.GetUsageRequest\x1a\x1d.headgate.v1.GetUsageResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usage\x12u\n\x0cGetWorkspace\x12 .headgate.v1.GetWorkspaceRequest\x1a!.headgate.v1.GetWorkspaceResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\r/v1/workspaceb\tworkspace\x12\x81\x01\n\x0fUpdateWorkspace\x12#.headgate.v1.UpdateWorkspaceRequest\x1a$.headgate.v1.UpdateWorkspaceResponse\"#\x82\xd3\xe4\x93\x02\x1d\x32\r/v1/workspace:\x01*b\tworkspaceB+\n\x0f\x64\x65v.headgate.v1P\x01Z\x16headgate/v1;headgatev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,10 +36,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.headgate.v1P\001Z\026headgate/v1;headgatev1'
   _globals['_WORKSPACESERVICE'].methods_by_name['GetUsage']._loaded_options = None
   _globals['_WORKSPACESERVICE'].methods_by_name['GetUsage']._serialized_options = b'\202\323\344\223\002\013\022\t/v1/usage'
-  _globals['_GETUSAGEREQUEST']._serialized_start=115
-  _globals['_GETUSAGEREQUEST']._serialized_end=132
-  _globals['_GETUSAGERESPONSE']._serialized_start=135
-  _globals['_GETUSAGERESPONSE']._serialized_end=295
-  _globals['_WORKSPACESERVICE']._serialized_start=297
-  _globals['_WORKSPACESERVICE']._serialized_end=407
+  _globals['_WORKSPACESERVICE'].methods_by_name['GetWorkspace']._loaded_options = None
+  _globals['_WORKSPACESERVICE'].methods_by_name['GetWorkspace']._serialized_options = b'\202\323\344\223\002\032\022\r/v1/workspaceb\tworkspace'
+  _globals['_WORKSPACESERVICE'].methods_by_name['UpdateWorkspace']._loaded_options = None
+  _globals['_WORKSPACESERVICE'].methods_by_name['UpdateWorkspace']._serialized_options = b'\202\323\344\223\002\0352\r/v1/workspace:\001*b\tworkspace'
+  _globals['_WORKSPACE']._serialized_start=115
+  _globals['_WORKSPACE']._serialized_end=169
+  _globals['_GETWORKSPACEREQUEST']._serialized_start=171
+  _globals['_GETWORKSPACEREQUEST']._serialized_end=192
+  _globals['_GETWORKSPACERESPONSE']._serialized_start=194
+  _globals['_GETWORKSPACERESPONSE']._serialized_end=259
+  _globals['_UPDATEWORKSPACEREQUEST']._serialized_start=261
+  _globals['_UPDATEWORKSPACEREQUEST']._serialized_end=314
+  _globals['_UPDATEWORKSPACERESPONSE']._serialized_start=316
+  _globals['_UPDATEWORKSPACERESPONSE']._serialized_end=384
+  _globals['_GETUSAGEREQUEST']._serialized_start=386
+  _globals['_GETUSAGEREQUEST']._serialized_end=403
+  _globals['_GETUSAGERESPONSE']._serialized_start=406
+  _globals['_GETUSAGERESPONSE']._serialized_end=566
+  _globals['_WORKSPACESERVICE']._serialized_start=569
+  _globals['_WORKSPACESERVICE']._serialized_end=930
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,36 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Workspace(_message.Message):
+    __slots__ = ("name", "unknown_event_types")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_EVENT_TYPES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    unknown_event_types: str
+    def __init__(self, name: _Optional[str] = ..., unknown_event_types: _Optional[str] = ...) -> None: ...
+
+class GetWorkspaceRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetWorkspaceResponse(_message.Message):
+    __slots__ = ("workspace",)
+    WORKSPACE_FIELD_NUMBER: _ClassVar[int]
+    workspace: Workspace
+    def __init__(self, workspace: _Optional[_Union[Workspace, _Mapping]] = ...) -> None: ...
+
+class UpdateWorkspaceRequest(_message.Message):
+    __slots__ = ("unknown_event_types",)
+    UNKNOWN_EVENT_TYPES_FIELD_NUMBER: _ClassVar[int]
+    unknown_event_types: str
+    def __init__(self, unknown_event_types: _Optional[str] = ...) -> None: ...
+
+class UpdateWorkspaceResponse(_message.Message):
+    __slots__ = ("workspace",)
+    WORKSPACE_FIELD_NUMBER: _ClassVar[int]
+    workspace: Workspace
+    def __init__(self, workspace: _Optional[_Union[Workspace, _Mapping]] = ...) -> None: ...
+
 class GetUsageRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

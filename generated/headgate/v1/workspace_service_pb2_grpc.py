@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class WorkspaceServiceStub(object):
-    """Shows the caller's workspace. Every call needs an API key with the scope `events:read`.
+    """Shows the caller's workspace, and changes its settings. Reading needs an API key with the scope `events:read`.
     """
 
     def __init__(self, channel):
@@ -40,14 +40,38 @@ class WorkspaceServiceStub(object):
                 request_serializer=headgate_dot_v1_dot_workspace__service__pb2.GetUsageRequest.SerializeToString,
                 response_deserializer=headgate_dot_v1_dot_workspace__service__pb2.GetUsageResponse.FromString,
                 _registered_method=True)
+        self.GetWorkspace = channel.unary_unary(
+                '/headgate.v1.WorkspaceService/GetWorkspace',
+                request_serializer=headgate_dot_v1_dot_workspace__service__pb2.GetWorkspaceRequest.SerializeToString,
+                response_deserializer=headgate_dot_v1_dot_workspace__service__pb2.GetWorkspaceResponse.FromString,
+                _registered_method=True)
+        self.UpdateWorkspace = channel.unary_unary(
+                '/headgate.v1.WorkspaceService/UpdateWorkspace',
+                request_serializer=headgate_dot_v1_dot_workspace__service__pb2.UpdateWorkspaceRequest.SerializeToString,
+                response_deserializer=headgate_dot_v1_dot_workspace__service__pb2.UpdateWorkspaceResponse.FromString,
+                _registered_method=True)
 
 
 class WorkspaceServiceServicer(object):
-    """Shows the caller's workspace. Every call needs an API key with the scope `events:read`.
+    """Shows the caller's workspace, and changes its settings. Reading needs an API key with the scope `events:read`.
     """
 
     def GetUsage(self, request, context):
         """Returns the number of events that the workspace has stored this month, and its quota.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWorkspace(self, request, context):
+        """Returns the workspace's name and settings.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateWorkspace(self, request, context):
+        """Changes the workspace's settings. It needs an API key with the scope `admin`. They apply in every server within 5 seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +85,16 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
                     request_deserializer=headgate_dot_v1_dot_workspace__service__pb2.GetUsageRequest.FromString,
                     response_serializer=headgate_dot_v1_dot_workspace__service__pb2.GetUsageResponse.SerializeToString,
             ),
+            'GetWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWorkspace,
+                    request_deserializer=headgate_dot_v1_dot_workspace__service__pb2.GetWorkspaceRequest.FromString,
+                    response_serializer=headgate_dot_v1_dot_workspace__service__pb2.GetWorkspaceResponse.SerializeToString,
+            ),
+            'UpdateWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateWorkspace,
+                    request_deserializer=headgate_dot_v1_dot_workspace__service__pb2.UpdateWorkspaceRequest.FromString,
+                    response_serializer=headgate_dot_v1_dot_workspace__service__pb2.UpdateWorkspaceResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'headgate.v1.WorkspaceService', rpc_method_handlers)
@@ -70,7 +104,7 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkspaceService(object):
-    """Shows the caller's workspace. Every call needs an API key with the scope `events:read`.
+    """Shows the caller's workspace, and changes its settings. Reading needs an API key with the scope `events:read`.
     """
 
     @staticmethod
@@ -90,6 +124,60 @@ class WorkspaceService(object):
             '/headgate.v1.WorkspaceService/GetUsage',
             headgate_dot_v1_dot_workspace__service__pb2.GetUsageRequest.SerializeToString,
             headgate_dot_v1_dot_workspace__service__pb2.GetUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headgate.v1.WorkspaceService/GetWorkspace',
+            headgate_dot_v1_dot_workspace__service__pb2.GetWorkspaceRequest.SerializeToString,
+            headgate_dot_v1_dot_workspace__service__pb2.GetWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headgate.v1.WorkspaceService/UpdateWorkspace',
+            headgate_dot_v1_dot_workspace__service__pb2.UpdateWorkspaceRequest.SerializeToString,
+            headgate_dot_v1_dot_workspace__service__pb2.UpdateWorkspaceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -11,6 +11,7 @@ _COMMANDS = {
     "bridge": "up",
     "deliver": "deliver",
     "destinations": "destinations",
+    "event-types": "event_types",
     "events": "events",
     "import": "import_events",
     "keys": "keys",
@@ -42,8 +43,9 @@ class _Commands(click.Group):
             if error.name is None or error.name.partition(".")[0] in ("headgate_server", "headgate"):
                 raise
             return _Missing(cmd_name, error.name)
-        # A command whose name is a word of Python is named after its module.
-        command: click.Command = getattr(module, _COMMANDS[cmd_name] if iskeyword(cmd_name) else cmd_name)
+        # A command whose name is no name of Python's, or a word of Python, is named after its module.
+        attribute = cmd_name if cmd_name.isidentifier() and not iskeyword(cmd_name) else _COMMANDS[cmd_name]
+        command: click.Command = getattr(module, attribute)
         return command
 
 

@@ -28,6 +28,8 @@ _ANYWHERE = Networks((ip_network("0.0.0.0/0"), ip_network("::/0")))
 an error that says so.
 """
 
+_FORMATS = click.Choice([form.value for form in Format])
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -61,7 +63,7 @@ def _of_a_workspace(command: _Command) -> _Command:
     show_default=True,
     help="The most events of one request.",
 )
-@click.option("--format", "form", type=click.Choice([*Format]), default=Format.STANDARD, show_default=True)
+@click.option("--format", "form", type=_FORMATS, default=Format.STANDARD.value, show_default=True)
 @click.option("--ed25519", is_flag=True, help="Sign with ed25519, and print the public key instead of the secret.")
 def create(workspace: str, **values: Any) -> None:
     """Create a destination. For a webhook, print only the secret to standard output. It is shown only once.

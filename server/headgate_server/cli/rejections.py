@@ -15,18 +15,20 @@ from headgate_server.cli.running import run, show
 from headgate_server.config import StoreConfig
 from headgate_server.core import jsonbody, timestamps, validate
 from headgate_server.core.errors import NotFound, SetupError
-from headgate_server.core.model import CLOUDEVENTS, NATIVE, STORED
+from headgate_server.core.model import CLOUDEVENTS, NATIVE, STORED, Workspace
 from headgate_server.core.reasons import Reason
 from headgate_server.core.rejections import Rejection, RejectionQuery
 from headgate_server.core.types import EventId, RejectionId, WorkspaceId
+from headgate_server.ingest.checker import Checker
 from headgate_server.ingest.committer import Committer
+from headgate_server.ingest.event_types import EventTypeChecks
 from headgate_server.ingest.ingest import Ingest
 from headgate_server.ingest.replay import Replay, Replaying
 from headgate_server.process.setting import build
 from headgate_server.receivers.registry import RECEIVERS
 from headgate_server.rpc import cloudevents, decode, wire
 from headgate_server.rpc.pipeline import printer
-from headgate_server.store import Database, Ledgers, Limits, Rejections
+from headgate_server.store import Database, EventTypes, Ledgers, Limits, Rejections
 
 _PAGE = 100
 """The number of rejections that are read and replayed at once."""
@@ -68,11 +70,11 @@ def list_(workspace: str, limit: int, **values: Any) -> None:
     async def work() -> None:
         async with _opened(values, workspace) as of:
             listed: list[Rejection] = []
-            async for page in _pages(of.rejections, _query(of.workspace_id, min(limit, _PAGE), values)):
+            async for page in _pages(of.rejections, _query(of.workspace.id, min(limit, _PAGE), values)):
                 listed += page
                 if len(listed) >= limit:
                     break
-            omitted = await of.rejections.omitted(of.workspace_id)
+            omitted = await of.rejections.omitted(of.workspace.id)
         show(*map(_line, listed[:limit]))
         if omitted:
             click.echo(f"headgate: {omitted} more were left out, since too many came at once", err=True)
@@ -126,30 +128,34 @@ def replay(
         async with _opened(values, workspace) as of, _replaying(of) as replaying:
             if rejection_id is not None:
                 rejection = await _rejection(of, rejection_id)
-                return _print_results([await _one(replaying, rejection, event, validate_only)])
-            query = _query(of.workspace_id, _PAGE, values, replayed=False, newest_first=False)
+                return _print_results([await _one(replaying, of.workspace, rejection, event, validate_only)])
+            query = _query(of.workspace.id, _PAGE, values, replayed=False, newest_first=False)
             async for page in _pages(of.rejections, query):
-                stored = _print_results(await replaying.as_sent(page, validate_only=validate_only)) and stored
+                replays = await replaying.as_sent(of.workspace, page, validate_only=validate_only)
+                stored = _print_results(replays) and stored
         return stored
 
     if not run(work()):
         sys.exit(1)
 
 
-async def _one(replaying: Replaying, rejection: Rejection, event: BinaryIO | None, validate_only: bool) -> Replay:
+async def _one(
+    replaying: Replaying, workspace: Workspace, rejection: Rejection, event: BinaryIO | None, validate_only: bool
+) -> Replay:
     if event is None:
-        return (await replaying.as_sent([rejection], validate_only=validate_only))[0]
+        return (await replaying.as_sent(workspace, [rejection], validate_only=validate_only))[0]
     slot = validate.native_json(jsonbody.read_one(event.read()))
-    return await replaying.edited(rejection, slot, validate_only=validate_only)
+    return await replaying.edited(workspace, rejection, slot, validate_only=validate_only)
 
 
 class _Opened(NamedTuple):
     """A workspace, and the topics of the store that the commands need."""
 
-    workspace_id: WorkspaceId
+    workspace: Workspace
     rejections: Rejections
     ledgers: Ledgers
     limits: Limits
+    event_types: EventTypes
     database: Database
 
 
@@ -160,23 +166,25 @@ async def _opened(values: dict[str, Any], name: str) -> AsyncIterator[_Opened]:
         workspace = await store.directory.workspace(name)
         if workspace is None:
             raise NotFound(f"there is no workspace {name!r}")
-        yield _Opened(workspace.id, store.rejections, store.ledgers, store.limits, store.database)
+        topics = (store.rejections, store.ledgers, store.limits, store.event_types, store.database)
+        yield _Opened(workspace, *topics)
 
 
 @contextlib.asynccontextmanager
 async def _replaying(of: _Opened) -> AsyncIterator[Replaying]:
     """Return the use case of replays. Servers may use the store at the same time."""
-    committer = Committer(of.database)
+    committer, checker = Committer(of.database), Checker()
     try:
-        ingest = Ingest(of.ledgers, of.limits, committer)
+        ingest = Ingest(of.ledgers, of.limits, committer, EventTypeChecks(of.event_types, checker))
         yield Replaying(of.rejections, of.ledgers, ingest, RECEIVERS, decode.proto_event, cloudevents.as_kept)
     finally:
         await committer.close()
+        await checker.close()
 
 
 async def _rejection(of: _Opened, rejection_id: str) -> Rejection:
     try:
-        rejection = await of.rejections.get(of.workspace_id, RejectionId(EventId(UUID(rejection_id).bytes)))
+        rejection = await of.rejections.get(of.workspace.id, RejectionId(EventId(UUID(rejection_id).bytes)))
     except ValueError:
         raise SetupError(
             f"{rejection_id!r} is not the id of a rejection; `headgate rejections list` shows them"

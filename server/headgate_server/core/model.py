@@ -100,6 +100,8 @@ class Draft(NamedTuple):
     attributes: bytes | None = None
     """The canonical JSON of the attributes, an object with members (docs/design/canonical.md). None if there are none.
     """
+    refused: Problem | None = None
+    """Why it must not be stored as a new event. If it is stored already, its outcome is that of every resent event."""
 
     def stored(
         self, workspace_id: WorkspaceId, event_id: EventId, sequence: int, created_at: int, event_hash: EventHash
@@ -308,6 +310,10 @@ class Workspace(NamedTuple):
     id: WorkspaceId
     name: str
     rates: Mapping[str, RateLimit | None] = MappingProxyType({})
+    types_revision: int = 0
+    """Grows with every change of its event types. 0: it has never had one, so its events are not checked."""
+    unknown_types: str = "accept"
+    """What is done with an event of an unknown type: a value of `event_types.Unknown`."""
 
 
 class ApiKey(NamedTuple):

@@ -45,6 +45,7 @@ class Reason(_Upper):
     INVALID_NUMBER = auto()
     INVALID_PAGE_TOKEN = auto()
     INVALID_REQUEST = auto()
+    INVALID_SCHEMA = auto()
     INVALID_TIMESTAMP = auto()
     INVALID_UNICODE = auto()
     INVALID_URL = auto()
@@ -73,6 +74,8 @@ class Reason(_Upper):
     REJECTION_NOT_FOUND = auto()
     REPEATED_HEADER = auto()
     REQUEST_TIMEOUT = auto()
+    SCHEMA_MISMATCH = auto()
+    SCHEMA_TOO_COSTLY = auto()
     SEQUENCE_PAST_HEAD = auto()
     SEVERAL_STARTS = auto()
     SHUTTING_DOWN = auto()
@@ -84,6 +87,7 @@ class Reason(_Upper):
     TOO_MANY_PROPERTIES = auto()
     TWO_ENCODINGS = auto()
     UNKNOWN_BRIDGE = auto()
+    UNKNOWN_EVENT_TYPE = auto()
     UNKNOWN_FIELD = auto()
     UNKNOWN_FILTER = auto()
     UNSUPPORTED_MEDIA_TYPE = auto()
@@ -207,6 +211,10 @@ CATALOGUE: Mapping[Reason, Entry] = {
     Reason.INVALID_REQUEST: Entry(
         "The request cannot be read: its query, its path or a header.", "The message says what."
     ),
+    Reason.INVALID_SCHEMA: Entry(
+        "The schema is no JSON Schema (2020-12), refers outside itself, or takes too long to compile.",
+        "The field and the message say where and why.",
+    ),
     Reason.INVALID_TIMESTAMP: _event(
         "A time is not RFC 3339, does not exist, or is outside the years 1 to 9999.",
         "Send a time such as 2024-01-15T10:30:00Z.",
@@ -285,6 +293,14 @@ CATALOGUE: Mapping[Reason, Entry] = {
     Reason.REQUEST_TIMEOUT: Entry(
         "The request did not arrive in time.", "Send it again, faster or in parts.", (TIMEOUT,), retry=True
     ),
+    Reason.SCHEMA_MISMATCH: _event(
+        "The event's data does not match the schema of its event type.",
+        "The field and the message say which rule; correct the event, or the schema.",
+    ),
+    Reason.SCHEMA_TOO_COSTLY: _event(
+        "The check against a schema takes too long.",
+        "Simplify the schema, or send less data in an event; if it is retryable, fewer events in a batch.",
+    ),
     Reason.SEQUENCE_PAST_HEAD: Entry(
         "The sequence to begin after is beyond the ledger's last event.",
         "Begin after a sequence that the ledger has. After a restore from a backup the ledger may be shorter.",
@@ -323,6 +339,10 @@ CATALOGUE: Mapping[Reason, Entry] = {
         "The bridge's token differs from the server's.",
         "Tell the operator: `HEADGATE_BRIDGE_TOKEN` must be the same for both.",
         (FORBIDDEN,),
+    ),
+    Reason.UNKNOWN_EVENT_TYPE: _event(
+        "The workspace rejects events of a type that is none of its event types.",
+        "Correct the type, or put an event type of this name.",
     ),
     Reason.UNKNOWN_FIELD: _event("A field has an unknown name.", "Leave the field out, or correct its name."),
     Reason.UNKNOWN_FILTER: Entry("There is no such filter.", "The message lists the filters."),

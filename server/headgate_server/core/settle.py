@@ -163,6 +163,8 @@ class Settlement:
                 return Outcome(Status.CONFLICT, earlier, CONFLICT, draft.warnings)
             if draft.on_mismatch is Mismatch.CONFLICT_UNLESS_TIME:
                 return _compared_without_time(draft, earlier)
+        if draft.refused is not None:
+            return Outcome(Status.REJECTED, None, draft.refused, draft.warnings)
         if self._quota is not None and self._used >= self._quota:
             return Outcome(Status.REJECTED, None, QUOTA_EXCEEDED, draft.warnings)
         if earlier is None or dedupe is None:
@@ -226,12 +228,18 @@ QUOTA_EXCEEDED = Problem(
 )
 
 
+_OF_THE_MOMENT = frozenset(
+    {Reason.QUOTA_EXCEEDED, Reason.SCHEMA_MISMATCH, Reason.SCHEMA_TOO_COSTLY, Reason.UNKNOWN_EVENT_TYPE}
+)
+"""The reasons that may be over when the same request is sent again: in another month, or with another schema."""
+
+
 def _is_refused(outcomes: Sequence[Outcome]) -> bool:
-    """Whether the quota kept every event of a request out. Next month the request may be sent again, and must not get
+    """Whether no event of a request is stored, and one only for now. When the request is sent again, it must not get
     this answer again.
     """
     return not any(outcome.status in STORED for outcome in outcomes) and any(
-        outcome.problem is QUOTA_EXCEEDED for outcome in outcomes
+        outcome.problem is not None and outcome.problem.reason in _OF_THE_MOMENT for outcome in outcomes
     )
 
 

@@ -127,7 +127,8 @@ class Compat:
 
         answer = Answer(encode=encode, request_key=key)
         decision = await self._ingest.take(
-            Submission(workspace_id=workspace.id, slots=intake.slots, atomic=intake.atomic, answer=answer)
+            workspace,
+            Submission(workspace_id=workspace.id, slots=intake.slots, atomic=intake.atomic, answer=answer),
         )
         if isinstance(decision, Replayed):
             return Exchange(_decode(decision.answer), replayed=True)

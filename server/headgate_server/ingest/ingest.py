@@ -17,12 +17,14 @@ from headgate_server.core.model import (
     Settled,
     Status,
     Submission,
+    Workspace,
 )
 from headgate_server.core.reasons import Reason
 from headgate_server.core.settle import Settlement
 from headgate_server.core.types import EventId, Fingerprint, WorkspaceId
 from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.decoding import Decoding
+from headgate_server.ingest.event_types import EventTypeChecks
 from headgate_server.process.aside import aside
 from headgate_server.store import Ledgers, Limits
 
@@ -40,7 +42,8 @@ def request_key(scope: str, key: str, content: bytes) -> RequestKey:
 class Ingest:
     """Turns slots into outcomes. Each slot is a draft, or the problem with which there is no draft."""
 
-    def __init__(self, ledgers: Ledgers, limits: Limits, committer: Committer):
+    def __init__(self, ledgers: Ledgers, limits: Limits, committer: Committer, checks: EventTypeChecks):
+        self._checks = checks
         self._ledgers = ledgers
         self._limits = limits
         self._committer = committer
@@ -54,13 +57,18 @@ class Ingest:
         """
         self._committer.check_room(workspace_id, events, size)
 
-    async def take(self, submission: Submission, *, validate_only: bool = False) -> Settled | Replayed:
-        """Store the drafts and return when every `accepted`, `replaced` or `duplicate` event is durable. If the same
-        request was stored before, return its stored answer.
+    async def take(
+        self, workspace: Workspace, submission: Submission, *, validate_only: bool = False
+    ) -> Settled | Replayed:
+        """Check the drafts against the event types of their workspace, and store them. Return when every `accepted`,
+        `replaced` or `duplicate` event is durable. If the same request was stored before, return its stored answer.
 
         With `validate_only` nothing is stored, the outcomes are advisory, and a request key is not used. Raises
-        `RequestKeyReused`, and what `Committer.submit` raises.
+        `RequestKeyReused`, and what `Committer.submit` and `EventTypeChecks.check` raise.
         """
+        slots = await self._checks.check(workspace, submission.slots)
+        if slots is not submission.slots:
+            submission = replace(submission, slots=slots)
         if validate_only:
             return await self._predict(replace(submission, answer=None))
         if submission.request_key is None and not any(isinstance(slot, Draft) for slot in submission.slots):

@@ -22,6 +22,7 @@ from headgate_server.core.model import (
     Status,
     StoredEvent,
     Submission,
+    Workspace,
 )
 from headgate_server.core.reasons import Reason
 from headgate_server.core.rejections import Encoding, Rejection
@@ -76,28 +77,36 @@ class Replaying:
         self._cloudevent = cloudevent
         self._clock = clock
 
-    async def as_sent(self, rejections: Sequence[Rejection], *, validate_only: bool = False) -> Sequence[Replay]:
-        """Replay rejections of one workspace in order, each through its own receiver.
+    async def as_sent(
+        self, workspace: Workspace, rejections: Sequence[Rejection], *, validate_only: bool = False
+    ) -> Sequence[Replay]:
+        """Replay rejections of a workspace in order, each through its own receiver.
 
         Raises the errors of `Ingest.take`. Some rejections may be stored and marked then; a repeated call is safe.
         """
         size = sum(len(rejection.event) for rejection in rejections)
         slots = await self._ingest.decoded(size, lambda: list(map(self._slot, rejections)))
-        return await self._replay(rejections, slots, validate_only)
+        return await self._replay(workspace, rejections, slots, validate_only)
 
-    async def edited(self, rejection: Rejection, slot: Draft | Problem, *, validate_only: bool = False) -> Replay:
+    async def edited(
+        self, workspace: Workspace, rejection: Rejection, slot: Draft | Problem, *, validate_only: bool = False
+    ) -> Replay:
         """Replay a rejection as another event. Raises the errors of `Ingest.take`."""
-        (replay,) = await self._replay([rejection], [slot], validate_only)
+        (replay,) = await self._replay(workspace, [rejection], [slot], validate_only)
         return replay
 
     async def _replay(
-        self, rejections: Sequence[Rejection], slots: Sequence[Draft | Problem], validate_only: bool
+        self,
+        workspace: Workspace,
+        rejections: Sequence[Rejection],
+        slots: Sequence[Draft | Problem],
+        validate_only: bool,
     ) -> Sequence[Replay]:
         outcomes: list[Outcome] = []
         pairs = list(zip(rejections, slots, strict=True))
         for start in range(0, len(pairs), _AT_ONCE):
             chunk = pairs[start : start + _AT_ONCE]
-            work = [self._outcome(rejection, slot, validate_only) for rejection, slot in chunk]
+            work = [self._outcome(workspace, rejection, slot, validate_only) for rejection, slot in chunk]
             done = await asyncio.gather(*work, return_exceptions=True)
             if not validate_only:
                 await self._mark([rejection for rejection, _ in chunk], done)
@@ -117,7 +126,9 @@ class Replaying:
             with aside("mark"):  # the event is stored; without the mark another replay is a duplicate
                 await self._rejections.mark(rejections[0].workspace_id, replayed)
 
-    async def _outcome(self, rejection: Rejection, slot: Draft | Problem, validate_only: bool) -> Outcome:
+    async def _outcome(
+        self, workspace: Workspace, rejection: Rejection, slot: Draft | Problem, validate_only: bool
+    ) -> Outcome:
         if isinstance(slot, Problem):
             return Outcome(Status.REJECTED, problem=slot)
         by_rejection = slot.dedupe is None
@@ -128,7 +139,7 @@ class Replaying:
         answer = Answer(encode=_event_id, request_key=_request_key(rejection, slot)) if by_rejection else None
         submission = Submission(workspace_id=rejection.workspace_id, slots=[slot], answer=answer)
         try:
-            decision = await self._ingest.take(submission, validate_only=validate_only)
+            decision = await self._ingest.take(workspace, submission, validate_only=validate_only)
         except RequestKeyReused:
             return Outcome(Status.CONFLICT, problem=ALREADY_REPLAYED)
         if not isinstance(decision, Replayed):

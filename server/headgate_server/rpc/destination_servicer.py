@@ -1,6 +1,5 @@
 """headgate.v1.DestinationService."""
 
-from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,7 +20,7 @@ from headgate_server.delivery import manage
 from headgate_server.delivery.config import DeliveryConfig
 from headgate_server.rpc import bodies, decode
 from headgate_server.rpc import destination_messages as messages
-from headgate_server.rpc.pages import page_size
+from headgate_server.rpc.pages import bad_token, name_after, name_token, page_size
 from headgate_server.rpc.pipeline import query
 from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
@@ -84,10 +83,10 @@ class DestinationServicer:
     async def list(self, call: Call, request: pb.ListDestinationsRequest) -> pb.ListDestinationsResponse:
         """Return one page of destinations."""
         size = page_size(request.page_size, _DEFAULT_PAGE, _LARGEST_PAGE)
-        after = _after(request.page_token)
+        after = name_after(request.page_token)
         statuses = await self._destinations.list(call.caller.workspace.id, size + 1, after)
         page = [messages.destination_message(status) for status in statuses[:size]]
-        token = _token(page[-1].id) if len(statuses) > size else ""
+        token = name_token(page[-1].id) if len(statuses) > size else ""
         return pb.ListDestinationsResponse(destinations=page, next_page_token=token)
 
     async def update(self, call: Call, request: RawUpdateDestinationRequest) -> pb.UpdateDestinationResponse:
@@ -142,12 +141,12 @@ class DestinationServicer:
     async def list_failures(self, call: Call, request: pb.ListFailuresRequest) -> pb.ListFailuresResponse:
         """Return one page of failures."""
         size = page_size(request.page_size, _DEFAULT_PAGE, _LARGEST_PAGE)
-        after = _after(request.page_token)
+        after = name_after(request.page_token)
         if after and not after.isdigit():
-            raise _bad_token()
+            raise bad_token()
         failures = await self._destinations.failures(call.caller.workspace.id, request.id, size + 1, int(after or 0))
         page = [messages.failure_message(failure) for failure in failures[:size]]
-        token = _token(str(page[-1].sequence)) if len(failures) > size else ""
+        token = name_token(str(page[-1].sequence)) if len(failures) > size else ""
         return pb.ListFailuresResponse(failures=page, next_page_token=token)
 
     async def retry(self, call: Call, request: pb.RetryFailureRequest) -> pb.RetryFailureResponse:
@@ -213,22 +212,3 @@ def _set_fields(message: Any) -> list[str]:
         else:
             fields.append(field.name)
     return fields
-
-
-def _token(last: str) -> str:
-    return urlsafe_b64encode(last.encode()).rstrip(b"=").decode()
-
-
-def _after(token: str) -> str:
-    try:
-        return b64decode(token.encode() + b"=" * (-len(token) % 4), b"-_", validate=True).decode()
-    except ValueError:
-        raise _bad_token() from None
-
-
-def _bad_token() -> InvalidRequest:
-    return InvalidRequest(
-        "The page_token does not belong to this request.",
-        reason=Reason.INVALID_PAGE_TOKEN,
-        field="page_token",
-    )

@@ -1,6 +1,6 @@
 """Page tokens (AIP-158). They are opaque, and valid only for the same filters and the same workspace."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
 from hashlib import sha256
 
 from google.protobuf.message import Message
@@ -38,6 +38,26 @@ def resume_from(token: str, workspace_id: WorkspaceId, request: Message) -> Even
             field="page_token",
         )
     return EventId(decoded[:_ID_BYTES])
+
+
+def name_token(last: str) -> str:
+    """Return the token for the page after the object with this name or id, in a list without filters."""
+    return urlsafe_b64encode(last.encode()).rstrip(b"=").decode()
+
+
+def name_after(token: str) -> str:
+    """Return the last name of the previous page, empty for the first page. Raises `InvalidRequest`."""
+    try:
+        return b64decode(token.encode() + b"=" * (-len(token) % 4), b"-_", validate=True).decode()
+    except ValueError:
+        raise bad_token() from None
+
+
+def bad_token() -> InvalidRequest:
+    """Return the error for a token that is not one of this list."""
+    return InvalidRequest(
+        "The page_token does not belong to this request.", reason=Reason.INVALID_PAGE_TOKEN, field="page_token"
+    )
 
 
 def page_size(requested: int, default: int, most: int, field: str = "page_size") -> int:

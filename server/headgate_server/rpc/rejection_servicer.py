@@ -115,11 +115,12 @@ class RejectionServicer:
         """Replay one rejection, unchanged or edited."""
         size = len(request.json.data) if request.HasField("json") else call.size
         slot, validate_only = await self._ingest.decoded(size, lambda: replay_requests.one(request))
-        rejection = await self._get(call.caller.workspace.id, request.id)
+        workspace = call.caller.workspace
+        rejection = await self._get(workspace.id, request.id)
         if slot is None:
-            (replay,) = await self._replaying.as_sent([rejection], validate_only=validate_only)
+            (replay,) = await self._replaying.as_sent(workspace, [rejection], validate_only=validate_only)
         else:
-            replay = await self._replaying.edited(rejection, slot, validate_only=validate_only)
+            replay = await self._replaying.edited(workspace, rejection, slot, validate_only=validate_only)
         problem = replay.outcome.problem
         if problem is not None and problem.reason is Reason.NOT_REPLAYABLE:
             raise InvalidRequest(problem.message, reason=Reason.NOT_REPLAYABLE, field="event")
@@ -128,11 +129,11 @@ class RejectionServicer:
 
     async def replay_rejections(self, call: Call, raw: RawReplayRejectionsRequest) -> ReplayRejectionsResponse:
         """Replay, unchanged, one page of the rejections that match and that no replay has stored."""
-        workspace_id = call.caller.workspace.id
+        workspace = call.caller.workspace
         request = replay_requests.many(raw)
-        query = self._query(workspace_id, request, _DEFAULT_REPLAYS, replayed=False, newest_first=False)
+        query = self._query(workspace.id, request, _DEFAULT_REPLAYS, replayed=False, newest_first=False)
         page = await self._rejections.page(query)
-        replays = await self._replaying.as_sent(page.rejections, validate_only=request.validate_only)
+        replays = await self._replaying.as_sent(workspace, page.rejections, validate_only=request.validate_only)
         results = await self._results(call, replays, request.validate_only)
         stored = sum(replay.outcome.status in STORED for replay in replays)
         return ReplayRejectionsResponse(
@@ -143,7 +144,7 @@ class RejectionServicer:
                 RejectionReplay(rejection_id=wire.id_text(replay.rejection.id), result=result)
                 for replay, result in zip(replays, results, strict=True)
             ],
-            next_page_token=page_token(page.resume, workspace_id, request),
+            next_page_token=page_token(page.resume, workspace.id, request),
         )
 
     async def _get(self, workspace_id: WorkspaceId, rejection_id: str) -> Rejection:

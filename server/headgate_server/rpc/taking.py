@@ -49,7 +49,7 @@ class Taking:
         """Run the use case, and record the result in metadata and log. Return the outcomes, or the answer to an earlier
         request under the same key.
         """
-        decision = await self._ingest.take(submission, validate_only=validate_only)
+        decision = await self._ingest.take(call.caller.workspace, submission, validate_only=validate_only)
         if isinstance(decision, Replayed):
             return await self._replay(call, submission, BatchIngestResponse.FromString(decision.answer))
         outcomes = decision.outcomes

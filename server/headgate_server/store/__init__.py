@@ -8,6 +8,7 @@ from headgate_server.store.database import Database, DataRefused
 from headgate_server.store.deliveries import Deliveries
 from headgate_server.store.destinations import Destinations
 from headgate_server.store.directory import Directory
+from headgate_server.store.event_types import EventTypes
 from headgate_server.store.leases import Leases
 from headgate_server.store.ledgers import Ledgers
 from headgate_server.store.limits import Limits
@@ -24,6 +25,7 @@ __all__ = [
     "Deliveries",
     "Destinations",
     "Directory",
+    "EventTypes",
     "Leases",
     "Ledgers",
     "Limits",
@@ -50,6 +52,7 @@ class Store:
         self.deliveries = Deliveries(database)
         self.matching = Matching(database)
         self.rejections = Rejections(database)
+        self.event_types = EventTypes(database)
         self.probe = Probe(database)
         self.proof = Proof(database)
 

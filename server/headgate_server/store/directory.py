@@ -13,11 +13,10 @@ from headgate_server.core.types import KeyDigest, WorkspaceId
 from headgate_server.store.database import Database
 from headgate_server.store.schema import api_keys, heads, workspaces
 
-_WORKSPACES = select(workspaces.c.id, workspaces.c.name, workspaces.c.rates)
+_SETTINGS = (workspaces.c.rates, workspaces.c.types_revision, workspaces.c.unknown_types)
+_WORKSPACES = select(workspaces.c.id, workspaces.c.name, *_SETTINGS)
 
-_KEYS = select(api_keys, workspaces.c.name, workspaces.c.rates).join(
-    workspaces, workspaces.c.id == api_keys.c.workspace_id
-)
+_KEYS = select(api_keys, workspaces.c.name, *_SETTINGS).join(workspaces, workspaces.c.id == api_keys.c.workspace_id)
 
 
 class Directory:
@@ -94,9 +93,11 @@ def _workspace_of(connection: Connection, name: str) -> Workspace | None:
     return None if row is None else _workspace(*row)
 
 
-def _workspace(workspace_id: WorkspaceId, name: str, rates: str | None) -> Workspace:
+def _workspace(
+    workspace_id: WorkspaceId, name: str, rates: str | None, types_revision: int, unknown_types: str
+) -> Workspace:
     own = {receiver: None if rate is None else RateLimit(*rate) for receiver, rate in json.loads(rates or "{}").items()}
-    return Workspace(workspace_id, name, own)
+    return Workspace(workspace_id, name, own, types_revision, unknown_types)
 
 
 def _key(row: Row[Any]) -> ApiKey:
@@ -104,7 +105,7 @@ def _key(row: Row[Any]) -> ApiKey:
         id=row.id,
         digest=row.digest,
         prefix=row.prefix,
-        workspace=_workspace(row.workspace_id, row.name, row.rates),
+        workspace=_workspace(row.workspace_id, row.name, row.rates, row.types_revision, row.unknown_types),
         scopes=frozenset(row.scopes.split()),
         created_at=row.created_at,
         expires_at=row.expires_at,

@@ -59,6 +59,10 @@ workspaces = Table(
     # JSON: the workspace's own rate limits by receiver. Each is [count, period in microseconds, burst], or null for no
     # limit.
     Column("rates", Text),
+    # Grows with every change of the event types and of the setting below.
+    Column("types_revision", BigInteger, nullable=False, server_default="0"),
+    # What is done with an event of an unknown type.
+    Column("unknown_types", Text, nullable=False, server_default="accept"),
     UniqueConstraint("name"),
 )
 
@@ -276,4 +280,21 @@ omitted_rejections = Table(
     # Since 1970-01-01, by the database's clock.
     Column("day", Integer, primary_key=True, autoincrement=False),
     Column("number", BigInteger, nullable=False),
+)
+
+# Sorted by code points on every database.
+_EXACT_TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+
+event_types = Table(
+    "event_types",
+    metadata,
+    Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("type", _EXACT_TEXT, primary_key=True),
+    Column("mode", Text, nullable=False),
+    # The workspace's `types_revision` when it was last put.
+    Column("revision", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    # Canonical JSON.
+    Column("schema", LargeBinary, nullable=False),
 )

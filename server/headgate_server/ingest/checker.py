@@ -1,0 +1,119 @@
+"""Asks a process of its own to compile and check what may take long, with a bound on its time and memory."""
+
+import asyncio
+import signal
+import sys
+from asyncio.subprocess import Process
+from typing import Any
+
+import orjson
+import structlog
+
+from headgate_server.core.errors import InvalidRequest, Unavailable
+from headgate_server.core.reasons import Reason
+from headgate_server.core.validator import Violation
+from headgate_server.ingest.checker_process import ANSWER, LENGTHS, NO_DATA
+from headgate_server.process.launcher import end, launcher
+
+log = structlog.get_logger(__name__)
+
+CHECK_SECONDS = 0.25
+"""Processor time of one check. An ordinary check takes some microseconds; every other caller of a costly schema waits
+for it.
+"""
+COMPILE_SECONDS = 2.0
+"""Processor time to compile a schema that is put. 64 KiB of regular expressions take a tenth of a second."""
+_ANSWER_SECONDS = 10.0
+"""The longest time for an answer, on a machine that is busy with other work."""
+
+
+class TooCostly(Exception):
+    """The check took more processor time or memory than it may."""
+
+
+class Checker:
+    """One process that makes checks, one after the other. It is started when it is first needed, and again when it has
+    ended.
+    """
+
+    def __init__(self, check_seconds: float = CHECK_SECONDS, compile_seconds: float = COMPILE_SECONDS):
+        self._check_seconds = check_seconds
+        self._compile_seconds = compile_seconds
+        self._process: Process | None = None
+        self._turn = asyncio.Lock()
+        self._closed = False
+
+    async def compile(self, schema: bytes) -> None:
+        """Return if the canonical JSON is a schema. Raises `InvalidRequest` if not, `TooCostly`, and `Unavailable`."""
+        await self._ask(schema, None, self._compile_seconds)
+
+    async def check(self, schema: bytes, data: bytes) -> Violation | None:
+        """Return the first violation of a schema. Raises `InvalidRequest` if it is none, `TooCostly`, and
+        `Unavailable` if there is no process to ask.
+        """
+        answer = await self._ask(schema, data, self._check_seconds)
+        return Violation(*answer["violation"]) if "violation" in answer else None
+
+    async def close(self) -> None:
+        """End the process. Later questions raise `Unavailable`."""
+        self._closed = True
+        async with self._turn:
+            process, self._process = self._process, None
+            if process is not None:
+                await end(process, 0)
+
+    async def _ask(self, schema: bytes, data: bytes | None, seconds: float) -> Any:
+        # If the caller gives up, the answer is nevertheless read, because the next question has the next answer.
+        answer = await asyncio.shield(asyncio.ensure_future(self._in_turn(schema, data, seconds)))
+        if "invalid" in answer:
+            message, field = answer["invalid"]
+            raise InvalidRequest(message, reason=Reason.INVALID_SCHEMA, field=field)
+        return answer
+
+    async def _in_turn(self, schema: bytes, data: bytes | None, seconds: float) -> Any:
+        length = NO_DATA if data is None else len(data)
+        request = b"".join((LENGTHS.pack(len(schema), length, seconds), schema, data or b""))
+        async with self._turn:
+            for is_last in (False, True):
+                process = await self._running()
+                try:
+                    async with asyncio.timeout(_ANSWER_SECONDS):
+                        return await _exchange(process, request)
+                except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+                    self._process = None
+                    await end(process, 0)
+                code = process.returncode
+                log.warning("checker_ended", exit_code=code, data_bytes=0 if data is None else len(data))
+                # Something else may have ended it, such as an operator: another process tries once more.
+                if code == -signal.SIGPROF or is_last:
+                    raise TooCostly
+        raise AssertionError("the second try returns or raises")
+
+    async def _running(self) -> Process:
+        """Return the process; start it if there is none. Raises `Unavailable`."""
+        if self._closed:
+            raise Unavailable("The server is shutting down.", reason=Reason.SHUTTING_DOWN)
+        if self._process is None or self._process.returncode is not None:
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *launcher(),
+                    sys.executable,
+                    "-m",
+                    "headgate_server.ingest.checker_process",
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                log.error("checker_not_started", error=type(error).__name__)
+                raise Unavailable("The process that checks events could not be started.") from None
+        return self._process
+
+
+async def _exchange(process: Process, request: bytes) -> Any:
+    assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
+    process.stdin.write(request)
+    await process.stdin.drain()
+    (length,) = ANSWER.unpack(await process.stdout.readexactly(ANSWER.size))
+    return orjson.loads(await process.stdout.readexactly(length))
