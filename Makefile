@@ -79,6 +79,10 @@ imports: install ## draw docs/design/imports.svg again: which floors of the serv
 faults: install ## kill -9 the server 200 times on each store, under concurrent writers
 	HEADGATE_KILLS=200 $(BIN)/python -m pytest --numprocesses 2 tests/faults/test_kill.py
 
+.PHONY: fuzz
+fuzz: install ## fuzz REST and gRPC by their own descriptions, 300 requests of each operation; HEADGATE_FUZZ=N changes that
+	HEADGATE_FUZZ=$${HEADGATE_FUZZ:-300} $(BIN)/python -m pytest --numprocesses 2 --hypothesis-profile explore tests/edge/test_fuzz_*.py
+
 .PHONY: check
 check: lint proto-check envoy-check ## all checks except the tests
 

@@ -1,6 +1,6 @@
 """The OpenAPI document and the running service: examples are sent, and every answer is one that it describes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -11,8 +11,7 @@ from headgate_server.receivers.roboflow import Roboflow
 from tests.edge.conftest import MakeEdge
 from tests.support.edge import JSON, Edge
 from tests.support.openapi import BY_ID, OPERATIONS, Operation, check_answer
-from tests.support.vendors import VENDORS
-from tests.support.waiting import until_true
+from tests.support.things import values_of_path
 
 STREAM = BY_ID["subscribe"]
 ENDING = [operation for operation in OPERATIONS if operation != STREAM]
@@ -24,60 +23,9 @@ EXAMPLES = [
 UNKNOWN = "0190a6f2-5a3c-7d21-8f00-3b1c5a7e9d42"
 
 
-def _destination(edge: Edge, name: str = "other") -> str:
-    body = {"name": name, "webhook": {"url": "http://nobody.invalid/"}, "start": "beginning"}
-    return str(edge.post("/v1/destinations", body).json()["id"])
-
-
-def _failed(edge: Edge, path: str, event: Any) -> tuple[str, int]:
-    """Store an event, and let its delivery fail. Return the destination's id and the event's sequence."""
-    destination = _destination(edge)
-    assert edge.post(path, event).is_success
-    failures = until_true(lambda: edge.http.get(f"/v1/destinations/{destination}/failures").json()["failures"])
-    return destination, failures[0]["sequence"]
-
-
-def _rejection(edge: Edge) -> str:
-    edge.batch({"source": "shop"})
-    return str(until_true(lambda: edge.http.get("/v1/rejections").json()["rejections"])[0]["id"])
-
-
-def _of_vendor(edge: Edge, name: str) -> str:
-    vendor = VENDORS[name]
-    assert edge.post(vendor.batch, {"events": vendor.events(1)}).is_success
-    return str(edge.http.get("/v1/events").json()["events"][0]["id"])
-
-
-def _failed_of_scrip(edge: Edge) -> str:
-    event = VENDORS["scrip"].event(0)
-    destination, sequence = _failed(edge, "/compat/scrip/v1/events", event)
-    assert edge.post(f"/v1/destinations/{destination}/failures/{sequence}:skip", {}).is_success
-    return str(edge.http.get("/v1/events").json()["events"][0]["id"])
-
-
-_IDS: dict[str, Callable[[Edge], str]] = {
-    "DestinationService": _destination,
-    "EventService": lambda edge: str(edge.batch({"type": "t"})["results"][0]["id"]),
-    "RejectionService": _rejection,
-    "immutable": lambda edge: _of_vendor(edge, "immutable"),
-    "scrip": lambda edge: _of_vendor(edge, "scrip"),
-    "scripRetry": _failed_of_scrip,
-}
-"""How to make what an operation's path names, by the operation or its tag."""
-
-
 def _path(edge: Edge, operation: Operation) -> str:
     """Return the path of an operation, with the ids of things that exist."""
-    if "{sequence}" in operation.path:
-        destination, sequence = _failed(edge, "/v1/events", {"type": "t"})
-        return operation.path.replace("{id}", destination).replace("{sequence}", str(sequence))
-    if "{event_type}" in operation.path:
-        edge.http.put("/v1/event-types/order.completed", json={"schema": {}})
-        return operation.path.replace("{event_type}", "order.completed")
-    if "{id}" not in operation.path:
-        return operation.path
-    make = _IDS.get(operation.id) or _IDS[operation.value["tags"][0]]
-    return operation.path.replace("{id}", make(edge))
+    return operation.path.format(**values_of_path(edge, operation))
 
 
 def _unknown(operation: Operation) -> str:

@@ -19,7 +19,7 @@ from headgate_bridge.openapi.comments import read
 from headgate_bridge.openapi.examples import Examples
 from headgate_server.core.reasons import CATALOGUE, Reason
 from headgate_server.receivers.registry import RECEIVERS
-from tests.support.openapi import BY_ID, DOCUMENT, OPERATIONS, Operation
+from tests.support.openapi import BY_ID, DOCUMENT, OPERATIONS, Operation, check_answer
 
 _ROOT = Path(__file__).parent.parent.parent
 _SEEDS = _ROOT / "tests" / "edge" / "seeds"
@@ -216,6 +216,23 @@ def test_an_example_of_no_operation_is_refused(tmp_path: Path) -> None:
     path.write_text("nobody: {some: {summary: s, request: {}}}")
     with pytest.raises(ValueError, match="nobody"):
         Examples(path).check()
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "body"),
+    [
+        (200, "application/json", b'{"used":1,"period_start":"2026-01-01T00:00:00Z","period_end":"x","more":1}'),
+        (200, "application/json", b'{"used":"1"}'),
+        (200, "application/json", b"{}"),
+        (200, "text/plain", b'{"used":1}'),
+        (400, "application/json", b'{"code":3,"message":"m","details":[]}'),
+        (418, "application/json", b'{"used":1}'),
+    ],
+)
+def test_the_comparison_of_answers_finds_what_is_not_described(status: int, content_type: str, body: bytes) -> None:
+    with pytest.raises(AssertionError):
+        check_answer(BY_ID["getUsage"], status, {"content-type": content_type}, body)
+    check_answer(BY_ID["getUsage"], 200, {"content-type": "application/json"}, b'{"used":1}')
 
 
 @pytest.mark.parametrize(
