@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import socket
 from typing import Any
 
 import pytest
@@ -91,6 +92,40 @@ def test_a_request_key_replays_the_lines(edge: Edge) -> None:
     assert [result["line"] for result in first.json()["results"]] == [2, 4]
     assert failure(edge.post(BATCH, body + b"\n{}", content_type=LINES, idempotency_key="chunk-1"))[0] == 422
     assert edge.stored() == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_lines_in_another_encoding_are_refused_one_by_one(any_edge: Edge, encoding: str) -> None:
+    """JSON is UTF-8, whatever the charset says. Nothing is lost: what was sent is kept."""
+    body = '{"type":"a"}\n{"type":"b"}'.encode(encoding)
+    answer = _sent(any_edge, body, content_type=f"{LINES}; charset={encoding}")
+    assert {result["error"]["reason"] for result in answer["results"]} == {"MALFORMED_JSON"}
+    kept = seen(any_edge, answer["total"])
+    assert all("event" in rejection or "event_base64" in rejection for rejection in kept)
+
+
+def test_a_byte_order_mark_is_the_fault_of_its_line(edge: Edge) -> None:
+    answer = _sent(edge, '{"type":"a"}\n{"type":"b"}'.encode("utf-8-sig"))
+    assert statuses(answer) == ["rejected", "accepted"]
+
+
+def test_a_sender_that_breaks_off_has_stored_nothing(edge: Edge) -> None:
+    """Its lines are whole, but its request is not: the sender will send all of it again."""
+    host, _, port = edge.up.rest.partition(":")
+    line = b'{"type":"a"}\n'
+    for framing, body in (
+        ("content-length: 1000", line * 3),
+        ("transfer-encoding: chunked", b"%x\r\n%b\r\n" % (len(line), line)),
+    ):
+        head = (
+            f"POST {BATCH} HTTP/1.1\r\nhost: h\r\nx-api-key: {edge.key}\r\ncontent-type: {LINES}\r\n{framing}\r\n\r\n"
+        )
+        with socket.create_connection((host, int(port)), 10) as connection:
+            connection.sendall(head.encode() + body)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65_536):
+                pass
+    assert edge.stored() == 0
 
 
 def test_an_array_of_events(any_edge: Edge) -> None:
