@@ -47,6 +47,8 @@ def test_the_page_shows_the_api_and_sends_a_request_and_asks_nobody_else(edge: E
     send = page.get_by_role("button", name="Test Request").filter(has_text="/v1/events)")
     send.first.scroll_into_view_if_needed()
 
+    # The commands of the page can be pasted as they are.
+    page.get_by_text(f"curl {origin}/v1/events").first.wait_for()
     page.locator("input.scalar-password-input").first.fill(edge.key)
     send.first.click()
     with page.expect_response(f"{origin}/v1/events") as answered:

@@ -47,6 +47,8 @@ class File:
             while part:
                 yield inflate.decompress(part, _PART)
                 part = inflate.unconsumed_tail
+        if rest := inflate.flush():
+            yield rest
 
 
 @cache
