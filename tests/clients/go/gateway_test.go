@@ -53,6 +53,9 @@ func gateway(t *testing.T) string {
 		func(ctx context.Context, mux *runtime.ServeMux) error {
 			return headgatev1.RegisterWorkspaceServiceHandler(ctx, mux, connection)
 		},
+		func(ctx context.Context, mux *runtime.ServeMux) error {
+			return headgatev1.RegisterRejectionServiceHandler(ctx, mux, connection)
+		},
 	)
 	for _, one := range register {
 		if err := one(t.Context(), mux); err != nil {
@@ -101,6 +104,10 @@ var calls = []call{
 	{"GET", "/v1/ledger/verify", "", "admin"},
 	{"GET", "/v1/ledger/verify?expected_sequence=99", "", "admin"},
 	{"GET", "/v1/usage", "", "admin"},
+	{"GET", "/v1/rejections?reason=ABORTED", "", "admin"},
+	{"GET", "/v1/rejections/" + nobody, "", "admin"},
+	{"POST", "/v1/rejections/" + nobody + ":replay", "{}", "admin"},
+	{"POST", "/v1/rejections/" + nobody + ":replay", `{"event": {"type": "a"}}`, "reader"},
 	{"GET", "/v1/destinations", "", "admin"},
 	{"GET", "/v1/destinations", "", "reader"},
 	{"GET", "/v1/destinations/" + nobody, "", "admin"},
@@ -130,8 +137,8 @@ func TestGatewayAnswersAsEnvoy(t *testing.T) {
 			}
 		})
 	}
-	// The list of destinations is empty.
-	if compared < len(calls)-1 {
+	// The lists of destinations and of rejections are empty.
+	if compared < len(calls)-2 {
 		t.Errorf("only %d of %d answers have content", compared, len(calls))
 	}
 }
