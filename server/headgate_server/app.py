@@ -124,7 +124,7 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         stack.push_async_callback(committer.close)
         watched_heads = Heads(store.ledgers, wakeups.add())
         subscriptions = Subscriptions(store.ledgers, watched_heads, settings.subscriptions)
-        open_streams = Streams(metrics, settings.server.streams_of_one)
+        open_streams = Streams(metrics, settings.server.streams_of_one, settings.server.ingest_streams_of_one)
         trust = Trust(settings.server.bridge_token)
         load = Load(settings.server)
         server = GrpcServer(

@@ -1,9 +1,11 @@
 """What a worker's memory is bounded by: large bodies, many at once, of every kind."""
 
 import asyncio
+import glob
 import gzip
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc.aio
@@ -11,9 +13,9 @@ import httpx
 import pytest
 
 from headgate.v1.event_pb2 import Event
-from headgate.v1.ingest_service_pb2 import BatchIngestRequest, BatchIngestResponse
+from headgate.v1.ingest_service_pb2 import BatchIngestRequest, BatchIngestResponse, StreamIngestRequest
 from tests.support.processes import most_memory
-from tests.support.service import Client
+from tests.support.service import Client, make_key
 from tests.support.up import Up
 
 MOST = 512 << 20
@@ -102,6 +104,32 @@ async def test_bodies_at_once(up: Up, made: Callable[[], bytes], count: int, pac
     assert codes.keys() <= {200, 400, 429, 503, 504}, codes
     assert codes[504] < sum(codes.values()) / 2, codes
     assert all("retry-after" in answer.headers for answer in answers if answer.status_code in (429, 503))
+    (worker,) = up.workers()
+    assert most_memory(worker) < MOST
+
+
+async def test_large_requests_of_all_ingest_streams(up: Up, tmp_path: Path) -> None:
+    """Of two workspaces, each with as many streams as it may have."""
+    event = Event(type="t", data_json=b'{"text":"%s"}' % (b"x" * 7_900))
+    largest, too_large = (StreamIngestRequest(events=[event] * count) for count in (130, 1_000))
+    port = int(up.grpc.rpartition(":")[2])
+    (store,) = [f"sqlite:///{file}" for file in glob.glob(f"{tmp_path}/**/*.db", recursive=True)]
+    async with Client(port, up.key) as first, Client(port, await make_key(store, "second")) as second:
+
+        async def sent(client: Client) -> tuple[Counter[str], str]:
+            requests = iter([largest] * 5 + [too_large] * 2)
+            call = client.ingest.StreamIngest(requests, metadata=client.metadata, timeout=120)
+            answers = Counter[str]()
+            with suppress(grpc.aio.AioRpcError):
+                async for answer in call:
+                    answers["refused" if answer.HasField("error") else "stored"] += answer.requests
+            return answers, (await call.code()).name
+
+        ends = await asyncio.gather(*(sent(client) for client in (first, second) for _ in range(8)))
+    assert all(answers.total() == 5 for answers, _ in ends), ends
+    # gRPC's client says INTERNAL if it was writing the next request when the stream ended.
+    assert "RESOURCE_EXHAUSTED" in {code for _, code in ends} <= {"RESOURCE_EXHAUSTED", "INTERNAL"}
+    assert sum((answers for answers, _ in ends), Counter())["stored"] > 0
     (worker,) = up.workers()
     assert most_memory(worker) < MOST
 

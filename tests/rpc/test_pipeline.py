@@ -9,6 +9,8 @@ import grpc.aio
 import orjson
 import pytest
 from google.api.httpbody_pb2 import HttpBody
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import EventResult
@@ -32,6 +34,10 @@ from tests.support.waiting import until
 pytestmark = on_sqlite
 
 SERVICE = "test.v1.EchoService"
+_ECHO = FileDescriptorProto(name="test/v1/echo.proto", package="test.v1")
+_ECHO.service.add(name="EchoService")
+# The server describes its services to tools, so each has a descriptor.
+descriptor_pool.Default().AddSerializedFile(_ECHO.SerializeToString())
 BRIDGED = (("x-envoy-original-path", "/test"), ("x-headgate-bridge", "1"))
 LIMIT = 10_000
 READERS = Needs((Scope.EVENTS_READ,))

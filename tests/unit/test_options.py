@@ -28,6 +28,7 @@ OPTIONS = {
     "batch-limit": 1000,
     "concurrent-calls": 2000,
     "concurrent-streams": 1000,
+    "ingest-streams": 16,
     "stream-heartbeat": 10.0,
     "waiting-events": 40000,
     "waiting-bytes": 67108864,

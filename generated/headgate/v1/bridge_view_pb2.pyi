@@ -33,6 +33,14 @@ class RawIngestRequest(_message.Message):
     json: _httpbody_pb2.HttpBody
     def __init__(self, event: _Optional[bytes] = ..., validate_only: bool = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
+class RawStreamIngestRequest(_message.Message):
+    __slots__ = ("id", "events")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    events: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, id: _Optional[str] = ..., events: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
 class RawCreateDestinationRequest(_message.Message):
     __slots__ = ("destination", "json")
     DESTINATION_FIELD_NUMBER: _ClassVar[int]

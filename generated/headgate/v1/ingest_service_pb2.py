@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from headgate.v1 import event_pb2 as headgate_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n headgate/v1/ingest_service.proto\x12\x0bheadgate.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17headgate/v1/event.proto\"I\n\rIngestRequest\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x12.headgate.v1.Event\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\":\n\x0eIngestResponse\x12(\n\x06result\x18\x01 \x01(\x0b\x32\x18.headgate.v1.EventResult\"_\n\x12\x42\x61tchIngestRequest\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.headgate.v1.Event\x12\x0e\n\x06\x61tomic\x18\x02 \x01(\x08\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"{\n\x13\x42\x61tchIngestResponse\x12\r\n\x05total\x18\x01 \x01(\x05\x12\x15\n\rsuccess_count\x18\x02 \x01(\x05\x12\x13\n\x0b\x65rror_count\x18\x03 \x01(\x05\x12)\n\x07results\x18\x04 \x03(\x0b\x32\x18.headgate.v1.EventResult\"\xe4\x01\n\x0b\x45ventResult\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nevent_hash\x18\x06 \x01(\t\x12&\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x17.headgate.v1.EventError\x12\x10\n\x08warnings\x18\x08 \x03(\t\x12\x11\n\x04line\x18\t \x01(\x05H\x00\x88\x01\x01\x42\x07\n\x05_line\"i\n\nEventError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12\x18\n\x10\x64iffering_fields\x18\x05 \x03(\t2\xe4\x01\n\rIngestService\x12\x64\n\x06Ingest\x12\x1a.headgate.v1.IngestRequest\x1a\x1b.headgate.v1.IngestResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\n/v1/events:\x05\x65ventb\x06result\x12m\n\x0b\x42\x61tchIngest\x12\x1f.headgate.v1.BatchIngestRequest\x1a .headgate.v1.BatchIngestResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/events/batch:\x01*B+\n\x0f\x64\x65v.headgate.v1P\x01Z\x16headgate/v1;headgatev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n headgate/v1/ingest_service.proto\x12\x0bheadgate.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17headgate/v1/event.proto\"I\n\rIngestRequest\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x12.headgate.v1.Event\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\":\n\x0eIngestResponse\x12(\n\x06result\x18\x01 \x01(\x0b\x32\x18.headgate.v1.EventResult\"_\n\x12\x42\x61tchIngestRequest\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.headgate.v1.Event\x12\x0e\n\x06\x61tomic\x18\x02 \x01(\x08\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"{\n\x13\x42\x61tchIngestResponse\x12\r\n\x05total\x18\x01 \x01(\x05\x12\x15\n\rsuccess_count\x18\x02 \x01(\x05\x12\x13\n\x0b\x65rror_count\x18\x03 \x01(\x05\x12)\n\x07results\x18\x04 \x03(\x0b\x32\x18.headgate.v1.EventResult\"E\n\x13StreamIngestRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x12.headgate.v1.Event\"\x8e\x01\n\x14StreamIngestResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12)\n\x07results\x18\x02 \x03(\x0b\x32\x18.headgate.v1.EventResult\x12\x10\n\x08requests\x18\x03 \x01(\x05\x12-\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1e.headgate.v1.StreamIngestError\"q\n\x11StreamIngestError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\x18\n\x0bretry_after\x18\x04 \x01(\x05H\x00\x88\x01\x01\x42\x0e\n\x0c_retry_after\"\xe4\x01\n\x0b\x45ventResult\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nevent_hash\x18\x06 \x01(\t\x12&\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x17.headgate.v1.EventError\x12\x10\n\x08warnings\x18\x08 \x03(\t\x12\x11\n\x04line\x18\t \x01(\x05H\x00\x88\x01\x01\x42\x07\n\x05_line\"i\n\nEventError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12\x18\n\x10\x64iffering_fields\x18\x05 \x03(\t2\xbd\x02\n\rIngestService\x12\x64\n\x06Ingest\x12\x1a.headgate.v1.IngestRequest\x1a\x1b.headgate.v1.IngestResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\n/v1/events:\x05\x65ventb\x06result\x12m\n\x0b\x42\x61tchIngest\x12\x1f.headgate.v1.BatchIngestRequest\x1a .headgate.v1.BatchIngestResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/events/batch:\x01*\x12W\n\x0cStreamIngest\x12 .headgate.v1.StreamIngestRequest\x1a!.headgate.v1.StreamIngestResponse(\x01\x30\x01\x42+\n\x0f\x64\x65v.headgate.v1P\x01Z\x16headgate/v1;headgatev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,10 +47,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHINGESTREQUEST']._serialized_end=367
   _globals['_BATCHINGESTRESPONSE']._serialized_start=369
   _globals['_BATCHINGESTRESPONSE']._serialized_end=492
-  _globals['_EVENTRESULT']._serialized_start=495
-  _globals['_EVENTRESULT']._serialized_end=723
-  _globals['_EVENTERROR']._serialized_start=725
-  _globals['_EVENTERROR']._serialized_end=830
-  _globals['_INGESTSERVICE']._serialized_start=833
-  _globals['_INGESTSERVICE']._serialized_end=1061
+  _globals['_STREAMINGESTREQUEST']._serialized_start=494
+  _globals['_STREAMINGESTREQUEST']._serialized_end=563
+  _globals['_STREAMINGESTRESPONSE']._serialized_start=566
+  _globals['_STREAMINGESTRESPONSE']._serialized_end=708
+  _globals['_STREAMINGESTERROR']._serialized_start=710
+  _globals['_STREAMINGESTERROR']._serialized_end=823
+  _globals['_EVENTRESULT']._serialized_start=826
+  _globals['_EVENTRESULT']._serialized_end=1054
+  _globals['_EVENTERROR']._serialized_start=1056
+  _globals['_EVENTERROR']._serialized_end=1161
+  _globals['_INGESTSERVICE']._serialized_start=1164
+  _globals['_INGESTSERVICE']._serialized_end=1481
 # @@protoc_insertion_point(module_scope)

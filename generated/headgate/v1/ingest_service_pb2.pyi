@@ -45,6 +45,38 @@ class BatchIngestResponse(_message.Message):
     results: _containers.RepeatedCompositeFieldContainer[EventResult]
     def __init__(self, total: _Optional[int] = ..., success_count: _Optional[int] = ..., error_count: _Optional[int] = ..., results: _Optional[_Iterable[_Union[EventResult, _Mapping]]] = ...) -> None: ...
 
+class StreamIngestRequest(_message.Message):
+    __slots__ = ("id", "events")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    events: _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]
+    def __init__(self, id: _Optional[str] = ..., events: _Optional[_Iterable[_Union[_event_pb2.Event, _Mapping]]] = ...) -> None: ...
+
+class StreamIngestResponse(_message.Message):
+    __slots__ = ("id", "results", "requests", "error")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    results: _containers.RepeatedCompositeFieldContainer[EventResult]
+    requests: int
+    error: StreamIngestError
+    def __init__(self, id: _Optional[str] = ..., results: _Optional[_Iterable[_Union[EventResult, _Mapping]]] = ..., requests: _Optional[int] = ..., error: _Optional[_Union[StreamIngestError, _Mapping]] = ...) -> None: ...
+
+class StreamIngestError(_message.Message):
+    __slots__ = ("reason", "message", "retryable", "retry_after")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RETRYABLE_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    message: str
+    retryable: bool
+    retry_after: int
+    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., retryable: bool = ..., retry_after: _Optional[int] = ...) -> None: ...
+
 class EventResult(_message.Message):
     __slots__ = ("index", "status", "id", "sequence", "created_at", "event_hash", "error", "warnings", "line")
     INDEX_FIELD_NUMBER: _ClassVar[int]

@@ -50,6 +50,11 @@ class IngestServiceStub(object):
                 request_serializer=headgate_dot_v1_dot_ingest__service__pb2.BatchIngestRequest.SerializeToString,
                 response_deserializer=headgate_dot_v1_dot_ingest__service__pb2.BatchIngestResponse.FromString,
                 _registered_method=True)
+        self.StreamIngest = channel.stream_stream(
+                '/headgate.v1.IngestService/StreamIngest',
+                request_serializer=headgate_dot_v1_dot_ingest__service__pb2.StreamIngestRequest.SerializeToString,
+                response_deserializer=headgate_dot_v1_dot_ingest__service__pb2.StreamIngestResponse.FromString,
+                _registered_method=True)
 
 
 class IngestServiceServicer(object):
@@ -79,6 +84,22 @@ class IngestServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamIngest(self, request_iterator, context):
+        """Stores events as they are sent, without waiting for an answer before the next request. Only over gRPC.
+
+        Every request is answered, in the order sent, and an answer may cover several requests. A request is checked and admitted
+        on its own: if it is refused as a whole, its answer has an `error`, and the stream continues. While too much is unanswered, the
+        server reads no further, so that the caller's sends wait. The metadata `idempotency-key` is not allowed; events have their own keys.
+
+        The server ends the stream after it has answered all that it has read: with OK if the caller has no more requests or has sent none
+        for four minutes; with UNAVAILABLE when it shuts down; with UNAUTHENTICATED or PERMISSION_DENIED if the key may not store
+        events any more; with INVALID_ARGUMENT at a request that cannot be read, and RESOURCE_EXHAUSTED at one of more than 1 MiB. A caller opens another stream then, and sends what was
+        not answered again. Events with a key are not stored twice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IngestServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +112,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.BatchIngest,
                     request_deserializer=headgate_dot_v1_dot_ingest__service__pb2.BatchIngestRequest.FromString,
                     response_serializer=headgate_dot_v1_dot_ingest__service__pb2.BatchIngestResponse.SerializeToString,
+            ),
+            'StreamIngest': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamIngest,
+                    request_deserializer=headgate_dot_v1_dot_ingest__service__pb2.StreamIngestRequest.FromString,
+                    response_serializer=headgate_dot_v1_dot_ingest__service__pb2.StreamIngestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -153,6 +179,33 @@ class IngestService(object):
             '/headgate.v1.IngestService/BatchIngest',
             headgate_dot_v1_dot_ingest__service__pb2.BatchIngestRequest.SerializeToString,
             headgate_dot_v1_dot_ingest__service__pb2.BatchIngestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamIngest(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/headgate.v1.IngestService/StreamIngest',
+            headgate_dot_v1_dot_ingest__service__pb2.StreamIngestRequest.SerializeToString,
+            headgate_dot_v1_dot_ingest__service__pb2.StreamIngestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,7 +32,7 @@ class Metrics:
         self._rejections = self._counter(
             "rejections", "Refused events by whether they were kept, or left out since too many came at once.", "fate"
         )
-        self._streams = self._gauge("streams", "Subscriptions that are open now.")
+        self._streams = self._gauge("streams", "Streams that are open now: subscriptions, and streams of events.")
         self._attempts = self._counter(
             "delivery_attempts", "Requests to destinations by what came of them.", "kind", "result"
         )

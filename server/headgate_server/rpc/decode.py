@@ -30,10 +30,7 @@ def batch(request: RawBatchIngestRequest, max_events: int) -> DecodedBatch:
     """Decode a batch in either encoding. Raises `InvalidRequest` if it is not a batch; nothing of it is stored then."""
     atomic, validate_only = request.atomic, request.validate_only
     if not request.HasField("json"):
-        check_count(len(request.events), max_events)
-        events = request.events
-        slots = list(map(proto_event, events, validate.salts(len(events))))
-        return DecodedBatch(slots, atomic, validate_only)
+        return DecodedBatch(events(request.events, max_events), atomic, validate_only)
     if request.events:
         raise two_encodings()
     if jsonlines.is_lines(request.json.content_type):
@@ -52,6 +49,12 @@ def batch(request: RawBatchIngestRequest, max_events: int) -> DecodedBatch:
             validate_only = validate_only or bool(value)
     slots = list(map(validate.native_json, body.items, validate.salts(len(body.items))))
     return DecodedBatch(slots, atomic, validate_only)
+
+
+def events(serialized: Sequence[bytes], max_events: int) -> Sequence[Draft | Problem]:
+    """Turn serialized Events into drafts, each on its own. Raises `InvalidRequest` if there are none, or too many."""
+    check_count(len(serialized), max_events)
+    return list(map(proto_event, serialized, validate.salts(len(serialized))))
 
 
 def _lines(body: bytes, max_events: int) -> DecodedBatch:

@@ -7,17 +7,18 @@ from functools import partial
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import DecodeError
 
-from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
+from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest, RawStreamIngestRequest
 from headgate.v1.event_pb2 import Event
-from headgate.v1.ingest_service_pb2 import BatchIngestResponse, IngestResponse
+from headgate.v1.ingest_service_pb2 import BatchIngestResponse, IngestResponse, StreamIngestResponse
 from headgate_server.core.model import NATIVE, Answer, Outcome, Scope, Submission
 from headgate_server.core.rejections import Encoding
 from headgate_server.ingest.ingest import Ingest, request_key
 from headgate_server.process.setting import setting
 from headgate_server.rpc import decode, wire
 from headgate_server.rpc.decode import DecodedBatch
+from headgate_server.rpc.ingest_stream import LARGEST_REQUEST, IngestStream
 from headgate_server.rpc.pipeline.call import REQUEST_KEY, Call
-from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
+from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, Method, Needs, Unary
 from headgate_server.rpc.taking import Sent, Taking, refusal, written
 
 SERVICE = "headgate.v1.IngestService"
@@ -60,6 +61,15 @@ class IngestServicer:
                 access=Needs((Scope.EVENTS_WRITE,)),
                 kind=Unary(self.batch_ingest),
                 admit=self.check_room,
+            ),
+            Method(
+                service=SERVICE,
+                name="StreamIngest",
+                request=RawStreamIngestRequest,
+                response=StreamIngestResponse,
+                access=Needs((Scope.EVENTS_WRITE,)),
+                kind=BothWays(IngestStream(self._ingest, self._config.max_events, self._taking), lasting=True),
+                largest=LARGEST_REQUEST,
             ),
         )
 

@@ -138,6 +138,8 @@ def _bind(method: AnyMethod, handler: Handler, farewell: Farewell) -> grpc.RpcMe
         case BothWays():
 
             async def both_ways(messages: AsyncIterator[bytes], context: _Context) -> None:
+                if method.lasting:
+                    farewell.watch(context)
                 await _stream(handler, _call(method, context, _until_gone(messages)), context)
 
             return grpc.stream_stream_rpc_method_handler(both_ways)
@@ -166,17 +168,20 @@ async def _stream(handler: Handler, call: Call, context: _Context) -> None:
     """Answer a call with a stream. The bridge gets the metadata before the first message, and makes headers of it."""
     begun = False
 
-    async def send(message: bytes) -> None:
+    async def begin() -> None:
         nonlocal begun
         if not begun:
             # A separate call: if the first message is cancelled, it is still certain that the metadata was sent.
             await context.send_initial_metadata(tuple(call.reply_metadata) if call.bridged else ())
         begun = True
+
+    async def send(message: bytes) -> None:
+        await begin()
         call.sending = True
         await context.write(message)
         call.sending = False
 
-    call.send = send
+    call.begin, call.send = begin, send
     await handler(call)
     if call.failure is not None or not (begun and call.bridged):
         await _end(call, context)

@@ -10,7 +10,12 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headgate.v1.event_pb2 import StoredEvent as StoredEventMessage
-from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventError, EventResult
+from headgate.v1.ingest_service_pb2 import (
+    BatchIngestResponse,
+    EventError,
+    EventResult,
+    StreamIngestResponse,
+)
 from headgate.v1.rejection_service_pb2 import Rejection as RejectionMessage
 from headgate_server.core import canonical, jsonbody, timestamps
 from headgate_server.core.model import STORED, Outcome, Status, StoredEvent
@@ -72,6 +77,19 @@ def batch_message(outcomes: Sequence[Outcome], lines: Sequence[int] = ()) -> Bat
     if lines:
         for result, line in zip(response.results, lines, strict=True):
             result.line = line
+    return response
+
+
+def add_results(response: StreamIngestResponse, outcomes: Sequence[Outcome]) -> StreamIngestResponse:
+    """Add the outcomes of a stream's request to an answer, and return it. If it fails, the answer is as before."""
+    results = response.results
+    before = len(results)
+    try:
+        for index, outcome in enumerate(outcomes):
+            _fill_result(results.add(), index, outcome)
+    except BaseException:
+        del results[before:]
+        raise
     return response
 
 

@@ -1,5 +1,6 @@
 """The values of one call that the pipeline passes on."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -7,7 +8,7 @@ from typing import NamedTuple
 import grpc
 
 from headgate_server.access.auth import Principal
-from headgate_server.core.errors import InvalidRequest
+from headgate_server.core.errors import HeadgateError, InvalidRequest
 from headgate_server.core.reasons import Reason
 
 REQUEST_KEY = "idempotency-key"
@@ -21,7 +22,7 @@ ADDRESS_KEY = "x-envoy-original-path"
 """The metadata key of the path and the query of an HTTP request. Only calls that the bridge makes have it."""
 
 
-async def _needs_no_check() -> None:
+async def _nothing() -> None:
     pass
 
 
@@ -49,9 +50,13 @@ class Call:
     """The serialized requests as they arrive; None if the caller sends one."""
     send: Callable[[bytes], Awaitable[None]] | None = None
     """Sends one serialized response of a stream. It waits while the caller does not read. None for a unary call."""
+    begin: Callable[[], Awaitable[None]] = _nothing
+    """Sends a stream's headers before there is a response. The bridge then waits for requests without a time limit."""
+    ended: "asyncio.Future[HeadgateError] | None" = None
+    """For a lasting stream of requests: gets the error with which the handler has to end it."""
     sending: bool = False
     """Whether a response is being sent, or was cancelled while it was sent. Then no other can follow it."""
-    recheck: Callable[[], Awaitable[None]] = _needs_no_check
+    recheck: Callable[[], Awaitable[None]] = _nothing
     """Raises what authentication raises, if the call's key may not make it any more."""
     repeated: frozenset[str] = frozenset()
     """Names that were sent with several values although only one is allowed: see `trust.repeated`. `metadata` has the

@@ -25,7 +25,7 @@ from headgate_server.rpc.pipeline import sse
 from headgate_server.rpc.pipeline.call import Call, Failure, Handler, repetition
 from headgate_server.rpc.pipeline.load import Load
 from headgate_server.rpc.pipeline.messages import handler_of
-from headgate_server.rpc.pipeline.method import AnyMethod, OwnWords, Public
+from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, OwnWords, Public
 from headgate_server.rpc.pipeline.streams import Streams
 from headgate_server.rpc.pipeline.trust import Trust
 
@@ -202,7 +202,13 @@ def words(method: AnyMethod, handler: Handler) -> Handler:
 
 def admit(load: Load) -> Interceptor:
     """Refuse a call if too many calls, or too many bytes, are in progress."""
-    return lambda method, handler: load.lasting(handler) if method.lasting else load.bounded(handler)
+
+    def interceptor(method: AnyMethod, handler: Handler) -> Handler:
+        if not method.lasting:
+            return load.bounded(handler)
+        return load.exchanging(handler) if isinstance(method.kind, BothWays) else load.lasting(handler)
+
+    return interceptor
 
 
 def authenticate(authenticator: Authenticator) -> Interceptor:
@@ -230,7 +236,7 @@ def authenticate(authenticator: Authenticator) -> Interceptor:
                     auth.require(await authenticator.authenticate(key), *scopes)
 
                 call.recheck = recheck
-                _guard(call)
+                _guard(call, answers=not (method.lasting and isinstance(method.kind, BothWays)))
             return await handler(call)
 
         return authenticated
@@ -238,8 +244,8 @@ def authenticate(authenticator: Authenticator) -> Interceptor:
     return interceptor
 
 
-def _guard(call: Call) -> None:
-    """Pass a stream's messages on as long as its key is valid."""
+def _guard(call: Call, *, answers: bool) -> None:
+    """Pass a stream's messages on as long as its key is valid; its responses too if `answers`."""
     send, messages = call.send, call.messages
 
     async def checked_send(message: bytes) -> None:
@@ -252,7 +258,8 @@ def _guard(call: Call) -> None:
             await call.recheck()
             yield message
 
-    call.send = checked_send
+    if answers:
+        call.send = checked_send
     if messages is not None:
         call.messages = checked_messages(messages)
 

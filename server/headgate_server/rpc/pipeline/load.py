@@ -32,6 +32,14 @@ class LoadConfig:
     """Subscriptions last until their callers end them. They have a bound of their own, so that they do not use up the
     calls of senders. A slow reader may hold 128 KiB and a large event.
     """
+    ingest_streams: int = setting(
+        16,
+        "ingest-streams",
+        f"Streams of events open at once, per worker; half of one workspace. {PAST_IT}",
+        least=1,
+        most=100_000,
+    )
+    """Each may hold one request of the largest size, which gRPC receives before our code sees its size."""
     bytes_in_progress: int = 32 * 1024 * 1024
     """The bytes of the decompressed bodies of all calls in progress. Further calls are refused. A body can be in memory
     three times while it is read: as received, as a field of its message, and decoded.
@@ -41,6 +49,11 @@ class LoadConfig:
     def streams_of_one(self) -> int:
         """The most streams of one workspace, so that no workspace uses all of them."""
         return max(1, self.concurrent_streams // 2)
+
+    @property
+    def ingest_streams_of_one(self) -> int:
+        """The most streams of events of one workspace."""
+        return max(1, self.ingest_streams // 2)
 
 
 class Load:
@@ -54,6 +67,8 @@ class Load:
         self._most_calls = config.concurrent_calls
         self._most_bytes = config.bytes_in_progress
         self._most_streams = config.concurrent_streams
+        self._most_exchanges = config.ingest_streams
+        self._exchanges = 0
         self._calls = 0
         self._streams = 0
         self._bytes = 0
@@ -100,6 +115,22 @@ class Load:
                 return await handler(call)
             finally:
                 self._streams -= 1
+
+        return admitted
+
+    def exchanging(self, handler: Handler) -> Handler:
+        """Return a handler for streams of requests that last until the caller ends them. They have a bound of their
+        own. Their handler bounds how much of one stream is in memory.
+        """
+
+        async def admitted(call: Call) -> bytes:
+            if self._exchanges >= self._most_exchanges:
+                raise Overloaded("Too many streams are open; this one was not begun.")
+            self._exchanges += 1
+            try:
+                return await handler(call)
+            finally:
+                self._exchanges -= 1
 
         return admitted
 

@@ -55,7 +55,7 @@ def handler_of(method: AnyMethod, body_limit: int) -> Handler:
         case BothWays(exchange):
 
             async def both_ways(call: Call) -> bytes:
-                return await _send_all(call, exchange(call, _requests(call, read)))
+                return await _send_all(call, exchange(call, _requests(call, read, method.largest or body_limit)))
 
             return both_ways
         case _ as never:
@@ -72,9 +72,11 @@ async def _received(kind: type[Message], call: Call) -> bytes:
     return await call.receive()
 
 
-async def _requests(call: Call, read: _Read) -> AsyncIterator[Any]:
+async def _requests(call: Call, read: _Read, largest: int) -> AsyncIterator[Any]:
+    """Yield the requests of a stream. A large one is refused before it is parsed, which would copy it."""
     assert call.messages is not None  # noqa: S101 - the server sets them for a call of this kind
     async for message in call.messages:
+        check_size(len(message), largest)
         yield await read(call, message)
 
 

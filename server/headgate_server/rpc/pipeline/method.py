@@ -39,6 +39,11 @@ class BothWays(Generic[Request, Response]):
     """
 
     handler: Callable[[Call, AsyncIterator[Request]], AsyncGenerator[Response | HttpBody, None]]
+    lasting: bool = False
+    """Whether it lasts until the caller ends it. Then it has a bound of its own. When its key is revoked or the server
+    begins to end, `Call.ended` gets the error: the handler answers what it has read, and raises it. The method needs a
+    key, and its answers are sent even if the key was revoked meanwhile.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +84,13 @@ class Method(Generic[Request, Response]):
     admit: Callable[[Call, Request], Awaitable[None]] | None = None
     """Refuses a request from its known size, before its HTTP body is inflated and read."""
 
+    largest: int | None = None
+    """The most bytes of a request, if the server's limit is too high for it."""
+
     @property
     def lasting(self) -> bool:
         """Whether its calls last until the caller ends them."""
-        return isinstance(self.kind, ServerStream) and self.kind.lasting
+        return not isinstance(self.kind, Unary) and self.kind.lasting
 
     @property
     def full_name(self) -> str:

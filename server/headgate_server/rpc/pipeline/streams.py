@@ -9,7 +9,7 @@ from headgate_server.core.reasons import Reason
 from headgate_server.core.types import WorkspaceId
 from headgate_server.process.metrics import Metrics
 from headgate_server.rpc.pipeline.call import Call, Handler
-from headgate_server.rpc.pipeline.method import AnyMethod
+from headgate_server.rpc.pipeline.method import AnyMethod, BothWays
 
 NAME = "streams"
 
@@ -20,28 +20,40 @@ _CHECK_SECONDS = 1.0
 class Streams:
     """All lasting streams of a server. A job checks their keys; `close` ends them. Used on one event loop only."""
 
-    def __init__(self, metrics: Metrics, of_one: int, check_every: float = _CHECK_SECONDS):
-        """`of_one` is the most streams of one workspace; `check_every` is in seconds."""
+    def __init__(self, metrics: Metrics, of_one: int, exchanges_of_one: int = 1, check_every: float = _CHECK_SECONDS):
+        """`of_one` is the most streams of one workspace that only answer, `exchanges_of_one` of those that take
+        requests as well. `check_every` is in seconds.
+        """
         self._metrics = metrics
-        self._of_one = of_one
-        self._workspaces: Counter[WorkspaceId] = Counter()
+        self._most = {False: of_one, True: exchanges_of_one}
+        self._workspaces: Counter[tuple[WorkspaceId, bool]] = Counter()
         self._check_every = check_every
         self._open: set[_Stream] = set()
         self._has_streams = asyncio.Event()
         self._closed = False
 
     def keep(self, method: AnyMethod, handler: Handler) -> Handler:
-        """Return a handler that ends when this object ends its stream. Other methods keep theirs. An interceptor."""
+        """Return a handler that ends when this object ends its stream. Other methods keep theirs. An interceptor.
+
+        A stream that takes requests is told to end, because it first answers what it has read.
+        """
         if not method.lasting:
             return handler
+        exchanges = isinstance(method.kind, BothWays)
 
         async def watched(call: Call) -> bytes:
             if self._closed:
                 raise _closing()
-            if self._workspaces[call.caller.workspace.id] >= self._of_one:
+            stream = _Stream(call, exchanges)
+            if self._workspaces[stream.counted_as] >= self._most[exchanges]:
                 raise Overloaded("The workspace has too many streams open; this one was not begun.")
-            stream = _Stream(call)
             self._add(stream)
+            if exchanges:
+                call.ended = stream.ended
+                try:
+                    return await handler(call)
+                finally:
+                    self._remove(stream)
             work = asyncio.ensure_future(handler(call))
             try:
                 await asyncio.wait((work, stream.ended), return_when=asyncio.FIRST_COMPLETED)
@@ -85,16 +97,15 @@ class Streams:
 
     def _add(self, stream: "_Stream") -> None:
         self._open.add(stream)
-        self._workspaces[stream.call.caller.workspace.id] += 1
+        self._workspaces[stream.counted_as] += 1
         self._has_streams.set()
         self._metrics.streams(len(self._open))
 
     def _remove(self, stream: "_Stream") -> None:
         self._open.discard(stream)
-        workspace = stream.call.caller.workspace.id
-        self._workspaces[workspace] -= 1
-        if not self._workspaces[workspace]:
-            del self._workspaces[workspace]
+        self._workspaces[stream.counted_as] -= 1
+        if not self._workspaces[stream.counted_as]:
+            del self._workspaces[stream.counted_as]
         self._metrics.streams(len(self._open))
         if not self._open:
             self._has_streams.clear()
@@ -105,7 +116,12 @@ class _Stream:
     """One open stream, and the error that ends it."""
 
     call: Call
+    exchanges: bool
     ended: "asyncio.Future[HeadgateError]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def counted_as(self) -> tuple[WorkspaceId, bool]:
+        return self.call.caller.workspace.id, self.exchanges
 
     def end(self, error: HeadgateError) -> None:
         if not self.ended.done():
