@@ -99,6 +99,20 @@ def test_a_stream_has_the_documented_types(edge: Edge, media_type: str) -> None:
         check_answer(BY_ID["getEvent"], 200, described, httpx.Response(200, json=event).content)
 
 
+@pytest.mark.parametrize(
+    ("operation", "media_type"),
+    [
+        pytest.param(operation, media_type, id=f"{operation.id} {media_type}")
+        for operation in ENDING
+        if operation.verb == "get"
+        for media_type in operation.value["responses"]["200"]["content"]
+    ],
+)
+def test_a_read_answers_in_each_documented_type(edge: Edge, operation: Operation, media_type: str) -> None:
+    response = _send(edge, operation, _path(edge, operation), headers={"accept": media_type})
+    assert (response.status_code, response.headers["content-type"].partition(";")[0]) == (200, media_type)
+
+
 @pytest.mark.parametrize("operation", ENDING, ids=lambda operation: operation.id)
 def test_refusals_are_documented(edge: Edge, operation: Operation) -> None:
     path = _unknown(operation)
