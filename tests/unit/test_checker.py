@@ -44,7 +44,7 @@ async def test_schemas_are_compiled_and_data_is_checked(checker: Checker) -> Non
     assert (caught.value.reason, caught.value.field) == ("INVALID_SCHEMA", "schema.type")
     with pytest.raises(InvalidRequest):
         await checker.check(b'{"type":"objekt"}', b"{}")
-    large = orjson.dumps([1.5] * 1_000_000)
+    large = orjson.dumps([1.5] * 100_000)
     assert await checker.check(b'{"items":{"type":"number"}}', large) is None
 
 
