@@ -117,6 +117,22 @@ async def test_no_process_is_left_and_none_is_started_after_the_end(checker: Che
     await checker.close()
 
 
+async def test_an_unexpected_error_replaces_the_process(checker: Checker, monkeypatch: pytest.MonkeyPatch) -> None:
+    pids: list[int] = []
+
+    async def failing(process: asyncio.subprocess.Process, _: bytes) -> Any:
+        pids.append(process.pid)
+        raise RuntimeError("the handler is closed")
+
+    monkeypatch.setattr("headgate_server.ingest.checker._exchange", failing)
+    with pytest.raises(Unavailable):
+        await checker.compile(OBJECT)
+    assert len(set(pids)) == 2
+    monkeypatch.undo()
+    await checker.compile(OBJECT)
+    assert _pid(checker) not in pids
+
+
 async def test_a_process_that_cannot_be_started(checker: Checker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headgate_server.ingest.checker.launcher", lambda: ["/nowhere"])
     with pytest.raises(Unavailable):

@@ -80,14 +80,25 @@ class Checker:
                     async with asyncio.timeout(_ANSWER_SECONDS):
                         return await _exchange(process, request)
                 except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
-                    self._process = None
-                    await end(process, 0)
+                    await self._replace(process)
+                except Exception:
+                    # Such as a loop's error for a pipe that it has just closed.
+                    log.exception("checker_failed")
+                    await self._replace(process)
+                    if is_last:
+                        raise _unavailable() from None
+                    continue
                 code = process.returncode
                 log.warning("checker_ended", exit_code=code, data_bytes=0 if data is None else len(data))
                 # Something else may have ended it, such as an operator: another process tries once more.
                 if code == -signal.SIGPROF or is_last:
                     raise TooCostly
         raise AssertionError("the second try returns or raises")
+
+    async def _replace(self, process: Process) -> None:
+        """End a process of which the state is not known. The next question starts another one."""
+        self._process = None
+        await end(process, 0)
 
     async def _running(self) -> Process:
         """Return the process; start it if there is none. Raises `Unavailable`."""
@@ -105,10 +116,14 @@ class Checker:
                     stderr=asyncio.subprocess.DEVNULL,
                     start_new_session=True,
                 )
-            except OSError as error:
-                log.error("checker_not_started", error=type(error).__name__)
-                raise Unavailable("The process that checks events could not be started.") from None
+            except Exception:
+                log.exception("checker_not_started")
+                raise _unavailable() from None
         return self._process
+
+
+def _unavailable() -> Unavailable:
+    return Unavailable("The process that checks events does not answer.")
 
 
 async def _exchange(process: Process, request: bytes) -> Any:
