@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.calls import Caller
 from tests.support.inprocess import Service, serving
+from tests.support.rejection_desk import Desk
 
 
 @pytest.fixture
@@ -20,3 +21,9 @@ async def caller(service: Service) -> AsyncIterator[Caller]:
     """Return a client of workspace `acme` with every scope."""
     async with service.caller() as client:
         yield client
+
+
+@pytest.fixture
+def desk(caller: Caller) -> Desk:
+    """Return an operator's requests for rejections with a key that has every scope."""
+    return Desk(caller)
