@@ -120,4 +120,4 @@ envoy-check: install ## let the real Envoy validate envoy.yaml
 
 .PHONY: clean
 clean: ## remove built files
-	rm -rf .venv .build tests/clients/node_modules tests/clients/*/node_modules tests/clients/*/gen .coverage* .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .build tests/clients/node_modules tests/clients/*/node_modules tests/clients/*/gen .coverage* .mypy_cache .ruff_cache .hypothesis .schemathesis
