@@ -15,6 +15,10 @@ from cloudevents.core.v1.event import CloudEvent
 from cloudevents.v1 import conversion
 from cloudevents.v1.http import CloudEvent as OldCloudEvent
 
+from headgate.third_party.cloudevents.cloudevents_pb2 import CloudEvent as Message
+from headgate.third_party.cloudevents.cloudevents_pb2 import CloudEventBatch as MessageBatch
+from headgate.v1 import cloudevent_service_pb2_grpc
+from headgate.v1.cloudevent_service_pb2 import BatchPublishRequest
 from tests.support.edge import Edge, failure
 from tests.support.vendors import VENDORS
 from tests.support.waiting import until_true
@@ -157,6 +161,20 @@ def test_headers_of_every_kind(edge: Edge) -> None:
     assert failure(large)[::2] == (431, "HEADERS_TOO_LARGE")
     forged = edge.http.post(PATH, headers={"x-headgate-attributes": "&".join(f"{k}={v}" for k, v in LEAST.items())})
     assert failure(forged) == (400, 3, "MISSING_FIELD")
+
+
+def test_protobuf_over_http_and_grpc(edge: Edge) -> None:
+    message = Message(spec_version="1.0", id="A1", source="/sensors/7", type="reading", binary_data=b"[1.0]")
+    message.attributes["datacontenttype"].ce_string = "application/json"
+    one = _post(edge, message.SerializeToString(), "application/cloudevents+protobuf")
+    assert (one.status_code, one.json()["status"]) == (200, "accepted")
+    batch = MessageBatch(events=[message, Message(id="A2")]).SerializeToString()
+    answer = _post(edge, batch, "application/cloudevents-batch+protobuf; x=y")
+    assert [result["status"] for result in answer.json()["results"]] == ["duplicate", "rejected"]
+    stub = cloudevent_service_pb2_grpc.CloudEventServiceStub(edge.channel)
+    published = stub.BatchPublish(BatchPublishRequest(events=[message]), metadata=edge.metadata)
+    assert [result.status for result in published.results] == ["duplicate"]
+    assert _post(edge, LEAST | {"data": [1]}).json()["status"] == "duplicate"
 
 
 def test_the_answers_of_one_event(edge: Edge) -> None:

@@ -1,5 +1,6 @@
 """CloudEvents over gRPC, and what else works for events that came as CloudEvents."""
 
+import asyncio
 import json
 from base64 import b64decode
 from hashlib import sha256
@@ -194,6 +195,15 @@ async def test_a_time_that_is_filled_in_anew_is_a_duplicate(caller: Caller) -> N
     assert answer["results"][3]["error"]["differing_fields"] == ["/data"]
     later = await _post(caller, [_json(time="2024-01-15T10:31:00Z", data=1)])
     assert later["results"][0]["warnings"] == [warning]
+    assert await caller.stored() == 1
+
+
+async def test_the_same_event_at_once_is_stored_once(caller: Caller) -> None:
+    """Also if the time was filled in anew each time."""
+    times = [f"2024-01-15T10:30:{second:02}Z" for second in range(12)]
+    answers = await asyncio.gather(*(_post(caller, [_json(time=time, data=1)] * 2) for time in times))
+    found = [result["status"] for answer in answers for result in answer["results"]]
+    assert sorted(found) == ["accepted"] + ["duplicate"] * 23
     assert await caller.stored() == 1
 
 

@@ -12,7 +12,8 @@ import orjson
 
 from headgate_server.core import timestamps
 from headgate_server.core.model import CLOUDEVENTS, StoredEvent
-from headgate_server.receivers.cloudevents import BYTES, JSON, MESSAGE, SPECVERSION
+from headgate_server.receivers.cloudevent_data import BYTES, MESSAGE
+from headgate_server.receivers.cloudevents import JSON, SPECVERSION
 
 CONTENT_TYPE = "application/cloudevents+json"
 BATCH_CONTENT_TYPE = "application/cloudevents-batch+json"

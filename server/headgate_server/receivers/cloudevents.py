@@ -4,19 +4,17 @@ docs/cloudevents.md describes the mapping. `reading/cloudevents.py` is the other
 """
 
 import re
-from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from headgate_server.core import canonical, jsonbody, mediatypes, timestamps, validate
-from headgate_server.core.canonical import Unrepresentable
-from headgate_server.core.errors import InvalidRequest
+from headgate_server.core import canonical, mediatypes, timestamps, validate
 from headgate_server.core.mediatypes import MediaType
 from headgate_server.core.model import CLOUDEVENTS, Draft, Mismatch, Problem
 from headgate_server.core.reasons import Reason
 from headgate_server.core.types import Salt
+from headgate_server.receivers import cloudevent_data
+from headgate_server.receivers.cloudevent_data import BYTES, DATA, Payload
 from headgate_server.receivers.common import Invalid
 
 SPECVERSION = "1.0"
@@ -27,28 +25,13 @@ MAX_ATTRIBUTES = 16 * 1024
 request.
 """
 
-BYTES = "data_base64"
-"""The member of `attributes` that marks a payload of bytes. No attribute has this name."""
-MESSAGE = "proto_data"
-"""The member of `attributes` with the type of a payload that is a protobuf message. No attribute has this name."""
-
 _REQUIRED = ("specversion", "id", "source", "type")
 _OWN = frozenset({*_REQUIRED, "subject", "time", "datacontenttype", "dataschema"})
 _NAME = re.compile("[a-z0-9]+")
-_DATA = "data"
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _INTEGERS = range(-(2**31), 2**31)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
-
-
-class Payload(NamedTuple):
-    """An event's payload as it is stored."""
-
-    data: bytes
-    """Canonical JSON; the base64 of bytes is a string."""
-    marks: Mapping[str, Any] = {}
-    """Members of `attributes` that say what the payload is."""
 
 
 def from_json(event: Any, salt: Salt | None = None) -> Draft | Problem:
@@ -60,8 +43,8 @@ def from_json(event: Any, salt: Salt | None = None) -> Draft | Problem:
     if type(event) is not dict:
         return Problem(Reason.WRONG_TYPE, "", f"An event must be a JSON object, not {validate.json_type(event)}.")
     try:
-        attributes = {name: value for name, value in event.items() if name not in (_DATA, BYTES) and value is not None}
-        return sealed(attributes, _payload_of_json(event), salt)
+        attributes = {name: value for name, value in event.items() if name not in (DATA, BYTES) and value is not None}
+        return sealed(attributes, cloudevent_data.of_json(event), salt)
     except Invalid as error:
         return error.problem
 
@@ -75,7 +58,7 @@ def from_binary(headers: Iterable[tuple[str, bytes]], content_type: str, body: b
         media = _media_type(content_type) if content_type else None
         if content_type:
             attributes["datacontenttype"] = content_type
-        return sealed(attributes, payload(body, media) if body else None, salt, warnings)
+        return sealed(attributes, cloudevent_data.of_body(body, media) if body else None, salt, warnings)
     except Invalid as error:
         return error.problem
 
@@ -89,21 +72,17 @@ def sealed(
     """Check and seal an event's context attributes: texts, integers and booleans by name. Raises `Invalid`."""
     for name in _REQUIRED:
         _check_required(attributes, name)
-    if attributes["specversion"] != SPECVERSION:
-        raise Invalid(
-            Reason.INVALID_FIELD,
-            "specversion",
-            f"The specversion must be 1.0, not {str(attributes['specversion'])[:40]!r}.",
-        )
-    subject = attributes.get("subject", "")
     for name, value in attributes.items():
         _check_value(name, value)
+    version = attributes["specversion"]
+    if version != SPECVERSION:
+        raise Invalid(Reason.INVALID_FIELD, "specversion", f"The specversion must be 1.0, not {version[:40]!r}.")
     occurred_at, changes = _time(attributes)
     return validate.seal(
         CLOUDEVENTS,
         attributes["type"],
         attributes["source"],
-        subject,
+        attributes.get("subject", ""),
         occurred_at,
         None if data is None else data.data,
         (attributes["source"], attributes["id"]),
@@ -112,73 +91,6 @@ def sealed(
         salt=salt,
         attributes=_others(attributes, data),
     )
-
-
-def payload(body: bytes, media: MediaType | None) -> Payload:
-    """Return a payload that came as bytes of a media type: JSON as its value, text as a string, all else as bytes.
-    Without a media type it is JSON if it can be read as JSON, because SDKs write JSON then.
-
-    Raises `Invalid` if JSON cannot be read.
-    """
-    if media is None:
-        try:
-            return _read_json(body)
-        except Invalid:
-            return of_bytes(body)
-    if media.is_json:
-        if not media.is_utf8:
-            raise Invalid(Reason.INVALID_FIELD, "datacontenttype", "JSON data must be UTF-8.")
-        return _read_json(body)
-    if media.is_text and media.is_utf8:
-        try:
-            return _json(body.decode())
-        except UnicodeDecodeError:
-            pass
-    return of_bytes(body)
-
-
-def of_bytes(content: bytes, **marks: Any) -> Payload:
-    """Return a payload of bytes."""
-    return Payload(_json(b64encode(content).decode()).data, {BYTES: True, **marks})
-
-
-def text(content: str) -> Payload:
-    """Return a payload of text. Raises `Invalid` if it has no UTF-8."""
-    return _json(content)
-
-
-def _json(value: Any) -> Payload:
-    try:
-        return Payload(canonical.encode(value))
-    except Unrepresentable as error:
-        raise Invalid(error.reason, _DATA, error.message) from None
-
-
-def _read_json(body: bytes) -> Payload:
-    try:
-        value = jsonbody.read_one(body)
-    except InvalidRequest as error:
-        raise Invalid(Reason.INVALID_JSON, _DATA, error.message.replace("The body", "The data")) from None
-    if isinstance(value, Problem):
-        raise Invalid(value.reason, _DATA, value.message)
-    return _json(value)
-
-
-def _payload_of_json(event: Mapping[str, Any]) -> Payload | None:
-    """Return the payload of an event of the JSON format; None if it has none. `null` is a payload."""
-    encoded = event.get(BYTES)
-    if encoded is None:
-        return _json(event[_DATA]) if _DATA in event else None
-    if _DATA in event:
-        raise Invalid(Reason.DUPLICATE_FIELD, BYTES, "An event has data or data_base64, not both.")
-    if type(encoded) is not str:
-        raise Invalid(
-            Reason.WRONG_TYPE, BYTES, f"The data_base64 field must be a string, not {validate.json_type(encoded)}."
-        )
-    try:
-        return of_bytes(b64decode(encoded, validate=True))
-    except (Base64Error, ValueError):  # ValueError: a character beyond ASCII
-        raise Invalid(Reason.INVALID_FIELD, BYTES, "The data_base64 field is not base64.") from None
 
 
 def _attributes_of_headers(headers: Iterable[tuple[str, bytes]]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -219,7 +131,7 @@ def _check_value(name: str, value: Any) -> None:
     if name in _OWN:
         _check_text(name, value, validate.MAX_TEXT if name != "dataschema" else MAX_ATTRIBUTES)
         return
-    if not _NAME.fullmatch(name) or name == _DATA:
+    if not _NAME.fullmatch(name) or name == DATA:
         shown = name[:80].encode("ascii", "backslashreplace").decode()
         raise Invalid(
             Reason.INVALID_FIELD, shown, f"{shown!r} is no name of an attribute: use lower-case letters and digits."

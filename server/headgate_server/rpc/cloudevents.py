@@ -17,8 +17,8 @@ from headgate_server.core.model import Draft, Problem
 from headgate_server.core.reasons import Reason
 from headgate_server.core.rejections import Encoding
 from headgate_server.core.types import Salt
-from headgate_server.receivers import cloudevents
-from headgate_server.receivers.cloudevents import MESSAGE, Payload
+from headgate_server.receivers import cloudevent_data, cloudevents
+from headgate_server.receivers.cloudevent_data import MESSAGE, Payload
 from headgate_server.receivers.common import Invalid
 from headgate_server.rpc.decode import check_count
 
@@ -157,16 +157,16 @@ def _payload(event: CloudEvent, attributes: dict[str, Any]) -> Payload | None:
     if kind is None:
         return None
     if kind == "proto_data":
-        return cloudevents.of_bytes(event.proto_data.value, **{MESSAGE: event.proto_data.type_url})
+        return cloudevent_data.of_bytes(event.proto_data.value, **{MESSAGE: event.proto_data.type_url})
     content_type = attributes.get("datacontenttype")
     if kind == "text_data" and content_type is None:
         content_type = attributes["datacontenttype"] = _TEXT  # without a type, text would be taken for JSON
     media = mediatypes.parse(content_type) if isinstance(content_type, str) else None
     if kind == "binary_data":
-        return cloudevents.payload(event.binary_data, media)
+        return cloudevent_data.of_body(event.binary_data, media)
     if media is not None and media.is_json:
-        return cloudevents.payload(event.text_data.encode(), media._replace(parameters={}))
-    return cloudevents.text(event.text_data)
+        return cloudevent_data.of_body(event.text_data.encode(), media._replace(parameters={}))
+    return cloudevent_data.of_text(event.text_data)
 
 
 def unpacked(packed: str) -> _Headers:

@@ -20,7 +20,7 @@ SCHEMAS = sorted((FOLDER / "schemas").glob("*/*.json"))
 
 ALLOWED = frozenset(
     {"abc", "collections", "dataclasses", "functools", "importlib", "itertools", "json", "operator", "re", "typing"}
-    | {"uuid", "orjson", "jsonschema_rs", "headgate_server"}
+    | {"uuid", "orjson", "jsonschema_rs", "headgate_server", "base64", "binascii", "urllib"}
 )
 """The modules that a receiver may import: no transport, no database, no clock, and no I/O except reading its
 schemas.
