@@ -3,7 +3,10 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -12,6 +15,7 @@ import pytest
 from headgate_server.core.errors import InvalidRequest, Unavailable
 from headgate_server.ingest.checker import Checker, TooCostly
 from headgate_server.ingest.checker_process import LENGTHS
+from tests.support.waiting import until_true
 
 OBJECT = b'{"type":"object"}'
 
@@ -131,6 +135,37 @@ async def test_an_unexpected_error_replaces_the_process(checker: Checker, monkey
     monkeypatch.undo()
     await checker.compile(OBJECT)
     assert _pid(checker) not in pids
+
+
+_SERVER = """
+import asyncio, os, signal
+from headgate_server.ingest.checker import Checker
+
+async def main():
+    checker = Checker()
+    await checker.compile(b"{}")
+    print(checker._process.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_the_process_ends_with_a_server_that_is_killed() -> None:
+    server = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, check=False
+    )
+    assert server.returncode == -signal.SIGKILL
+    pid = int(server.stdout)
+
+    def gone() -> bool:
+        # An orphan that has ended may stay as a zombie until its new parent looks.
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except FileNotFoundError:
+            return True
+
+    await asyncio.to_thread(until_true, gone)
 
 
 async def test_a_process_that_cannot_be_started(checker: Checker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from headgate_server.store import EventTypes
 log = structlog.get_logger(__name__)
 
 _INLINE_STEPS = 2_000_000
-"""The most steps of a check that is made here, about 60 ms in the worst case."""
+"""The most steps of a check that is made here, some 30 ms in the worst case that was found."""
 _INLINE_STEPS_A_BYTE = 1_000
 """A schema with more is compiled in the other process only: compiled it may take a lot of memory."""
 _SLOW_SECONDS = 0.005
