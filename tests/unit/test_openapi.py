@@ -163,6 +163,9 @@ def test_numbers_and_names_are_those_that_rest_prints() -> None:
     assert {"id", "sequence", "created_at"} - set(schemas["StoredEvent"]["required"]) == {"created_at"}
     assert "source" not in schemas["StoredEvent"]["required"]
     assert schemas["Event"]["required"] == ["type"]
+    assert schemas["Event"]["properties"]["type"]["maxLength"] == 255
+    (page_size,) = (each for each in BY_ID["listEvents"].value["parameters"] if each["name"] == "page_size")
+    assert page_size["schema"] == {"type": "integer", "format": "int32", "minimum": 0}
     assert "secret" not in schemas["WebhookInput"]["properties"]
     assert "id" not in schemas["DestinationInput"]["properties"]
     assert "required" not in schemas["DestinationPatch"]

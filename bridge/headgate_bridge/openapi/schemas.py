@@ -40,6 +40,7 @@ _WELL_KNOWN: Mapping[str, Json] = {
     "google.api.HttpBody": {},
 }
 _LENGTH = re.compile(r"\b(?:(?P<least>\d+) to|at most) (?P<most>[\d,]+) characters")
+_NOT_NEGATIVE = "negative is an error"
 _RAW_ENDING = "_json"
 
 
@@ -82,14 +83,10 @@ class Schemas:
             schema = {"type": "object", "additionalProperties": schema}
         elif field.label == _F.LABEL_REPEATED:
             schema = {"type": "array", "items": schema}
-        else:
-            name = f"{message}.{field.name}"
-            if side is Side.ANSWER and name in PRINTED_AS:
-                return dict(PRINTED_AS[name])
-            schema = schema | dict(READ_AS.get(name, {})) if side is not Side.ANSWER else schema
-            if schema == {"type": "string"} and side is not Side.ANSWER and (length := _LENGTH.search(comment.text)):
-                least = {"minLength": int(length["least"])} if length["least"] else {}
-                schema = schema | least | {"maxLength": int(length["most"].replace(",", ""))}
+        elif side is not Side.ANSWER:
+            schema = _bounded(schema | dict(READ_AS.get(f"{message}.{field.name}", {})), comment.text)
+        elif printed := PRINTED_AS.get(f"{message}.{field.name}"):
+            return dict(printed)
         if comment.text:
             schema = {**schema, "description": comment.text}
         if comment.example is not None:
@@ -154,6 +151,17 @@ class Schemas:
     def _map_entry(self, field: FieldDescriptorProto) -> DescriptorProto | None:
         message = self._protos.messages.get(type_of(field))
         return message if message is not None and message.options.map_entry else None
+
+
+def _bounded(schema: Json, comment: str) -> Json:
+    """Return the schema of a value in a request with the bounds that its comment names."""
+    if schema.get("type") == "integer" and _NOT_NEGATIVE in comment:
+        return schema | {"minimum": 0}
+    length = _LENGTH.search(comment)
+    if schema != {"type": "string"} or length is None:
+        return schema
+    least = {"minLength": int(length["least"])} if length["least"] else {}
+    return schema | least | {"maxLength": int(length["most"].replace(",", ""))}
 
 
 def member_of(field: FieldDescriptorProto) -> str:
