@@ -14,6 +14,7 @@ from headgate_server.cli.importing.rejects import Rejects
 from headgate_server.cli.importing.state import State
 from headgate_server.core.errors import SetupError
 from headgate_server.core.model import STORED, Problem, Status
+from headgate_server.core.reasons import Reason
 
 VALID = "valid"
 """What a dry run says of a record that it would send."""
@@ -124,7 +125,7 @@ class Sending:
             return await self._client.ingest_batch(batch.events, request_key=key, raise_partial=False)
         except CallError as error:
             said = str(error)
-            if error.reason == "TOO_MANY_EVENTS":
+            if error.reason == Reason.TOO_MANY_EVENTS:
                 said = f"{said}; use a smaller --batch-size"
             raise _stopped(self._place(), said) from error
         except HeadgateError as error:
