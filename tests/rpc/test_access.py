@@ -88,6 +88,7 @@ GUARDED = [
 NEEDED = {
     "/headgate.v1.IngestService/Ingest": Scope.EVENTS_WRITE,
     "/headgate.v1.IngestService/BatchIngest": Scope.EVENTS_WRITE,
+    "/headgate.v1.IngestService/StreamIngest": Scope.EVENTS_WRITE,
     "/headgate.v1.CloudEventService/Publish": Scope.EVENTS_WRITE,
     "/headgate.v1.CloudEventService/BatchPublish": Scope.EVENTS_WRITE,
     "/headgate.v1.CloudEventService/Receive": Scope.EVENTS_WRITE,

@@ -49,7 +49,7 @@ async def test_two_encodings(caller: Caller) -> None:
         pytest.param(b'{"events":[{"type":"t","data":{"a":NaN}}]}', "MALFORMED_JSON", id="NaN"),
         pytest.param(b'{"events":[{"type":"\xff"}]}', "MALFORMED_JSON", id="no UTF-8"),
         pytest.param(b'{"events":[{"type":"t"}]} {}', "MALFORMED_JSON", id="something after it"),
-        pytest.param(b"[]", "NOT_AN_OBJECT", id="a list"),
+        pytest.param(b"[]", "EMPTY_BATCH", id="an empty list"),
         pytest.param(b"null", "NOT_AN_OBJECT", id="null"),
         pytest.param(b"{}", "MISSING_FIELD", id="no events"),
         pytest.param(b'{"events":null}', "MISSING_FIELD", id="null for events"),
