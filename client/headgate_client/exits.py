@@ -5,6 +5,7 @@ At a normal exit, an exception and `sys.exit` this is done by `atexit`. SIGTERM,
 spool survives them.
 """
 
+import asyncio
 import atexit
 import os
 import signal
@@ -70,7 +71,7 @@ def leave() -> None:
     if threading.get_ident() == _main():
         _depth -= 1
         if _pending and not _depth:
-            raise SystemExit(TERMINATED)
+            _end()
 
 
 def after_fork_in_child() -> None:
@@ -87,9 +88,19 @@ def _main() -> int | None:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     global _pending
-    if _depth:
+    loop = asyncio._get_running_loop()
+    if loop is not None:
+        # An error in the middle of an event loop's own work makes it forget a task. Between two callbacks it is safe.
+        loop.call_soon_threadsafe(_end)
+    elif _depth:
         _pending = True
-        return
+    else:
+        _end()
+
+
+def _end() -> None:
+    global _pending
+    _pending = False
     raise SystemExit(TERMINATED)
 
 

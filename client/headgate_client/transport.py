@@ -14,6 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
+from headgate_client import exits
 from headgate_client.core.address import Address
 from headgate_client.core.errors import Closed, Problem
 from headgate_client.core.scripts import Call
@@ -117,13 +118,18 @@ class Transport:
     def _start(self, call: Call) -> Any:
         with self._changed:
             channel = self._entered()
-            begin = self._methods.get(call.method)
-            if begin is None:
-                begin = self._methods[call.method] = channel.unary_unary(
-                    call.method, request_serializer=None, response_deserializer=call.answer.FromString
-                )
-            future = begin.future(call.request, timeout=call.timeout, metadata=self._metadata + call.metadata)
-            self._running.add(future)
+            # A signal in the middle of gRPC's own work would leave a channel on which no call ends.
+            exits.enter()
+            try:
+                begin = self._methods.get(call.method)
+                if begin is None:
+                    begin = self._methods[call.method] = channel.unary_unary(
+                        call.method, request_serializer=None, response_deserializer=call.answer.FromString
+                    )
+                future = begin.future(call.request, timeout=call.timeout, metadata=self._metadata + call.metadata)
+                self._running.add(future)
+            finally:
+                exits.leave()
         return future
 
     def _entered(self) -> grpc.Channel:
