@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
+from headgate_client import fork
 from headgate_client.aio_buffered import AsyncBuffered
 from headgate_client.connection import buffer_settings, open_transport, times_of
 from headgate_client.core import scripts
@@ -216,6 +217,7 @@ class AsyncClient:
             await buffer.close()
         self._closed = True
         self._transport.close()
+        fork.unregister_transport(self._transport)
 
     async def __aenter__(self) -> Self:
         return self

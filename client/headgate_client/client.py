@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
+from headgate_client import fork
 from headgate_client.buffered import Buffered
 from headgate_client.clock import Clock
 from headgate_client.connection import buffer_settings, open_transport, times_of
@@ -222,6 +223,7 @@ class Client:
             self._closed = True
             self._changed.notify_all()
         self._transport.close()
+        fork.unregister_transport(self._transport)
 
     def __enter__(self) -> Self:
         return self

@@ -39,6 +39,11 @@ def register_transport(transport: Forkable) -> None:
     _transports.add(transport)
 
 
+def unregister_transport(transport: Forkable) -> None:
+    """Forget a transport that is closed: its calls are cancelled, and it makes no new ones."""
+    _transports.discard(transport)
+
+
 def _before() -> None:
     _still[:] = [*_queues, *_transports]
     for part in _still:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Self
 
+from google.protobuf.message import Message
+
 from headgate.v1.event_service_pb2 import SubscribeResponse
 from headgate_client.core.errors import Closed, Problem
 from headgate_client.core.follow import SILENCE, SUBSCRIBE, Follow
@@ -21,7 +23,7 @@ _INBOX = 100
 _LOOK_SECONDS = 1.0
 """How often a reader that waits for room looks whether somebody still takes."""
 
-_Message = SubscribeResponse | Problem | None
+_Message = Message | Problem | None
 """None: the stream ended without an error."""
 
 
@@ -37,11 +39,15 @@ class _Inbox:
         threading.Thread(target=self._read, name="headgate-subscription", daemon=True).start()
 
     def _read(self) -> None:
-        for message in self._stream:
-            self._put(message)  # type: ignore[arg-type]
-            if self._closed:
-                return
-        self._put(None)
+        try:
+            for message in self._stream:
+                self._put(message)
+                if self._closed:
+                    return
+        except Exception as error:  # gRPC raises more than its own errors while a process ends
+            self._put(Problem("UNKNOWN", f"{type(error).__name__}: {error}"))
+        else:
+            self._put(None)
 
     def _put(self, message: _Message) -> None:
         while not self._closed:
@@ -118,7 +124,7 @@ class _Reader:
         if isinstance(message, SubscribeResponse):
             return self._follow.take(message)
         self._end_stream()
-        return self._follow.ended(message)
+        return self._follow.ended(message if isinstance(message, Problem) else None)
 
     def _end_stream(self) -> None:
         inbox, self._inbox = self._inbox, None

@@ -1,6 +1,7 @@
 """Answers as values."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -67,9 +68,13 @@ class StoredEvent:
     source: str
     subject: str
     occurred_at: datetime | None
-    data: dict[str, Any] | None
-    """The payload. None: none was sent. Numbers that no float can express exactly are `decimal.Decimal`."""
+    data: Any
+    """The payload: a dict, or any JSON value of a CloudEvent. None: none was sent. Numbers that no float can express
+    exactly are `decimal.Decimal`.
+    """
     key: str | None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """The attributes of a CloudEvent that have no field here."""
     delivery: str = ""
     """Only with `view="FULL"`: `none`, `pending`, `delivered` or `failed`."""
 

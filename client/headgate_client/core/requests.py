@@ -112,13 +112,14 @@ def stored_event(event: event_pb2.StoredEvent) -> StoredEvent:
         occurred_at=time_of(event.occurred_at) if event.HasField("occurred_at") else None,
         data=_data(event),
         key=event.idempotency_key if event.HasField("idempotency_key") else None,
+        attributes=json.loads(event.attributes_json) if event.attributes_json else {},
         delivery=event.delivery,
     )
 
 
-def _data(event: event_pb2.StoredEvent) -> dict[str, Any] | None:
+def _data(event: event_pb2.StoredEvent) -> Any:
     if event.HasField("data_json"):
-        return dict(json.loads(event.data_json, parse_float=_number))
+        return json.loads(event.data_json, parse_float=_number)
     if event.HasField("data"):
         return {name: _whole(value) for name, value in json_format.MessageToDict(event.data).items()}
     return None

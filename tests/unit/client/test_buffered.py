@@ -39,7 +39,7 @@ def server():
 def client(server, clock):
     made = Client(api_key="hg_x", make_channel=lambda: server.channel, clock=clock, retry=Retry(first=1.0, most=1.0))
     yield made
-    made._transport.close()
+    made.close()
 
 
 @pytest.fixture

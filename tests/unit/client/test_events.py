@@ -132,3 +132,9 @@ def test_numbers_of_a_stored_event_are_exact():
     assert isinstance(data["n"], int)
     assert isinstance(data["list"][1]["y"], int)
     assert stored_event(StoredMessage()).data is None
+
+
+def test_a_cloudevent_has_any_data_and_attributes():
+    stored = stored_event(StoredMessage(data_json=b"[1]", attributes_json=b'{"traceparent": "00-ab"}'))
+    assert (stored.data, stored.attributes) == ([1], {"traceparent": "00-ab"})
+    assert stored_event(StoredMessage()).attributes == {}

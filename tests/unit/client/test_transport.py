@@ -1,0 +1,148 @@
+"""Errors of gRPC as problems, and forks while calls run."""
+
+import ast
+import os
+import threading
+import time
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+
+import headgate_client.core
+from headgate.v1.ingest_service_pb2 import BatchIngestRequest, BatchIngestResponse, EventResult
+from headgate_client import Client, Retry
+from headgate_client.transport import problem_of
+from tests.support.waiting import until_true
+
+
+class Error(grpc.RpcError):
+    """An error as gRPC raises it."""
+
+    def __init__(self, code=grpc.StatusCode.UNAVAILABLE, details="said", trailing=(), initial=()):
+        super().__init__()
+        self.code = lambda: code
+        self.details = lambda: details
+        self.trailing_metadata = lambda: trailing
+        self.initial_metadata = lambda: initial
+
+
+def details(*parts):
+    status = status_pb2.Status(code=8)
+    for part in parts:
+        status.details.add().Pack(part)
+    return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+def test_reason_field_wait_and_request_id_are_read():
+    violation = error_details_pb2.BadRequest.FieldViolation(field="page_size")
+    error = Error(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        trailing=details(
+            error_details_pb2.ErrorInfo(reason="OVERLOADED", domain="headgate"),
+            error_details_pb2.BadRequest(field_violations=[violation]),
+            error_details_pb2.RetryInfo(retry_delay=Duration(seconds=1, nanos=500_000_000)),
+        ),
+        initial=(("x-request-id", "r1"),),
+    )
+    problem = problem_of(error)
+    assert (problem.code, problem.message, problem.reason) == ("RESOURCE_EXHAUSTED", "said", "OVERLOADED")
+    assert (problem.field, problem.retry_after, problem.request_id) == ("page_size", 1.5, "r1")
+
+
+@pytest.mark.parametrize(
+    ("header", "low", "high"),
+    [
+        ("7", 7.0, 7.0),
+        ("0", 0.0, 0.0),
+        (time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 100)), 60.0, 101.0),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 0.0, 0.0),
+        ("9" * 400, 0.0, 1e10),
+    ],
+    ids=["seconds", "zero", "date", "past", "huge"],
+)
+def test_retry_after_is_seconds_or_a_date(header, low, high):
+    assert low <= problem_of(Error(trailing=(("retry-after", header),))).retry_after <= high
+
+
+@pytest.mark.parametrize("header", ["", "soon", "-5", "1.5", "٣", b"\xff"])
+def test_a_retry_after_that_says_nothing_is_ignored(header):
+    assert problem_of(Error(trailing=(("retry-after", header),))).retry_after is None
+
+
+@pytest.mark.parametrize("metadata", [None, (), (("grpc-status-details-bin", b"\xff\xff"),)])
+def test_an_error_without_details_has_its_code(metadata):
+    problem = problem_of(Error(trailing=metadata))
+    assert (problem.code, problem.reason, problem.retry_after) == ("UNAVAILABLE", "", None)
+    assert problem_of(grpc.RpcError("odd")).code == "UNKNOWN"
+
+
+class SlowServer:
+    """A server in this process that answers when it is told to."""
+
+    def __init__(self):
+        self.release = threading.Event()
+        self.calls = 0
+        handler = grpc.method_handlers_generic_handler(
+            "headgate.v1.IngestService",
+            {
+                "BatchIngest": grpc.unary_unary_rpc_method_handler(
+                    self._answer, BatchIngestRequest.FromString, BatchIngestResponse.SerializeToString
+                )
+            },
+        )
+        self._server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[handler])
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+
+    def _answer(self, request, context):
+        self.calls += 1
+        self.release.wait(20)
+        return BatchIngestResponse(
+            results=[EventResult(index=i, status="accepted", id="id") for i in range(len(request.events))]
+        )
+
+    def stop(self):
+        self.release.set()
+        self._server.stop(0).wait()
+
+
+def test_a_direct_call_that_a_fork_ends_is_made_again():
+    server = SlowServer()
+    try:
+        with Client(f"127.0.0.1:{server.port}", api_key="hg_x", retry=Retry(first=60.0, most=60.0)) as client:
+            results = []
+            thread = threading.Thread(target=lambda: results.append(client.ingest({"type": "t"})))
+            thread.start()
+            until_true(lambda: server.calls == 1)
+            started = time.monotonic()
+            pid = os.fork()
+            if not pid:
+                os._exit(0)
+            os.waitpid(pid, 0)
+            until_true(lambda: server.calls == 2)
+            server.release.set()
+            thread.join(10)
+            assert results[0].stored
+            assert time.monotonic() - started < 10
+    finally:
+        server.stop()
+
+
+def test_the_core_has_no_channel_no_thread_no_loop_no_file():
+    forbidden = {"grpc", "threading", "asyncio", "socket", "sqlite3", "subprocess", "logging", "pathlib", "select"}
+    for path in Path(headgate_client.core.__file__).parent.glob("*.py"):
+        imported = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add((node.module or "").partition(".")[0])
+                assert not (node.module or "").startswith("headgate_client.") or (node.module or "").startswith(
+                    "headgate_client.core."
+                ), f"{path.name} imports {node.module}"
+        assert not imported & forbidden, path.name
+        assert "headgate_server" not in imported
