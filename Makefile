@@ -13,7 +13,7 @@ TYPESCRIPT_STAMP := tests/clients/typescript/node_modules/.package-lock.json
 
 .PHONY: help
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("headgate needs Python 3.11 or newer, this is " + sys.version.split()[0])'
@@ -82,6 +82,13 @@ faults: install ## kill -9 the server 200 times on each store, under concurrent 
 .PHONY: fuzz
 fuzz: install ## fuzz REST and gRPC by their own descriptions, 300 requests of each operation; HEADGATE_FUZZ=N changes that
 	HEADGATE_FUZZ=$${HEADGATE_FUZZ:-300} $(BIN)/python -m pytest --numprocesses 2 --hypothesis-profile explore tests/edge/test_fuzz_*.py
+.PHONY: soak-client
+soak-client: install ## kill, freeze and overload a server for 20 minutes under clients that must lose nothing
+	HEADGATE_SOAK=1200 $(BIN)/python -m pytest -s tests/faults/test_client_soak.py
+
+.PHONY: test-client-versions
+test-client-versions: install ## try the client with the oldest and newest grpcio and protobuf, on each Python of this machine
+	$(BIN)/python -m tests.client.versions
 
 .PHONY: check
 check: lint proto-check envoy-check ## all checks except the tests
