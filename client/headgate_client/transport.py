@@ -38,6 +38,9 @@ _OPTIONS = (
 _CANCELLED_WITHIN = 2.0
 """Seconds that a fork waits for calls to end. They end at once; this is the bound if they do not."""
 
+_THREADS_END_WITHIN = 0.25
+"""Seconds. Other channels of the process may have such threads too, which do not end."""
+
 MakeChannel = Callable[[], grpc.Channel]
 
 _buried: list[Any] = []
@@ -176,6 +179,8 @@ class Transport:
         end = time.monotonic() + _CANCELLED_WITHIN
         while self._running and (left := end - time.monotonic()) > 0:
             self._changed.wait(left)
+        if self._interrupted:
+            _wait_for_threads_of_grpc()
 
     def after_fork_in_parent(self) -> None:
         """Let calls begin again."""
@@ -190,6 +195,19 @@ class Transport:
         self._methods, self._running, self._interrupted = {}, set(), set()
         self._changed = threading.Condition(threading.RLock())
         self._forking = False
+
+
+def _wait_for_threads_of_grpc() -> None:
+    """Wait a moment for the thread of gRPC that took the last call's end: where it is still inside gRPC, gRPC does not
+    prepare for the fork, and with older versions the child's calls hang.
+    """
+    end = time.monotonic() + _THREADS_END_WITHIN
+    while any(_is_of_grpc(thread) for thread in threading.enumerate()) and time.monotonic() < end:
+        time.sleep(0.001)
+
+
+def _is_of_grpc(thread: threading.Thread) -> bool:
+    return str(getattr(getattr(thread, "_target", None), "__module__", "")).startswith("grpc.")
 
 
 class Stream:
