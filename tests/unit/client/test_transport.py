@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 import headgate_client.core
 from headgate.v1.ingest_service_pb2 import BatchIngestRequest, BatchIngestResponse, EventResult
 from headgate_client import Client, Retry
+from headgate_client.environment import needs_fork_support
 from headgate_client.transport import problem_of
 from tests.support.waiting import until_true
 
@@ -130,6 +131,14 @@ def test_a_direct_call_that_a_fork_ends_is_made_again():
             assert time.monotonic() - started < 10
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize(
+    ("version", "needed"),
+    [("1.72.2", True), ("1.78.0", True), ("1.80.0", False), ("1.85.1", False), ("2.0.0rc1", False)],
+)
+def test_older_versions_of_grpc_need_its_support_of_forks(version, needed):
+    assert needs_fork_support(version) is needed
 
 
 def test_the_core_has_no_channel_no_thread_no_loop_no_file():
