@@ -82,6 +82,7 @@ faults: install ## kill -9 the server 200 times on each store, under concurrent 
 .PHONY: fuzz
 fuzz: install ## fuzz REST and gRPC by their own descriptions, 300 requests of each operation; HEADGATE_FUZZ=N changes that
 	HEADGATE_FUZZ=$${HEADGATE_FUZZ:-300} $(BIN)/python -m pytest --numprocesses 2 --hypothesis-profile explore tests/edge/test_fuzz_*.py
+
 .PHONY: soak-client
 soak-client: install ## kill, freeze and overload a server for 20 minutes under clients that must lose nothing
 	HEADGATE_SOAK=1200 $(BIN)/python -m pytest -s tests/faults/test_client_soak.py

@@ -6,7 +6,7 @@
 docs/client.md has recipes.
 """
 
-from headgate_client import environment as _environment  # before gRPC is imported
+from headgate_client import environment as environment  # before gRPC is imported
 from headgate_client.aio import AsyncClient
 from headgate_client.aio_buffered import AsyncBuffered
 from headgate_client.buffered import Buffered

@@ -6,8 +6,8 @@ import sys
 
 FORK_SUPPORT = "GRPC_ENABLE_FORK_SUPPORT"
 _NEEDS_NONE = (1, 80)
-"""grpcio from this version on leaves a working child without the variable. In older ones calls of a child hang, or crash
-it. With the variable, other channels of the process that are busy during a fork can hang in a child, so it is not set
+"""grpcio from this version on leaves a working child without the variable. With older ones calls of a child hang or
+crash. With the variable, other channels of the process that are busy during a fork can hang in a child: it is not set
 without need.
 """
 

@@ -28,6 +28,7 @@ class Closable(Protocol):
 _open: dict[Closable, None] = {}
 _depth = 0
 _pending = False
+_ending = False
 _hooked = -1
 """The process whose exit closes the queues. A child of `multiprocessing` ends without `atexit`."""
 
@@ -76,8 +77,9 @@ def leave() -> None:
 
 def after_fork_in_child() -> None:
     """The child has no queue of its parent's to close, and its main thread is the one that forked."""
-    global _depth, _pending
+    global _depth, _ending, _pending
     _open.clear()
+    _ending = False
     _depth = 0
     _pending = False
 
@@ -104,7 +106,14 @@ def _end() -> None:
     raise SystemExit(TERMINATED)
 
 
+def is_ending() -> bool:
+    """Whether the process ends. Some versions of Python start no thread then."""
+    return _ending
+
+
 def _close_all() -> None:
+    global _ending
+    _ending = True
     for queue in tuple(_open):
         try:
             queue.close_at_exit()

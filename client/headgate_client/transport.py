@@ -8,7 +8,7 @@ import email.utils
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -75,6 +75,8 @@ class Transport:
 
     def call(self, call: Call) -> Message | Problem:
         """Make a call, and return its answer. Raises `Closed` if the transport is closed."""
+        if exits.is_ending():
+            return self._call_without_thread(call)
         future = self._start(call)
         try:
             # gRPC ends the call at its own timeout.
@@ -84,6 +86,16 @@ class Transport:
             raise
         finally:
             self._left(future)
+
+    def _call_without_thread(self, call: Call) -> Message | Problem:
+        """Make a call that cannot be cancelled, and that needs no thread of gRPC's."""
+        with self._changed:
+            begin = self._method(self._entered(), call)
+        try:
+            answer, _ = begin.with_call(call.request, timeout=call.timeout, metadata=self._metadata + call.metadata)
+        except grpc.RpcError as error:
+            return problem_of(error)
+        return cast("Message", answer)
 
     async def call_async(self, call: Call) -> Message | Problem:
         """Do the same in an event loop."""
@@ -124,16 +136,20 @@ class Transport:
             # A signal in the middle of gRPC's own work would leave a channel on which no call ends.
             exits.enter()
             try:
-                begin = self._methods.get(call.method)
-                if begin is None:
-                    begin = self._methods[call.method] = channel.unary_unary(
-                        call.method, request_serializer=None, response_deserializer=call.answer.FromString
-                    )
+                begin = self._method(channel, call)
                 future = begin.future(call.request, timeout=call.timeout, metadata=self._metadata + call.metadata)
                 self._running.add(future)
             finally:
                 exits.leave()
         return future
+
+    def _method(self, channel: grpc.Channel, call: Call) -> Any:
+        begin = self._methods.get(call.method)
+        if begin is None:
+            begin = self._methods[call.method] = channel.unary_unary(
+                call.method, request_serializer=None, response_deserializer=call.answer.FromString
+            )
+        return begin
 
     def _entered(self) -> grpc.Channel:
         """Return the channel, once no fork is under way."""

@@ -79,8 +79,9 @@ def versions(python: Path) -> str:
 def run(python: Path, kind: str, way: str, address: str, store: str) -> str:
     """Run a program, and return what is wrong; nothing if all is well."""
     key = asyncio.run(make_key(store, f"w{uuid.uuid4().hex}", (Scope.ADMIN,)))
+    # Since 3.12 Python warns of every fork of a process with threads.
     process = subprocess.Popen(
-        [python, "-W", "error", "-m", "tests.client.exiting", kind, way],
+        [python, "-W", "error", "-W", "ignore::DeprecationWarning", "-m", "tests.client.exiting", kind, way],
         cwd=ROOT,
         env={**os.environ, "HEADGATE_URL": address, "HEADGATE_KEY": key},
         stdout=subprocess.PIPE,
