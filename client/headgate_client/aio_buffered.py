@@ -35,6 +35,7 @@ class AsyncBuffered:
         """Held while the queue changes: a fork by another thread must not copy it half-changed."""
         fork.register_queue(self)
         exits.register(self)
+        exits.prepare()
 
     async def __aenter__(self) -> Self:
         if len(self._feed.queue):
@@ -204,6 +205,7 @@ class AsyncBuffered:
             self._waiting.clear()
             self._feed.queue.interrupt()
         if self._sender is None or self._sender.done():
+            exits.prepare()
             self._sender = loop.create_task(self._run(), name="headgate-sender")
 
     async def _run(self) -> None:

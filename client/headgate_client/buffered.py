@@ -37,6 +37,7 @@ class Buffered:
         self._stopped = False
         fork.register_queue(self)
         exits.register(self)
+        exits.prepare()
         if len(self._feed.queue):
             with self._changed:
                 self._start()
@@ -175,6 +176,7 @@ class Buffered:
     def _start(self) -> None:
         """Start the thread with the first event: a process that forks before it has none."""
         if self._sender is None:
+            exits.prepare()
             self._sender = threading.Thread(target=self._run, name="headgate-sender", daemon=True)
             self._sender.start()
 

@@ -29,19 +29,26 @@ _open: dict[Closable, None] = {}
 _depth = 0
 _pending = False
 _ending = False
-_hooked = -1
-"""The process whose exit closes the queues. A child of `multiprocessing` ends without `atexit`."""
+_registered = False
+_prepared = -1
+"""The process whose end is noticed. A child of `multiprocessing` ends without `atexit`, and needs a finalizer."""
 
 
 def register(queue: Closable) -> None:
     """Close the queue at the end of the process, if it is open then."""
-    global _hooked
-    _open[queue] = None
-    if _hooked == os.getpid():
-        return
-    if _hooked == -1:
+    global _registered
+    if not _registered:
         atexit.register(_close_all)
-    _hooked = os.getpid()
+        _registered = True
+    _open[queue] = None
+
+
+def prepare() -> None:
+    """Make sure that the end of this process is noticed. A queue calls it before it sends anything."""
+    global _prepared
+    if _prepared == os.getpid():
+        return
+    _prepared = os.getpid()
     _hook_multiprocessing()
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)

@@ -7,6 +7,7 @@ reported as not stored (`reported SOURCE N`).
 """
 
 import asyncio
+import multiprocessing
 import os
 import sys
 import time
@@ -77,7 +78,9 @@ def with_threads(way: str) -> None:
     """Emit with the thread client."""
     client = Client(retry=RETRY)
     buffer = client.buffered(**settings())
-    if way == "fork":
+    if way == "multiprocessing":
+        in_process(child_with_threads, buffer)
+    elif way == "fork":
         forking(buffer, lambda: time.sleep(0.002), child_with_threads)
     elif way == "busy":
         number = 0
@@ -104,7 +107,9 @@ async def with_loop(way: str) -> None:
     client = AsyncClient(retry=RETRY)
     buffer = client.buffered(**settings())
     await buffer.__aenter__()
-    if way == "fork":
+    if way == "multiprocessing":
+        in_process(loop_in_child, buffer)
+    elif way == "fork":
         for child in range(CHILDREN):
             for number in range(EVENTS):
                 emit(buffer, "parent", child * EVENTS + number)
@@ -142,6 +147,19 @@ def forking(buffer: Any, pause: Callable[[], None], child: Callable[[Any, str], 
             emit(buffer, "parent", number * EVENTS + event)
         pause()
         fork(lambda source: child(buffer, source), f"child-{number}")
+
+
+def loop_in_child(buffer: Any, source: str) -> None:
+    """Do the same in a child that has no loop yet."""
+    asyncio.run(child_with_loop(buffer, source))
+
+
+def in_process(child: Callable[[Any, str], None], buffer: Any) -> None:
+    """Run something in a child of `multiprocessing`, which ends without `atexit`."""
+    process = multiprocessing.get_context("fork").Process(target=child, args=(buffer, "child"))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def fork(child: Callable[[str], None], source: str) -> None:

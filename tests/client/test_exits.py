@@ -103,6 +103,14 @@ def test_at_the_end_of_a_program_everything_is_stored(program, way, code):
 
 
 @kinds
+def test_a_child_of_multiprocessing_sends_what_waits(program):
+    ended = program.run("multiprocessing")
+    assert ended.code == 0, ended.errors
+    assert len(ended.said("emitted")) == 250
+    assert program.stored() == ended.said("emitted")
+
+
+@kinds
 def test_sigterm_sends_what_waits(program):
     process = program.start("SIGTERM")
     said = read_until(process, line="ready\n")
