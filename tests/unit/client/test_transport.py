@@ -9,12 +9,13 @@ from pathlib import Path
 
 import grpc
 import pytest
+import trustme
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 import headgate_client.core
 from headgate.v1.ingest_service_pb2 import BatchIngestRequest, BatchIngestResponse, EventResult
-from headgate_client import Client, Retry
+from headgate_client import Client, Retry, Unavailable
 from headgate_client.environment import needs_fork_support
 from headgate_client.transport import problem_of
 from tests.support.waiting import until_true
@@ -84,7 +85,7 @@ def test_an_error_without_details_has_its_code(metadata):
 class SlowServer:
     """A server in this process that answers when it is told to."""
 
-    def __init__(self):
+    def __init__(self, credentials=None):
         self.release = threading.Event()
         self.calls = 0
         handler = grpc.method_handlers_generic_handler(
@@ -96,7 +97,10 @@ class SlowServer:
             },
         )
         self._server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[handler])
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        if credentials is None:
+            self.port = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            self.port = self._server.add_secure_port("127.0.0.1:0", credentials)
         self._server.start()
 
     def _answer(self, request, context):
@@ -129,6 +133,28 @@ def test_a_direct_call_that_a_fork_ends_is_made_again():
             thread.join(10)
             assert results[0].stored
             assert time.monotonic() - started < 10
+    finally:
+        server.stop()
+
+
+def test_a_connection_is_encrypted_and_the_certificate_is_checked():
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    pair = (certificate.private_key_pem.bytes(), b"".join(part.bytes() for part in certificate.cert_chain_pems))
+    server = SlowServer(grpc.ssl_server_credentials([pair]))
+    server.release.set()
+    url = f"https://localhost:{server.port}"
+    try:
+        with Client(url, api_key="hg_x", ca=authority.cert_pem.bytes()) as client:
+            assert client.ingest({"type": "t"}).stored
+        for wrong in (
+            Client(url, api_key="hg_x", timeout=0.5, ca=trustme.CA().cert_pem.bytes()),
+            Client(url, api_key="hg_x", timeout=0.5),
+            Client(f"localhost:{server.port}", api_key="hg_x", timeout=0.5),
+        ):
+            with wrong, pytest.raises(Unavailable):
+                wrong.ingest({"type": "t"})
+        assert server.calls == 1
     finally:
         server.stop()
 
