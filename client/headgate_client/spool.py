@@ -5,7 +5,6 @@ process ends. Within the process one connection does everything, so SQLite's own
 """
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import sqlite3
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from headgate_client.core.errors import SpoolError, SpoolInUse
+from headgate_client.kept import keep
 
 _APPLICATION = 0x48475350
 """SQLite's `application_id` of our files: "HGSP"."""
@@ -171,19 +171,13 @@ class Spool:
     def after_fork_in_child(self) -> None:
         """Leave the file to the parent."""
         if self._connection is not None:
-            _bury(self._connection)
+            # A fork without our hook: closing it here would remove files that the parent uses.
+            keep(self._connection)
             self._connection = None
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
         self._loaded = 0
-
-
-def _bury(connection: sqlite3.Connection) -> None:
-    """Keep a connection of the parent's from being closed in a child that forked without our hook: closing it would
-    remove files that the parent uses.
-    """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def _locked(path: Path) -> int:

@@ -18,6 +18,7 @@ from headgate_client import exits
 from headgate_client.core.address import Address
 from headgate_client.core.errors import Closed, Problem
 from headgate_client.core.scripts import Call
+from headgate_client.kept import keep
 from headgate_client.waking import wake
 
 _DETAILS = "grpc-status-details-bin"
@@ -42,9 +43,6 @@ _THREADS_END_WITHIN = 0.25
 """Seconds. Other channels of the process may have such threads too, which do not end."""
 
 MakeChannel = Callable[[], grpc.Channel]
-
-_buried: list[Any] = []
-"""Channels of the parent process, in a child. They are never used, closed or freed."""
 
 
 def channel_maker(address: Address, ca: bytes | None, options: Sequence[tuple[str, Any]]) -> MakeChannel:
@@ -77,7 +75,15 @@ class Transport:
         """Make a call, and return its answer. Raises `Closed` if the transport is closed."""
         if exits.is_ending():
             return self._call_without_thread(call)
-        future = self._start(call)
+        try:
+            future = self._start(call)
+        except RuntimeError:
+            # Python ends, and starts no thread any more. No call ends on this channel, and freeing it waits for one.
+            with self._changed:
+                keep(self._channel)
+                self._channel = None
+                self._methods = {}
+            return self._call_without_thread(call)
         try:
             # gRPC ends the call at its own timeout.
             return self._answer(future)
@@ -206,7 +212,7 @@ class Transport:
 
     def after_fork_in_child(self) -> None:
         """Forget the parent's channel. The next call opens one of the child's own."""
-        _buried.append((self._channel, self._methods, self._running, self._interrupted, self._changed))
+        keep((self._channel, self._methods, self._running, self._interrupted, self._changed))
         self._channel = None
         self._methods, self._running, self._interrupted = {}, set(), set()
         self._changed = threading.Condition(threading.RLock())
@@ -223,7 +229,7 @@ def _wait_for_threads_of_grpc() -> None:
 
 
 def _is_of_grpc(thread: threading.Thread) -> bool:
-    return str(getattr(getattr(thread, "_target", None), "__module__", "")).startswith("grpc.")
+    return str(getattr(getattr(thread, "_target", None), "__module__", "")).startswith("grpc._cython")
 
 
 class Stream:

@@ -17,7 +17,7 @@ import headgate_client.core
 from headgate.v1.ingest_service_pb2 import BatchIngestRequest, BatchIngestResponse, EventResult
 from headgate_client import Client, Retry, Unavailable
 from headgate_client.environment import needs_fork_support
-from headgate_client.transport import problem_of
+from headgate_client.transport import _is_of_grpc, problem_of
 from tests.support.waiting import until_true
 
 
@@ -155,6 +155,29 @@ def test_a_connection_is_encrypted_and_the_certificate_is_checked():
             with wrong, pytest.raises(Unavailable):
                 wrong.ingest({"type": "t"})
         assert server.calls == 1
+    finally:
+        server.stop()
+
+
+def test_a_call_is_made_where_python_starts_no_thread_any_more(monkeypatch):
+    server = SlowServer()
+    server.release.set()
+    try:
+        with Client(f"127.0.0.1:{server.port}", api_key="hg_x", timeout=5.0) as client:
+            start = threading.Thread.start
+
+            def refuse(thread):
+                if _is_of_grpc(thread):
+                    raise RuntimeError("can't create new thread at interpreter shutdown")
+                start(thread)
+
+            transport = client._transport
+            assert client.ingest({"type": "t"}).stored
+            first = transport._channel
+            monkeypatch.setattr(threading.Thread, "start", refuse)
+            # The thread of the call before may still run: then none is started.
+            until_true(lambda: client.ingest({"type": "t"}).stored and transport._channel is not first)
+            monkeypatch.setattr(threading.Thread, "start", start)
     finally:
         server.stop()
 
