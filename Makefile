@@ -39,6 +39,10 @@ clients: $(CLIENTS_STAMP) ## install what receivers in JavaScript use; needs nod
 
 .PHONY: test
 test: install clients ## run the tests: unit, contract, rpc, edge and faults, on real parts
+	$(BIN)/python -m pytest --numprocesses auto
+
+.PHONY: coverage
+coverage: install clients ## run the same tests, and show the lines that none of them runs; takes a third longer
 	$(BIN)/python -m pytest --numprocesses auto --cov --cov-report=term
 
 $(GO_STAMP): tests/clients/go/go.mod tests/clients/go/go.sum

@@ -1,6 +1,7 @@
 """Fixtures for all tests: stores on real parts. Helpers are in `tests/support`."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -29,6 +30,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the run's PostgreSQL, also when workers crashed."""
     if not hasattr(config, "workerinput"):
         postgres.finish_run()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of workers for `--numprocesses auto`: tests wait for processes a part of their time."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="session")
