@@ -14,7 +14,7 @@ from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import StreamIngestRequest, StreamIngestResponse
 from headgate_server.access import admin
 from headgate_server.core.errors import Overloaded
-from headgate_server.core.model import Scope
+from headgate_server.core.model import Outcome, Scope, Status
 from headgate_server.ingest.committer import Committer
 from headgate_server.rpc import ingest_stream
 from tests.support.calls import Caller, event, refused
@@ -104,7 +104,7 @@ async def test_answers_come_before_the_next_request(caller: Caller) -> None:
 
 
 async def test_several_requests_share_an_answer(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that are stored in one transaction, up to a number of results."""
+    """Those that are stored in one transaction."""
     async with _calling(store_url) as caller:
         stream, stored = Stream(caller), asyncio.Event()
         append = Committer._append
@@ -119,7 +119,18 @@ async def test_several_requests_share_an_answer(store_url: str, monkeypatch: pyt
         stored.set()
         answers = await stream.answered(20)
     assert [result.index for answer in answers for result in answer.results] == list(range(100)) * 20
-    assert max(len(answer.results) for answer in answers) == 1_000
+    assert len(answers) < 20
+
+
+@pytest.mark.parametrize(("requests", "results"), [(5, [500]), (20, [1_000, 1_000]), (11, [1_000, 100])])
+async def test_an_answer_has_a_thousand_results_at_most(requests: int, results: list[int]) -> None:
+    answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    answered.set_result([Outcome(Status.REJECTED)] * 100)
+    asked = [ingest_stream._Asked(str(number), 0, answered) for number in range(requests)]
+    responses = list(ingest_stream._responses(asked))
+    assert [len(response.results) for response in responses] == results
+    assert sum(response.requests for response in responses) == requests
+    assert responses[-1].id == str(requests - 1)
 
 
 async def test_a_refused_request_touches_no_other(caller: Caller) -> None:
