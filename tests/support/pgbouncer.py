@@ -4,6 +4,7 @@ are sure to reach the same server process.
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -33,6 +34,12 @@ def program() -> str | None:
     return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
+def _takes_connections(path: Path) -> bool:
+    """Whether a Unix socket is there and listens. Between the two it refuses connections."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
 @contextmanager
 def before(url: str, mode: str = "transaction") -> Iterator[str]:
     """Yield the URL of a PgBouncer in front of this URL's server."""
@@ -48,7 +55,7 @@ def before(url: str, mode: str = "transaction") -> Iterator[str]:
         config.chmod(0o644)
     process = subprocess.Popen([wanted, "-q", config], user=user, cwd=folder, start_new_session=True)
     try:
-        until_true(lambda: (folder / ".s.PGSQL.5432").exists() or process.poll() is not None)
+        until_true(lambda: _takes_connections(folder / ".s.PGSQL.5432") or process.poll() is not None)
         assert process.poll() is None, (folder / "log").read_text()
         yield f"postgresql://postgres@{parts.path}?host={folder}"
     finally:
