@@ -194,6 +194,15 @@ async def test_a_reader_that_does_not_read_stops_its_own_stream(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server reads on only when there is room, so the caller's writes wait. Nothing is lost."""
+    most = 0
+    add = ingest_stream._Unanswered.add
+
+    def counting(unanswered: ingest_stream._Unanswered, asked: ingest_stream._Asked) -> None:
+        nonlocal most
+        add(unanswered, asked)
+        most = max(most, len(unanswered._asked))
+
+    monkeypatch.setattr(ingest_stream._Unanswered, "add", counting)
     monkeypatch.setattr(ingest_stream, "_MOST_REQUESTS", 4)
     held = asyncio.Event()
     append = Committer._append
@@ -213,16 +222,16 @@ async def test_a_reader_that_does_not_read_stops_its_own_stream(
                 await stream.ask(str(number), event(str(number), large))
                 sent += 1
 
+        async def has_written_more_than_is_read() -> bool:
+            return sent > most == 4
+
         writing = asyncio.create_task(write())
-        before = -1
-        while before != sent:
-            before = sent
-            await asyncio.sleep(0.3)
-        assert 0 < sent < 60
+        await until(has_written_more_than_is_read)
         held.set()
         answers = await stream.answered(60)
         await writing
     assert _statuses(answers) == [(0, "accepted")] * 60
+    assert most == 4
 
 
 async def test_a_revoked_key_ends_it_after_the_answers(service: Service) -> None:

@@ -284,9 +284,7 @@ async def test_a_caller_that_goes_ends_what_was_done_for_it(running: Running) ->
     await until(running.is_idle)
 
     async def counted() -> bool:
-        # For a stream of requests, gRPC may report its end some turns before it cancels the call.
-        ended = running.counted("Both") in ({"CANCELLED": 1}, {"OK": 1})
-        return ended and running.counted("Down") == {"CANCELLED": 1}
+        return [running.counted(kind) for kind in ("Both", "Down")] == [{"CANCELLED": 1}] * 2
 
     await until(counted)
 

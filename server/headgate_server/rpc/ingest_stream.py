@@ -67,7 +67,6 @@ class IngestStream:
         unanswered = _Unanswered()
         reading = asyncio.create_task(self._read(counted, requests, unanswered))
         assert call.ended is not None  # noqa: S101 - the pipeline sets it for a lasting stream
-        call.ended.add_done_callback(lambda _: reading.cancel())
         try:
             while asked := await unanswered.next():
                 for response in _responses(asked):
@@ -85,15 +84,30 @@ class IngestStream:
     async def _read(
         self, call: Call, requests: AsyncIterator[RawStreamIngestRequest], unanswered: "_Unanswered"
     ) -> None:
-        """Read requests, and begin to store each, until the caller has no more. Raises what reading one raises."""
+        """Read requests, and begin to store each, until the caller has no more. Raises what reading one raises.
+
+        The end of the stream interrupts only the wait for a request. What was read is stored.
+        """
+        waiting: asyncio.Timeout | None = None
+        assert call.ended is not None  # noqa: S101 - the pipeline sets it for a lasting stream
+
+        def interrupt(_: object) -> None:
+            if waiting is not None:
+                waiting.reschedule(0)
+
+        call.ended.add_done_callback(interrupt)
         try:
             while True:
                 await unanswered.room()
+                if call.ended.done():
+                    return
                 try:
-                    async with asyncio.timeout(_IDLE_SECONDS):
+                    async with asyncio.timeout(_IDLE_SECONDS) as waiting:
                         request = await anext(requests, None)
                 except TimeoutError:
                     return
+                finally:
+                    waiting = None
                 if request is None:
                     return
                 unanswered.add(await self._begun(call, request))

@@ -156,12 +156,16 @@ def _call(method: AnyMethod, context: _Context, messages: AsyncIterator[bytes] |
 
 
 async def _until_gone(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield a stream's requests. They also end if the caller is gone. grpc cancels the call right after that, so this
-    gives it one turn of the event loop.
+    """Yield a stream's requests. They also end if the caller is gone. grpc cancels the call soon after that, so this
+    waits a moment: the call is cancelled then, and does not end as if the caller had no more requests.
     """
     async for message in messages:
         yield message
-    await asyncio.sleep(0)
+    await asyncio.sleep(_CANCELLED_WITHIN)
+
+
+_CANCELLED_WITHIN = 0.01
+"""Seconds. One turn of the event loop was too short in one of some thousand tests."""
 
 
 async def _stream(handler: Handler, call: Call, context: _Context) -> None:
