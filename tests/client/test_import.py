@@ -1,12 +1,15 @@
 """`headgate import` against a server: every event once, whatever happens to the import."""
 
 import asyncio
+import contextlib
 import fcntl
 import gzip
 import json
 import os
 import random
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from tests.support.service import make_key
 from tests.support.up import HEADGATE
 
 KILLS = int(os.environ.get("HEADGATE_KILLS", "4"))
+LINES = int(os.environ.get("HEADGATE_LINES", 2_000 + 400 * KILLS))
 
 Import = Callable[..., Result]
 
@@ -100,31 +104,39 @@ def test_rows_of_csv_with_types_and_a_map(run: Import, served: Served, key: str,
 
 
 def test_kills_lose_nothing_and_store_nothing_twice(served: Served, key: str, tmp_path: Path, run: Import) -> None:
-    """HEADGATE_KILLS=50 is the long run. Counts and rejects are those of an import that was never killed."""
-    events = [{"type": "t" if n % 100 else "", "data": {"n": n}} for n in range(2_000 + 400 * KILLS)]
+    """`make kill-import` is the long run. Counts and rejects are those of an import that was never killed."""
+    events = [{"type": "t" if n % 100 else "", "data": {"n": n}} for n in range(LINES)]
     _lines(tmp_path / "a.ndjson", *events)
-    arguments = ("a.ndjson", "--url", served.address, "--key", key, "--rejects", "r.ndjson", "--batch-size", "20")
-    drawn, kills = random.Random(KILLS), 0
-    while True:
-        with subprocess.Popen([*HEADGATE, "import", *arguments], stdout=subprocess.PIPE, cwd=tmp_path) as process:
-            state = tmp_path / "a.ndjson.headgate-import"
-            before = state.read_bytes() if state.exists() else b""
-            try:
-                # The kill comes at a random moment after the first batch that this run has stored.
-                while kills < KILLS and process.poll() is None and (not state.exists() or state.read_bytes() == before):
-                    pass
-                said, _ = process.communicate(timeout=drawn.uniform(0, 0.1) if kills < KILLS else 60)
-                break
-            except subprocess.TimeoutExpired:
-                process.kill()
-                kills += 1
-    bad = len(events) // 100
-    assert kills == KILLS
-    assert process.returncode == 1
-    assert said.decode().startswith(f"imported: {len(events) - bad:,} accepted, {bad} rejected (")
-    assert [stored.data["n"] for stored in _events(served, key)] == [n for n in range(len(events)) if n % 100]
+    size = "20" if LINES < 100_000 else "500"
+    arguments = ("a.ndjson", "--url", served.address, "--key", key, "--rejects", "r.ndjson", "--batch-size", size)
+    drawn, started = random.Random(KILLS), time.monotonic()
+    # One kill in each part of the file but the last: at a random line, and a random moment after it.
+    part = LINES * 4 // 5 // KILLS
+    for kills in range(KILLS):
+        with subprocess.Popen([*HEADGATE, "import", *arguments], stdout=subprocess.DEVNULL, cwd=tmp_path) as process:
+            before, line = _imported(tmp_path), kills * part + drawn.randrange(part)
+            while process.poll() is None and (_imported(tmp_path) == before or _imported(tmp_path) < line):
+                time.sleep(0.002)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(drawn.uniform(0, 0.1))
+            process.kill()
+        assert process.returncode == -signal.SIGKILL, "the import ended before its kill"
+    done = subprocess.run([*HEADGATE, "import", *arguments], stdout=subprocess.PIPE, cwd=tmp_path, check=False)
+    print(f"{KILLS} kills, {LINES / (time.monotonic() - started):,.0f} lines/s with them: {done.stdout.decode()}")
+    bad = LINES // 100
+    assert done.returncode == 1
+    assert done.stdout.decode().startswith(f"imported: {LINES - bad:,} accepted, {bad:,} rejected (")
+    assert [stored.data["n"] for stored in _events(served, key)] == [n for n in range(LINES) if n % 100]
     rejects = [json.loads(line)["line"] for line in (tmp_path / "r.ndjson").read_text().splitlines()]
-    assert rejects == [n + 1 for n in range(0, len(events), 100)]
+    assert rejects == [n + 1 for n in range(0, LINES, 100)]
+
+
+def _imported(folder: Path) -> int:
+    """Return the number of lines that the import has behind it."""
+    try:
+        return int(json.loads((folder / "a.ndjson.headgate-import").read_bytes())["lines"])
+    except FileNotFoundError:
+        return 0
 
 
 def test_what_does_not_continue_an_import(run: Import, served: Served, key: str, tmp_path: Path) -> None:
