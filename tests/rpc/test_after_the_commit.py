@@ -55,7 +55,7 @@ PLACES: dict[str, tuple[Any, str, Any]] = {
     "counting statuses": (taking, "Counter", bug),
     "reading what a conflict is with": (Ledgers, "fetch", bug),
     "comparing a conflict": (use_case, "differing_paths", bug),
-    "writing the message": (wire, "batch_message", once(wire.batch_message)),
+    "writing the message": (wire, "batch_bytes", once(wire.batch_bytes)),
     "writing the JSON": (wire, "batch_answer", once(wire.batch_answer)),
 }
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from headgate_server.core import canonical, ledger, timestamps
+from headgate_server.core import canonical, compiled, ledger, timestamps
 from headgate_server.core.model import (
     STORED,
     UNLIMITED,
@@ -30,7 +30,7 @@ from headgate_server.core.model import (
     Usage,
 )
 from headgate_server.core.reasons import Reason
-from headgate_server.core.types import Dedupe, WorkspaceId
+from headgate_server.core.types import Dedupe, EventHash, WorkspaceId
 
 
 def next_created_at(last: int, now: int) -> int:
@@ -138,12 +138,29 @@ class Settlement:
 
     def _decide_each(self, slots: Sequence[Draft | Problem]) -> list[Outcome]:
         randomness = os.urandom(8 * len(slots))
-        return [
-            Outcome(Status.REJECTED, problem=slot)
-            if isinstance(slot, Problem)
-            else self._decide_draft(slot, randomness[8 * index : 8 * index + 8])
-            for index, slot in enumerate(slots)
-        ]
+        outcomes: list[Outcome] = []
+        while (at := len(outcomes)) < len(slots):
+            slot = slots[at]
+            if isinstance(slot, Problem):
+                outcomes.append(Outcome(Status.REJECTED, problem=slot))
+            elif decided := self._decide_run(slots, at, randomness):
+                outcomes += decided
+            else:
+                outcomes.append(self._decide_draft(slot, randomness[8 * at : 8 * at + 8]))
+        return outcomes
+
+    def _decide_run(self, slots: Sequence[Draft | Problem], start: int, randomness: bytes) -> list[Outcome]:
+        """Decide the ordinary drafts from `start` on. The result is empty if the first one is not ordinary."""
+        most = self._month_end - self._clock
+        if self._quota is not None:
+            most = min(most, self._quota - self._used)
+        place = (self._workspace_id, self._sequence, self._hash, self._clock, most)
+        run = compiled.decide_run(slots, start, randomness, self._known, *place)
+        outcomes, rows, last = run or decide_run(slots, start, randomness, self._known, *place)
+        if rows:
+            self.rows += rows
+            self._advance(len(rows), last)
+        return outcomes
 
     def _aborted(self, outcome: Outcome) -> Outcome:
         """Return the outcome after its submission was undone. It must not refer to an event that is not stored."""
@@ -173,16 +190,9 @@ class Settlement:
         return Outcome(Status.REPLACED, self._link(draft, randomness), None, draft.warnings)
 
     def _link(self, draft: Draft, randomness: bytes) -> Link:
-        self._sequence = sequence = self._sequence + 1
-        self._created_at = created_at = self._clock
-        event_id = ledger.event_id(created_at, randomness)
-        self._hash = event_hash = ledger.event_hash(
-            self._hash, sequence, created_at, event_id, draft.identity, draft.commitment, draft.receiver
-        )
-        self.rows.append(draft.stored(self._workspace_id, event_id, sequence, created_at, event_hash))
-        self._used += 1
-        self._tick()
-        link = Link(event_id, sequence, created_at, event_hash, draft.salt, draft.commitment, draft.occurred_at)
+        row, link = _linked(draft, self._workspace_id, self._sequence + 1, self._hash, self._clock, randomness)
+        self.rows.append(row)
+        self._advance(1, link.event_hash)
         if draft.dedupe is not None:
             self._known[draft.dedupe] = link
         return link
@@ -201,12 +211,72 @@ class Settlement:
         """The quota and the stored events of the month (UTC) of the last event's created_at."""
         return Usage(self._quota, self._month, self._used)
 
-    def _tick(self) -> None:
-        """Move to the next event's created_at, which may lie in another month."""
-        self._clock += 1
+    def _advance(self, count: int, last: EventHash) -> None:
+        """Move behind so many new events. The next one's created_at may lie in another month."""
+        self._sequence += count
+        self._hash = last
+        self._clock += count
+        self._created_at = self._clock - 1
+        self._used += count
         if self._clock >= self._month_end:
             self._month, self._month_end = timestamps.month(self._clock)
             self._used = 0
+
+
+def decide_run(
+    slots: Sequence[Draft | Problem],
+    start: int,
+    randomness: bytes,
+    known: dict[Dedupe, Link],
+    workspace_id: WorkspaceId,
+    sequence: int,
+    previous: EventHash,
+    clock: int,
+    most: int,
+) -> compiled.Run:
+    """Decide the slots from `start` on, up to the first that is not ordinary. Return the outcomes, the new rows, and
+    the hash of the last link. The new links are added to `known`.
+
+    Ordinary are a draft that is linked as it is, and one whose identity an event of the same content has. At most
+    `most` drafts are linked; the first of them at `clock` and with the sequence after `sequence`. The randomness of a
+    slot is the eight bytes at its position. The compiled core has the same function.
+    """
+    outcomes: list[Outcome] = []
+    rows: list[StoredEvent] = []
+    for index in range(start, len(slots)):
+        draft = slots[index]
+        if isinstance(draft, Problem):
+            break
+        dedupe = draft.dedupe
+        earlier = None if dedupe is None else known.get(dedupe)
+        if earlier is not None:
+            if not _same_content(draft, earlier):
+                break
+            outcomes.append(Outcome(Status.DUPLICATE, earlier, None, draft.warnings))
+            continue
+        if draft.refused is not None or len(rows) >= most:
+            break
+        sequence += 1
+        row, link = _linked(draft, workspace_id, sequence, previous, clock, randomness[8 * index : 8 * index + 8])
+        rows.append(row)
+        clock += 1
+        previous = link.event_hash
+        if dedupe is not None:
+            known[dedupe] = link
+        outcomes.append(Outcome(Status.ACCEPTED, link, None, draft.warnings))
+    return outcomes, rows, previous
+
+
+def _linked(
+    draft: Draft, workspace_id: WorkspaceId, sequence: int, previous: EventHash, created_at: int, randomness: bytes
+) -> tuple[StoredEvent, Link]:
+    """Link a draft after the event with the hash `previous`."""
+    event_id = ledger.event_id(created_at, randomness)
+    event_hash = ledger.event_hash(
+        previous, sequence, created_at, event_id, draft.identity, draft.commitment, draft.receiver
+    )
+    row = draft.stored(workspace_id, event_id, sequence, created_at, event_hash)
+    return row, Link(event_id, sequence, created_at, event_hash, draft.salt, draft.commitment, draft.occurred_at)
 
 
 CONFLICT = Problem(

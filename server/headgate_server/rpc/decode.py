@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.event_pb2 import Event
-from headgate_server.core import jsonbody, jsonlines, jsonscan, timestamps, validate
+from headgate_server.core import compiled, jsonbody, jsonlines, jsonscan, timestamps, validate
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.model import Draft, Problem
 from headgate_server.core.reasons import Reason
@@ -35,26 +35,52 @@ def batch(request: RawBatchIngestRequest, max_events: int) -> DecodedBatch:
         raise two_encodings()
     if jsonlines.is_lines(request.json.content_type):
         return _lines(request.json.data, max_events)._replace(atomic=atomic, validate_only=validate_only)
-    body = jsonbody.read_batch(request.json.data, most=max_events, bare=True)
-    check_count(len(body.items), max_events)
-    for name, value in body.members.items():
-        option = _OPTIONS.get(name)
-        if option is None:
-            raise InvalidRequest(f"The field {name[:80]!r} is not known.", reason=Reason.UNKNOWN_FIELD, field=name[:80])
-        if value is not None and type(value) is not bool:
-            raise InvalidRequest(f"The {option} field must be true or false.", reason=Reason.WRONG_TYPE, field=option)
-        if option == "atomic":
-            atomic = atomic or bool(value)
-        else:
-            validate_only = validate_only or bool(value)
-    slots = list(map(validate.native_json, body.items, validate.salts(len(body.items))))
-    return DecodedBatch(slots, atomic, validate_only)
+    decoded = _json_batch(request.json.data, max_events)
+    return decoded._replace(atomic=atomic or decoded.atomic, validate_only=validate_only or decoded.validate_only)
 
 
 def events(serialized: Sequence[bytes], max_events: int) -> Sequence[Draft | Problem]:
     """Turn serialized Events into drafts, each on its own. Raises `InvalidRequest` if there are none, or too many."""
     check_count(len(serialized), max_events)
-    return list(map(proto_event, serialized, validate.salts(len(serialized))))
+    return _events(serialized, validate.salts(len(serialized)))
+
+
+def _events(serialized: Sequence[bytes], salts: Sequence[Salt]) -> Sequence[Draft | Problem]:
+    decoded = compiled.decode_events(serialized, salts)
+    if decoded is None:
+        return list(map(proto_event, serialized, salts))
+    for at in decoded.left:
+        decoded.slots[at] = proto_event(serialized[at], salts[at])
+    return decoded.slots
+
+
+def _json_batch(body: bytes, max_events: int) -> DecodedBatch:
+    """Decode a body with a list of events, or an object with one."""
+    decoded = compiled.decode_body(body, max_events, validate.salts)
+    if decoded is None:
+        return json_batch(body, max_events)
+    for text in decoded.left:
+        value = jsonbody.read_one(body[text.start : text.end])
+        decoded.slots[text.position] = validate.native_json(value, text.salt)
+    return DecodedBatch(decoded.slots, decoded.atomic, decoded.validate_only)
+
+
+def json_batch(body: bytes, max_events: int) -> DecodedBatch:
+    """Decode a body with a list of events, or an object with one, in Python. Raises `InvalidRequest` if it is no
+    batch.
+    """
+    read = jsonbody.read_batch(body, most=max_events, bare=True)
+    check_count(len(read.items), max_events)
+    options = {"atomic": False, "validate_only": False}
+    for name, value in read.members.items():
+        option = _OPTIONS.get(name)
+        if option is None:
+            raise InvalidRequest(f"The field {name[:80]!r} is not known.", reason=Reason.UNKNOWN_FIELD, field=name[:80])
+        if value is not None and type(value) is not bool:
+            raise InvalidRequest(f"The {option} field must be true or false.", reason=Reason.WRONG_TYPE, field=option)
+        options[option] = options[option] or bool(value)
+    slots = list(map(validate.native_json, read.items, validate.salts(len(read.items))))
+    return DecodedBatch(slots, options["atomic"], options["validate_only"])
 
 
 def _lines(body: bytes, max_events: int) -> DecodedBatch:
@@ -62,10 +88,16 @@ def _lines(body: bytes, max_events: int) -> DecodedBatch:
     lines = jsonlines.lines_of(body, max_events)
     check_count(len(lines), max_events)
     salts = validate.salts(len(lines))
-    slots = [
-        validate.native_json(jsonlines.read_line(body, line), salt) for line, salt in zip(lines, salts, strict=True)
-    ]
-    return DecodedBatch(slots, lines=[line.number for line in lines])
+    numbers = [line.number for line in lines]
+    decoded = compiled.decode_texts([body[line.start : line.end] for line in lines], salts)
+    if decoded is None:
+        slots = [
+            validate.native_json(jsonlines.read_line(body, line), salt) for line, salt in zip(lines, salts, strict=True)
+        ]
+        return DecodedBatch(slots, lines=numbers)
+    for at in decoded.left:
+        decoded.slots[at] = validate.native_json(jsonlines.read_line(body, lines[at]), salts[at])
+    return DecodedBatch(decoded.slots, lines=numbers)
 
 
 def sent(request: RawBatchIngestRequest | RawIngestRequest, positions: Sequence[int]) -> Sequence[bytes]:
@@ -84,18 +116,22 @@ def sent(request: RawBatchIngestRequest | RawIngestRequest, positions: Sequence[
 
 def single(request: RawIngestRequest) -> Draft | Problem:
     """Decode a single event in either encoding. Raises `InvalidRequest` if the request has no event."""
-    (salt,) = validate.salts(1)
+    salts = validate.salts(1)
     if not request.HasField("json"):
         if not request.event:
             raise InvalidRequest("The event field is required.", reason=Reason.MISSING_FIELD, field="event")
-        return proto_event(request.event, salt)
+        return _events([request.event], salts)[0]
     if request.event:
         raise two_encodings()
-    return validate.native_json(jsonbody.read_one(request.json.data), salt)
+    decoded = compiled.decode_texts([request.json.data], salts)
+    if decoded is not None and not decoded.left:
+        slot: Draft = decoded.slots[0]
+        return slot
+    return validate.native_json(jsonbody.read_one(request.json.data), salts[0])
 
 
 def proto_event(serialized: bytes, salt: Salt) -> Draft | Problem:
-    """Turn one serialized Event into a draft. `salt` is that of `validate.seal`."""
+    """Turn one serialized Event into a draft, in Python. `salt` is that of `validate.seal`."""
     try:
         event = Event.FromString(serialized)
     except DecodeError:

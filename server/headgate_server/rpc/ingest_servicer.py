@@ -18,7 +18,7 @@ from headgate_server.rpc import decode, wire
 from headgate_server.rpc.decode import DecodedBatch
 from headgate_server.rpc.ingest_stream import LARGEST_REQUEST, IngestStream
 from headgate_server.rpc.pipeline.call import REQUEST_KEY, Call
-from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, Method, Needs, Unary
+from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, Method, Needs, Serialized, Unary
 from headgate_server.rpc.taking import Sent, Taking, refusal, written
 
 SERVICE = "headgate.v1.IngestService"
@@ -83,7 +83,9 @@ class IngestServicer:
             events = len(request.events) or 1 if isinstance(request, RawBatchIngestRequest) else 1
             self._ingest.check_room(call.caller.workspace.id, events, call.size)
 
-    async def batch_ingest(self, call: Call, request: RawBatchIngestRequest) -> BatchIngestResponse | HttpBody:
+    async def batch_ingest(
+        self, call: Call, request: RawBatchIngestRequest
+    ) -> BatchIngestResponse | HttpBody | Serialized:
         """Store each event on its own and answer with one result for each."""
         batch = await self._ingest.decoded(_size(call, request), lambda: decode.batch(request, self._config.max_events))
         taken = await self._take(call, request, batch)
@@ -91,7 +93,7 @@ class IngestServicer:
             return taken
         if call.bridged:
             return written(lambda outcomes: wire.batch_answer(outcomes, batch.lines), taken)
-        return written(wire.batch_message, taken)
+        return written(lambda outcomes: Serialized(wire.batch_bytes(outcomes)), taken)
 
     async def ingest(self, call: Call, request: RawIngestRequest) -> IngestResponse:
         """Store one event. If it is not stored, its problem is the call's error."""

@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from google.protobuf.message import Message
-
 from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventResult
 from headgate_server.core.errors import EventConflict, InvalidRequest
 from headgate_server.core.model import Outcome, Problem, Replayed, Scope, Status, Submission
@@ -21,7 +19,7 @@ from headgate_server.rpc.pipeline.call import Call
 
 REPLAYED_KEY = "idempotency-replayed"
 
-_Written = TypeVar("_Written", bound=Message)
+_Written = TypeVar("_Written")
 
 
 class Sent(NamedTuple):

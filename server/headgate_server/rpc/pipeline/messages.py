@@ -15,10 +15,10 @@ from headgate_server.core.inflate import check_size, gunzip
 from headgate_server.core.reasons import Reason
 from headgate_server.rpc.pipeline import printer, query, sse
 from headgate_server.rpc.pipeline.call import CODING_KEY, Call, Handler
-from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, ServerStream, Unary
+from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, Serialized, ServerStream, Unary
 
 _Read = Callable[[Call, bytes], Awaitable[Any]]
-_Write = Callable[[Call, Message], Awaitable[bytes]]
+_Write = Callable[[Call, Message | Serialized], Awaitable[bytes]]
 
 _BODY_FIELD = "json"
 """The field in which the bridge puts an HTTP body that it does not read."""
@@ -140,11 +140,14 @@ def _writer(member: str) -> _Write:
     is not empty, the JSON has only the value of that field.
     """
 
-    async def write(call: Call, response: Message) -> bytes:
-        if call.bridged and not isinstance(response, HttpBody):
-            content = getattr(response, member) if member else response
-            response = HttpBody(content_type=_JSON, data=await _printed(content))
-        return response.SerializeToString()
+    async def write(call: Call, response: Message | Serialized) -> bytes:
+        if isinstance(response, Serialized):
+            return response.data
+        message: Message = response
+        if call.bridged and not isinstance(message, HttpBody):
+            content = getattr(message, member) if member else message
+            message = HttpBody(content_type=_JSON, data=await _printed(content))
+        return message.SerializeToString()
 
     return write
 

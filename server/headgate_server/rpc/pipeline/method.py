@@ -15,10 +15,19 @@ Response = TypeVar("Response", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
-class Unary(Generic[Request, Response]):
-    """One request, one response. A handler may return an `HttpBody` for the bridge instead, which is sent unchanged."""
+class Serialized:
+    """A response that is serialized already. It is not for the bridge, which needs JSON."""
 
-    handler: Callable[[Call, Request], Awaitable[Response | HttpBody]]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unary(Generic[Request, Response]):
+    """One request, one response. A handler may return an `HttpBody` for the bridge instead, which is sent unchanged, or
+    to any other caller the bytes of its response.
+    """
+
+    handler: Callable[[Call, Request], Awaitable[Response | HttpBody | Serialized]]
 
 
 @dataclass(frozen=True, slots=True)

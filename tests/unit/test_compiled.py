@@ -1,0 +1,96 @@
+"""The door to the compiled core: which one is used, and what happens if it fails."""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+from google.api.httpbody_pb2 import HttpBody
+
+from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
+from headgate.v1.event_pb2 import Event
+from headgate.v1.ingest_service_pb2 import BatchIngestResponse, StreamIngestResponse
+from headgate_server.core import compiled, ledger
+from headgate_server.core.model import Draft, Settled, Submission
+from headgate_server.core.settle import Settlement
+from headgate_server.rpc import decode, wire
+
+_EVENT = Event(type="t", idempotency_key="k").SerializeToString()
+_JSON = b'{"type":"t","idempotency_key":"k"}'
+
+
+class _Broken:
+    """A core that fails at every call."""
+
+    def __getattr__(self, name: str) -> Any:
+        def fail(*_: Any) -> Any:
+            raise RuntimeError("a bug of the compiled core")
+
+        return fail
+
+
+def _module(**members: Any) -> ModuleType:
+    module = ModuleType("headgate_native")
+    vars(module).update(members)
+    return module
+
+
+def test_the_environment_turns_the_core_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "headgate_native", _module(VERSION="1", SEAM=compiled.SEAM, Core=_any))
+    assert compiled.find({"HEADGATE_PURE": "1"}, "1") == (None, "pure Python, because HEADGATE_PURE is set", False)
+    for value in ("", "0"):
+        assert compiled.find({"HEADGATE_PURE": value}, "1").said == "compiled, headgate_native 1"
+
+
+def _any(*_: Any) -> Any:
+    return object()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [_module(VERSION="2", SEAM=compiled.SEAM, Core=_any), _module(VERSION="1", SEAM=0, Core=_any), _module()],
+    ids=["another version", "another seam", "no version"],
+)
+def test_a_core_of_another_version_is_refused_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType
+) -> None:
+    monkeypatch.setitem(sys.modules, "headgate_native", module)
+    found = compiled.find({}, "1")
+    assert found.core is None
+    assert found.refused
+    assert "headgate_native is of version" in found.said
+    assert "make native" in found.said
+    assert "\n" not in found.said
+
+
+def test_without_a_core_python_serves_and_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "headgate_native", None)
+    found = compiled.find({})
+    assert (found.core, found.refused) == (None, False)
+    assert found.said.startswith("pure Python")
+
+
+def test_a_core_that_fails_is_noted_and_python_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[Exception] = []
+    monkeypatch.setattr(compiled, "on_failure", noted.append)
+    before = compiled.failures
+    with compiled.using(_Broken()):
+        bodies = [
+            RawBatchIngestRequest(events=[_EVENT]),
+            RawBatchIngestRequest(json=HttpBody(data=b'{"events":[%s]}' % _JSON)),
+            RawBatchIngestRequest(json=HttpBody(data=_JSON, content_type="application/x-ndjson")),
+        ]
+        slots = [decode.batch(body, 10).slots[0] for body in bodies]
+        slots.append(decode.single(RawIngestRequest(event=_EVENT)))
+        slots.append(decode.single(RawIngestRequest(json=HttpBody(data=_JSON))))
+        assert all(isinstance(slot, Draft) and (slot.type, slot.key) == ("t", "k") for slot in slots)
+        settlement = Settlement(1, ledger.genesis("acme"), {}, {}, 0)
+        decided = settlement.decide(Submission(workspace_id=1, slots=slots))
+        assert isinstance(decided, Settled)
+        outcomes = decided.outcomes
+        assert [outcome.status for outcome in outcomes] == ["accepted"] + ["duplicate"] * 4
+        response = BatchIngestResponse.FromString(wire.batch_bytes(outcomes))
+        assert len(response.results) == len(wire.add_results(StreamIngestResponse(), outcomes).results) == 5
+        assert wire.batch_answer(outcomes).data.startswith(b'{"total":5,"success_count":5,')
+    assert compiled.failures - before == len(noted) == 9
+    assert {str(error) for error in noted} == {"a bug of the compiled core"}
