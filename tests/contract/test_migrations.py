@@ -132,6 +132,7 @@ async def test_a_month_is_counted_again(store_url: str) -> None:
         "DROP TABLE omitted_rejections",
         "ALTER TABLE events DROP COLUMN attributes",
         "DROP TABLE event_types",
+        "DROP TABLE properties",
         "ALTER TABLE workspaces DROP COLUMN types_revision",
         "ALTER TABLE workspaces DROP COLUMN unknown_types",
         "UPDATE alembic_version SET version_num = '0003'",

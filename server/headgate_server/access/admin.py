@@ -19,7 +19,8 @@ from headgate_server.process.clock import Clock, system_clock
 from headgate_server.reading.verify import verify
 from headgate_server.receivers.registry import RECEIVERS
 from headgate_server.store import Directory, Limits, Proof, Store
-from headgate_server.store.opening import open_store
+from headgate_server.store.migrate import Step, steps
+from headgate_server.store.opening import file_of, open_store
 
 FIRST_WORKSPACE = "default"
 _VERIFY_EVENTS = 100_000
@@ -35,15 +36,26 @@ class LedgerReport(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def opened(location: str | Path) -> AsyncIterator[Store]:
-    """Open the store of a URL, or the embedded one in a file, and close it after the block. Raises `SetupError` if it
-    cannot be opened.
+async def opened(location: str | Path, *, as_is: bool = False) -> AsyncIterator[Store]:
+    """Open the store of a URL, or the embedded one in a file, and close it after the block. With `as_is` its schema is
+    not updated, and a missing file is not created. Raises `SetupError` if it cannot be opened.
     """
-    store = await open_store(location)
+    store = await open_store(location, as_is=as_is)
     try:
         yield store
     finally:
         await store.close()
+
+
+async def missing_migrations(location: str | Path) -> Sequence[Step]:
+    """Return what an update of the store's schema would do, in order: every migration if there is no store yet.
+
+    Raises `SetupError` if the store cannot be opened.
+    """
+    if (file := file_of(location)) is not None and not file.exists():
+        return steps()
+    async with opened(location, as_is=True) as store:
+        return await store.migrations.missing()
 
 
 async def create_key(

