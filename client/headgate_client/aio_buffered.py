@@ -1,22 +1,37 @@
 """A buffer whose events a task of the event loop sends."""
 
 import asyncio
+import contextlib
+import logging
 import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from google.protobuf.message import Message
 
 from headgate_client import exits, fork
-from headgate_client.core.errors import Closed, NotSent, Problem
+from headgate_client.core.errors import Closed, HeadgateError, NotSent, Problem, SpoolError
 from headgate_client.core.events import Event, Prepared, decoded, prepare
 from headgate_client.core.queue import Item, Settled, Stats, size_of
-from headgate_client.feed import Feed, Settings
+from headgate_client.disk import Disk, tell
+from headgate_client.feed import UNREADABLE_SECONDS, Feed, Rows, Settings
 from headgate_client.ticket import LoopTicket, Ticket
 from headgate_client.transport import Transport
+
+log = logging.getLogger("headgate_client")
+
+_NOTHING = contextlib.nullcontext()
+
+
+class _Write(NamedTuple):
+    """An event that is about to be written to the spool, and who waits for it."""
+
+    item: Item
+    told: "asyncio.Future[HeadgateError | None]"
 
 
 class AsyncBuffered:
@@ -33,6 +48,10 @@ class AsyncBuffered:
         self._stopped = False
         self._lock = threading.RLock()
         """Held while the queue changes: a fork by another thread must not copy it half-changed."""
+        self._disk = None if settings.spool is None else Disk()
+        self._writing: list[_Write] = []
+        self._writes: list[_Write] = []
+        """Events that are written together, after those of `_writing`."""
         fork.register_queue(self)
         exits.register(self)
         exits.prepare()
@@ -60,7 +79,8 @@ class AsyncBuffered:
         occurred_at: datetime | str | None = None,
         key: str | None = None,
     ) -> Ticket:
-        """Take an event, and return its ticket. Does not wait: with `when_full="block"` use `emit_wait`.
+        """Take an event, and return its ticket. Does not wait for room: with `when_full="block"` use `emit_wait`. With
+        a spool it waits for the disk, and the event loop with it: use `emit_wait` there too.
 
         Raises `InvalidEvent` if it cannot be sent, `QueueFull`, `Closed` or `SpoolError`. Then it is not taken.
         """
@@ -77,13 +97,55 @@ class AsyncBuffered:
         occurred_at: datetime | str | None = None,
         key: str | None = None,
     ) -> Ticket:
-        """Wait until there is room, take an event, and return its ticket."""
+        """Wait until there is room, take an event, and return its ticket. With a spool it returns when the event is on
+        disk; the event loop goes on meanwhile, and events that are emitted at the same time share the wait. If the
+        caller is cancelled in this wait, the event is sent.
+
+        Raises `InvalidEvent`, `QueueFull`, `Closed` or `SpoolError` if the event is not taken.
+        """
         event = prepare(Event(type=type, data=data, source=source, subject=subject, occurred_at=occurred_at, key=key))
         size = size_of(event.encoded)
         self._feed.queue.check_size(size)
         while not self._closed and not self._feed.queue.has_room(size):
             await self._change(None)
-        return self._take(event)
+        return self._take(event) if self._disk is None else await self._write(event, self._disk)
+
+    async def _write(self, event: Prepared, disk: Disk) -> Ticket:
+        """Write an event to the spool, with others of this moment, and take it."""
+        ticket = LoopTicket(event.key)
+        if self._closed:
+            raise Closed("The buffer is closed.")
+        with self._lock:
+            item = self._feed.reserve(event, ticket, time.monotonic())
+            write = _Write(item, asyncio.get_running_loop().create_future())
+            self._writes.append(write)
+        self._start()
+        self._write_next(disk)
+        if error := await write.told:
+            raise error
+        return ticket
+
+    def _write_next(self, disk: Disk) -> None:
+        if self._writes and not self._writing and asyncio._get_running_loop() is not None:
+            self._writing, self._writes = self._writes, []
+            items = [write.item for write in self._writing]
+            disk.begin(partial(self._feed.write, items), partial(self._written, disk))
+
+    def _written(self, disk: Disk, error: SpoolError | None) -> None:
+        """Take the events that are on disk now, and tell those who wait for it."""
+        with self._lock:
+            writes, self._writing = self._writing, []
+            for item, _ in writes:
+                if error is not None or self._stopped:
+                    self._feed.queue.unreserve(item.size)
+                else:
+                    self._feed.place(item)
+        for item, told in writes:
+            if error is None and self._stopped:
+                item.token.resolve(NotSent((), spooled=True))
+            tell(told, error)
+        self._notify()
+        self._write_next(disk)
 
     def _take(self, event: Prepared) -> Ticket:
         asyncio.get_running_loop()  # raises RuntimeError outside one
@@ -93,7 +155,7 @@ class AsyncBuffered:
         try:
             if self._closed:
                 raise Closed("The buffer is closed.")
-            with self._lock:
+            with self._lock, self._disk or _NOTHING:
                 dropped = self._feed.put(event, ticket, time.monotonic())
                 self._feed.remove(dropped)
             self._start()
@@ -130,13 +192,20 @@ class AsyncBuffered:
             self._closed = True
             self._feed.queue.close()
             self._notify()
-        while len(self._feed.queue) and not self._stopped and (left := end - time.monotonic()) > 0:
+        while self._is_busy() and not self._stopped and (left := end - time.monotonic()) > 0:
             if self._feed.queue.retry_in(time.monotonic()) > left:
                 break
             # A program that ends cancels all tasks, the sender too: then another one sends what is left.
             self._start()
             await self._change(left)
-        return self._leave()
+        left_over = self._leave()
+        if self._disk is not None:
+            await self._disk.done(self._feed.release)
+            self._disk.join()
+        return left_over
+
+    def _is_busy(self) -> bool:
+        return bool(len(self._feed.queue) or self._writing or self._writes)
 
     def _leave(self) -> list[Event]:
         if self._stopped:
@@ -144,6 +213,9 @@ class AsyncBuffered:
         self._stopped = True
         if self._sender is not None and not self._sender.done() and not self._loop_is_closed():
             self._sender.cancel()
+        writes, self._writes = self._writes, []
+        for _, told in writes:
+            tell(told, Closed("The buffer was closed."))
         left = self._feed.leave()
         self._feed.tell(left)
         exits.unregister(self)
@@ -157,6 +229,7 @@ class AsyncBuffered:
         else:
             self._drain()
             left = len(self._leave())
+            self._feed.release()
         if left:
             exits.report(left)
 
@@ -164,6 +237,8 @@ class AsyncBuffered:
         """Send what is left without an event loop."""
         end = time.monotonic() + self._settings.close_timeout
         self._closed = True
+        if self._disk is not None:
+            self._disk.join()
         self._feed.queue.interrupt()
         self._feed.queue.close()
         while len(self._feed.queue) and (left := end - time.monotonic()) > 0:
@@ -173,7 +248,7 @@ class AsyncBuffered:
                     answer = self._transport.call(self._feed.call(step))
                 except Closed:
                     break
-                self._settle(step, answer)
+                self._feed.remove(self._settled(step, answer))
             elif step is None or step > left:
                 break
             else:
@@ -203,6 +278,8 @@ class AsyncBuffered:
             # An earlier loop has ended: what it had under way is sent again.
             self._loop, self._sender = loop, None
             self._waiting.clear()
+            if self._disk is not None:
+                self._disk.join()
             self._feed.queue.interrupt()
         if self._sender is None or self._sender.done():
             exits.prepare()
@@ -210,8 +287,7 @@ class AsyncBuffered:
 
     async def _run(self) -> None:
         while not self._stopped and not (self._closed and not len(self._feed.queue)):
-            with self._lock:
-                step = self._feed.next(time.monotonic())
+            step = await self._next()
             if not isinstance(step, list):
                 await self._change(step)
                 continue
@@ -221,7 +297,24 @@ class AsyncBuffered:
                 self._feed.queue.interrupt()
                 raise
             if not self._stopped:
-                self._settle(step, answer)
+                settled = self._settled(step, answer)
+                if self._disk is not None:
+                    await self._disk.done(partial(self._feed.remove, settled))
+                self._notify()
+
+    async def _next(self) -> list[Item] | float | None:
+        if self._disk is not None and self._feed.wants_more:
+            try:
+                await self._disk.done(partial(self._feed.read, self._feed.queue.absent), self._loaded)
+            except SpoolError:
+                log.exception("the spool cannot be read")
+                return UNREADABLE_SECONDS
+        with self._lock:
+            return self._feed.queue.next(time.monotonic())
+
+    def _loaded(self, rows: Rows) -> None:
+        with self._lock:
+            self._feed.loaded(rows, time.monotonic())
 
     async def _call(self, batch: list[Item]) -> Message | Problem:
         try:
@@ -229,13 +322,11 @@ class AsyncBuffered:
         except Exception as error:  # gRPC raises more than its own errors while a process ends
             return Problem("UNKNOWN", f"{type(error).__name__}: {error}")
 
-    def _settle(self, batch: list[Item], answer: Message | Problem) -> None:
+    def _settled(self, batch: list[Item], answer: Message | Problem) -> list[Settled]:
         with self._lock:
-            settled: list[Settled] = self._feed.take(batch, answer, time.monotonic())
+            settled = self._feed.take(batch, answer, time.monotonic())
         self._feed.tell(settled)
-        with self._lock:
-            self._feed.remove(settled)
-        self._notify()
+        return settled
 
     async def _change(self, seconds: float | None) -> None:
         """Wait until something changes, at most so many seconds."""
@@ -261,10 +352,14 @@ class AsyncBuffered:
     def before_fork(self) -> None:
         """Hold the queue still."""
         self._lock.acquire()
+        if self._disk is not None:
+            self._disk.lock.acquire()
         self._feed.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
+        if self._disk is not None:
+            self._disk.lock.release()
         self._lock.release()
 
     def after_fork_in_child(self) -> None:
@@ -272,6 +367,10 @@ class AsyncBuffered:
         self._lock = threading.RLock()
         self._loop = self._sender = None
         self._waiting = set()
+        self._disk = None if self._disk is None else Disk()
+        for item, _ in [*self._writing, *self._writes]:
+            item.token.forget()
+        self._writing, self._writes = [], []
         self._feed.after_fork_in_child()
         if not self._closed:
             exits.register(self)

@@ -134,6 +134,7 @@ class Buffered:
             self._stopped = True
             self._changed.notify_all()
             left = self._feed.leave()
+            self._feed.release()
         self._feed.tell(left)
         exits.unregister(self)
         return [decoded(item.encoded) for item, _ in left]

@@ -23,8 +23,11 @@ log = logging.getLogger("headgate_client")
 _PAGES = 10
 """Batches that are read from the spool at once."""
 
-_UNREADABLE_SECONDS = 5.0
+UNREADABLE_SECONDS = 5.0
 """The wait before a spool that could not be read is read again."""
+
+Rows = list[tuple[int, bytes, str]]
+"""Events in a spool: row, event and key."""
 
 
 class Failure(NamedTuple):
@@ -70,10 +73,26 @@ class Feed:
             self.queue.recover(*self._spool.backlog(OVERHEAD))
         self._opened = True
 
-    @property
-    def spooled(self) -> bool:
-        """Whether events that are left are on disk."""
-        return self._spool is not None
+    def reserve(self, event: Prepared, ticket: Ticket, now: float) -> Item:
+        """Keep room for an event that is about to be written to the spool, and return it. `write` and `place` follow.
+
+        Raises `QueueFull` if there is none, and `SpoolError` if the spool cannot be opened.
+        """
+        item = Item(event.encoded, event.key, now, ticket)
+        self._open()
+        self.queue.reserve(item.size)
+        return item
+
+    def write(self, items: Sequence[Item]) -> None:
+        """Write events to the spool. Raises `SpoolError` if they cannot be written; then none is."""
+        assert self._spool is not None  # noqa: S101 - the caller has asked
+        for item, row in zip(items, self._spool.add_all([(item.key, item.encoded) for item in items]), strict=True):
+            item.row = row
+
+    def place(self, item: Item) -> None:
+        """Take an event that has its room, and is in the spool, behind all others."""
+        self.queue.unreserve(item.size)
+        self._queue_spooled(item)
 
     def put(self, event: Prepared, ticket: Ticket, now: float) -> list[Settled]:
         """Take an event. Return the events that were dropped for it.
@@ -89,28 +108,44 @@ class Feed:
         if self._spool is None:
             self.queue.put(item)
         else:
-            self._put_spooled(self._spool, item, ticket)
+            item.row = self._spool.add(item.encoded, item.key)
+            self._queue_spooled(item)
         return dropped
 
-    def _put_spooled(self, spool: Spool, item: Item, ticket: Ticket) -> None:
-        item.row = spool.add(item.encoded, item.key)
+    def _queue_spooled(self, item: Item) -> None:
+        assert self._spool is not None  # noqa: S101 - the caller has asked
         if self.queue.absent:
-            self._tickets[item.row] = ticket
+            self._tickets[item.row] = item.token
             self.queue.put_absent(item.size)
         else:
-            spool.skip(item.row)
+            self._spool.skip(item.row)
             self.queue.put(item)
 
     def next(self, now: float) -> "list[Item] | float | None":
         """Return the batch to send now, or the seconds to wait; None: until something changes."""
-        if self._spool is not None and self.queue.wants_more:
+        if self.wants_more:
             try:
-                rows = self._spool.load(self._limits.max_size * _PAGES)
+                self.loaded(self.read(self.queue.absent), now)
             except SpoolError:
                 log.exception("the spool cannot be read")
-                return _UNREADABLE_SECONDS
-            self.queue.load([Item(encoded, key, now, self._tickets.pop(row, None), row) for row, encoded, key in rows])
+                return UNREADABLE_SECONDS
         return self.queue.next(now)
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether events should be read from the spool now."""
+        return self._spool is not None and self.queue.wants_more
+
+    def read(self, most: int) -> Rows:
+        """Read the next events from the spool. `most` is the number that the queue knows of: an event that is written
+        meanwhile is behind them. Raises `SpoolError` if it cannot be read.
+        """
+        assert self._spool is not None  # noqa: S101 - the caller has asked
+        return self._spool.load(min(most, self._limits.max_size * _PAGES))
+
+    def loaded(self, rows: Rows, now: float) -> None:
+        """Take events that were read from the spool."""
+        self.queue.load([Item(encoded, key, now, self._tickets.pop(row, None), row) for row, encoded, key in rows])
 
     def call(self, batch: Sequence[Item]) -> Call:
         """Return the call that sends a batch."""
@@ -158,16 +193,20 @@ class Feed:
                 log.exception("events were sent and could not be removed from the spool")
 
     def leave(self) -> list[Settled]:
-        """Give up. Return the events without an answer, for `tell`. Those in a spool stay there."""
+        """Give up. Return the events without an answer, for `tell`. Those in a spool stay there; `release` it."""
         left = self.queue.take_left()
         if self._spool is None:
             return [Settled(item, NotSent([decoded(item.encoded)])) for item in left]
-        self._spool.close()
         tickets = [item.token for item in left if item.token is not None] + list(self._tickets.values())
         self._tickets.clear()
         for ticket in tickets:
             ticket.resolve(NotSent((), spooled=True))
         return []
+
+    def release(self) -> None:
+        """Leave the spool to the next process."""
+        if self._spool is not None:
+            self._spool.close()
 
     def before_fork(self) -> None:
         """Close the spool's file: a child must not have it open."""

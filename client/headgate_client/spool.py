@@ -108,17 +108,11 @@ class Spool:
             row = self._connect().execute("INSERT INTO events (key, event) VALUES (?, ?)", (key, event)).lastrowid
         return int(row or 0)
 
-    def add_all(self, events: Sequence[tuple[str, bytes]]) -> None:
-        """Write several events durably, all or none."""
-        with _told(self.path):
-            connection = self._connect()
-            connection.execute("BEGIN")
-            try:
-                connection.executemany("INSERT INTO events (key, event) VALUES (?, ?)", events)
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+    def add_all(self, events: Sequence[tuple[str, bytes]]) -> list[int]:
+        """Write several events durably, all or none, at the cost of one. Return their rows."""
+        with _told(self.path), _transaction(self._connect()) as connection:
+            insert = "INSERT INTO events (key, event) VALUES (?, ?)"
+            return [int(connection.execute(insert, event).lastrowid or 0) for event in events]
 
     def skip(self, row: int) -> None:
         """Do not load this row, nor those before it: the caller has it already."""
@@ -143,15 +137,8 @@ class Spool:
 
     def remove(self, rows: Sequence[int]) -> None:
         """Remove events whose outcome is known."""
-        with _told(self.path):
-            connection = self._connect()
-            connection.execute("BEGIN")
-            try:
-                connection.executemany("DELETE FROM events WHERE row = ?", [(row,) for row in rows])
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+        with _told(self.path), _transaction(self._connect()) as connection:
+            connection.executemany("DELETE FROM events WHERE row = ?", [(row,) for row in rows])
 
     def close(self) -> None:
         """Leave the file to the next process."""
@@ -213,6 +200,19 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, fsync: bool) -> None
         connection.execute(f"PRAGMA user_version = {_VERSION}")
         connection.execute(_SCHEMA)
         connection.execute("COMMIT")
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Commit what a block does, or nothing of it."""
+    connection.execute("BEGIN")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 @contextlib.contextmanager

@@ -124,6 +124,8 @@ async def with_loop(way: str) -> None:
                 say("ready")
             say("taken", buffer.stats.emitted)
             await asyncio.sleep(0)
+    elif way == "waiting":
+        await asyncio.gather(*(emit_waiting(buffer, f"parent-{task}") for task in range(5)))
     else:
         emit_all(buffer)
         if way == "flush":
@@ -132,6 +134,13 @@ async def with_loop(way: str) -> None:
         say("ready")
         await asyncio.sleep(3600)
     end(way)
+
+
+async def emit_waiting(buffer: Any, source: str) -> None:
+    """Emit some events, each when the last one is on disk."""
+    for number in range(EVENTS):
+        await buffer.emit_wait("t", {"n": number}, source=source)
+        say("emitted", source, number)
 
 
 async def child_with_loop(buffer: Any, source: str) -> None:

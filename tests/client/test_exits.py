@@ -188,6 +188,25 @@ def test_what_is_in_the_spool_survives_and_is_sent_by_the_next_process(program, 
     assert second == after.said("emitted")
 
 
+@pytest.mark.parametrize("kind", ["AsyncClient"])
+def test_what_tasks_have_waited_for_is_in_the_spool_and_survives_a_kill(program, tmp_path):
+    spool = str(tmp_path / "events.db")
+    process = program.start("waiting", SPOOL=spool, HEADGATE_URL="127.0.0.1:1")
+    said = read_until(process, lines=600)
+    process.kill()
+    emitted = finish(process, said).said("emitted")
+    assert len(emitted) >= 600
+    after = program.run("return", SPOOL=spool)
+    assert after.code == 0, after.errors
+    stored = program.stored()
+    assert Counter(stored).most_common(1)[0][1] == 1
+    for task in range(5):
+        source = f"parent-{task}"
+        numbers = [number for name, number in stored if name == source]
+        assert numbers == list(range(len(numbers)))
+        assert 0 <= len(numbers) - sum(name == source for name, _ in emitted) <= 1, "one of each task was on its way"
+
+
 @kinds
 def test_gunicorn_preload_sends_what_parent_and_workers_emit(served, key, kind, tmp_path, program):
     socket = tmp_path / "gunicorn.sock"

@@ -119,6 +119,8 @@ class Queue:
         self._bytes = 0
         self._absent = 0
         self._absent_bytes = 0
+        self._reserved = 0
+        self._reserved_bytes = 0
         self._last_number = 0
         self._urgent = 0
         self._retry_at = 0.0
@@ -179,7 +181,19 @@ class Queue:
 
     def has_room(self, size: int) -> bool:
         """Whether an event of this size has room now."""
-        return len(self) < self.limits.max_items and self.bytes + size <= self.limits.max_bytes
+        events, used = len(self) + self._reserved, self.bytes + self._reserved_bytes
+        return events < self.limits.max_items and used + size <= self.limits.max_bytes
+
+    def reserve(self, size: int) -> None:
+        """Keep room for an event of this size. Raises `QueueFull` if there is none."""
+        self.check_room(size)
+        self._reserved += 1
+        self._reserved_bytes += size
+
+    def unreserve(self, size: int) -> None:
+        """Give back room that was kept."""
+        self._reserved -= 1
+        self._reserved_bytes -= size
 
     def make_room(self, size: int) -> list[Item]:
         """Remove the oldest events until there is room, and return them. Those under way stay."""

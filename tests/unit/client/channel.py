@@ -1,12 +1,18 @@
-"""gRPC's own test channel and a clock that tests move: the threads of a client without a server and without waiting."""
+"""gRPC's own test channel and a clock that tests move: the threads of a client without a server and without waiting.
 
+gRPC's test channel has no calls for event loops. For those there is a server whose every call the test answers.
+"""
+
+import queue
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import grpc_testing
 
 from headgate.v1 import event_service_pb2, ingest_service_pb2
 from headgate.v1.ingest_service_pb2 import BatchIngestRequest, BatchIngestResponse, EventError, EventResult
+from headgate.v1.ingest_service_pb2_grpc import IngestServiceServicer, add_IngestServiceServicer_to_server
 from headgate_client.clock import Clock
 
 _SERVICES = (
@@ -75,3 +81,51 @@ class FakeServer:
         batch, call = self.take()
         call.terminate(None, metadata, code, details)
         return batch
+
+
+class LocalServer(IngestServiceServicer):
+    """The same for event loops: takes calls one by one over a real connection. Its methods wait: call them on a thread.
+
+    Use as `with`.
+    """
+
+    def __init__(self):
+        self._calls = queue.Queue()
+        self._server = grpc.server(ThreadPoolExecutor(4))
+        add_IngestServiceServicer_to_server(self, self._server)
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+
+    def __enter__(self):
+        self._server.start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.stop(None).wait()
+
+    def BatchIngest(self, request, context):
+        """Wait until the test says how the call ends."""
+        answer = queue.Queue()
+        self._calls.put((request, answer))
+        while context.is_active():
+            try:
+                code, details = answer.get(timeout=0.05)
+            except queue.Empty:
+                continue
+            if code is not None:
+                context.abort(code, details)
+            break
+        results = [EventResult(index=index, status="accepted", id="id") for index in range(len(request.events))]
+        return BatchIngestResponse(results=results)
+
+    def accept(self):
+        """Answer the next batch with `accepted` for each event, and return the batch."""
+        return self._end(None, "")
+
+    def fail(self, code, details=""):
+        """End the next batch's call with an error, and return the batch."""
+        return self._end(code, details)
+
+    def _end(self, code, details):
+        request, answer = self._calls.get(timeout=10)
+        answer.put((code, details))
+        return request
