@@ -63,6 +63,10 @@ class Admin:
                 unsent += int(value)
         return requests <= subscriptions and (subscriptions > 0 or unsent == 0)
 
+    async def metrics(self) -> bytes:
+        """Return Envoy's own statistics, in Prometheus's text format: those that were counted since its start."""
+        return (await self._ask("GET", "/stats/prometheus?usedonly")).encode()
+
     async def _ask(self, method: str, path: str) -> str:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             if isinstance(self.address, int):

@@ -88,6 +88,8 @@ class Envoy:
         self._log: deque[str] = deque(maxlen=LINES_KEPT)
         self._forwards_log = config.log_level in CHATTY
         self._drained = False
+        # How often it was started.
+        self.starts = 0
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -116,6 +118,7 @@ class Envoy:
         Raises `BridgeError` if envoy.yaml is missing or wrong, the port is in use, or Envoy is not ready in time.
         """
         first = not self._port
+        self.starts += 1
         try:
             await self._end()
             self._drained = False
@@ -150,6 +153,10 @@ class Envoy:
     def _release_port(self) -> None:
         self._ports.close()
         self._port = 0
+
+    async def metrics(self) -> bytes:
+        """Return Envoy's own statistics, in Prometheus's text format. Raises `OSError` if Envoy does not answer."""
+        return await self._admin.metrics()
 
     async def wait(self) -> int:
         """Return Envoy's exit code once it has ended, by itself or by `stop`. A negative code is a signal's number."""

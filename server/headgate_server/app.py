@@ -2,16 +2,17 @@
 
 import contextlib
 import gc
+import platform
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 
 import structlog
-from prometheus_client import start_http_server
 
 from headgate_server.access.auth import Authenticator
 from headgate_server.access.limits import RateLimiter
-from headgate_server.background import heads, purge, watch
+from headgate_server.background import heads, measure, purge, watch
 from headgate_server.background.heads import Heads
 from headgate_server.background.leased import Leased
 from headgate_server.background.rejections import NAME as REJECTIONS
@@ -20,7 +21,6 @@ from headgate_server.background.subscription import Subscriptions
 from headgate_server.background.supervisor import Job, Supervisor
 from headgate_server.background.wakeup import Wakeup, Wakeups
 from headgate_server.config import Settings
-from headgate_server.core.errors import SetupError
 from headgate_server.core.model import Lease
 from headgate_server.delivery import engine
 from headgate_server.delivery.nats_connection import Nats
@@ -37,7 +37,8 @@ from headgate_server.ingest.rejections import RejectionQueue
 from headgate_server.ingest.replay import Replaying
 from headgate_server.process.clock import system_clock
 from headgate_server.process.identity import process_name
-from headgate_server.process.metrics import Metrics
+from headgate_server.process.metrics import Metrics, catalogue
+from headgate_server.process.metrics.cells import Reading
 from headgate_server.process.signals import stop_signal
 from headgate_server.receivers.registry import RECEIVERS
 from headgate_server.rpc import cloudevents, decode, wire
@@ -88,7 +89,7 @@ def methods(
     return (
         *IngestServicer(ingest, settings.ingest, taking).methods(),
         *EventServicer(store.ledgers, store.deliveries, subscriptions).methods(),
-        *LedgerServicer(store.ledgers, store.proof).methods(),
+        *LedgerServicer(store.ledgers, store.proof, metrics).methods(),
         *CloudEventServicer(ingest, settings.ingest, taking).methods(),
         *CompatServicer(compat, RECEIVERS, limiter, metrics, system_clock, rejections).methods(),
         *RejectionServicer(store.rejections, ingest, replaying, RECEIVERS, metrics).methods(),
@@ -101,18 +102,20 @@ def methods(
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
-    """Run a server until the block ends. Then finish the calls in progress, store what waits, and close the store.
+async def running(settings: Settings, metrics: Metrics | None = None) -> AsyncIterator[GrpcServer]:
+    """Run a server until the block ends. Then finish the calls in progress, store what waits, and close the store. It
+    counts in `metrics`.
 
     Raises `SetupError` if it cannot start.
     """
     store = await open_store(settings.store.location, serving=True)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
-        metrics = Metrics()
-        _serve_metrics(settings, metrics, stack)
+        metrics = metrics or Metrics(settings.metrics_workspaces)
+        _describe(metrics, store)
         supervisor = Supervisor(metrics)
         readiness = Readiness(store.probe)
+        metrics.add_source(readiness.readings)
         stack.push_async_callback(readiness.close)
         rejections = RejectionQueue(settings.rejections, metrics)
         keep_rejections = KeepRejections(rejections, store.rejections, metrics)
@@ -120,17 +123,20 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         checker = Checker()
         stack.push_async_callback(checker.close)
         wakeups = Wakeups()
-        committer = Committer(store.database, settings.committer, readiness, stored=wakeups.ring)
+        committer = Committer(store.database, settings.committer, readiness, stored=wakeups.ring, metrics=metrics)
         stack.push_async_callback(committer.close)
         watched_heads = Heads(store.ledgers, wakeups.add())
         subscriptions = Subscriptions(store.ledgers, watched_heads, settings.subscriptions)
         open_streams = Streams(metrics, settings.server.streams_of_one, settings.server.ingest_streams_of_one)
         trust = Trust(settings.server.bridge_token)
         load = Load(settings.server)
+        metrics.add_source(load.readings)
+        authenticator = Authenticator(store.directory)
+        metrics.add_source(authenticator.readings)
         server = GrpcServer(
             settings.server,
             methods(store, committer, readiness, supervisor, subscriptions, settings, metrics, rejections, checker),
-            standard(Authenticator(store.directory), metrics, load, trust, open_streams, settings.server.body_limit),
+            standard(authenticator, metrics, load, trust, open_streams, settings.server.body_limit),
             load.public,
             open_streams,
         )
@@ -139,6 +145,7 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
         supervisor.start(_jobs(store, readiness, server, settings.rejections.days, metrics, holder))
         supervisor.start([Job(REJECTIONS, keep_rejections)])
         supervisor.start((Job(heads.NAME, watched_heads), Job(streams.NAME, open_streams)))
+        supervisor.start([Job(measure.NAME, measure.Measure(store.measures, metrics))])
         if settings.delivery.deliver == "on":
             supervisor.start([_delivery(store, settings, metrics, wakeups.add(), holder)])
         # Calls end before the jobs: no call waits for a receiver, and none waits behind a job that gives back its lease
@@ -149,7 +156,7 @@ async def running(settings: Settings) -> AsyncIterator[GrpcServer]:
 
 
 @contextlib.asynccontextmanager
-async def delivering(settings: Settings) -> AsyncIterator[Supervisor]:
+async def delivering(settings: Settings, metrics: Metrics) -> AsyncIterator[Supervisor]:
     """Only deliver to destinations, until the block ends. Then wait for requests in progress, and close the store.
 
     Raises `SetupError` if it cannot start.
@@ -157,28 +164,28 @@ async def delivering(settings: Settings) -> AsyncIterator[Supervisor]:
     store = await open_store(settings.store.location)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
-        metrics = Metrics()
-        _serve_metrics(settings, metrics, stack)
+        _describe(metrics, store)
         supervisor = Supervisor(metrics)
         supervisor.start([_delivery(store, settings, metrics, Wakeup(), process_name())])
+        supervisor.start([Job(measure.NAME, measure.Measure(store.measures, metrics))])
         stack.push_async_callback(supervisor.stop)
         yield supervisor
 
 
-async def deliver(settings: Settings) -> None:
+async def deliver(settings: Settings, metrics: Metrics) -> None:
     """Deliver until SIGINT or SIGTERM."""
     stop = stop_signal()
-    async with delivering(settings):
+    async with delivering(settings, metrics):
         log.info("delivering")
         await stop.wait()
         log.info("stopping")
     log.info("stopped")
 
 
-async def serve(settings: Settings, ready: Callable[[int], None]) -> None:
+async def serve(settings: Settings, ready: Callable[[int], None], metrics: Metrics) -> None:
     """Serve until SIGINT or SIGTERM. `ready` is called with the port when the server accepts calls."""
     stop = stop_signal()
-    async with running(settings) as server:
+    async with running(settings, metrics) as server:
         # The objects that exist now are permanent, so the collector skips them. A group's many small tuples contain no
         # cycles, so collect less often: a full collection stops every call for about 50 ms.
         gc.collect()
@@ -194,16 +201,24 @@ async def serve(settings: Settings, ready: Callable[[int], None]) -> None:
     log.info("stopped")
 
 
-def _serve_metrics(settings: Settings, metrics: Metrics, stack: contextlib.AsyncExitStack) -> None:
-    if settings.metrics_port is None:
-        return
+def _describe(metrics: Metrics, store: Store) -> None:
+    """Show the versions, and the use of the connections."""
+    metrics.build(_version(), platform.python_version(), type(store.database).__name__.removesuffix("Database").lower())
+
+    def pools() -> Iterator[Reading]:
+        for name, pool in store.database.pools().items():
+            yield catalogue.POOL_IN_USE, (name,), pool.in_use
+            yield catalogue.POOL_OPEN, (name,), pool.open
+            yield catalogue.POOL_BOUND, (name,), pool.most
+
+    metrics.add_source(pools)
+
+
+def _version() -> str:
     try:
-        http, thread = start_http_server(settings.metrics_port, settings.server.host, metrics.registry)
-    except OSError as error:
-        raise SetupError(f"cannot serve metrics on port {settings.metrics_port}: {error.strerror}") from None
-    stack.callback(thread.join)
-    stack.callback(http.server_close)
-    stack.callback(http.shutdown)
+        return version("headgate")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def _jobs(

@@ -8,7 +8,7 @@ from headgate_server.delivery.config import DeliveryConfig
 from headgate_server.ingest.committer import CommitterConfig
 from headgate_server.ingest.rejections import RejectionConfig
 from headgate_server.process import logs
-from headgate_server.process.ports import HIGHEST_PORT
+from headgate_server.process.ports import HIGHEST_PORT, host_of
 from headgate_server.process.setting import path_of, setting
 from headgate_server.rpc.docs_servicer import DocsConfig
 from headgate_server.rpc.ingest_servicer import IngestConfig
@@ -61,11 +61,25 @@ class Settings:
     metrics_port: int | None = setting(
         None,
         "metrics-port",
-        "The port for Prometheus metrics; each further worker uses the next port. Without it there are no metrics.",
+        "The port of GET /metrics, for Prometheus: of all workers and Envoy together. 0 takes any free one. Without it "
+        "there are no metrics.",
         least=0,
         most=HIGHEST_PORT,
     )
-    """The port for Prometheus, on the server's own host; None means no port."""
+    """No port by default: who needs no metrics has no further port to protect."""
+    metrics_host: str = setting(
+        "127.0.0.1", "metrics-host", "The address of the port for metrics. It needs no key.", read=host_of
+    )
+    """Loopback: metrics contain no events and no keys, but say how busy a service is."""
+    metrics_workspaces: int = setting(
+        0,
+        "metrics-workspaces",
+        "Count the events of so many workspaces each; the others are counted together as _other. 0: no metric names a "
+        "workspace.",
+        least=0,
+        most=10_000,
+    )
+    """None by default: names of workspaces may be customers' names, and each is a time series for ever."""
     shutdown_grace: float = setting(
         20.0, "shutdown-grace", "Seconds for calls in progress to end at shutdown.", least=0, most=3600
     )

@@ -84,14 +84,17 @@ class Writers:
         self._stop.set()
 
 
-async def _calls(http: httpx.AsyncClient, port: int) -> float:
-    """Return the number of batches that the worker with this metrics port got; 0 if it does not run."""
-    with suppress(httpx.TransportError):
-        said = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
-        for line in said.splitlines():
-            if line.startswith("headgate_calls_total{") and "BatchIngest" in line:
-                return float(line.split()[-1])
-    return 0
+async def _scraped(http: httpx.AsyncClient, up: Up) -> dict[str, float]:
+    """Return the samples of the service's metrics, by their name with labels."""
+    said = (await http.get(f"http://127.0.0.1:{up.metrics_port}/metrics")).text
+    lines = (line.rpartition(" ") for line in said.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
+
+
+async def _calls(http: httpx.AsyncClient, up: Up) -> list[float]:
+    """Return the number of calls that each worker got, together with those that it replaced."""
+    samples = await _scraped(http, up)
+    return [value for name, value in sorted(samples.items()) if name.startswith("headgate_worker_calls_total{")]
 
 
 @contextmanager
@@ -105,29 +108,39 @@ def _ports_in_a_row(count: int) -> Iterator[int]:
         yield first
 
 
+def _grows(name: str) -> bool:
+    bare = name.partition("{")[0]
+    return bare.startswith("headgate_") and bare.endswith(("_total", "_bucket", "_count", "_sum"))
+
+
 async def test_one_of_two_is_killed_under_traffic(postgres_url: str, tmp_path: Path) -> None:
     """Only calls in progress on it may fail; the other worker continues, and no event is lost or stored twice."""
     with (
-        _ports_in_a_row(2) as metrics,
-        Up("--store", postgres_url, "--workers", "2", "--metrics-port", str(metrics), folder=tmp_path) as up,
+        Up("--store", postgres_url, "--workers", "2", "--metrics-port", "0", folder=tmp_path) as up,
     ):
         async with Client(int(up.rest.rpartition(":")[2]), up.key) as client, httpx.AsyncClient() as http:
 
-            async def both_called() -> bool:
-                return await _calls(http, metrics) > 0 < await _calls(http, metrics + 1)
+            async def both_called(since: list[float]) -> None:
+                async def called() -> bool:
+                    now = await _calls(http, up)
+                    return len(now) == 2 and all(new > 10 + old for new, old in zip(now, since, strict=True))
+
+                await until(called)
 
             writers = Writers(client)
             tasks = [asyncio.create_task(writers.write(number)) for number in range(WRITERS)]
-            await until(both_called)
+            await both_called([0, 0])
             assert not writers.failures
+            shown = await _scraped(http, up)
             before = up.workers()
             victim = min(before)
             os.kill(victim, signal.SIGKILL)
             await writers.some_more()
             # Each writer has one call in progress at a time, so no more calls can have been on the dead worker.
-            await until(both_called)
+            await both_called(await _calls(http, up))
             await writers.some_more()
             assert len(writers.failures) <= WRITERS
+            later = await _scraped(http, up)
             writers.stop()
             await asyncio.gather(*tasks)
             stored = await client.all_events()
@@ -138,6 +151,11 @@ async def test_one_of_two_is_killed_under_traffic(postgres_url: str, tmp_path: P
     assert len(after & before) == 1
     assert victim not in after
     assert up.log.read_text().count("worker_replaced") == 1
+    # No counter has gone backwards with the worker's death.
+    grown = {name: later[name] - value for name, value in shown.items() if _grows(name)}
+    assert {name: more for name, more in grown.items() if more < 0} == {}
+    assert later['headgate_restarts_total{kind="worker"}'] == 1
+    assert later["headgate_workers_answering"] == later["headgate_workers"] == 2
     assert verified.valid
     assert [event.sequence for event in stored] == list(range(1, len(stored) + 1))
     assert {event.idempotency_key: event.id for event in stored} == writers.acknowledged
@@ -289,7 +307,6 @@ def test_sqlite_is_served_by_one(tmp_path: Path, command: str) -> None:
         pytest.param(("serve", "--workers", "0"), "--workers", id="none"),
         pytest.param(("up", "--workers", "65"), "--workers", id="too many"),
         pytest.param(("serve", "--workers", "3", "--grpc-port", "65534"), "no ports for 3 workers", id="no ports"),
-        pytest.param(("up", "--workers", "2", "--metrics-port", "65535"), "no ports for 2 workers", id="for metrics"),
         pytest.param(("bridge", "--upstream", "somewhere"), "'somewhere' is not an upstream", id="no port"),
         pytest.param(("bridge", "--upstream", "host:65536"), "'host:65536' is not an upstream", id="no such port"),
     ],

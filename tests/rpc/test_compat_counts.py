@@ -8,7 +8,6 @@ import orjson
 import pytest
 from google.api.httpbody_pb2 import HttpBody
 
-from headgate_server import app
 from headgate_server.access import admin
 from headgate_server.core.model import RateLimit, Scope
 from headgate_server.ingest.committer import Committer
@@ -61,11 +60,10 @@ class Counted:
 
 
 @pytest.fixture
-async def counted(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Counted]:
-    made: list[Metrics] = []
-    monkeypatch.setattr(app, "Metrics", lambda: made.append(Metrics()) or made[-1])
-    async with serving(sqlite_url) as service:
-        yield Counted(service, made[0])
+async def counted(sqlite_url: str) -> AsyncIterator[Counted]:
+    metrics = Metrics()
+    async with serving(sqlite_url, metrics=metrics) as service:
+        yield Counted(service, metrics)
 
 
 async def test_calls_count_as_what_became_of_them(counted: Counted) -> None:

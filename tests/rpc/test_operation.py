@@ -3,17 +3,14 @@
 import asyncio
 import contextlib
 import socket
-import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import orjson
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from prometheus_client import start_http_server
 
 from headgate.v1.event_service_pb2 import ListEventsRequest
 from headgate_server import app
@@ -138,35 +135,11 @@ async def test_an_error_of_the_server(caller: Caller, monkeypatch: pytest.Monkey
     assert statuses(await caller.batch(event())) == ["accepted"]
 
 
-async def test_metrics(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    ports: list[int] = []
-
-    def noted(*arguments: Any) -> Any:
-        http, thread = start_http_server(*arguments)
-        ports.append(http.server_port)
-        return http, thread
-
-    monkeypatch.setattr(app, "start_http_server", noted)
-    async with serving(sqlite_url, metrics_port=0) as service, service.caller() as caller:
-        await caller.batch(event(), event(type=""))
-        page = await asyncio.to_thread(
-            lambda: urllib.request.urlopen(f"http://127.0.0.1:{ports[0]}/metrics").read().decode()
-        )
-    assert 'headgate_events_total{status="accepted"} 1.0' in page
-    assert 'headgate_events_total{status="rejected"} 1.0' in page
-    assert 'headgate_calls_total{code="OK",method="/headgate.v1.IngestService/BatchIngest"} 1.0' in page
-
-
-@pytest.mark.parametrize("what", ["gRPC", "metrics"])
-async def test_a_port_in_use(sqlite_url: str, what: str) -> None:
+async def test_a_port_in_use(sqlite_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        settings = Settings(
-            store=StoreConfig(url=sqlite_url),
-            server=ServerConfig(port=port if what == "gRPC" else 0),
-            metrics_port=port if what == "metrics" else None,
-        )
-        with pytest.raises(SetupError, match=what) as refusal:
+        settings = Settings(store=StoreConfig(url=sqlite_url), server=ServerConfig(port=port))
+        with pytest.raises(SetupError, match="gRPC") as refusal:
             async with app.running(settings):
                 pass
     assert str(port) in str(refusal.value)

@@ -206,5 +206,6 @@ async def test_the_jobs_of_the_process_are_shown(service: Service) -> None:
         "purge": ("running", 0),
         "heads": ("running", 0),
         "streams": ("running", 0),
+        "measure": ("running", 0),
         "deliver": ("running", 0),
     }

@@ -8,6 +8,7 @@ from headgate_server import app
 from headgate_server.access import admin
 from headgate_server.config import Settings, StoreConfig
 from headgate_server.core.model import Scope
+from headgate_server.process.metrics import Metrics
 from headgate_server.rpc.ingest_servicer import IngestConfig
 from headgate_server.rpc.server import ServerConfig
 from headgate_server.store import Store
@@ -41,6 +42,7 @@ async def serving(
     body_limit: int = 8 << 20,
     max_events: int = 1_000,
     load: Mapping[str, int] | None = None,
+    metrics: Metrics | None = None,
     **settings: Any,
 ) -> AsyncIterator[Service]:
     """Run a server on the store of this URL during a block. `load` has fields of `LoadConfig`."""
@@ -50,5 +52,5 @@ async def serving(
         ingest=IngestConfig(max_events=max_events),
         **settings,
     )
-    async with app.running(wanted) as server, admin.opened(url) as store:
+    async with app.running(wanted, metrics) as server, admin.opened(url) as store:
         yield Service(url, server.port, store)

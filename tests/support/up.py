@@ -15,6 +15,7 @@ from tests.support.waiting import until_true
 HEADGATE = (sys.executable, "-m", "headgate_server")
 
 _GREETING = re.compile(r"REST  http://(\S+:[0-9]+)   gRPC  (\S+:[0-9]+)((?:, :[0-9]+)*)")
+_METRICS = re.compile(r'"port":([0-9]+),"event":"metrics_served"')
 _KEY = re.compile(r"\bhg_[0-9A-Za-z]{43}\b")
 _REQUEST = re.compile(r"^curl (?:.*\n)+?.*}'\n", re.MULTILINE)
 
@@ -75,6 +76,11 @@ class Up:
     def workers(self) -> set[int]:
         """Return the process ids of the server processes that run now."""
         return {pid for pid, name in children(self.pid).items() if "envoy" not in name and not is_gone(pid)}
+
+    @property
+    def metrics_port(self) -> int:
+        """The port for metrics, which the log says."""
+        return int(until_true(lambda: _METRICS.search(self.log.read_text()))[1])
 
     @property
     def said(self) -> str:

@@ -6,6 +6,7 @@ from typing import TypeVar, cast
 
 from headgate_server.core.model import Decision, Outcome, Settled, Status, Submission
 from headgate_server.store import Database
+from headgate_server.store.phases import Phases
 
 _Result = TypeVar("_Result")
 
@@ -48,7 +49,9 @@ class GatedStore:
     def __init__(self) -> None:
         self.appends: asyncio.Queue[Append] = asyncio.Queue()
 
-    async def append(self, submissions: Sequence[Submission], *, wait: bool = True) -> list[Decision | None]:
+    async def append(
+        self, submissions: Sequence[Submission], *, wait: bool = True, phases: Phases | None = None
+    ) -> list[Decision | None]:
         """Wait until the test ends this append."""
         append = Append(submissions, wait)
         self.appends.put_nowait(append)

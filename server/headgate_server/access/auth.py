@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import string
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ from headgate_server.core.model import ApiKey, Scope, Workspace
 from headgate_server.core.reasons import Reason
 from headgate_server.core.types import KeyDigest
 from headgate_server.process.clock import Clock, system_clock
+from headgate_server.process.metrics import catalogue
+from headgate_server.process.metrics.cells import Reading
 from headgate_server.store import Directory
 
 PREFIX = "hg_"
@@ -76,6 +78,7 @@ class Authenticator:
         self._known: TTLCache[KeyDigest, ApiKey] = TTLCache(_CACHED_KEYS, CACHE_SECONDS, timer=timer)
         self._refused: TTLCache[KeyDigest, bool] = TTLCache(_CACHED_REFUSALS, CACHE_SECONDS, timer=timer)
         self._looking: dict[KeyDigest, asyncio.Task[ApiKey | None]] = {}
+        self._look_ups = {"known": 0, "refused": 0, "missed": 0}
 
     async def authenticate(self, key: str | None) -> Principal:
         """Return the owner of the key.
@@ -92,9 +95,13 @@ class Authenticator:
             raise _refusal()
         digest = digest_of(key)
         record = self._known.get(digest)
-        if record is None:
-            if digest in self._refused:
-                raise _refusal()
+        if record is not None:
+            self._look_ups["known"] += 1
+        elif digest in self._refused:
+            self._look_ups["refused"] += 1
+            raise _refusal()
+        else:
+            self._look_ups["missed"] += 1
             record = await self._find(digest)
         now = self._clock()
         if (
@@ -104,6 +111,12 @@ class Authenticator:
         ):
             raise _refusal()
         return Principal(record.id, record.workspace, record.scopes)
+
+    def readings(self) -> Iterator[Reading]:
+        """Yield how the cache is used, for the metrics."""
+        for result, count in self._look_ups.items():
+            yield catalogue.KEY_LOOK_UPS, (result,), count
+        yield catalogue.KEYS_CACHED, (), self._known.currsize
 
     async def _find(self, digest: KeyDigest) -> ApiKey | None:
         """Look up a key once for all calls that need it at the same time. If one caller gives up, the look-up continues

@@ -5,10 +5,12 @@ from typing import Any
 import click
 
 from headgate_server import app
+from headgate_server.cli import metrics
 from headgate_server.cli.options import options
 from headgate_server.cli.running import run
 from headgate_server.config import Settings
 from headgate_server.process import logs
+from headgate_server.process.metrics import Metrics
 from headgate_server.process.setting import build
 
 _OPTIONS = (
@@ -19,6 +21,7 @@ _OPTIONS = (
     "nats-credentials",
     "nats-ca",
     "metrics-port",
+    "metrics-host",
     "log-level",
 )
 
@@ -32,4 +35,10 @@ def deliver(**values: Any) -> None:
     """
     settings = build(Settings, values)
     logs.configure(settings.log_level)
-    run(app.deliver(settings))
+    run(_deliver(settings))
+
+
+async def _deliver(settings: Settings) -> None:
+    own = Metrics()
+    async with metrics.served(settings, metrics.of_process(own)):
+        await app.deliver(settings, own)

@@ -7,11 +7,13 @@ from typing import Any
 import click
 
 from headgate_server import app
+from headgate_server.cli import metrics
 from headgate_server.cli.options import options
 from headgate_server.cli.running import StoppedError, run, unless
 from headgate_server.cli.workers import check_workers, workers_of
 from headgate_server.config import Settings
 from headgate_server.process import logs
+from headgate_server.process.metrics import Metrics, line
 from headgate_server.process.setting import build
 from headgate_server.process.signals import stop_signal
 
@@ -24,7 +26,13 @@ from headgate_server.process.signals import stop_signal
     hidden=True,
     help="Write the port of each worker to this file descriptor, a line each, once calls are taken.",
 )
-def serve(ready_fd: int | None, **values: Any) -> None:
+@click.option(
+    "--metrics-fd",
+    type=int,
+    hidden=True,
+    help="Answer with the metrics on this file descriptor, a connected socket.",
+)
+def serve(ready_fd: int | None, metrics_fd: int | None, **values: Any) -> None:
     """Run the gRPC server alone, as one process or as several."""
     settings = build(Settings, values)
     logs.configure(settings.log_level)
@@ -36,7 +44,18 @@ def serve(ready_fd: int | None, **values: Any) -> None:
             with os.fdopen(ready_fd, "wb") as pipe:
                 pipe.writelines(b"%d\n" % port for port in ports)
 
-    run(app.serve(settings, ready) if settings.workers == 1 else _serve_workers(settings, ready))
+    if settings.workers > 1:
+        run(_serve_workers(settings, ready))
+        return
+    own = Metrics(settings.metrics_workspaces)
+    if metrics_fd is not None:
+        line.answer(metrics_fd, own.read)
+    run(_serve(settings, ready, own))
+
+
+async def _serve(settings: Settings, ready: Callable[..., None], own: Metrics) -> None:
+    async with metrics.served(settings, metrics.of_process(own)):
+        await app.serve(settings, ready, own)
 
 
 async def _serve_workers(settings: Settings, ready: Callable[..., None]) -> None:
@@ -46,8 +65,9 @@ async def _serve_workers(settings: Settings, ready: Callable[..., None]) -> None
     with workers_of(settings, settings.shutdown_grace) as (workers, ports):
         try:
             await unless(stop, workers.start())
-            ready(*ports)
-            await unless(stop, workers.keep())
+            async with metrics.served(settings, metrics.of_service(workers)):
+                ready(*ports)
+                await unless(stop, workers.keep())
         except StoppedError:
             pass
         finally:

@@ -1,5 +1,6 @@
 """`headgate up` and `headgate bridge`: the commands that run Envoy."""
 
+import contextlib
 import re
 import secrets
 import shlex
@@ -11,15 +12,18 @@ import click
 
 from headgate_bridge import BridgeConfig, Envoy, render
 from headgate_server.access import admin
+from headgate_server.cli import metrics
 from headgate_server.cli.options import options
 from headgate_server.cli.running import StoppedError, output_takes, run, unless
 from headgate_server.cli.workers import check_workers, workers_of
 from headgate_server.config import Settings
 from headgate_server.process import logs
 from headgate_server.process.child import RestartPolicy, keep
+from headgate_server.process.metrics.endpoint import Make
 from headgate_server.process.ports import HIGHEST_PORT, host_of, shown, url_of
 from headgate_server.process.setting import build, setting
 from headgate_server.process.signals import stop_signal
+from headgate_server.process.workers import Workers
 from headgate_server.rpc.pipeline.trust import PUBLIC
 from headgate_server.rpc.server import ServerConfig
 
@@ -71,15 +75,18 @@ def up(**values: Any) -> None:
     run(_up(settings, values))
 
 
+_OF_BRIDGE = ("body-limit", "bridge-token", "log-level", "metrics-port", "metrics-host")
+
+
 @click.command()
 @options(BridgeConfig)
 @options(UpstreamConfig)
-@options(Settings, only=("body-limit", "bridge-token", "log-level"))
+@options(Settings, only=_OF_BRIDGE)
 def bridge(**values: Any) -> None:
     """Run only Envoy, in front of gRPC servers that run elsewhere."""
-    settings = build(Settings, {name: values[name] for name in ("body_limit", "bridge_token", "log_level")})
+    settings = build(Settings, values)
     logs.configure(settings.log_level)
-    run(_bridge(_bridge_config(values, settings, build(UpstreamConfig, values).addresses)))
+    run(_bridge(_bridge_config(values, settings, build(UpstreamConfig, values).addresses), settings))
 
 
 async def _up(settings: Settings, values: dict[str, Any]) -> None:
@@ -91,10 +98,12 @@ async def _up(settings: Settings, values: dict[str, Any]) -> None:
     # One half for Envoy's requests and then one for the servers' own; together they are the configured grace.
     grace = settings.shutdown_grace / 2
     with workers_of(settings, grace) as (workers, ports):
+        measured = contextlib.AsyncExitStack()
         envoy = Envoy(_bridge_config(values, settings, [(settings.server.host, port) for port in ports]))
         try:
             await unless(stop, workers.start())
             await unless(stop, envoy.start())
+            await measured.enter_async_context(metrics.served(settings, _page(workers, envoy)))
             grpc = ", ".join((shown(settings.server.host, ports[0]), *(f":{port}" for port in ports[1:])))
             await _greet(settings, url_of(values["http_host"], envoy.port), grpc)
             await unless(stop, workers.keep(), keep(envoy, RestartPolicy()))
@@ -106,19 +115,25 @@ async def _up(settings: Settings, values: dict[str, Any]) -> None:
                 await envoy.drain(grace)
             finally:
                 try:
+                    await measured.aclose()
                     await workers.stop()
                 finally:
                     await envoy.stop()
     click.echo("headgate: stopped", err=True)
 
 
-async def _bridge(config: BridgeConfig) -> None:
+def _page(workers: Workers | None, envoy: Envoy) -> Make:
+    return metrics.of_service(workers, envoy=envoy.metrics, envoy_starts=lambda: envoy.starts)
+
+
+async def _bridge(config: BridgeConfig, settings: Settings) -> None:
     stop = stop_signal()
     envoy = Envoy(config)
     try:
         await unless(stop, envoy.start())
-        click.echo(f"REST  {url_of(config.http_host, envoy.port)}")
-        await unless(stop, keep(envoy, RestartPolicy()))
+        async with metrics.served(settings, _page(None, envoy)):
+            click.echo(f"REST  {url_of(config.http_host, envoy.port)}")
+            await unless(stop, keep(envoy, RestartPolicy()))
     except StoppedError:
         pass
     finally:

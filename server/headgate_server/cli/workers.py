@@ -9,6 +9,9 @@ from headgate_server.process.ports import HIGHEST_PORT, reserved
 from headgate_server.process.setting import handed_over
 from headgate_server.process.workers import Workers
 
+_OF_THE_PARENT = {"metrics-port", "metrics-host"}
+"""Settings that the workers do not get: the parent reads their metrics, and has the one port for all."""
+
 
 def check_workers(settings: Settings) -> None:
     """Raise `SetupError` if the store does not allow so many workers."""
@@ -19,9 +22,8 @@ def check_workers(settings: Settings) -> None:
         raise SetupError(
             f"SQLite is served by one process: with --workers {workers} give --store postgresql://user@host/database"
         )
-    for flag, port in (("grpc-port", settings.server.port), ("metrics-port", settings.metrics_port)):
-        if (port or 0) + workers - 1 > HIGHEST_PORT:
-            raise SetupError(f"--{flag} {port} leaves no ports for {workers} workers")
+    if settings.server.port + workers - 1 > HIGHEST_PORT:
+        raise SetupError(f"--grpc-port {settings.server.port} leaves no ports for {workers} workers")
 
 
 @contextlib.contextmanager
@@ -31,31 +33,30 @@ def workers_of(settings: Settings, grace: float) -> Iterator[tuple[Workers, Sequ
     `grace` is the time, in seconds, that they give their calls. Raises `SetupError` if a port is taken.
     """
     with reserved(settings.server.host, settings.server.port, settings.workers, "gRPC") as ports:
-        yield Workers(arguments(settings, ports, grace), environment(settings), grace=grace), ports
+        measured = settings.metrics_port is not None
+        yield Workers(arguments(settings, ports, grace), environment(settings), grace=grace, measured=measured), ports
 
 
 def arguments(settings: Settings, ports: Sequence[int], grace: float) -> Sequence[Sequence[str]]:
     """Return the command line of the worker on each port, after `headgate serve`: all settings except secrets, and then
     the worker's own. If a flag is given twice, the last one counts.
     """
-    common = [f"--{setting.flag}={text}" for setting, text in handed_over(settings) if not setting.secret]
+    common = [
+        f"--{setting.flag}={text}"
+        for setting, text in handed_over(settings)
+        if not setting.secret and setting.flag not in _OF_THE_PARENT
+    ]
     return [
         [
             *common,
             f"--grpc-port={port}",
             "--workers=1",
             f"--shutdown-grace={grace}",
-            *_metrics_argument(settings.metrics_port, index),
         ]
-        for index, port in enumerate(ports)
+        for port in ports
     ]
 
 
 def environment(settings: Settings) -> Mapping[str, str]:
     """Return the settings that are passed in the environment."""
     return {setting.variable: text for setting, text in handed_over(settings) if setting.secret}
-
-
-def _metrics_argument(port: int | None, index: int) -> Sequence[str]:
-    # 0 means any free port, for each worker.
-    return () if port is None else (f"--metrics-port={port + index if port else 0}",)

@@ -7,7 +7,7 @@ workspace's head, that workspace waits for the lock separately and delays no oth
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -22,7 +22,10 @@ from headgate_server.ingest.pace import Pace
 from headgate_server.ingest.readiness import Readiness
 from headgate_server.process.aside import aside
 from headgate_server.process.causes import Causes
+from headgate_server.process.metrics import Metrics, catalogue
+from headgate_server.process.metrics.cells import Reading
 from headgate_server.store import Database, DataRefused, Probe
+from headgate_server.store.phases import Phases
 
 log = structlog.get_logger(__name__)
 
@@ -86,8 +89,11 @@ class Committer:
         readiness: Readiness | None = None,
         *,
         stored: Callable[[], None] = lambda: None,
+        metrics: Metrics | None = None,
     ):
         """`readiness` is notified of every commit. `stored` is called after each commit that added to a ledger."""
+        self._metrics = metrics or Metrics()
+        self._metrics.add_source(self._waiting)
         self._database = database
         self._readiness = readiness or Readiness(Probe(database))
         self._stored = stored
@@ -127,6 +133,16 @@ class Committer:
                 "Too many events are waiting to be stored; nothing of this request was stored.",
                 retry_after=self._pace.retry_after(self._lanes.events, events),
             )
+
+    def _waiting(self) -> Iterator[Reading]:
+        """Yield what waits now, and the bounds."""
+        lanes, config = self._lanes, self._config
+        yield catalogue.WAITING_EVENTS, (), lanes.events
+        yield catalogue.WAITING_EVENTS_BOUND, (), config.waiting_events
+        yield catalogue.WAITING_BYTES, (), lanes.bytes
+        yield catalogue.WAITING_BYTES_BOUND, (), config.waiting_bytes
+        yield catalogue.WAITING_SECONDS, (), lanes.oldest(time.monotonic())
+        yield catalogue.WAITING_SECONDS_BOUND, (), config.waiting_seconds
 
     async def close(self) -> None:
         """Refuse new submissions, store those that wait, and return when no transaction is in progress."""
@@ -193,14 +209,16 @@ class Committer:
 
     async def _append(self, group: Sequence[_Call], *, wait: bool) -> list[_Call]:
         """Store a group, notify its callers, and return the submissions that the store skipped. Raises nothing."""
-        started = time.monotonic()
+        started, phases = time.monotonic(), Phases()
         try:
-            decisions = await self._database.append([call.submission for call in group], wait=wait)
+            decisions = await self._database.append([call.submission for call in group], wait=wait, phases=phases)
         except Exception as error:
             # The callers must learn of every error, and the next group must be tried. Two errors mean that nothing was
             # stored and that one submission is the cause: then each submission is tried alone.
             if isinstance(error, (DataRefused, AnswerFailed)) and len(group) > 1:
                 return await self._append_each(group, wait=wait)
+            with aside("metrics"):
+                self._metrics.group_failed(type(error).__name__)
             if isinstance(error, DataRefused):
                 # The driver's own message is not logged, because it quotes the value.
                 log.error("data_refused", workspace_id=group[0].submission.workspace_id)
@@ -221,14 +239,17 @@ class Committer:
             if decision is not None:
                 self._lanes.release(call)
         with aside("pace"):
-            self._note(group, decisions, time.monotonic() - started)
+            self._note(group, decisions, time.monotonic() - started, phases)
         return skipped
 
-    def _note(self, group: Sequence[_Call], decisions: Sequence[Decision | None], seconds: float) -> None:
+    def _note(
+        self, group: Sequence[_Call], decisions: Sequence[Decision | None], seconds: float, phases: Phases
+    ) -> None:
         """Record how many events were stored, and how fast."""
         written = zip(group, decisions, strict=False)
         if stored := sum(call.events for call, decision in written if decision is not None):
             self._pace.stored(stored, seconds)
+            self._metrics.group(stored, phases.seconds())
         if any(decision is not None and _has_written(decision) for decision in decisions):
             self._readiness.stored()
             self._stored()

@@ -4,6 +4,7 @@ Ready lanes take turns, so that a busy workspace does not delay a quiet one. Whi
 workspace's head, the workspace's lane is parked: it is not ready then, and delays no other lane.
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -98,7 +99,7 @@ class Lanes(Generic[W]):
         self._ready: deque[WorkspaceId] = deque()
         """Workspaces whose lanes are neither parked nor empty. The lane that has waited longest comes first."""
         self.events = 0
-        self._bytes = 0
+        self.bytes = 0
 
     @property
     def ready(self) -> bool:
@@ -108,7 +109,17 @@ class Lanes(Generic[W]):
     @property
     def idle(self) -> bool:
         """Whether nothing waits, is being stored, or is parked."""
-        return not self._lanes and not self.events and not self._bytes
+        return not self._lanes and not self.events and not self.bytes
+
+    def oldest(self, now: float) -> float:
+        """Return how long the submission at the front of a lane has waited that has waited longest, 0 if none waits.
+        Any thread may call it.
+        """
+        longest = 0.0
+        for lane in tuple(self._lanes.values()):
+            with contextlib.suppress(IndexError):  # its last submission may be taken now
+                longest = max(longest, now - lane.waiting[0].arrived)
+        return longest
 
     def has_room(self, workspace: WorkspaceId, events: int, size: int) -> bool:
         """Whether a submission with this many events and bytes of content may be added now."""
@@ -116,7 +127,7 @@ class Lanes(Generic[W]):
         if not self.events:
             return True
         bounds = self._bounds
-        if self.events + events > bounds.waiting_events or self._bytes + size > bounds.waiting_bytes:
+        if self.events + events > bounds.waiting_events or self.bytes + size > bounds.waiting_bytes:
             return False
         lane = self._lanes.get(workspace)
         if lane is None:
@@ -219,7 +230,7 @@ class Lanes(Generic[W]):
 
     def _count(self, lane: _Lane[W], waiting: W, sign: int) -> None:
         self.events += sign * waiting.events
-        self._bytes += sign * waiting.bytes
+        self.bytes += sign * waiting.bytes
         lane.events += sign * waiting.events
         lane.bytes += sign * waiting.bytes
 

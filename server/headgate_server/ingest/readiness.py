@@ -2,10 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from headgate_server.core.errors import Unavailable
 from headgate_server.core.reasons import Reason
+from headgate_server.process.metrics import catalogue
+from headgate_server.process.metrics.cells import Reading
 from headgate_server.store import Probe
 
 _FRESH_SECONDS = 1.0
@@ -59,6 +61,10 @@ class Readiness:
         if not done:
             raise Unavailable("The store has not answered in time.")
         self._tell()
+
+    def readings(self) -> Iterator[Reading]:
+        """Yield the last answer, for the metrics."""
+        yield catalogue.READY, (), self._refusal is None
 
     async def close(self) -> None:
         """Cancel a probe that is in progress."""

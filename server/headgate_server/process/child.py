@@ -12,6 +12,8 @@ import structlog
 
 from headgate_server.core.errors import SetupError
 from headgate_server.process.launcher import end, launcher
+from headgate_server.process.metrics.cells import Snapshot
+from headgate_server.process.metrics.line import Line
 
 log = structlog.get_logger(__name__)
 
@@ -93,10 +95,16 @@ class ServerProcess:
 
     kind = "worker"
 
-    def __init__(self, arguments: Sequence[str], environment: dict[str, str], start_seconds: float):
+    def __init__(
+        self, arguments: Sequence[str], environment: dict[str, str], start_seconds: float, *, measured: bool = False
+    ):
         """`arguments` follow `headgate serve`, `environment` is added to this process's own. A start that takes longer
-        than `start_seconds` has failed.
+        than `start_seconds` has failed. With `measured` its metrics can be read.
         """
+        self.generation = 0
+        """How often it was started."""
+        self._measured = measured
+        self._line: Line | None = None
         self._arguments = arguments
         self._environment = {**os.environ, **environment}
         self._start_seconds = start_seconds
@@ -131,9 +139,22 @@ class ServerProcess:
         self._port = int(line)
         self._takes_calls = True
 
+    async def read(self) -> Snapshot | None:
+        """Return the child's metrics, None if it has ended or is not measured."""
+        return None if self._line is None else await self._line.read()
+
     async def _spawn(self) -> int:
         """Start the process, and return the descriptor from which its port can be read."""
+        self.generation += 1
         reader, writer = os.pipe()
+        passed: tuple[int, ...] = (writer,)
+        further: tuple[str, ...] = ()
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+        if self._measured:
+            line = self._line = Line()
+            passed, further = (writer, line.descriptor), ("--metrics-fd", str(line.descriptor))
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *launcher(),
@@ -144,7 +165,8 @@ class ServerProcess:
                 *self._arguments,
                 "--ready-fd",
                 str(writer),
-                pass_fds=(writer,),
+                *further,
+                pass_fds=passed,
                 env=self._environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
@@ -154,6 +176,8 @@ class ServerProcess:
             raise
         finally:
             os.close(writer)
+            if self._line is not None:
+                self._line.sent()
         return reader
 
     async def wait(self) -> int:
@@ -169,6 +193,9 @@ class ServerProcess:
         """
         if self._process is not None and self._process.returncode is None:
             await end(self._process, patience if self._takes_calls else 0)
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
 
 async def _line(descriptor: int) -> bytes:

@@ -34,15 +34,23 @@ class Workers:
         grace: float,
         policy: RestartPolicy | None = None,
         start_seconds: float = _START_SECONDS,
+        measured: bool = False,
     ):
         """`arguments` are the command lines after `headgate serve`, each with a port of its own, and `environment`
         their settings in the environment. `grace` is the time, in seconds, that they give their calls when they must
         end. A start that takes longer than `start_seconds` has failed; only the first worker's first start may take
-        longer.
+        longer. With `measured` the metrics of the processes can be read.
         """
-        self._children = [ServerProcess(each, dict(environment), start_seconds) for each in arguments]
+        self._children = [
+            ServerProcess(each, dict(environment), start_seconds, measured=measured) for each in arguments
+        ]
         self._patience = grace + _KILL_SECONDS
         self._policy = policy or RestartPolicy()
+
+    @property
+    def children(self) -> Sequence[ServerProcess]:
+        """The processes, in the order of their command lines."""
+        return self._children
 
     async def start(self) -> None:
         """Return once all of them accept calls. Raises `SetupError` if one of them cannot start."""

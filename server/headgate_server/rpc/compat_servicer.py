@@ -1,6 +1,5 @@
 """headgate.v1.CompatService: HTTP requests to vendors' APIs, and the vendors' answers."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import NamedTuple
@@ -25,7 +24,7 @@ from headgate_server.receivers import STATUSES, Endpoint, HttpRequest, Receiver,
 from headgate_server.rpc import status
 from headgate_server.rpc.pipeline.call import REQUEST_KEY, Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, OwnWords, Unary
-from headgate_server.rpc.taking import REPLAYED_KEY
+from headgate_server.rpc.taking import REPLAYED_KEY, counted
 
 SERVICE = compat_service_pb2.DESCRIPTOR.services_by_name["CompatService"].full_name
 PREFIX = "/compat/"
@@ -110,9 +109,7 @@ class CompatServicer:
         request = HttpRequest(method, path, parameters, body.data, self._clock(), _headers(call), body.content_type)
         exchange = await self._compat(receiver, endpoint, call.caller.workspace, request, call.text(REQUEST_KEY))
         with aside("events"):
-            statuses = Counter(outcome.status.value for outcome in exchange.outcomes)
-            call.log.update(statuses)
-            self._metrics.events(statuses)
+            statuses = counted(call, exchange.outcomes, self._metrics)
             if KEPT & statuses.keys() and isinstance(endpoint, Take):
                 self._note(call, route, endpoint.list_name, request.body, exchange.outcomes)
         if exchange.replayed:

@@ -14,6 +14,8 @@ from headgate_server.core.ledger import Break
 from headgate_server.core.model import Head, Scope
 from headgate_server.core.reasons import Reason
 from headgate_server.core.types import EventHash
+from headgate_server.process.aside import aside
+from headgate_server.process.metrics import Metrics
 from headgate_server.reading.verify import verify
 from headgate_server.rpc import decode, wire
 from headgate_server.rpc.pages import page_size, page_token, resume_from
@@ -29,7 +31,8 @@ _LARGEST_LIMIT = 100_000
 class LedgerServicer:
     """Shows and checks ledgers."""
 
-    def __init__(self, ledgers: Ledgers, proof: Proof):
+    def __init__(self, ledgers: Ledgers, proof: Proof, metrics: Metrics):
+        self._metrics = metrics
         self._ledgers = ledgers
         self._proof = proof
 
@@ -75,6 +78,8 @@ class LedgerServicer:
             after=resume_from(request.page_token, workspace.id, request),
             expected=_expected_head(request),
         )
+        with aside("metrics"):
+            self._metrics.ledger_checked(len(found.breaks))
         return VerifyLedgerResponse(
             valid=not found.breaks,
             events_checked=found.events_checked,

@@ -1,6 +1,5 @@
 """headgate.v1.RejectionService."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
@@ -31,7 +30,7 @@ from headgate_server.rpc import decode, replay_requests, wire
 from headgate_server.rpc.pages import page_size, page_token, resume_from
 from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
-from headgate_server.rpc.taking import explained, written
+from headgate_server.rpc.taking import counted, explained, written
 from headgate_server.store import Rejections
 
 SERVICE = "headgate.v1.RejectionService"
@@ -192,10 +191,7 @@ class RejectionServicer:
         """Return the results of replays like those of a batch, and record them in log and metrics."""
         outcomes: Sequence[Outcome] = [replay.outcome for replay in replays]
         with aside("events"):
-            statuses = Counter(outcome.status.value for outcome in outcomes)
-            call.log.update(statuses)
-            if not validate_only:
-                self._metrics.events(statuses)
+            counted(call, outcomes, None if validate_only else self._metrics)
         conflicts = {
             index: outcome.link.id
             for index, outcome in enumerate(outcomes)

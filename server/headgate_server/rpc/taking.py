@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventResult
 from headgate_server.core.errors import EventConflict, InvalidRequest
-from headgate_server.core.model import Outcome, Problem, Replayed, Scope, Status, Submission
+from headgate_server.core.model import STORED, Outcome, Problem, Replayed, Scope, Status, Submission
 from headgate_server.core.reasons import Reason
 from headgate_server.core.rejections import Encoding
 from headgate_server.core.types import EventId
@@ -52,12 +52,9 @@ class Taking:
             return await self._replay(call, submission, BatchIngestResponse.FromString(decision.answer))
         outcomes = decision.outcomes
         with aside("events"):
-            statuses = Counter(outcome.status.value for outcome in outcomes)
-            call.log.update(statuses)
-            if not validate_only:
-                self._metrics.events(statuses)
-                if KEPT & statuses.keys():
-                    self._note(call, sent, outcomes)
+            statuses = counted(call, outcomes, None if validate_only else self._metrics)
+            if not validate_only and KEPT & statuses.keys():
+                self._note(call, sent, outcomes)
         conflicts = {
             index: outcome.link.id
             for index, outcome in enumerate(outcomes)
@@ -89,6 +86,23 @@ class Taking:
         if not conflicts or not call.caller.may(Scope.EVENTS_READ):
             return {}
         return await self._ingest.differences(submission.workspace_id, submission.slots, conflicts)
+
+
+def counted(call: Call, outcomes: Sequence[Outcome], metrics: Metrics | None) -> Mapping[str, int]:
+    """Return the number of outcomes with each status, and record them in the call's log line and in the metrics."""
+    statuses = Counter(outcome.status.value for outcome in outcomes)
+    call.log.update(statuses)
+    if metrics is not None:
+        reasons = None
+        if not statuses.keys() <= STORED:
+            reasons = Counter(
+                (outcome.status.value, str(outcome.problem.reason))
+                for outcome in outcomes
+                if outcome.problem is not None
+            )
+        metrics.events(statuses, reasons)
+        metrics.workspace_events(call.caller.workspace.name, statuses)
+    return statuses
 
 
 def explained(outcomes: Sequence[Outcome], differences: Mapping[int, tuple[str, ...]]) -> Sequence[Outcome]:

@@ -13,6 +13,7 @@ from headgate_server.store.leases import Leases
 from headgate_server.store.ledgers import Ledgers
 from headgate_server.store.limits import Limits
 from headgate_server.store.matching import Matching
+from headgate_server.store.measures import Measures
 from headgate_server.store.migrate import Migrations
 from headgate_server.store.probe import Probe
 from headgate_server.store.proof import Proof
@@ -32,6 +33,7 @@ __all__ = [
     "Ledgers",
     "Limits",
     "Matching",
+    "Measures",
     "Migrations",
     "Probe",
     "Proof",
@@ -55,6 +57,7 @@ class Store:
         self.destinations = Destinations(database)
         self.deliveries = Deliveries(database)
         self.matching = Matching(database)
+        self.measures = Measures(database)
         self.rejections = Rejections(database)
         self.event_types = EventTypes(database)
         self.probe = Probe(database)

@@ -1,14 +1,15 @@
 """The base of every topic: a database that reads, writes and appends. `sqlite/` and `postgres/` implement it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy import Connection
 
 from headgate_server.core.errors import Unavailable
 from headgate_server.core.model import Decision, Submission
 from headgate_server.core.reasons import Reason
+from headgate_server.store.phases import Phases
 
 T = TypeVar("T")
 
@@ -22,6 +23,14 @@ class DataRefused(Exception):
     """The database refused a value of the group, and nothing of the group was stored. The caller tries each
     submission alone.
     """
+
+
+class Pool(NamedTuple):
+    """The use of a pool of connections at one moment."""
+
+    in_use: int
+    open: int
+    most: int
 
 
 class Database(ABC):
@@ -53,7 +62,9 @@ class Database(ABC):
         """
 
     @abstractmethod
-    async def append(self, submissions: Sequence[Submission], *, wait: bool = True) -> list[Decision | None]:
+    async def append(
+        self, submissions: Sequence[Submission], *, wait: bool = True, phases: Phases | None = None
+    ) -> list[Decision | None]:
         """Decide and store submissions, in order, in one transaction. Return one decision for each.
 
         When it returns, every event that is `accepted` or `replaced` MUST be on disk, linked into its workspace's
@@ -62,7 +73,7 @@ class Database(ABC):
         one after the other: sequences have no gap, an identity is accepted once, and a request key is used once.
 
         With `wait=False` a workspace whose head is locked by another transaction is skipped: its submissions get None,
-        and none of their events is stored.
+        and none of their events is stored. `phases` records the time of each phase.
 
         Raises `DataRefused` (nothing stored, try each submission alone), `errors.Unavailable` (nothing stored) or
         `errors.OutcomeUnknown` (the connection was lost during COMMIT, and the result could not be determined).
@@ -77,6 +88,14 @@ class Database(ABC):
         """Raise `errors.Unavailable` (`STORE_NOT_DURABLE`) if the database, with its settings, would lose acknowledged
         events in a power cut. For use in `work`.
         """
+
+    @abstractmethod
+    def size(self, connection: Connection) -> int:
+        """Return the bytes that the database takes on its disk. For use in `work`."""
+
+    @abstractmethod
+    def pools(self) -> Mapping[str, Pool]:
+        """Return the use of each pool of connections. Any thread may call it."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -171,6 +171,8 @@ def watch(metrics: Metrics) -> Interceptor:
                     line.info("call", **{**call.log, **fields, "request_id": call.request_id})
                 with aside("metrics"):
                     metrics.call(method.full_name, code, seconds)
+                    if (reason := call.log.get("reason")) is not None:
+                        metrics.refused(str(reason))
 
         return watched
 

@@ -1,12 +1,14 @@
 """The bounds of calls, streams and bytes in progress, over all methods."""
 
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 from headgate_server.core.errors import Overloaded
 from headgate_server.core.inflate import check_size
+from headgate_server.process.metrics import catalogue
+from headgate_server.process.metrics.cells import Reading
 from headgate_server.process.setting import PAST_IT, setting
 from headgate_server.rpc.pipeline.call import Call, Handler
 from headgate_server.rpc.pipeline.gate import Gate
@@ -77,6 +79,13 @@ class Load:
         self._workspaces = Gate(_OF_WORKSPACES, _OF_WORKSPACES // 2, seconds=_LONG)
         self.public = Gate(_OF_PUBLIC, _OF_PUBLIC, seconds=_SHORT)
         """The gate for requests of callers that need no key."""
+
+    def readings(self) -> Iterator[Reading]:
+        """Yield what is in progress now, and the bounds, for the metrics."""
+        yield catalogue.CALLS_IN_PROGRESS, (), self._calls
+        yield catalogue.CALLS_BOUND, (), self._most_calls
+        yield catalogue.REQUEST_BYTES, (), self._bytes
+        yield catalogue.REQUEST_BYTES_BOUND, (), self._most_bytes
 
     def bounded(self, handler: Handler) -> Handler:
         """Return a handler that counts its calls and their requests, and refuses those past a bound."""

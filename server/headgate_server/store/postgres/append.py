@@ -17,6 +17,7 @@ from headgate_server.core.types import Dedupe, EventId, WorkspaceId
 from headgate_server.store.answers import ANSWER_LIFETIME
 from headgate_server.store.database import DataRefused
 from headgate_server.store.group import answer_key, identities, request_keys
+from headgate_server.store.phases import Phase, Phases
 
 SILENCE = 2.0
 """Seconds in which a server answers a statement that waits for no lock. Otherwise the server or the network is down."""
@@ -130,7 +131,9 @@ class Decided(NamedTuple):
     marker: CommitMarker | None
 
 
-async def decide_and_write(connection: Any, submissions: Sequence[Submission], wait: bool, level: str) -> Decided:
+async def decide_and_write(
+    connection: Any, submissions: Sequence[Submission], wait: bool, level: str, phases: Phases
+) -> Decided:
     """Begin a transaction, decide the submissions under their heads' locks, and write the results. The caller sends
     COMMIT; `level` is its synchronous_commit.
 
@@ -140,6 +143,7 @@ async def decide_and_write(connection: Any, submissions: Sequence[Submission], w
     async with asyncio.timeout(SILENCE):
         await connection.execute(_BEGIN.format(level=level))
     heads = await _lock(connection, sorted({submission.workspace_id for submission in submissions}), wait)
+    phases.ended(Phase.LOCK)
     groups: dict[WorkspaceId, list[int]] = {}
     for index, submission in enumerate(submissions):
         if submission.workspace_id in heads:
@@ -152,10 +156,14 @@ async def decide_and_write(connection: Any, submissions: Sequence[Submission], w
     now, settlements = await _settlements(
         connection, heads, {workspace: [submissions[i] for i in indexes] for workspace, indexes in groups.items()}
     )
+    phases.ended(Phase.LOOK_UP)
     for workspace, indexes in groups.items():
         for index in indexes:
             decisions[index] = settlements[workspace].decide(submissions[index])
-    return Decided(decisions, await _write(connection, settlements, now))
+    phases.ended(Phase.SETTLE)
+    marker = await _write(connection, settlements, now)
+    phases.ended(Phase.WRITE)
+    return Decided(decisions, marker)
 
 
 async def _lock(connection: Any, workspaces: list[WorkspaceId], wait: bool) -> dict[WorkspaceId, tuple[Head, Usage]]:

@@ -1,17 +1,20 @@
 """The `Database` promise on PostgreSQL, for several server processes on one database."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import QueuePool
 
 from headgate_server.core.errors import OutcomeUnknown, SetupError, Unavailable
 from headgate_server.core.model import Decision, Submission
 from headgate_server.store import migrate
-from headgate_server.store.database import Database
+from headgate_server.store.database import Database, Pool
+from headgate_server.store.phases import Phase, Phases
 from headgate_server.store.postgres.append import (
     LOCK_TIMEOUT,
     CommitMarker,
@@ -19,7 +22,14 @@ from headgate_server.store.postgres.append import (
     decide_and_write,
     was_committed,
 )
-from headgate_server.store.postgres.connection import Connector, engine, plain_connection, stands_behind_pooler
+from headgate_server.store.postgres.connection import (
+    OVERFLOW,
+    POOL,
+    Connector,
+    engine,
+    plain_connection,
+    stands_behind_pooler,
+)
 from headgate_server.store.postgres.durability import commit_level
 from headgate_server.store.postgres.errors import (
     DRIVER_ERRORS,
@@ -105,29 +115,35 @@ class PostgresDatabase(Database):
             raise
         return store
 
-    async def append(self, submissions: Sequence[Submission], *, wait: bool = True) -> list[Decision | None]:
+    async def append(
+        self, submissions: Sequence[Submission], *, wait: bool = True, phases: Phases | None = None
+    ) -> list[Decision | None]:
         """Decide and store submissions in one transaction."""
         if not submissions:
             return []
-        deadline = _in(DEADLINE)
+        deadline, phases = _in(DEADLINE), phases or Phases()
         for _ in range(ATTEMPTS - 1):
             try:
-                return await self._append(submissions, wait, deadline)
+                return await self._append(submissions, wait, deadline, phases)
             except Transient:
                 continue
-        return await self._append(submissions, wait, deadline)
+        return await self._append(submissions, wait, deadline, phases)
 
-    async def _append(self, submissions: Sequence[Submission], wait: bool, deadline: float) -> list[Decision | None]:
+    async def _append(
+        self, submissions: Sequence[Submission], wait: bool, deadline: float, phases: Phases
+    ) -> list[Decision | None]:
         async with plain_connection(self._appending, deadline) as connection:
             try:
                 async with asyncio.timeout_at(deadline):
-                    decided = await decide_and_write(connection, submissions, wait, self._commit_level)
+                    decided = await decide_and_write(connection, submissions, wait, self._commit_level, phases)
                     if decided.marker is None:
                         await connection.execute("ROLLBACK")
                         return decided.decisions
             except DRIVER_ERRORS as error:
                 raise translate(error) from error
-            return await self._commit(connection, decided, decided.marker)
+            decisions = await self._commit(connection, decided, decided.marker)
+            phases.ended(Phase.COMMIT)
+            return decisions
 
     async def _commit(self, connection: Any, decided: Decided, marker: CommitMarker) -> list[Decision | None]:
         try:
@@ -234,9 +250,23 @@ class PostgresDatabase(Database):
             connection.execute(text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")).scalar_one()
         )
 
+    def size(self, connection: Connection) -> int:
+        """Return the size of the database, with its indexes."""
+        return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
+
+    def pools(self) -> Mapping[str, Pool]:
+        """Return the use of the two pools."""
+        return {"append": _pool(self._appending), "read": _pool(self._reading)}
+
     def check_durable(self, connection: Connection) -> None:
         """Raise `errors.Unavailable` unless commits are synced. From now on use the database's level of commits."""
         self._commit_level = commit_level(connection)
+
+
+def _pool(engine: AsyncEngine) -> Pool:
+    pool = engine.pool
+    assert isinstance(pool, QueuePool)  # noqa: S101 - `engine` makes no other
+    return Pool(pool.checkedout(), pool.checkedout() + pool.checkedin(), POOL + OVERFLOW)
 
 
 def _in(seconds: float) -> float:

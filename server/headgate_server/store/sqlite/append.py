@@ -14,6 +14,7 @@ from headgate_server.core.types import Dedupe, WorkspaceId
 from headgate_server.store.answers import ANSWER_LIFETIME
 from headgate_server.store.database import DataRefused
 from headgate_server.store.group import answer_key, identities, request_keys
+from headgate_server.store.phases import Phase, Phases
 from headgate_server.store.sqlite.connection import raw_cursor
 
 _READ_HEAD = "SELECT sequence, hash, created_at, quota, month, month_events FROM heads WHERE workspace_id = ?"
@@ -52,7 +53,9 @@ _STORE_ANSWER = (
 )
 
 
-def decide_and_write(connection: Connection, submissions: Sequence[Submission], now: int) -> list[Decision]:
+def decide_and_write(
+    connection: Connection, submissions: Sequence[Submission], now: int, phases: Phases
+) -> list[Decision]:
     """Decide submissions, in order, and write the result. The caller's transaction holds the write lock.
 
     Raises `DataRefused` and what the driver raises; the caller rolls back.
@@ -63,10 +66,13 @@ def decide_and_write(connection: Connection, submissions: Sequence[Submission], 
     for workspace_id, group in groupby(order, key=lambda index: submissions[index].workspace_id):
         indexes = list(group)
         settlement = _settle(connection, workspace_id, [submissions[i] for i in indexes], now)
+        phases.ended(Phase.LOOK_UP)
         for index in indexes:
             decisions[index] = settlement.decide(submissions[index])
+        phases.ended(Phase.SETTLE)
         with raw_cursor(connection) as cursor:
             _store(cursor, workspace_id, settlement, now)
+        phases.ended(Phase.WRITE)
     return [decisions[index] for index in range(len(submissions))]
 
 

@@ -7,7 +7,7 @@ operating systems have older versions.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,13 @@ from typing import TypeVar
 from pysqlite3 import dbapi2 as driver
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
 
 from headgate_server.core.errors import SetupError, Unavailable
 from headgate_server.core.model import Decision, Submission
 from headgate_server.store import migrate
-from headgate_server.store.database import Database
+from headgate_server.store.database import Database, Pool
+from headgate_server.store.phases import Phase, Phases
 from headgate_server.store.sqlite import durability
 from headgate_server.store.sqlite.append import decide_and_write
 from headgate_server.store.sqlite.connection import BUSY_TIMEOUT, any_texts, make_engine, raw_cursor, transaction
@@ -40,6 +42,7 @@ class SqliteDatabase(Database):
     """The `Database` promise on one SQLite file. `SqliteDatabase.open` makes one."""
 
     def __init__(self, path: Path, clock: Callable[[], int], lock: int | None):
+        self._path = path
         self._writer = make_engine(path, "BEGIN IMMEDIATE", pool_size=1)
         self._reader = make_engine(path, "BEGIN", pool_size=READERS)
         self._write_thread = ThreadPoolExecutor(1, "headgate-sqlite-write")
@@ -71,14 +74,21 @@ class SqliteDatabase(Database):
             raise
         return store
 
-    async def append(self, submissions: Sequence[Submission], *, wait: bool = True) -> list[Decision | None]:
+    async def append(
+        self, submissions: Sequence[Submission], *, wait: bool = True, phases: Phases | None = None
+    ) -> list[Decision | None]:
         """Decide and store submissions in one transaction."""
-        return await self._in(self._write_thread, lambda: self._append(submissions, wait))
+        phases = phases or Phases()
+        return await self._in(self._write_thread, lambda: self._append(submissions, wait, phases))
 
-    def _append(self, submissions: Sequence[Submission], wait: bool) -> list[Decision | None]:
+    def _append(self, submissions: Sequence[Submission], wait: bool, phases: Phases) -> list[Decision | None]:
         try:
-            with translated(), transaction(self._writer, wait) as connection:
-                return [*decide_and_write(connection, submissions, self._clock())]
+            with translated():
+                with transaction(self._writer, wait) as connection:
+                    phases.ended(Phase.LOCK)
+                    decisions = decide_and_write(connection, submissions, self._clock(), phases)
+                phases.ended(Phase.COMMIT)
+                return [*decisions]
         except LockedError as error:
             if wait:
                 raise Unavailable("Another process holds the store's lock.") from error
@@ -136,10 +146,24 @@ class SqliteDatabase(Database):
         """Raise `errors.Unavailable` unless commits are synced."""
         durability.check(connection)
 
+    def size(self, connection: Connection) -> int:
+        """Return the size of the file and of its log."""
+        return sum(path.stat().st_size for path in (self._path, Path(f"{self._path}-wal")) if path.exists())
+
+    def pools(self) -> Mapping[str, Pool]:
+        """Return the use of the one connection that writes, and of those that read."""
+        return {"write": _pool(self._writer), "read": _pool(self._reader)}
+
     async def _in(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         if self._closed:
             raise Unavailable("The store is closed.")
         return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+
+def _pool(engine: Engine) -> Pool:
+    pool = engine.pool
+    assert isinstance(pool, QueuePool)  # noqa: S101 - `make_engine` makes no other
+    return Pool(pool.checkedout(), pool.checkedout() + pool.checkedin(), pool.size())
 
 
 def _system_clock() -> int:
