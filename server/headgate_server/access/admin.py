@@ -6,19 +6,19 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from types import EllipsisType
+from types import EllipsisType, MappingProxyType
 from typing import Any, NamedTuple
 
 from headgate_server.access import auth
 from headgate_server.core import shapes
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.ledger import Break, BreakType
-from headgate_server.core.model import ApiKey, RateLimit, Scope, StoredLedger, Usage, Workspace
-from headgate_server.core.types import EventId
+from headgate_server.core.model import ApiKey, Head, RateLimit, Scope, StoredLedger, Usage, Workspace
+from headgate_server.core.types import EventId, WorkspaceId
 from headgate_server.process.clock import Clock, system_clock
 from headgate_server.reading.verify import verify
 from headgate_server.receivers.registry import RECEIVERS
-from headgate_server.store import Directory, Limits, Proof, Store
+from headgate_server.store import Directory, Ledgers, Limits, Proof, Store
 from headgate_server.store.migrate import Step, steps
 from headgate_server.store.opening import file_of, open_store
 
@@ -137,19 +137,37 @@ async def list_workspaces(directory: Directory, limits: Limits) -> Sequence[tupl
     return [(workspace, await limits.usage(workspace.id)) for workspace in await directory.workspaces()]
 
 
-async def verify_ledgers(proof: Proof, workspace: str | None) -> AsyncIterator[LedgerReport]:
+async def heads(directory: Directory, ledgers: Ledgers, workspace: str | None = None) -> Mapping[str, Head]:
+    """Return the heads of all ledgers by their workspaces' names, or that of one. Raises `NotFound` if there is no such
+    workspace.
+    """
+    if workspace is not None:
+        return {workspace: await ledgers.head((await find_workspace(directory, workspace)).id)}
+    names = {one.id: one.name for one in await directory.workspaces()}
+    return {names[one]: head for one, head in (await ledgers.heads(names)).items()}
+
+
+async def verify_ledgers(
+    proof: Proof, workspace: str | None, expected: Mapping[str, Head] = MappingProxyType({})
+) -> AsyncIterator[LedgerReport]:
     """Check whole ledgers: that of one workspace, or all, also those that have no workspace any more.
 
-    Raises `NotFound` if there is no such workspace.
+    `expected` are heads that were kept elsewhere, by the workspaces' names: each must be in its ledger. Raises
+    `NotFound` if there is no such workspace.
     """
     found = [one for one in await proof.ledgers() if workspace is None or one.name == workspace]
     if workspace is not None and not found:
         raise NotFound(f"there is no workspace {workspace!r}")
     for one in sorted(found, key=lambda each: (str(each.name), str(each.workspace_id))):
-        yield await _verify_ledger(proof, one)
+        yield await _verify_ledger(proof, one, expected.get(str(one.name)))
+    names = {one.name for one in found}
+    for name, head in sorted(expected.items()):
+        if name not in names and workspace in (None, name):
+            gone = Break(None, head.sequence, BreakType.HEAD_MISMATCH, head.hash.hex(), "no such workspace")
+            yield LedgerReport(Workspace(WorkspaceId(0), name), 0, [gone])
 
 
-async def _verify_ledger(proof: Proof, one: StoredLedger) -> LedgerReport:
+async def _verify_ledger(proof: Proof, one: StoredLedger, expected: Head | None) -> LedgerReport:
     named = _is_name(one.name)
     workspace = Workspace(one.workspace_id, one.name if named else f"(workspace {one.workspace_id!r} without a name)")
     checked = 0
@@ -158,7 +176,7 @@ async def _verify_ledger(proof: Proof, one: StoredLedger) -> LedgerReport:
         breaks.append(Break(None, 0, BreakType.HEAD_MISMATCH, "name: text", f"name: {shapes.name_of(one.name)}"))
     resume: EventId | None = None
     while True:
-        found = await verify(proof, workspace, limit=_VERIFY_EVENTS, after=resume)
+        found = await verify(proof, workspace, limit=_VERIFY_EVENTS, after=resume, expected=expected)
         checked += found.events_checked
         breaks += found.breaks
         resume = found.resume

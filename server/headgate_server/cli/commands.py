@@ -8,6 +8,7 @@ import click
 
 _COMMANDS = {
     # From a command's name to the module of `headgate_server.cli` that defines it.
+    "backup": "backup",
     "bridge": "up",
     "deliver": "deliver",
     "destinations": "destinations",
@@ -18,6 +19,7 @@ _COMMANDS = {
     "ledger": "ledger",
     "migrate": "migrate",
     "rejections": "rejections",
+    "restore": "backup",
     "serve": "serve",
     "up": "up",
     "workspaces": "workspaces",
@@ -77,6 +79,7 @@ def headgate() -> None:
     headgate events tail     print events as they are stored
     headgate import          send the events of a file
     headgate ledger verify   check that no stored event was changed
+    headgate backup          copy an SQLite store while it is served
 
     The service's settings can come from environment variables; `headgate COMMAND --help` names them.
     """
