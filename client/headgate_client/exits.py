@@ -26,6 +26,7 @@ class Closable(Protocol):
 
 
 _open: dict[Closable, None] = {}
+_main = threading.main_thread().ident
 _depth = 0
 _pending = False
 _ending = False
@@ -69,14 +70,14 @@ def _hook_multiprocessing() -> None:
 def enter() -> None:
     """Begin a change that must not be left half-way: a SIGTERM waits until `leave`."""
     global _depth
-    if threading.get_ident() == _main():
+    if threading.get_ident() == _main:
         _depth += 1
 
 
 def leave() -> None:
     """End such a change."""
     global _depth
-    if threading.get_ident() == _main():
+    if threading.get_ident() == _main:
         _depth -= 1
         if _pending and not _depth:
             _end()
@@ -84,15 +85,12 @@ def leave() -> None:
 
 def after_fork_in_child() -> None:
     """The child has no queue of its parent's to close, and its main thread is the one that forked."""
-    global _depth, _ending, _pending
+    global _depth, _ending, _main, _pending
+    _main = threading.main_thread().ident
     _open.clear()
     _ending = False
     _depth = 0
     _pending = False
-
-
-def _main() -> int | None:
-    return threading.main_thread().ident
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

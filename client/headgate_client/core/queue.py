@@ -51,20 +51,17 @@ class Limits:
 class Item:
     """An event in the queue. `token` is whatever belongs to it outside; `row` is its place in the spool, 0 without."""
 
-    __slots__ = ("at", "encoded", "key", "number", "row", "token")
+    __slots__ = ("at", "encoded", "key", "number", "row", "size", "token")
 
     def __init__(self, encoded: bytes, key: str, at: float, token: Any = None, row: int = 0):
         self.encoded = encoded
+        self.size = size_of(encoded)
+        """The bytes that count."""
         self.key = key
         self.at = at
         self.token = token
         self.row = row
         self.number = 0
-
-    @property
-    def size(self) -> int:
-        """The bytes that count."""
-        return size_of(self.encoded)
 
 
 def size_of(encoded: bytes) -> int:
@@ -116,6 +113,8 @@ class Queue:
         self._waiting_bytes = 0
         self._parts: deque[list[Item]] = deque()
         self._under_way: list[Item] = []
+        self._present = 0
+        """Events in memory: those that wait, in parts or not, and those under way."""
         self._bytes = 0
         self._absent = 0
         self._absent_bytes = 0
@@ -132,10 +131,7 @@ class Queue:
     # What is in it.
 
     def __len__(self) -> int:
-        return self._present() + self._absent
-
-    def _present(self) -> int:
-        return len(self._waiting) + len(self._under_way) + sum(map(len, self._parts))
+        return self._present + self._absent
 
     @property
     def absent(self) -> int:
@@ -206,7 +202,7 @@ class Queue:
             else:
                 item = self._waiting.popleft()
                 self._waiting_bytes -= item.size
-            self._bytes -= item.size
+            self._forget(item)
             self._counts["dropped"] += 1
             removed.append(item)
         return removed
@@ -228,9 +224,18 @@ class Queue:
     def _append(self, item: Item) -> None:
         self._last_number += 1
         item.number = self._last_number
-        self._bytes += item.size
-        self._waiting_bytes += item.size
+        self._add(item)
+
+    def _add(self, item: Item) -> None:
+        size = item.size
+        self._present += 1
+        self._bytes += size
+        self._waiting_bytes += size
         self._waiting.append(item)
+
+    def _forget(self, item: Item) -> None:
+        self._present -= 1
+        self._bytes -= item.size
 
     def put_absent(self, size: int) -> None:
         """Count an event that is on disk only, behind all others. Raises `QueueFull` if there is no room."""
@@ -253,9 +258,7 @@ class Queue:
             item.number = self._last_number - self._absent + 1
             self._absent -= 1
             self._absent_bytes -= item.size
-            self._bytes += item.size
-            self._waiting_bytes += item.size
-            self._waiting.append(item)
+            self._add(item)
 
     # Out of it.
 
@@ -357,7 +360,7 @@ class Queue:
         self._parts.appendleft(batch)
 
     def _settle(self, item: Item, outcome: Result | HeadgateError) -> Settled:
-        self._bytes -= item.size
+        self._forget(item)
         return Settled(item, outcome)
 
     def retry_in(self, now: float) -> float:
@@ -371,7 +374,7 @@ class Queue:
         self._under_way = []
         self._parts.clear()
         self._waiting.clear()
-        self._bytes = self._waiting_bytes = self._absent = self._absent_bytes = 0
+        self._present = self._bytes = self._waiting_bytes = self._absent = self._absent_bytes = 0
         return left
 
 
