@@ -1,8 +1,9 @@
 """A buffer whose events a thread sends."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -182,37 +183,56 @@ class Buffered:
             self._sender.start()
 
     def _run(self) -> None:
-        while (batch := self._next()) is not None:
-            answer = self._call(batch)
-            with self._changed:
-                if self._stopped:
-                    break
-                settled = self._feed.take(batch, answer, self._clock.now())
-                self._telling += len(settled)
+        settled: list[Settled] = []
+        while (batch := self._next(wait=not settled)) is not None or settled:
+            answer = None if batch is None else partial(self._taken, batch, self._begun(batch))
+            # Tickets and callbacks are told while the service stores the next batch.
             self._finish(settled)
+            settled = [] if answer is None else answer()
         with self._changed:
             self._sender = None
             self._changed.notify_all()
 
-    def _next(self) -> list[Item] | None:
-        """Wait for the next batch, and return it; None: the sender ends."""
+    def _next(self, *, wait: bool) -> list[Item] | None:
+        """Return the next batch. None: there is none yet, or with `wait`, the sender ends."""
         with self._changed:
             while not self._stopped:
                 step = self._feed.next(self._clock.now())
                 if isinstance(step, list):
                     return step
-                if self._closed and not len(self._feed.queue):
+                if not wait or (self._closed and not len(self._feed.queue)):
                     break
                 self._clock.wait(self._changed, step)
             return None
 
-    def _call(self, batch: list[Item]) -> Message | Problem:
+    def _taken(self, batch: list[Item], answer: Callable[[], Message | Problem]) -> list[Settled]:
+        """Wait for the answer to a batch, and return what became of its events."""
+        said = self._answer(answer)
+        with self._changed:
+            if self._stopped:
+                return []
+            settled = self._feed.take(batch, said, self._clock.now())
+            self._telling += len(settled)
+            if not settled:
+                self._changed.notify_all()
+            return settled
+
+    def _begun(self, batch: list[Item]) -> Callable[[], Message | Problem]:
         try:
-            return self._transport.call(self._feed.call(batch))
-        except Exception as error:  # gRPC raises more than its own errors while a process ends
-            return Problem("UNKNOWN", f"{type(error).__name__}: {error}")
+            return self._transport.begin(self._feed.call(batch))
+        except Exception as error:
+            problem = _problem_of(error)
+            return lambda: problem
+
+    def _answer(self, answer: Callable[[], Message | Problem]) -> Message | Problem:
+        try:
+            return answer()
+        except Exception as error:
+            return _problem_of(error)
 
     def _finish(self, settled: list[Settled]) -> None:
+        if not settled:
+            return
         try:
             self._feed.tell(settled)
         finally:
@@ -240,3 +260,8 @@ class Buffered:
         self._feed.after_fork_in_child()
         if not self._closed:
             exits.register(self)
+
+
+def _problem_of(error: Exception) -> Problem:
+    """gRPC raises more than its own errors while a process ends."""
+    return Problem("UNKNOWN", f"{type(error).__name__}: {error}")

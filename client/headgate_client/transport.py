@@ -8,6 +8,7 @@ import email.utils
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, cast
 
 import grpc
@@ -73,17 +74,25 @@ class Transport:
 
     def call(self, call: Call) -> Message | Problem:
         """Make a call, and return its answer. Raises `Closed` if the transport is closed."""
+        return self.begin(call)()
+
+    def begin(self, call: Call) -> Callable[[], Message | Problem]:
+        """Begin a call, and return the function that waits for its answer. Both raise `Closed` if the transport is
+        closed.
+        """
         if exits.is_ending():
-            return self._call_without_thread(call)
+            return partial(self._call_without_thread, call)
         try:
-            future = self._start(call)
+            return partial(self._wait, self._start(call))
         except RuntimeError:
             # Python ends, and starts no thread any more. No call ends on this channel, and freeing it waits for one.
             with self._changed:
                 keep(self._channel)
                 self._channel = None
                 self._methods = {}
-            return self._call_without_thread(call)
+            return partial(self._call_without_thread, call)
+
+    def _wait(self, future: Any) -> Message | Problem:
         try:
             # gRPC ends the call at its own timeout.
             return self._answer(future)
