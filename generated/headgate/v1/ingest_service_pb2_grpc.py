@@ -94,7 +94,8 @@ class IngestServiceServicer(object):
         The server ends the stream after it has answered all that it has read: with OK if the caller has no more requests or has sent none
         for four minutes; with UNAVAILABLE when it shuts down; with UNAUTHENTICATED or PERMISSION_DENIED if the key may not store
         events any more; with INVALID_ARGUMENT at a request that cannot be read, and RESOURCE_EXHAUSTED at one of more than 1 MiB. A caller opens another stream then, and sends what was
-        not answered again. Events with a key are not stored twice.
+        not answered again. Events with a key are not stored twice. A gRPC library that was writing when the stream ended may report
+        INTERNAL in place of the server's code: it asks for the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

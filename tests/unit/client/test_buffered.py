@@ -119,6 +119,28 @@ def test_retry_after_is_a_floor_too(make, server, clock):
     server.accept()
 
 
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2"),
+        (grpc.StatusCode.UNKNOWN, "Stream removed"),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"),
+        (grpc.StatusCode.CANCELLED, "Cancelled by a proxy"),
+    ],
+)
+def test_a_connection_that_breaks_is_an_unknown_outcome_and_the_same_keys_are_sent_again(
+    make, server, clock, code, details
+):
+    buffer = make()
+    tickets = [buffer.emit(name) for name in "abc"]
+    first = server.fail(code, details)
+    until_true(lambda: buffer.last_problem)
+    clock.move(2.0)
+    assert server.answer(lambda event: "duplicate") == first
+    assert [ticket.result(5).status for ticket in tickets] == ["duplicate"] * 3
+    assert buffer.stats.failed == 0
+
+
 def test_rejected_and_conflict_are_reported_once_and_never_sent_again(make, server):
     told = []
     buffer = make(on_failure=told.append)
