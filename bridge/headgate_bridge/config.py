@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import socket
@@ -11,9 +12,11 @@ from typing import Any
 
 import yaml
 
+from headgate_bridge import secrets
 from headgate_server.core.errors import SetupError
 from headgate_server.process.ports import HIGHEST_PORT, host_of
 from headgate_server.process.setting import path_of, setting
+from headgate_server.process.tls import TlsMaterial
 
 # The server words the refusal of a body over its limit, so Envoy must let a slightly larger body through.
 BODY_MARGIN = 1024 * 1024
@@ -22,6 +25,7 @@ _TRANSCODED_MARGIN = 128 * 1024
 
 LISTENER = "http"
 CLUSTER = "headgate"
+ADMIN_SOCKET = "admin.sock"
 # Another way to the same servers, for subscriptions. An envoy.yaml may do without it.
 STREAMS = "streams"
 TRANSCODER = "transcoder"
@@ -52,8 +56,14 @@ def _origin_of(text: str) -> str:
 class BridgeConfig:
     """The settings of one Envoy. All others are in envoy.yaml."""
 
-    # Only this machine by default, because Envoy has no TLS here. A name is looked up once, at the start.
-    http_host: str = setting("127.0.0.1", "http-host", "Address of REST (and of gRPC, passed through).", read=host_of)
+    # Only this machine by default: a service that others can reach is somebody's decision. A name is looked up once, at
+    # the start.
+    http_host: str = setting(
+        "127.0.0.1",
+        "http-host",
+        "Address of REST (and of gRPC, passed through). An address of a network needs --tls-cert, or --plaintext.",
+        read=host_of,
+    )
 
     # The usual port of HTTP proxies. 0: any free port; `Envoy.port` says which.
     http_port: int = setting(
@@ -64,8 +74,25 @@ class BridgeConfig:
         most=HIGHEST_PORT,
     )
 
-    # Hosts and ports of the gRPC servers, at least one. The default is gRPC's customary port on this machine.
-    upstreams: tuple[tuple[str, int], ...] = (("127.0.0.1", 50051),)
+    # Hosts and ports of the gRPC servers, or their Unix sockets, at least one. The default is gRPC's customary port on
+    # this machine.
+    upstreams: tuple[tuple[str, int] | Path, ...] = (("127.0.0.1", 50051),)
+
+    # The port's certificate, with its key, and the authorities of clients' certificates. None: plain text.
+    tls: TlsMaterial | None = None
+
+    # The authorities of the servers' certificates, and the certificate that is shown to the servers, if they ask for
+    # one. None: plain text.
+    upstream_tls: TlsMaterial | None = None
+
+    # Browsers that have read an answer use only https for this host from then on, for so long.
+    hsts: int = setting(
+        0,
+        "hsts",
+        "Seconds for which browsers shall use only https for this host (Strict-Transport-Security); 0 says nothing.",
+        least=0,
+        most=2**31 - 1,
+    )
 
     # TCP port of Envoy's admin interface on loopback; every program that reaches it can stop Envoy. 0: a Unix socket in
     # a folder that only this user can enter.
@@ -102,11 +129,12 @@ class BridgeConfig:
     concurrency: int = 2
 
 
-def render(config: BridgeConfig, *, admin_socket: Path | None = None) -> str:
+def render(config: BridgeConfig, *, folder: Path | None = None) -> str:
     """Return Envoy's configuration, in JSON.
 
-    `admin_socket` is the path of the admin interface's Unix socket. Without it and without an `admin_port` the
-    interface gets any free port on loopback.
+    `folder` is Envoy's own: the admin interface's Unix socket is there, and the secrets that `secrets.write` writes.
+    Without it the configuration has no TLS, and without an `admin_port` too the interface gets any free port on
+    loopback.
 
     Raises `BridgeError` if the file is missing, is not YAML, or lacks a part that has to be filled in, and if the name
     `http_host` cannot be resolved.
@@ -114,10 +142,18 @@ def render(config: BridgeConfig, *, admin_socket: Path | None = None) -> str:
     path = config.config_file or _shipped("envoy.yaml", "envoy.yaml")
     document = _load(path)
     try:
-        _fill_in(document, config, admin_socket)
+        _fill_in(document, config, folder)
     except _MissingPartError as missing:
         raise BridgeError(f"{path}: there is no {missing}") from None
     return json.dumps(document, indent=1)
+
+
+def encrypts(config: BridgeConfig) -> bool:
+    """Whether envoy.yaml itself says how its listener is encrypted. Raises `BridgeError` like `render`."""
+    if config.config_file is None:
+        return False
+    listener = _named(_part(_part(_load(config.config_file), "static_resources"), "listeners"), LISTENER, "listener")
+    return all("transport_socket" in chain for chain in _part(listener, "filter_chains"))
 
 
 def _shipped(packaged: str, in_checkout: str) -> Path:
@@ -145,27 +181,45 @@ class _MissingPartError(Exception):
     """A part of the document is missing. The message is its name."""
 
 
-def _fill_in(document: Any, config: BridgeConfig, admin_socket: Path | None) -> None:
+def _fill_in(document: Any, config: BridgeConfig, folder: Path | None) -> None:
     resources = _part(document, "static_resources")
     listener = _named(_part(resources, "listeners"), LISTENER, "listener")
     listener["address"] = _socket_address(ip_address(config.http_host), config.http_port)
     _fill_in_transcoder(listener, config)
     clusters = _part(resources, "clusters")
-    assignment = {
-        "cluster_name": CLUSTER,
-        "endpoints": [
-            {"lb_endpoints": [{"endpoint": {"address": _socket_address(*upstream)}} for upstream in config.upstreams]}
-        ],
-    }
-    _named(clusters, CLUSTER, "cluster")["load_assignment"] = assignment
+    _fill_in_servers(_named(clusters, CLUSTER, "cluster"), config, folder)
     for cluster in clusters:
         if isinstance(cluster, dict) and cluster.get("name") == STREAMS:
-            cluster["load_assignment"] = assignment
-    if admin_socket is not None and not config.admin_port:
+            _fill_in_servers(cluster, config, folder)
+    if config.tls is not None or config.upstream_tls is not None:
+        document.setdefault("node", {"id": CLUSTER, "cluster": CLUSTER})  # Envoy asks for it where it reads secrets
+    if folder is not None and config.tls is not None:
+        for chain in _part(listener, "filter_chains"):
+            chain["transport_socket"] = secrets.downstream(folder, config.tls)
+            chain["transport_socket_connect_timeout"] = secrets.HANDSHAKE_TIMEOUT
+    if folder is not None and not config.admin_port:
         # 0600: every program that can connect can stop Envoy.
-        document["admin"] = {"address": {"pipe": {"path": str(admin_socket), "mode": 0o600}}}
+        document["admin"] = {"address": {"pipe": {"path": str(folder / ADMIN_SOCKET), "mode": 0o600}}}
     else:
         document["admin"] = {"address": _socket_address("127.0.0.1", config.admin_port)}
+
+
+def _fill_in_servers(cluster: dict[str, Any], config: BridgeConfig, folder: Path | None) -> None:
+    if any(isinstance(upstream, Path) for upstream in config.upstreams):
+        cluster["type"] = "STATIC"  # no name has to be looked up, and a path is none
+    endpoints = [{"endpoint": {"address": _address(upstream)}} for upstream in config.upstreams]
+    cluster["load_assignment"] = {"cluster_name": CLUSTER, "endpoints": [{"lb_endpoints": endpoints}]}
+    if folder is not None and config.upstream_tls is not None:
+        names = [_server_name(upstream[0]) for upstream in config.upstreams if not isinstance(upstream, Path)]
+        cluster["transport_socket"] = secrets.upstream(folder, config.upstream_tls, names)
+
+
+def _server_name(host: str) -> dict[str, Any]:
+    """Return what a server's certificate must name."""
+    try:
+        return {"san_type": "IP_ADDRESS", "matcher": {"exact": str(ipaddress.ip_address(host))}}
+    except ValueError:
+        return {"san_type": "DNS", "matcher": {"exact": host}}
 
 
 def _fill_in_transcoder(listener: dict[str, Any], config: BridgeConfig) -> None:
@@ -184,6 +238,9 @@ def _fill_in_transcoder(listener: dict[str, Any], config: BridgeConfig) -> None:
         buffer = _part(_named(manager["http_filters"], BUFFER, "http filter"), "typed_config")
         buffer["max_request_bytes"] = config.body_limit + BODY_MARGIN + _TRANSCODED_MARGIN
         _fill_in_marker(manager, config)
+        if config.hsts:
+            header = {"key": "strict-transport-security", "value": f"max-age={config.hsts}"}
+            _headers(manager)["response_mutations"].append({"append": {"header": header}})
         for host in _virtual_hosts(manager):
             _fill_in_host(host, config)
         # A relative path would depend on the folder in which Envoy starts. An absolute path was chosen by the operator.
@@ -194,9 +251,16 @@ def _fill_in_transcoder(listener: dict[str, Any], config: BridgeConfig) -> None:
             settings["proto_descriptor"] = str(descriptor)
 
 
-def _fill_in_marker(manager: dict[str, Any], config: BridgeConfig) -> None:
+def _headers(manager: dict[str, Any]) -> dict[str, Any]:
+    """Return the mutations of headers."""
     settings = _part(_named(manager["http_filters"], HEADERS, "http filter"), "typed_config")
-    for mutation in _part(_part(settings, "mutations"), "request_mutations"):
+    mutations: dict[str, Any] = _part(settings, "mutations")
+    mutations.setdefault("response_mutations", [])
+    return mutations
+
+
+def _fill_in_marker(manager: dict[str, Any], config: BridgeConfig) -> None:
+    for mutation in _part(_headers(manager), "request_mutations"):
         header = mutation.get("append", {}).get("header", {})
         if header.get("key") == BRIDGE_HEADER:
             header["value"] = config.marker
@@ -216,6 +280,10 @@ def _fill_in_host(host: dict[str, Any], config: BridgeConfig) -> None:
     if config.cors_origins:
         policy = _part(_part(host, "typed_per_filter_config"), CORS)
         policy["allow_origin_string_match"] = [{"exact": origin} for origin in config.cors_origins]
+
+
+def _address(upstream: tuple[str, int] | Path) -> dict[str, Any]:
+    return {"pipe": {"path": str(upstream)}} if isinstance(upstream, Path) else _socket_address(*upstream)
 
 
 def _socket_address(host: str, port: int) -> dict[str, Any]:

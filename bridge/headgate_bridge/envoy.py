@@ -15,12 +15,14 @@ from typing import Self
 
 import envoy
 
+from headgate_bridge import secrets
 from headgate_bridge.admin import Admin
-from headgate_bridge.config import BridgeConfig, BridgeError, ip_address, render
+from headgate_bridge.config import ADMIN_SOCKET, BridgeConfig, BridgeError, ip_address, render
 from headgate_bridge.folder import PrivateFolder, remove_abandoned
 from headgate_server.core.errors import SetupError
 from headgate_server.process.launcher import end, launcher
 from headgate_server.process.ports import reserved, shown
+from headgate_server.process.tls import TlsMaterial
 
 # Envoy starts in a tenth of a second; a busy machine may need much longer.
 START_SECONDS = 30.0
@@ -125,12 +127,12 @@ class Envoy:
             self._reserve_port()
             remove_abandoned()
             self._folder = _private_folder()
-            socket = self._folder.path / "admin.sock"
             configuration = self._folder.path / "envoy.json"
             config = replace(self._config, http_port=self._port)
-            configuration.write_text(render(config, admin_socket=socket), encoding="utf-8")
+            configuration.write_text(render(config, folder=self._folder.path), encoding="utf-8")
+            self._write_secrets()
             if not self._config.admin_port:
-                self._admin = Admin(socket)
+                self._admin = Admin(self._folder.path / ADMIN_SOCKET)
             await self._spawn(configuration)
             await self._wait_until_ready()
         except BaseException:
@@ -140,6 +142,27 @@ class Envoy:
                 self._release_port()
             raise
         self._forward_log()
+
+    def renew(self, material: TlsMaterial) -> None:
+        """Show another certificate and trust other authorities, from the next connection on.
+
+        Raises `OSError` if the material cannot be written. It is used all the same if Envoy is started again.
+        """
+        self._config = replace(self._config, tls=material)
+        self._write_secrets()
+
+    def renew_upstream(self, material: TlsMaterial) -> None:
+        """Do the same for the connections to the servers."""
+        self._config = replace(self._config, upstream_tls=material)
+        self._write_secrets()
+
+    def _write_secrets(self) -> None:
+        if self._folder is None:
+            return  # the next start writes them
+        if self._config.tls is not None:
+            secrets.write(self._folder.path, secrets.DOWNSTREAM, self._config.tls)
+        if self._config.upstream_tls is not None:
+            secrets.write(self._folder.path, secrets.UPSTREAM, self._config.upstream_tls)
 
     def _reserve_port(self) -> None:
         if self._port:

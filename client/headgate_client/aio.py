@@ -11,6 +11,7 @@ from headgate_client import fork
 from headgate_client.aio_buffered import AsyncBuffered
 from headgate_client.connection import buffer_settings, open_transport, times_of
 from headgate_client.core import scripts
+from headgate_client.core.address import Certificates
 from headgate_client.core.events import EventLike
 from headgate_client.core.filters import list_request, verify_request
 from headgate_client.core.follow import Follow
@@ -30,7 +31,8 @@ class AsyncClient:
 
     `url` is `host:port`, `https://host` or `http://host`; by default `HEADGATE_URL`. `api_key` is by default
     `HEADGATE_KEY`. The connection is encrypted, except to this machine itself, to `http://`, and with `plaintext=True`.
-    `ca` are certificates to trust, in PEM, in place of the system's. It connects with the first call.
+    `ca` are certificates to trust, in PEM, in place of the system's. `client_cert` and `client_key` are shown to a
+    service that asks for a certificate. It connects with the first call.
     """
 
     def __init__(
@@ -40,6 +42,8 @@ class AsyncClient:
         api_key: str | None = None,
         plaintext: bool | None = None,
         ca: bytes | None = None,
+        client_cert: bytes | None = None,
+        client_key: bytes | None = None,
         timeout: float = Times.timeout,
         attempt_timeout: float = Times.attempt_timeout,
         retry: Retry | None = None,
@@ -51,7 +55,9 @@ class AsyncClient:
         Raises `ValueError` if the settings name no address or no key, or contradict each other.
         """
         self._times = times_of(timeout, attempt_timeout, retry)
-        self._transport = open_transport(url, api_key, plaintext, ca, channel_options, make_channel)
+        self._transport = open_transport(
+            url, api_key, plaintext, Certificates(ca, client_cert, client_key), channel_options, make_channel
+        )
         self._closed = False
         self._buffers: list[AsyncBuffered] = []
 

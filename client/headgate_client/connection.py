@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headgate_client import fork
-from headgate_client.core.address import check_key, parse
+from headgate_client.core.address import Certificates, check_certificates, check_key, parse
 from headgate_client.core.queue import Limits
 from headgate_client.core.retry import Retry
 from headgate_client.core.scripts import Times
@@ -21,7 +21,7 @@ def open_transport(
     url: str | None,
     key: str | None,
     plaintext: bool | None,
-    ca: bytes | None,
+    certificates: Certificates,
     channel_options: Sequence[tuple[str, Any]],
     make_channel: MakeChannel | None,
 ) -> Transport:
@@ -29,7 +29,8 @@ def open_transport(
     key = check_key(key if key is not None else os.environ.get(KEY))
     if make_channel is None:
         address = parse(url if url is not None else os.environ.get(URL, ""), plaintext)
-        make_channel = channel_maker(address, ca, channel_options)
+        check_certificates(certificates, address)
+        make_channel = channel_maker(address, certificates, channel_options)
     transport = Transport(make_channel, key)
     fork.register_transport(transport)
     return transport

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from headgate_client import exits
-from headgate_client.core.address import Address
+from headgate_client.core.address import Address, Certificates
 from headgate_client.core.errors import Closed, Problem
 from headgate_client.core.scripts import Call
 from headgate_client.kept import keep
@@ -46,15 +46,16 @@ _THREADS_END_WITHIN = 0.25
 MakeChannel = Callable[[], grpc.Channel]
 
 
-def channel_maker(address: Address, ca: bytes | None, options: Sequence[tuple[str, Any]]) -> MakeChannel:
+def channel_maker(address: Address, certificates: Certificates, options: Sequence[tuple[str, Any]]) -> MakeChannel:
     """Return a function that opens a channel."""
     # A proxy from the environment cannot reach this machine itself.
     local = (("grpc.enable_http_proxy", 0),) if address.loopback else ()
     settings = [*_OPTIONS, *local, *options]
     if address.plaintext:
         return lambda: grpc.insecure_channel(address.target, options=settings)
+    trusted, shown, key = certificates
     return lambda: grpc.secure_channel(
-        address.target, grpc.ssl_channel_credentials(root_certificates=ca), options=settings
+        address.target, grpc.ssl_channel_credentials(trusted, key, shown), options=settings
     )
 
 

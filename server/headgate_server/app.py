@@ -39,6 +39,8 @@ from headgate_server.process.clock import system_clock
 from headgate_server.process.identity import process_name
 from headgate_server.process.metrics import Metrics, catalogue
 from headgate_server.process.metrics.cells import Reading
+from headgate_server.process.renewal import NAME as NAME_OF_RENEWAL
+from headgate_server.process.renewal import Renewal
 from headgate_server.process.signals import stop_signal
 from headgate_server.receivers.registry import RECEIVERS
 from headgate_server.rpc import cloudevents, decode, wire
@@ -46,6 +48,7 @@ from headgate_server.rpc.cloudevent_servicer import CloudEventServicer
 from headgate_server.rpc.compat_servicer import CompatServicer
 from headgate_server.rpc.destination_servicer import DestinationServicer
 from headgate_server.rpc.docs_servicer import DocsServicer
+from headgate_server.rpc.encryption import Encryption
 from headgate_server.rpc.event_servicer import EventServicer
 from headgate_server.rpc.event_type_servicer import EventTypeServicer
 from headgate_server.rpc.ingest_servicer import IngestServicer
@@ -108,6 +111,8 @@ async def running(settings: Settings, metrics: Metrics | None = None) -> AsyncIt
 
     Raises `SetupError` if it cannot start.
     """
+    files = settings.tls.files()
+    renewal = Renewal(files, system_clock) if files is not None else None
     store = await open_store(settings.store.location, serving=True)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
@@ -133,14 +138,18 @@ async def running(settings: Settings, metrics: Metrics | None = None) -> AsyncIt
         metrics.add_source(load.readings)
         authenticator = Authenticator(store.directory)
         metrics.add_source(authenticator.readings)
+        encryption = _encryption(renewal)
         server = GrpcServer(
             settings.server,
             methods(store, committer, readiness, supervisor, subscriptions, settings, metrics, rejections, checker),
             standard(authenticator, metrics, load, trust, open_streams, settings.server.body_limit),
             load.public,
             open_streams,
+            encryption,
         )
         await server.start()
+        if renewal is not None:
+            supervisor.start([Job(NAME_OF_RENEWAL, renewal.run)])
         holder = process_name()
         supervisor.start(_jobs(store, readiness, server, settings.rejections.days, metrics, holder))
         supervisor.start([Job(REJECTIONS, keep_rejections)])
@@ -219,6 +228,15 @@ def _version() -> str:
         return version("headgate")
     except PackageNotFoundError:
         return "unknown"
+
+
+def _encryption(renewal: Renewal | None) -> Encryption | None:
+    """Return the encryption of the port, which follows the certificate's files."""
+    if renewal is None:
+        return None
+    encryption = Encryption(renewal.material)
+    renewal.tell(encryption.renew)
+    return encryption
 
 
 def _jobs(

@@ -10,6 +10,7 @@ from headgate_server.ingest.rejections import RejectionConfig
 from headgate_server.process import logs
 from headgate_server.process.ports import HIGHEST_PORT, host_of
 from headgate_server.process.setting import path_of, setting
+from headgate_server.process.tls import TlsConfig
 from headgate_server.rpc.docs_servicer import DocsConfig
 from headgate_server.rpc.ingest_servicer import IngestConfig
 from headgate_server.rpc.server import ServerConfig
@@ -46,6 +47,7 @@ class Settings:
 
     store: StoreConfig = field(default_factory=StoreConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
+    tls: TlsConfig = field(default_factory=TlsConfig)
     workers: int = setting(
         1, "workers", "Server processes, on PostgreSQL only. A process that ends is replaced.", least=1, most=64
     )

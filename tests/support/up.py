@@ -14,7 +14,7 @@ from tests.support.waiting import until_true
 
 HEADGATE = (sys.executable, "-m", "headgate_server")
 
-_GREETING = re.compile(r"REST  http://(\S+:[0-9]+)   gRPC  (\S+:[0-9]+)((?:, :[0-9]+)*)")
+_GREETING = re.compile(r"REST  https?://(\S+:[0-9]+)   gRPC  (\S+:[0-9]+)((?:, :[0-9]+)*)")
 _METRICS = re.compile(r'"port":([0-9]+),"event":"metrics_served"')
 _KEY = re.compile(r"\bhg_[0-9A-Za-z]{43}\b")
 _REQUEST = re.compile(r"^curl (?:.*\n)+?.*}'\n", re.MULTILINE)

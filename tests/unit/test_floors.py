@@ -160,9 +160,9 @@ def test_only_the_commands_that_run_envoy_know_the_bridge() -> None:
     assert knowing == {"cli.up"}
 
 
-# Server and bridge share the code that starts and ends child processes, reserves ports and declares options, and the
-# operator's error.
-SHARED = {"core.errors", "process.launcher", "process.ports", "process.setting"}
+# Server and bridge share the code that starts and ends child processes, reserves ports, declares options and names
+# certificates, and the operator's error.
+SHARED = {"core.errors", "process.launcher", "process.ports", "process.setting", "process.tls"}
 
 
 # What the OpenAPI document is made from, beside the protos: tables that import no generated code.

@@ -45,6 +45,11 @@ OPTIONS = {
     "http-host": "127.0.0.1",
     "http-port": 8080,
     "envoy-config": None,
+    "tls-cert": None,
+    "tls-key": None,
+    "tls-client-ca": None,
+    "plaintext": False,
+    "hsts": 0,
 }
 """Operators' scripts rely on these flags and defaults. An option may be added; none of these may change."""
 
@@ -58,6 +63,8 @@ def _another(row: Row) -> Any:
         return tuple(row.setting.read(text) for text in ("127.0.0.2", "10.0.0.0/8"))
     if row.setting.choices:
         return next(one for one in row.setting.choices if one != row.default)
+    if row.setting.is_flag:
+        return True
     if row.setting.flag == "nats-url":
         return "nats://127.0.0.2:4222"
     if row.kind is int:
@@ -125,6 +132,7 @@ class Outer:
     inner: Inner = field(default_factory=Inner)
     name: str = setting("x", "new-name", "A name.")
     share: float = setting(0.5, "share", "A share.", least=0, most=1)
+    bold: bool = setting(False, "bold", "A flag.")
 
 
 def test_a_new_option_is_one_field(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +146,9 @@ def test_a_new_option_is_one_field(monkeypatch: pytest.MonkeyPatch) -> None:
     run = CliRunner().invoke
     assert run(command, ["--new-limit", "3", "--new-name", "y"], env={"HEADGATE_SHARE": "0.25"}).exit_code == 0
     assert read == [Outer(inner=Inner(limit=3), name="y", share=0.25)]
+    assert run(command, ["--bold"]).exit_code == 0
+    assert run(command, [], env={"HEADGATE_BOLD": "1"}).exit_code == 0
+    assert [each.bold for each in read] == [False, True, True]
     assert [(one.flag, text) for one, text in handed_over(read[0])] == [
         ("new-limit", "3"),
         ("new-name", "y"),

@@ -14,6 +14,14 @@ class Address(NamedTuple):
     loopback: bool
 
 
+class Certificates(NamedTuple):
+    """What a client trusts, and what it shows, in PEM. None: the system's authorities, and nothing."""
+
+    trusted: bytes | None = None
+    shown: bytes | None = None
+    key: bytes | None = None
+
+
 def parse(url: str, plaintext: bool | None = None) -> Address:
     """Return the address that a text names: `host:port`, `https://host`, `http://host`, or `unix:/path`.
 
@@ -66,6 +74,16 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def check_certificates(certificates: Certificates, address: Address) -> None:
+    """Raise `ValueError` if they are incomplete, or if the connection to the address would not use them."""
+    if (certificates.shown is None) != (certificates.key is None):
+        raise ValueError("client_cert and client_key are given together")
+    if certificates.shown is not None and address.plaintext:
+        raise ValueError(
+            f"client_cert is shown only over TLS: give an address that begins with https:// ({address.target})"
+        )
 
 
 def check_key(key: str | None) -> str:

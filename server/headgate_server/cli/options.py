@@ -27,6 +27,16 @@ def options(config: type[Any], *, only: tuple[str, ...] = ()) -> Callable[[_Comm
 
 def _option(row: Row) -> Callable[[_Command], _Command]:
     setting = row.setting
+    if setting.is_flag:
+        return click.option(
+            f"--{setting.flag}",
+            setting.name,
+            is_flag=True,
+            default=row.default,
+            envvar=setting.variable,
+            help=setting.help,
+            show_envvar=True,
+        )
     return click.option(
         f"--{setting.flag}",
         setting.name,

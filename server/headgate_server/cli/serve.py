@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
 from headgate_server import app
 from headgate_server.cli import metrics
+from headgate_server.cli.exposed import check_exposed
 from headgate_server.cli.options import options
 from headgate_server.cli.running import StoppedError, run, unless
 from headgate_server.cli.workers import check_workers, workers_of
@@ -32,9 +35,16 @@ from headgate_server.process.signals import stop_signal
     hidden=True,
     help="Answer with the metrics on this file descriptor, a connected socket.",
 )
-def serve(ready_fd: int | None, metrics_fd: int | None, **values: Any) -> None:
+@click.option(
+    "--bridge-socket",
+    type=click.Path(path_type=Path),
+    hidden=True,
+    help="Also take calls in plain text on this Unix socket.",
+)
+def serve(ready_fd: int | None, metrics_fd: int | None, bridge_socket: Path | None, **values: Any) -> None:
     """Run the gRPC server alone, as one process or as several."""
     settings = build(Settings, values)
+    settings = replace(settings, server=replace(settings.server, bridge_socket=bridge_socket))
     logs.configure(settings.log_level)
     if ready_fd is not None:
         os.set_inheritable(ready_fd, False)  # its reader waits for the end, and workers would keep it open
@@ -44,16 +54,18 @@ def serve(ready_fd: int | None, metrics_fd: int | None, **values: Any) -> None:
             with os.fdopen(ready_fd, "wb") as pipe:
                 pipe.writelines(b"%d\n" % port for port in ports)
 
+    run(_serve(settings, ready, metrics_fd))
+
+
+async def _serve(settings: Settings, ready: Callable[..., None], metrics_fd: int | None) -> None:
+    settings.tls.files()  # contradictions are reported first
+    check_exposed("gRPC", settings.server.host, settings.server.port, settings.tls)
     if settings.workers > 1:
-        run(_serve_workers(settings, ready))
+        await _serve_workers(settings, ready)
         return
     own = Metrics(settings.metrics_workspaces)
     if metrics_fd is not None:
         line.answer(metrics_fd, own.read)
-    run(_serve(settings, ready, own))
-
-
-async def _serve(settings: Settings, ready: Callable[..., None], own: Metrics) -> None:
     async with metrics.served(settings, metrics.of_process(own)):
         await app.serve(settings, ready, own)
 

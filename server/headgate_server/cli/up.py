@@ -4,25 +4,33 @@ import contextlib
 import re
 import secrets
 import shlex
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import click
 
 from headgate_bridge import BridgeConfig, Envoy, render
+from headgate_bridge.config import encrypts
+from headgate_bridge.folder import PrivateFolder
 from headgate_server.access import admin
 from headgate_server.cli import metrics
+from headgate_server.cli.exposed import check_exposed, is_loopback
 from headgate_server.cli.options import options
 from headgate_server.cli.running import StoppedError, output_takes, run, unless
-from headgate_server.cli.workers import check_workers, workers_of
+from headgate_server.cli.workers import check_workers, socket_of, workers_of
 from headgate_server.config import Settings
+from headgate_server.core.errors import SetupError
 from headgate_server.process import logs
 from headgate_server.process.child import RestartPolicy, keep
+from headgate_server.process.clock import system_clock
 from headgate_server.process.metrics.endpoint import Make
 from headgate_server.process.ports import HIGHEST_PORT, host_of, shown, url_of
-from headgate_server.process.setting import build, setting
+from headgate_server.process.renewal import Renewal
+from headgate_server.process.setting import build, path_of, setting
 from headgate_server.process.signals import stop_signal
+from headgate_server.process.tls import TlsConfig, TlsFiles
 from headgate_server.process.workers import Workers
 from headgate_server.rpc.pipeline.trust import PUBLIC
 from headgate_server.rpc.server import ServerConfig
@@ -31,6 +39,8 @@ _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 _UPSTREAM = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]]+)):(?P<port>[0-9]{1,5})")
 
 _Address = tuple[str, int]
+_Upstream = _Address | Path
+"""A server's address, or its Unix socket."""
 
 
 def _address_of(text: str) -> _Address:
@@ -55,10 +65,51 @@ class UpstreamConfig:
         read=_address_of,
     )
 
+    ca: Path | None = setting(
+        None,
+        "upstream-ca",
+        "Call the servers over TLS. Their certificates must name the host, and be from one of these authorities.",
+        metavar="FILE",
+        read=path_of,
+    )
+    cert: Path | None = setting(
+        None,
+        "upstream-cert",
+        "The certificate to show to servers that run with --tls-client-ca, in PEM.",
+        metavar="FILE",
+        read=path_of,
+    )
+    key: Path | None = setting(None, "upstream-key", "Its private key, in PEM.", metavar="FILE", read=path_of)
+    plaintext: bool = setting(
+        False,
+        "upstream-plaintext",
+        "Call servers on other machines without TLS. Only on a trusted network.",
+    )
+
     @property
     def addresses(self) -> Sequence[_Address]:
         """Host and port of each."""
         return self.several or ((self.host, self.port),)
+
+    def files(self) -> TlsFiles | None:
+        """Return the files, None without TLS. Raises `SetupError` if the settings contradict each other, or show keys
+        and events to a network.
+        """
+        if (self.cert is None) != (self.key is None):
+            raise SetupError("--upstream-cert and --upstream-key are given together")
+        if self.ca is not None:
+            if self.plaintext:
+                raise SetupError("--upstream-plaintext and --upstream-ca contradict each other: give one of them")
+            return TlsFiles(self.cert, self.key, self.ca)
+        if self.cert is not None:
+            raise SetupError("--upstream-cert needs --upstream-ca: it is shown only over TLS")
+        for host, port in self.addresses:
+            if not self.plaintext and not is_loopback(_EVERY_ADDRESS.get(host, host)):
+                raise SetupError(
+                    f"calls to {shown(host, port)} would show keys and events to everybody on the network: give "
+                    "--upstream-ca, or --upstream-plaintext if the network is trusted"
+                )
+        return None
 
 
 @click.command()
@@ -80,13 +131,14 @@ _OF_BRIDGE = ("body-limit", "bridge-token", "log-level", "metrics-port", "metric
 
 @click.command()
 @options(BridgeConfig)
+@options(TlsConfig)
 @options(UpstreamConfig)
 @options(Settings, only=_OF_BRIDGE)
 def bridge(**values: Any) -> None:
     """Run only Envoy, in front of gRPC servers that run elsewhere."""
     settings = build(Settings, values)
     logs.configure(settings.log_level)
-    run(_bridge(_bridge_config(values, settings, build(UpstreamConfig, values).addresses), settings))
+    run(_bridge(settings, values, build(UpstreamConfig, values)))
 
 
 async def _up(settings: Settings, values: dict[str, Any]) -> None:
@@ -94,19 +146,35 @@ async def _up(settings: Settings, values: dict[str, Any]) -> None:
     stop = stop_signal()
     check_workers(settings)
     settings = _with_secret(settings)
-    render(_bridge_config(values, settings, ()))  # find a bad envoy.yaml before any process starts
+    # What is wrong with the settings, envoy.yaml or the certificates is found before any process starts.
+    renewal = _renewal(settings.tls.files())
+    config = _bridge_config(values, settings, ())
+    render(config)
+    _check_rest(config, settings.tls)
     # One half for Envoy's requests and then one for the servers' own; together they are the configured grace.
     grace = settings.shutdown_grace / 2
-    with workers_of(settings, grace) as (workers, ports):
+    with contextlib.ExitStack() as stack:
+        # The servers' ports have TLS then, and may ask for a client's certificate, which Envoy has none of.
+        sockets = _private_folder(stack) if renewal is not None else None
+        workers, ports = stack.enter_context(workers_of(settings, grace, sockets))
         measured = contextlib.AsyncExitStack()
-        envoy = Envoy(_bridge_config(values, settings, [(settings.server.host, port) for port in ports]))
+        envoy = Envoy(
+            _bridge_config(
+                values,
+                settings,
+                [(settings.server.host, port) if sockets is None else socket_of(sockets, port) for port in ports],
+                renewal,
+            )
+        )
+        if renewal is not None:
+            renewal.tell(envoy.renew)
         try:
             await unless(stop, workers.start())
             await unless(stop, envoy.start())
             await measured.enter_async_context(metrics.served(settings, _page(workers, envoy)))
             grpc = ", ".join((shown(settings.server.host, ports[0]), *(f":{port}" for port in ports[1:])))
-            await _greet(settings, url_of(values["http_host"], envoy.port), grpc)
-            await unless(stop, workers.keep(), keep(envoy, RestartPolicy()))
+            await _greet(settings, url_of(values["http_host"], envoy.port, _scheme(renewal)), grpc)
+            await unless(stop, workers.keep(), keep(envoy, RestartPolicy()), *_following(renewal))
         except StoppedError:
             pass
         finally:
@@ -126,29 +194,80 @@ def _page(workers: Workers | None, envoy: Envoy) -> Make:
     return metrics.of_service(workers, envoy=envoy.metrics, envoy_starts=lambda: envoy.starts)
 
 
-async def _bridge(config: BridgeConfig, settings: Settings) -> None:
+async def _bridge(settings: Settings, values: dict[str, Any], servers: UpstreamConfig) -> None:
     stop = stop_signal()
+    renewal, upstream_renewal = _renewal(settings.tls.files()), _renewal(servers.files())
+    config = _bridge_config(values, settings, servers.addresses, renewal, upstream_renewal)
+    render(config)
+    _check_rest(config, settings.tls)
     envoy = Envoy(config)
+    if renewal is not None:
+        renewal.tell(envoy.renew)
+    if upstream_renewal is not None:
+        upstream_renewal.tell(envoy.renew_upstream)
     try:
         await unless(stop, envoy.start())
         async with metrics.served(settings, _page(None, envoy)):
-            click.echo(f"REST  {url_of(config.http_host, envoy.port)}")
-            await unless(stop, keep(envoy, RestartPolicy()))
+            click.echo(f"REST  {url_of(config.http_host, envoy.port, _scheme(renewal))}")
+            await unless(stop, keep(envoy, RestartPolicy()), *_following(renewal), *_following(upstream_renewal))
     except StoppedError:
         pass
     finally:
         await envoy.stop()
 
 
-def _bridge_config(values: dict[str, Any], settings: Settings, upstreams: Sequence[_Address]) -> BridgeConfig:
+def _bridge_config(
+    values: dict[str, Any],
+    settings: Settings,
+    upstreams: Sequence[_Upstream],
+    renewal: Renewal | None = None,
+    upstream_renewal: Renewal | None = None,
+) -> BridgeConfig:
     return build(
         BridgeConfig,
         values,
-        # A server that listens on every address also listens on loopback, to which Envoy can connect.
-        upstreams=tuple((_EVERY_ADDRESS.get(host, host), port) for host, port in upstreams),
+        upstreams=tuple(each if isinstance(each, Path) else _reachable(*each) for each in upstreams),
         body_limit=settings.server.body_limit,
         marker=settings.server.bridge_token,
+        tls=renewal and renewal.material,
+        upstream_tls=upstream_renewal and upstream_renewal.material,
     )
+
+
+def _reachable(host: str, port: int) -> _Address:
+    """Return an address to which Envoy can connect: a server that listens on every address listens on loopback too."""
+    return _EVERY_ADDRESS.get(host, host), port
+
+
+def _check_rest(config: BridgeConfig, tls: TlsConfig) -> None:
+    """Raise `SetupError` if REST would show keys to a network, or is asked for what only TLS can do."""
+    if encrypts(config):
+        return  # an envoy.yaml of the operator's, with TLS of its own
+    check_exposed("REST", config.http_host, config.http_port, tls)
+    if config.hsts and tls.cert is None:
+        raise SetupError("--hsts needs --tls-cert and --tls-key: browsers heed it only over TLS")
+
+
+def _renewal(files: TlsFiles | None) -> Renewal | None:
+    return Renewal(files, system_clock) if files is not None else None
+
+
+def _following(renewal: Renewal | None) -> Sequence[Coroutine[Any, Any, None]]:
+    return () if renewal is None else (renewal.run(),)
+
+
+def _scheme(renewal: Renewal | None) -> str:
+    return "http" if renewal is None else "https"
+
+
+def _private_folder(stack: contextlib.ExitStack) -> Path:
+    """Return a folder that only this user can enter, until the stack is closed."""
+    try:
+        folder = PrivateFolder()
+    except OSError as error:
+        raise SetupError(f"there is no place for the servers' sockets: {error.strerror}") from error
+    stack.callback(folder.remove)
+    return folder.path
 
 
 def _with_secret(settings: Settings) -> Settings:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from headgate_server.config import Settings
 from headgate_server.core.errors import SetupError
@@ -27,22 +28,39 @@ def check_workers(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def workers_of(settings: Settings, grace: float) -> Iterator[tuple[Workers, Sequence[int]]]:
+def workers_of(
+    settings: Settings, grace: float, sockets: Path | None = None
+) -> Iterator[tuple[Workers, Sequence[int]]]:
     """Yield workers that are not started yet, and their ports, which are reserved until the block ends.
 
-    `grace` is the time, in seconds, that they give their calls. Raises `SetupError` if a port is taken.
+    `grace` is the time, in seconds, that they give their calls. With a folder of `sockets`, each worker has the Unix
+    socket there that `socket_of` names. Raises `SetupError` if a port is taken.
     """
     with reserved(settings.server.host, settings.server.port, settings.workers, "gRPC") as ports:
-        measured = settings.metrics_port is not None
-        yield Workers(arguments(settings, ports, grace), environment(settings), grace=grace, measured=measured), ports
+        yield (
+            Workers(
+                arguments(settings, ports, grace, sockets),
+                environment(settings),
+                grace=grace,
+                measured=settings.metrics_port is not None,
+            ),
+            ports,
+        )
 
 
-def arguments(settings: Settings, ports: Sequence[int], grace: float) -> Sequence[Sequence[str]]:
+def socket_of(sockets: Path, port: int) -> Path:
+    """Return the Unix socket of the worker on a port."""
+    return sockets / f"{port}.sock"
+
+
+def arguments(
+    settings: Settings, ports: Sequence[int], grace: float, sockets: Path | None = None
+) -> Sequence[Sequence[str]]:
     """Return the command line of the worker on each port, after `headgate serve`: all settings except secrets, and then
     the worker's own. If a flag is given twice, the last one counts.
     """
     common = [
-        f"--{setting.flag}={text}"
+        f"--{setting.flag}" if setting.is_flag else f"--{setting.flag}={text}"
         for setting, text in handed_over(settings)
         if not setting.secret and setting.flag not in _OF_THE_PARENT
     ]
@@ -52,6 +70,7 @@ def arguments(settings: Settings, ports: Sequence[int], grace: float) -> Sequenc
             f"--grpc-port={port}",
             "--workers=1",
             f"--shutdown-grace={grace}",
+            *(() if sockets is None else (f"--bridge-socket={socket_of(sockets, port)}",)),
         ]
         for port in ports
     ]

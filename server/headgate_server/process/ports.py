@@ -23,9 +23,9 @@ def shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def url_of(host: str, port: int) -> str:
-    """Return the http URL of an address. The `%` before an IPv6 address's zone is escaped (RFC 6874)."""
-    return f"http://{shown(host.replace('%', '%25'), port)}"
+def url_of(host: str, port: int, scheme: str = "http") -> str:
+    """Return the URL of an address. The `%` before an IPv6 address's zone is escaped (RFC 6874)."""
+    return f"{scheme}://{shown(host.replace('%', '%25'), port)}"
 
 
 @contextlib.contextmanager

@@ -41,6 +41,8 @@ class Setting:
     """Turns a text into the value. Raises `ValueError` with a sentence about the fault."""
     multiple: bool = False
     """The flag may be repeated. The value is a tuple."""
+    is_flag: bool = False
+    """It has no value: it is on if it is given."""
     secret: bool = False
     """It may contain a password. A child process gets it in its environment: every user of the machine can read
     arguments.
@@ -59,7 +61,8 @@ class Setting:
 
 def setting(default: Any, flag: str, help: str, **more: Any) -> Any:  # noqa: A002 - click's word for it
     """Return a dataclass field with a default that `--flag` sets."""
-    return dataclasses.field(default=default, metadata={_KEY: Setting(flag=flag, help=help, **more)})
+    is_flag = isinstance(default, bool)
+    return dataclasses.field(default=default, metadata={_KEY: Setting(flag=flag, help=help, is_flag=is_flag, **more)})
 
 
 class Row(typing.NamedTuple):
@@ -114,13 +117,13 @@ def handed_over(config: Config) -> Iterator[tuple[Setting, str]]:
     """Yield the settings of a config, each with the text that sets its present value; one that may be given several
     times once for each value.
 
-    A setting that is None is left out: it is not set.
+    A setting that is None is left out: it is not set. So is a flag that is off: it has no text.
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from handed_over(value)
-        elif _KEY in field.metadata and value is not None:
+        elif _KEY in field.metadata and value is not None and value is not False:
             setting = field.metadata[_KEY]
             for one in value if setting.multiple else (value,):
                 yield setting, str(one)

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TypeAlias, assert_never
 
 import grpc
@@ -15,6 +16,7 @@ from headgate_server.process.aside import aside
 from headgate_server.process.ports import HIGHEST_PORT, host_of, shown
 from headgate_server.process.setting import setting
 from headgate_server.rpc import health, reflection
+from headgate_server.rpc.encryption import Encryption
 from headgate_server.rpc.pipeline.call import Call, Handler
 from headgate_server.rpc.pipeline.gate import Gate
 from headgate_server.rpc.pipeline.interceptors import Chain
@@ -34,10 +36,10 @@ class ServerConfig(LoadConfig):
     host: str = setting(
         "127.0.0.1",
         "grpc-host",
-        "Address of the gRPC server. There is no TLS: keep it on a trusted network.",
+        "Address of the gRPC server. An address of a network needs --tls-cert, or --plaintext.",
         read=host_of,
     )
-    """The loopback address, because there is no TLS: everybody who can reach the port must be trusted."""
+    """The loopback address: a service that others can reach is somebody's decision."""
     port: int = setting(
         50051,
         "grpc-port",
@@ -57,18 +59,29 @@ class ServerConfig(LoadConfig):
     """Not secret by default, so that server and bridge work together without a setting."""
     body_limit: int = setting(8 * 1024 * 1024, "body-limit", "Bytes of one request.", least=1024, most=1 << 30)
     """Bytes of one request: a thousand events of 8 KiB. Envoy's own limit follows from this one."""
+    bridge_socket: Path | None = None
+    """A Unix socket on which the bridge's calls are taken in plain text beside the port. `headgate up` sets it if the
+    port has TLS, in a folder that only its own user can enter.
+    """
 
 
 class GrpcServer:
     """Serves methods, health and reflection."""
 
     def __init__(
-        self, config: ServerConfig, methods: Iterable[AnyMethod], chain: Chain, public: Gate, streams: Streams
+        self,
+        config: ServerConfig,
+        methods: Iterable[AnyMethod],
+        chain: Chain,
+        public: Gate,
+        streams: Streams,
+        encryption: Encryption | None = None,
     ):
         """`public` receives the requests to the health service, whose callers need no key. `streams` is the same object
-        that the chain got.
+        that the chain got. Without `encryption` the port is in plain text.
         """
         self._config = config
+        self._encryption = encryption
         self._streams = streams
         self._server = grpc.aio.server(options=server_options(config.body_limit))
         self._farewell = Farewell()
@@ -89,11 +102,19 @@ class GrpcServer:
         """Start to listen, and set `port`. Raises `SetupError` if the port is in use."""
         address = shown(self._config.host, self._config.port)
         try:
-            self.port = self._server.add_insecure_port(address)
+            if self._encryption is None:
+                self.port = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, self._encryption.credentials)
         except RuntimeError:
             raise SetupError(
                 f"cannot listen on {address} for gRPC: the port is in use, or the address is not this machine's"
             ) from None
+        if self._config.bridge_socket is not None:
+            try:
+                self._server.add_insecure_port(f"unix:{self._config.bridge_socket}")
+            except RuntimeError:
+                raise SetupError(f"cannot listen on the Unix socket {self._config.bridge_socket}") from None
         await self._server.start()
         self.set_serving(True)
 

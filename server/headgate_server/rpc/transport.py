@@ -26,6 +26,10 @@ is pinged more often than every 5 minutes. Envoy pings every second, clients beh
 """
 
 
+_HANDSHAKE_MILLISECONDS = 15_000
+"""By default a connection that begins no TLS is kept for 2 minutes. Envoy's listener has the same bound."""
+
+
 def server_options(body_limit: int) -> Sequence[tuple[str, int]]:
     """Return the options of a `grpc.aio.server` that takes bodies of so many bytes."""
     return (
@@ -39,6 +43,7 @@ def server_options(body_limit: int) -> Sequence[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA),
         ("grpc.server.max_pending_requests", _MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING_CALLS),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MILLISECONDS),
         # A stream that nobody reads may fill one window. With probes of the bandwidth gRPC makes it megabytes.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.keepalive_permit_without_calls", 1),

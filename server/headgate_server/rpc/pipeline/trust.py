@@ -13,7 +13,8 @@ PUBLIC = "1"
 """The token of the shipped envoy.yaml. It distinguishes the bridge from other proxies. A secret token also keeps out
 clients that can reach the server's own port.
 """
-_BRIDGES = ("x-envoy-", "x-headgate-")
+_BRIDGES = ("x-envoy-", "x-headgate-", "x-forwarded-client-cert")
+"""The last one is what proxies say of a client's certificate. Nothing here reads it, so that nobody can claim one."""
 _CREDENTIALS = frozenset({"authorization", "x-api-key"})
 
 
