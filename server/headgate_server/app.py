@@ -21,6 +21,7 @@ from headgate_server.background.subscription import Subscriptions
 from headgate_server.background.supervisor import Job, Supervisor
 from headgate_server.background.wakeup import Wakeup, Wakeups
 from headgate_server.config import Settings
+from headgate_server.core.audit import NOBODY
 from headgate_server.core.model import Lease
 from headgate_server.delivery import engine
 from headgate_server.delivery.nats_connection import Nats
@@ -88,7 +89,8 @@ def methods(
     compat = Compat(store.ledgers, store.proof, store.deliveries, store.destinations, ingest)
     limiter = RateLimiter(store.limits)
     taking = Taking(ingest, metrics, rejections)
-    replaying = Replaying(store.rejections, store.ledgers, ingest, RECEIVERS, decode.proto_event, cloudevents.as_kept)
+    readers = (RECEIVERS, decode.proto_event, cloudevents.as_kept)
+    replaying = Replaying(store.rejections, store.ledgers, ingest, *readers, store.audit)
     return (
         *IngestServicer(ingest, settings.ingest, taking).methods(),
         *EventServicer(store.ledgers, store.deliveries, subscriptions).methods(),
@@ -113,7 +115,7 @@ async def running(settings: Settings, metrics: Metrics | None = None) -> AsyncIt
     """
     files = settings.tls.files()
     renewal = Renewal(files, system_clock) if files is not None else None
-    store = await open_store(settings.store.location, serving=True)
+    store = (await open_store(settings.store.location, serving=True)).by(NOBODY)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         metrics = metrics or Metrics(settings.metrics_workspaces)

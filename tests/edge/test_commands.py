@@ -74,7 +74,7 @@ def test_keys_that_cannot_be(tmp_path: Path, arguments: tuple[str, ...], said: s
 
 def test_the_embedded_store_needs_no_url(tmp_path: Path) -> None:
     assert KEY.fullmatch(_run("keys", "create", "--data-dir", str(tmp_path), "--workspace", "a", "--scope", "admin"))
-    assert _run("ledger", "verify", "--data-dir", str(tmp_path)) == "a: 0 events, sound\n"
+    assert _run("ledger", "verify", "--data-dir", str(tmp_path)).endswith("\na: 0 events, sound\n")
 
 
 def test_a_ledger_that_was_tampered_with(any_edge: Edge) -> None:

@@ -35,7 +35,7 @@ def test_a_data_folder_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert os.listdir(tmp_path) == [name]
     assert (tmp_path / name / "headgate.db").exists()
     listed = CliRunner().invoke(command, ["ledger", "verify"], env={"HEADGATE_DATA_DIR": folder})
-    assert listed.stdout == "a: 0 events, sound\n"
+    assert listed.stdout == "_headgate: 2 events, sound\na: 0 events, sound\n"
 
 
 def test_a_data_folder_that_is_a_file(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_sigterm_finishes_what_all_are_at(postgres_url: str, tmp_path: Path) -> 
     ):
         parts = children(up.pid)
         assert len(parts) == 3
-        ((workspace,),) = asyncio.run(database.execute(postgres_url, "SELECT id FROM workspaces"))
+        ((workspace,),) = asyncio.run(database.execute(postgres_url, "SELECT min(id) FROM workspaces"))
         with held(database.locked(postgres_url, workspace)):
             batches = [pool.submit(edge.batch, {"type": "t"}) for _ in range(6)]
             until_true(lambda: database.lock_waiters(postgres_url) == 2)

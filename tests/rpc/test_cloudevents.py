@@ -30,6 +30,7 @@ from headgate.v1.rejection_service_pb2 import (
     ReplayRejectionRequest,
 )
 from headgate.v1.rejection_service_pb2_grpc import RejectionServiceStub
+from headgate_server.access import admin
 from headgate_server.core.model import EventQuery, Scope
 from headgate_server.delivery.config import DeliveryConfig
 from headgate_server.reading.verify import verify
@@ -169,7 +170,7 @@ async def test_an_independent_verifier_finds_the_ledger_sound(service: Service, 
     ]
     await _post(caller, sent)
     await caller.batch(event("k", {"n": 1}))
-    workspace = (await service.store.directory.workspaces())[0]
+    workspace = await admin.find_workspace(service.store.directory, "acme")
     rows = (await service.store.ledgers.events(EventQuery(workspace_id=workspace.id, limit=10))).events
     assert [row.receiver for row in rows] == ["cloudevents"] * 5 + ["native"]
     previous = sha256(b"headgate/ledger/v1\0acme").digest()
@@ -210,7 +211,7 @@ async def test_the_same_event_at_once_is_stored_once(caller: Caller) -> None:
 @on_sqlite
 async def test_every_refused_event_is_kept_and_replayed(service: Service, caller: Caller) -> None:
     """As it was sent: JSON, a message, and the headers and body of the binary mode. The quota refuses valid ones."""
-    workspace = (await service.store.directory.workspaces())[0]
+    workspace = await admin.find_workspace(service.store.directory, "acme")
     await service.store.limits.set_quota(workspace.id, 0)
     await _post(caller, b'[ {"specversion" : "1.0","id":"J","source":"/s","type":"t"} , 5]')
     serialized = _cloud("P").SerializeToString()

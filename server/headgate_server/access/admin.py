@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 from headgate_server.access import auth
 from headgate_server.core import shapes
+from headgate_server.core.audit import OPERATOR_SCOPES, RESERVED, Actor
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.ledger import Break, BreakType
 from headgate_server.core.model import ApiKey, Head, RateLimit, Scope, StoredLedger, Usage, Workspace
 from headgate_server.core.types import EventId, WorkspaceId
 from headgate_server.process.clock import Clock, system_clock
+from headgate_server.process.identity import user_name
 from headgate_server.reading.verify import verify
 from headgate_server.receivers.registry import RECEIVERS
 from headgate_server.store import Directory, Ledgers, Limits, Proof, Store
@@ -35,14 +37,20 @@ class LedgerReport(NamedTuple):
     breaks: Sequence[Break]
 
 
+def operator() -> Actor:
+    """Return the user that runs this process at the store itself."""
+    return Actor("cli", user_name())
+
+
 @contextlib.asynccontextmanager
 async def opened(location: str | Path, *, as_is: bool = False) -> AsyncIterator[Store]:
-    """Open the store of a URL, or the embedded one in a file, and close it after the block. With `as_is` its schema is
-    not updated, and a missing file is not created. Raises `SetupError` if it cannot be opened.
+    """Open the store of a URL, or the embedded one in a file, and close it after the block. Its acts are those of the
+    user that runs this process. With `as_is` its schema is not updated, and a missing file is not created. Raises
+    `SetupError` if it cannot be opened.
     """
     store = await open_store(location, as_is=as_is)
     try:
-        yield store
+        yield store.by(operator())
     finally:
         await store.close()
 
@@ -67,14 +75,20 @@ async def create_key(
 ) -> str:
     """Create a key and return it. The key itself is not stored. The workspace is created if there is none of that name.
 
-    `lifetime` is in microseconds. Raises `InvalidRequest` if the name is not allowed, there is no scope, or the expiry
-    is past.
+    `lifetime` is in microseconds. Raises `InvalidRequest` if the name is not allowed, there is no scope or one that
+    keys of the reserved workspace cannot have, or the expiry is past.
     """
-    if not re.fullmatch(auth.WORKSPACE_NAME, workspace):
+    if workspace != RESERVED and not re.fullmatch(auth.WORKSPACE_NAME, workspace):
         raise InvalidRequest(
             f"{workspace!r} is not a valid name of a workspace: a name has 1 to 63 of a-z, 0-9, '.', '_' and '-', "
             "with a letter or digit at both ends",
             field="workspace",
+        )
+    if workspace == RESERVED and not scopes <= OPERATOR_SCOPES:
+        raise InvalidRequest(
+            f"a key of the workspace {RESERVED} can have the scopes {', '.join(sorted(OPERATOR_SCOPES))}: only the "
+            "service writes events there",
+            field="scopes",
         )
     now = clock()
     key, record = auth.make_key(
@@ -126,10 +140,9 @@ async def set_limits(
     for receiver in rates:
         if receiver not in RECEIVERS:
             raise NotFound(f"there is no receiver {receiver!r}; there are: {', '.join(sorted(RECEIVERS))}")
-    if quota is not ...:
-        await limits.set_quota(workspace.id, quota)
-    for receiver, rate in rates.items():
-        await limits.set_rate(workspace.id, receiver, rate)
+    if name == RESERVED:
+        raise InvalidRequest(f"the workspace {RESERVED} has no limits: it has the audit's events", field="workspace")
+    await limits.change(workspace.id, quota, rates)
 
 
 async def list_workspaces(directory: Directory, limits: Limits) -> Sequence[tuple[Workspace, Usage]]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from cachetools import TTLCache
 
 from headgate_server.core import ledger
+from headgate_server.core.audit import OPERATOR_SCOPES, RESERVED
 from headgate_server.core.errors import InvalidRequest, PermissionDenied, Unauthenticated
 from headgate_server.core.model import ApiKey, Scope, Workspace
 from headgate_server.core.reasons import Reason
@@ -46,7 +47,11 @@ class Principal(NamedTuple):
     scopes: frozenset[str]
 
     def may(self, scope: str) -> bool:
-        """Whether the key has the scope; `admin` has every scope of its workspace."""
+        """Whether the key has the scope; `admin` has every scope of its workspace. In the reserved workspace a key can
+        do only what an operator may do.
+        """
+        if self.workspace.name == RESERVED and scope not in OPERATOR_SCOPES:
+            return False
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
 

@@ -8,6 +8,7 @@ import click
 
 _COMMANDS = {
     # From a command's name to the module of `headgate_server.cli` that defines it.
+    "audit": "audit",
     "backup": "backup",
     "bridge": "up",
     "deliver": "deliver",

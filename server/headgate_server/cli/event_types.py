@@ -58,7 +58,7 @@ def put(workspace: str, type_: str, schema: BinaryIO, mode: str, **values: Any) 
     async def work() -> None:
         sent = _schema(schema.read(_MOST_READ + 1))
         async with _opened(values, workspace) as (topic, workspace_id), _changing(topic) as change:
-            made = await change.put(workspace_id, checked.type_of(type_), sent, Mode(mode))
+            made = await change.put(workspace_id, checked.type_of(type_), sent, Mode(mode), admin.operator())
         show(_line(made))
 
     run(work())

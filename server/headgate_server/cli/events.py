@@ -15,8 +15,9 @@ from headgate_server.background.subscription import Start, Subscriptions
 from headgate_server.background.wakeup import Wakeup
 from headgate_server.cli.options import options
 from headgate_server.cli.running import check_output, run, show
+from headgate_server.cli.values import time_of
 from headgate_server.config import StoreConfig
-from headgate_server.core import ledger, timestamps
+from headgate_server.core import ledger
 from headgate_server.core.errors import NotFound, SetupError
 from headgate_server.core.model import NATIVE, EventQuery, StoredEvent, Workspace
 from headgate_server.core.types import EventId, WorkspaceId
@@ -67,8 +68,8 @@ def list_(workspace: str, limit: int, idempotency_key: str | None, newest_first:
             query = replace(query, dedupe=ledger.dedupe_of(identity))
         query = replace(
             query,
-            created_from=_time(values["from_"], "--from"),
-            created_to=_time(values["to"], "--to"),
+            created_from=time_of(values["from_"], "--from"),
+            created_to=time_of(values["to"], "--to"),
             newest_first=newest_first,
         )
         async with _opened(values, workspace) as (ledgers, found):
@@ -166,15 +167,6 @@ def _query(values: dict[str, Any]) -> EventQuery:
         source=values["source"] or None,
         subject=values["subject"] or None,
     )
-
-
-def _time(text: str | None, option: str) -> int | None:
-    if text is None:
-        return None
-    try:
-        return timestamps.parse(text)[0]
-    except ValueError as error:
-        raise SetupError(f"{option}: {error}") from None
 
 
 def _line(event: StoredEvent) -> str:

@@ -28,7 +28,7 @@ from headgate_server.process.setting import build
 from headgate_server.receivers.registry import RECEIVERS
 from headgate_server.rpc import cloudevents, decode, wire
 from headgate_server.rpc.pipeline import printer
-from headgate_server.store import Database, EventTypes, Ledgers, Limits, Rejections
+from headgate_server.store import Audit, Database, EventTypes, Ledgers, Limits, Rejections
 
 _PAGE = 100
 """The number of rejections that are read and replayed at once."""
@@ -131,7 +131,7 @@ def replay(
                 return _print_results([await _one(replaying, of.workspace, rejection, event, validate_only)])
             query = _query(of.workspace.id, _PAGE, values, replayed=False, newest_first=False)
             async for page in _pages(of.rejections, query):
-                replays = await replaying.as_sent(of.workspace, page, validate_only=validate_only)
+                replays = await replaying.as_sent(of.workspace, page, admin.operator(), validate_only=validate_only)
                 stored = _print_results(replays) and stored
         return stored
 
@@ -143,9 +143,9 @@ async def _one(
     replaying: Replaying, workspace: Workspace, rejection: Rejection, event: BinaryIO | None, validate_only: bool
 ) -> Replay:
     if event is None:
-        return (await replaying.as_sent(workspace, [rejection], validate_only=validate_only))[0]
+        return (await replaying.as_sent(workspace, [rejection], admin.operator(), validate_only=validate_only))[0]
     slot = validate.native_json(jsonbody.read_one(event.read()))
-    return await replaying.edited(workspace, rejection, slot, validate_only=validate_only)
+    return await replaying.edited(workspace, rejection, slot, admin.operator(), validate_only=validate_only)
 
 
 class _Opened(NamedTuple):
@@ -156,6 +156,7 @@ class _Opened(NamedTuple):
     ledgers: Ledgers
     limits: Limits
     event_types: EventTypes
+    audit: Audit
     database: Database
 
 
@@ -166,7 +167,7 @@ async def _opened(values: dict[str, Any], name: str) -> AsyncIterator[_Opened]:
         workspace = await store.directory.workspace(name)
         if workspace is None:
             raise NotFound(f"there is no workspace {name!r}")
-        topics = (store.rejections, store.ledgers, store.limits, store.event_types, store.database)
+        topics = (store.rejections, store.ledgers, store.limits, store.event_types, store.audit, store.database)
         yield _Opened(workspace, *topics)
 
 
@@ -176,7 +177,8 @@ async def _replaying(of: _Opened) -> AsyncIterator[Replaying]:
     committer, checker = Committer(of.database), Checker()
     try:
         ingest = Ingest(of.ledgers, of.limits, committer, EventTypeChecks(of.event_types, checker))
-        yield Replaying(of.rejections, of.ledgers, ingest, RECEIVERS, decode.proto_event, cloudevents.as_kept)
+        readers = (RECEIVERS, decode.proto_event, cloudevents.as_kept)
+        yield Replaying(of.rejections, of.ledgers, ingest, *readers, of.audit)
     finally:
         await committer.close()
         await checker.close()

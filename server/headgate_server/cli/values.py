@@ -3,6 +3,7 @@
 import re
 from types import EllipsisType
 
+from headgate_server.core import timestamps
 from headgate_server.core.errors import SetupError
 from headgate_server.core.model import RateLimit
 
@@ -24,6 +25,16 @@ def lifetime_of(text: str | None) -> int | None:
     if match is None:
         raise SetupError(f"{text!r} is not a duration: give a number and s, m, h or d, such as 90d")
     return int(match[1]) * _UNITS[match[2]] * 1_000_000
+
+
+def time_of(text: str | None, option: str) -> int | None:
+    """Return the time of an option in microseconds, None if it was not given. Raises `SetupError`."""
+    if text is None:
+        return None
+    try:
+        return timestamps.parse(text)[0]
+    except ValueError as error:
+        raise SetupError(f"{option}: {error}") from None
 
 
 def quota_of(text: str | None) -> int | EllipsisType | None:

@@ -7,6 +7,7 @@ from typing import NamedTuple, assert_never
 
 import orjson
 
+from headgate_server.core.audit import Actor
 from headgate_server.core.errors import InvalidRequest, NotFound, QuotaExceeded
 from headgate_server.core.model import Answer, EventQuery, Outcome, Replayed, StoredEvent, Submission, Workspace
 from headgate_server.core.reasons import Reason
@@ -77,6 +78,7 @@ class Compat:
         workspace: Workspace,
         request: HttpRequest,
         idempotency_key: str | None,
+        by: Actor,
     ) -> Exchange:
         """Answer one request. Raises what the endpoint, the store and the committer raise."""
         match endpoint:
@@ -100,7 +102,7 @@ class Compat:
                 return Exchange(endpoint.reply(request, Checked(found.events_checked, found.breaks)))
             case Retry():
                 event = await self._event(receiver, workspace, endpoint.read(request))
-                tried = await self._destinations.retry_event(workspace.id, event)
+                tried = await self._destinations.by(by).retry_event(workspace.id, event)
                 return Exchange(endpoint.reply(request, Retried(event.id, tried)))
             case _ as never:
                 assert_never(never)

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
+from headgate_server.core.audit import RESERVED
 from headgate_server.core.differ import differing_paths
-from headgate_server.core.errors import InvalidRequest, RequestKeyReused
+from headgate_server.core.errors import InvalidRequest, PermissionDenied, RequestKeyReused
 from headgate_server.core.model import (
     Draft,
     KeyReused,
@@ -64,8 +65,11 @@ class Ingest:
         `replaced` or `duplicate` event is durable. If the same request was stored before, return its stored answer.
 
         With `validate_only` nothing is stored, the outcomes are advisory, and a request key is not used. Raises
-        `RequestKeyReused`, and what `Committer.submit` and `EventTypeChecks.check` raise.
+        `PermissionDenied` for the reserved workspace, `RequestKeyReused`, and what `Committer.submit` and
+        `EventTypeChecks.check` raise.
         """
+        if workspace.name == RESERVED:
+            raise PermissionDenied(f"Only the service itself writes events of the workspace {RESERVED}.")
         slots = await self._checks.check(workspace, submission.slots)
         if slots is not submission.slots:
             submission = replace(submission, slots=slots)

@@ -5,8 +5,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
+from uuid import UUID
 
 from headgate_server.core import jsonbody, ledger, validate
+from headgate_server.core.audit import Act, Actor
 from headgate_server.core.errors import InvalidRequest, RequestKeyReused
 from headgate_server.core.model import (
     CLOUDEVENTS,
@@ -31,10 +33,11 @@ from headgate_server.ingest.ingest import Ingest
 from headgate_server.process.aside import aside
 from headgate_server.process.clock import Clock, system_clock
 from headgate_server.receivers import HttpRequest, Receiver, Take
-from headgate_server.store import Ledgers, Rejections
+from headgate_server.store import Audit, Ledgers, Rejections
 
 _SCOPE = "rejections:replay"
 """The scope of the request keys of replays. They prevent that an event without an idempotency key is stored twice."""
+_IDS_OF_AN_ACT = 1_000
 _AT_ONCE = 50
 """The most submissions of one call that wait at by_rejection: a small part of the queue."""
 
@@ -64,6 +67,7 @@ class Replaying:
         receivers: Mapping[str, Receiver],
         proto_event: Callable[[bytes, Salt], Draft | Problem],
         cloudevent: Callable[[bytes, str, Salt], Draft | Problem],
+        audit: Audit,
         clock: Clock = system_clock,
     ):
         """`proto_event` decodes a serialized event and seals it with a salt. `cloudevent` does so with a CloudEvent in
@@ -75,10 +79,11 @@ class Replaying:
         self._receivers = receivers
         self._proto_event = proto_event
         self._cloudevent = cloudevent
+        self._audit = audit
         self._clock = clock
 
     async def as_sent(
-        self, workspace: Workspace, rejections: Sequence[Rejection], *, validate_only: bool = False
+        self, workspace: Workspace, rejections: Sequence[Rejection], by: Actor, *, validate_only: bool = False
     ) -> Sequence[Replay]:
         """Replay rejections of a workspace in order, each through its own receiver.
 
@@ -86,12 +91,32 @@ class Replaying:
         """
         size = sum(len(rejection.event) for rejection in rejections)
         slots = await self._ingest.decoded(size, lambda: list(map(self._slot, rejections)))
+        if rejections and not validate_only:
+            await self._note(workspace, rejections, by, edited=False)
         return await self._replay(workspace, rejections, slots, validate_only)
 
+    async def _note(self, workspace: Workspace, rejections: Sequence[Rejection], by: Actor, *, edited: bool) -> None:
+        """Record that rejections are replayed, before that is done: the committer stores the events of many callers in
+        one transaction, and an act must never be done without its event.
+        """
+        ids = [str(UUID(bytes=rejection.id)) for rejection in rejections]
+        for start in range(0, len(ids), _IDS_OF_AN_ACT):
+            some = ids[start : start + _IDS_OF_AN_ACT]
+            act = Act("rejection.replay_requested", some[0], after={"rejections": some, "edited": edited})
+            await self._audit.by(by).note(workspace.id, act)
+
     async def edited(
-        self, workspace: Workspace, rejection: Rejection, slot: Draft | Problem, *, validate_only: bool = False
+        self,
+        workspace: Workspace,
+        rejection: Rejection,
+        slot: Draft | Problem,
+        by: Actor,
+        *,
+        validate_only: bool = False,
     ) -> Replay:
         """Replay a rejection as another event. Raises the errors of `Ingest.take`."""
+        if not validate_only:
+            await self._note(workspace, [rejection], by, edited=True)
         (replay,) = await self._replay(workspace, [rejection], [slot], validate_only)
         return replay
 

@@ -8,6 +8,7 @@ known.
 """
 
 import os
+import pwd
 import socket
 import uuid
 from functools import cache
@@ -23,6 +24,16 @@ def process_name() -> str:
     """Return a name for this process that no other has, now or ever. Each call returns another one."""
     start = _start_of(os.getpid()) or _UNKNOWN
     return "/".join((socket.gethostname(), *_place(), str(os.getpid()), start, uuid.uuid4().hex))
+
+
+def user_name() -> str:
+    """Return the name of the user that runs this process, by the system's table and not by the environment. A user
+    without a name has its number.
+    """
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
 
 
 def has_ended(name: str) -> bool:

@@ -107,7 +107,8 @@ class CompatServicer:
         receiver, endpoint, method, path, query = route
         parameters = dict(parse_qsl(query, keep_blank_values=True))
         request = HttpRequest(method, path, parameters, body.data, self._clock(), _headers(call), body.content_type)
-        exchange = await self._compat(receiver, endpoint, call.caller.workspace, request, call.text(REQUEST_KEY))
+        workspace, key = call.caller.workspace, call.text(REQUEST_KEY)
+        exchange = await self._compat(receiver, endpoint, workspace, request, key, call.actor)
         with aside("events"):
             statuses = counted(call, exchange.outcomes, self._metrics)
             if KEPT & statuses.keys() and isinstance(endpoint, Take):

@@ -15,7 +15,6 @@ from headgate_server.core.destinations import Destination, JetStream, State, Sta
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.model import Scope
 from headgate_server.core.reasons import Reason
-from headgate_server.core.types import WorkspaceId
 from headgate_server.delivery import manage
 from headgate_server.delivery.config import DeliveryConfig
 from headgate_server.rpc import bodies, decode
@@ -72,7 +71,7 @@ class DestinationServicer:
                 reason=Reason.INVALID_FIELD,
                 field="jetstream",
             )
-        shown = await manage.create(self._destinations, call.caller.workspace.id, settings)
+        shown = await manage.create(self._destinations.by(call.actor), call.caller.workspace.id, settings)
         return pb.CreateDestinationResponse(destination=messages.shown_message(shown))
 
     async def get(self, call: Call, request: pb.GetDestinationRequest) -> pb.GetDestinationResponse:
@@ -101,15 +100,16 @@ class DestinationServicer:
                 old, name=settings.name, filter=settings.filter, ordering=settings.ordering, target=settings.target
             )
 
-        status = await self._destinations.update(workspace_id, request.id, change)
+        acting = self._destinations.by(call.actor)
+        status = await acting.update(workspace_id, request.id, change)
         if "webhook.headers" in named or ("webhook" in named and request.destination.webhook.headers):
             headers = dict(request.destination.webhook.headers)
-            status = await manage.set_headers(self._destinations, workspace_id, request.id, headers)
+            status = await manage.set_headers(acting, workspace_id, request.id, headers)
         return pb.UpdateDestinationResponse(destination=messages.destination_message(status))
 
     async def delete(self, call: Call, request: pb.DeleteDestinationRequest) -> pb.DeleteDestinationResponse:
         """Remove a destination."""
-        await self._destinations.delete(call.caller.workspace.id, request.id)
+        await self._destinations.by(call.actor).delete(call.caller.workspace.id, request.id)
         return pb.DeleteDestinationResponse()
 
     async def pause(self, call: Call, request: pb.PauseDestinationRequest) -> pb.PauseDestinationResponse:
@@ -130,12 +130,12 @@ class DestinationServicer:
             bodies.fill(public, body)
         else:
             public = pb.ReplayDestinationRequest.FromString(request.SerializeToString())
-        status = await self._replay(call.caller.workspace.id, request.id, public)
+        status = await self._replay(call, request.id, public)
         return pb.ReplayDestinationResponse(destination=messages.destination_message(status))
 
     async def rotate_secret(self, call: Call, request: pb.RotateSecretRequest) -> pb.RotateSecretResponse:
         """Make a new secret."""
-        shown = await manage.rotate(self._destinations, call.caller.workspace.id, request.id)
+        shown = await manage.rotate(self._destinations.by(call.actor), call.caller.workspace.id, request.id)
         return pb.RotateSecretResponse(destination=messages.shown_message(shown))
 
     async def list_failures(self, call: Call, request: pb.ListFailuresRequest) -> pb.ListFailuresResponse:
@@ -151,25 +151,23 @@ class DestinationServicer:
 
     async def retry(self, call: Call, request: pb.RetryFailureRequest) -> pb.RetryFailureResponse:
         """Try a failed event again."""
-        failure = await self._destinations.retry(call.caller.workspace.id, request.id, request.sequence)
+        failure = await self._destinations.by(call.actor).retry(call.caller.workspace.id, request.id, request.sequence)
         return pb.RetryFailureResponse(failure=messages.failure_message(failure))
 
     async def skip(self, call: Call, request: pb.SkipFailureRequest) -> pb.SkipFailureResponse:
         """Skip a failed event."""
-        failure = await self._destinations.skip(call.caller.workspace.id, request.id, request.sequence)
+        failure = await self._destinations.by(call.actor).skip(call.caller.workspace.id, request.id, request.sequence)
         return pb.SkipFailureResponse(failure=messages.failure_message(failure))
 
     async def _set(self, call: Call, destination_id: str, state: State) -> destination_pb2.Destination:
-        status = await self._destinations.set_state(call.caller.workspace.id, destination_id, state)
+        status = await self._destinations.by(call.actor).set_state(call.caller.workspace.id, destination_id, state)
         return messages.destination_message(status)
 
-    async def _replay(
-        self, workspace_id: WorkspaceId, destination_id: str, request: pb.ReplayDestinationRequest
-    ) -> Status:
+    async def _replay(self, call: Call, destination_id: str, request: pb.ReplayDestinationRequest) -> Status:
         what = request.WhichOneof("what")
         return await manage.replay(
-            self._destinations,
-            workspace_id,
+            self._destinations.by(call.actor),
+            call.caller.workspace.id,
             destination_id,
             set_aside=request.set_aside,
             after=request.after_sequence if what == "after_sequence" else None,

@@ -78,7 +78,7 @@ class EventTypeServicer:
         type_ = event_types.type_of(request.event_type)
         size = len(request.json.data) if request.HasField("json") else len(request.schema_json)
         schema, mode = await self._decoded(size, lambda: _sent(request))
-        put = await self._change.put(call.caller.workspace.id, type_, schema, mode)
+        put = await self._change.put(call.caller.workspace.id, type_, schema, mode, call.actor)
         return pb.PutEventTypeResponse(event_type=_message(put))
 
     async def get(self, call: Call, request: pb.GetEventTypeRequest) -> pb.GetEventTypeResponse:
@@ -98,7 +98,7 @@ class EventTypeServicer:
 
     async def delete(self, call: Call, request: pb.DeleteEventTypeRequest) -> pb.DeleteEventTypeResponse:
         """Remove an event type."""
-        await self._change.delete(call.caller.workspace.id, event_types.type_of(request.event_type))
+        await self._change.delete(call.caller.workspace.id, event_types.type_of(request.event_type), call.actor)
         return pb.DeleteEventTypeResponse()
 
 

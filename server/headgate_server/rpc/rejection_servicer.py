@@ -117,9 +117,9 @@ class RejectionServicer:
         workspace = call.caller.workspace
         rejection = await self._get(workspace.id, request.id)
         if slot is None:
-            (replay,) = await self._replaying.as_sent(workspace, [rejection], validate_only=validate_only)
+            (replay,) = await self._replaying.as_sent(workspace, [rejection], call.actor, validate_only=validate_only)
         else:
-            replay = await self._replaying.edited(workspace, rejection, slot, validate_only=validate_only)
+            replay = await self._replaying.edited(workspace, rejection, slot, call.actor, validate_only=validate_only)
         problem = replay.outcome.problem
         if problem is not None and problem.reason is Reason.NOT_REPLAYABLE:
             raise InvalidRequest(problem.message, reason=Reason.NOT_REPLAYABLE, field="event")
@@ -132,7 +132,9 @@ class RejectionServicer:
         request = replay_requests.many(raw)
         query = self._query(workspace.id, request, _DEFAULT_REPLAYS, replayed=False, newest_first=False)
         page = await self._rejections.page(query)
-        replays = await self._replaying.as_sent(workspace, page.rejections, validate_only=request.validate_only)
+        replays = await self._replaying.as_sent(
+            workspace, page.rejections, call.actor, validate_only=request.validate_only
+        )
         results = await self._results(call, replays, request.validate_only)
         stored = sum(replay.outcome.status in STORED for replay in replays)
         return ReplayRejectionsResponse(

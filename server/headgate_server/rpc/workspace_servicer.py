@@ -86,5 +86,5 @@ class WorkspaceServicer:
             bodies.fill(sent, body)
         workspace = call.caller.workspace
         unknown = event_types.unknown_of(sent.unknown_event_types)
-        await self._change.set_unknown(workspace.id, unknown)
+        await self._change.set_unknown(workspace.id, unknown, call.actor)
         return UpdateWorkspaceResponse(workspace=WorkspaceMessage(name=workspace.name, unknown_event_types=unknown))

@@ -2,7 +2,12 @@
 `tests/contract` checks the promises on every database.
 """
 
+from copy import copy
+from typing import Self
+
+from headgate_server.core.audit import Actor
 from headgate_server.store.answers import Answers
+from headgate_server.store.audit import Audit
 from headgate_server.store.cursors import Cursors
 from headgate_server.store.database import Database, DataRefused
 from headgate_server.store.deliveries import Deliveries
@@ -22,6 +27,7 @@ from headgate_server.store.rejections import Rejections
 
 __all__ = [
     "Answers",
+    "Audit",
     "Cursors",
     "DataRefused",
     "Database",
@@ -51,6 +57,7 @@ class Store:
         self.ledgers = Ledgers(database)
         self.directory = Directory(database)
         self.limits = Limits(database)
+        self.audit = Audit(database)
         self.answers = Answers(database)
         self.leases = Leases(database)
         self.cursors = Cursors(database)
@@ -64,6 +71,13 @@ class Store:
         self.proof = Proof(database)
         self.properties = Properties(database)
         self.migrations = Migrations(database)
+
+    def by(self, actor: Actor) -> Self:
+        """Return the same store, for the acts of an actor."""
+        acting = copy(self)
+        for name in ("directory", "limits", "destinations", "event_types", "audit"):
+            setattr(acting, name, getattr(self, name).by(actor))
+        return acting
 
     async def close(self) -> None:
         """Finish the operations in progress and close the database."""

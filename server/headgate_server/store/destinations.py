@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, case, delete, func, insert, select, update
 
-from headgate_server.core import ledger
+from headgate_server.core import audit, ledger
+from headgate_server.core.audit import Act, Facts
 from headgate_server.core.destinations import (
     GIVEN_UP,
     NOW,
@@ -27,7 +28,7 @@ from headgate_server.core.model import Position, StoredEvent
 from headgate_server.core.reasons import Reason
 from headgate_server.core.types import WorkspaceId
 from headgate_server.store import positions
-from headgate_server.store.database import Database
+from headgate_server.store.audit import Audited
 from headgate_server.store.destination_rows import (
     DESTINATIONS,
     FAILURES,
@@ -59,16 +60,14 @@ class NewDestination:
     """The sequence of the first event that it gets, `BEGINNING` or `NOW`."""
 
 
-class Destinations:
+class Destinations(Audited):
     """Keeps destinations, unique by name in their workspace.
 
     A change MUST be on disk when its method returns. Only `create` and `Deliveries.record` set the cursor; all other
-    methods MUST NOT move it. A change increases the revision, so that the delivering process sees it. Every method with
-    a destination's id raises `NotFound` if the workspace has no destination with that id.
+    methods MUST NOT move it. A change increases the revision, so that the delivering process sees it, and is an act in
+    the audit's ledger. Every method with a destination's id raises `NotFound` if the workspace has no destination with
+    that id.
     """
-
-    def __init__(self, database: Database):
-        self._database = database
 
     async def create(self, workspace_id: WorkspaceId, new: NewDestination) -> Status:
         """Create a destination.
@@ -119,6 +118,8 @@ class Destinations:
                 _check_name(connection, workspace_id, new.name)
             settings = settings_of(new.filter, new.ordering, new.target)
             self._change(connection, old, name=new.name, settings=settings)
+            facts = audit.changes(audit.destination_facts(old), audit.destination_facts(new))
+            self._record(connection, old, "destination.updated", *facts)
             return self._status(connection, workspace_id, destination_id)
 
         return await self._database.write(work)
@@ -127,9 +128,10 @@ class Destinations:
         """Remove a destination and its failures."""
 
         def work(connection: Connection) -> None:
-            _locked(connection, workspace_id, destination_id)
+            old = _locked(connection, workspace_id, destination_id)
             connection.execute(delete(destinations).where(*_here(workspace_id, destination_id)))
             connection.execute(delete(failures).where(*_failures_of(workspace_id, destination_id)))
+            self._record(connection, old, "destination.deleted", audit.destination_facts(old))
 
         await self._database.write(work)
 
@@ -142,6 +144,8 @@ class Destinations:
             self._change(connection, old, state=state, why=why, **values)
             if state is State.ACTIVE and old.state is not State.ACTIVE:
                 self._retry(connection, old, failures.c.state == FailureState.RETRYING)
+            verb = "resumed" if state is State.ACTIVE else state.value
+            self._record(connection, old, f"destination.{verb}", {"state": old.state.value}, {"state": state.value})
             return self._status(connection, workspace_id, destination_id)
 
         return await self._database.write(work)
@@ -163,8 +167,12 @@ class Destinations:
             old = _locked(connection, workspace_id, destination_id)
             stored = select(destinations.c.secrets).where(*_here(workspace_id, destination_id))
             text = connection.execute(stored).scalar_one()
-            changed = change(secrets_of(text), old, self._database.now(connection))
+            before = secrets_of(text)
+            changed = change(before, old, self._database.now(connection))
             self._change(connection, old, secrets=secrets_text(changed))
+            verb = "secret_rotated" if before.current != changed.current else "headers_changed"
+            facts = ({"headers": [name for name, _ in each.headers]} for each in (before, changed))
+            self._record(connection, old, f"destination.{verb}", *facts)
             return self._status(connection, workspace_id, destination_id)
 
         return await self._database.write(work)
@@ -196,6 +204,8 @@ class Destinations:
                 place = min(place, old.replay.position, key=lambda each: each.sequence)
             if place.sequence < until:
                 self._change(connection, old, replay=place.sequence, replay_id=place.id, replay_until=until)
+                asked = {"after_sequence": place.sequence, "until_sequence": until}
+                self._record(connection, old, "destination.replayed", after=asked)
             return self._status(connection, workspace_id, destination_id)
 
         return await self._database.write(work)
@@ -207,6 +217,7 @@ class Destinations:
             old = _locked(connection, workspace_id, destination_id)
             self._retry(connection, old, failures.c.state.in_(_WAITING), attempts=0)
             self._change(connection, old)
+            self._record(connection, old, "destination.replayed", after={"set_aside": True})
             return self._status(connection, workspace_id, destination_id)
 
         return await self._database.write(work)
@@ -254,6 +265,10 @@ class Destinations:
             for one in failed:
                 self._retry(connection, one, failures.c.sequence == event.sequence, attempts=0)
                 self._change(connection, one)
+            for one in failed:
+                before = {"sequence": event.sequence, "state": states[one.id]}
+                after = {"sequence": event.sequence, "state": FailureState.RETRYING.value}
+                self._record(connection, one, "delivery.retried", before, after)
             return len(failed)
 
         return await self._database.write(work)
@@ -267,10 +282,14 @@ class Destinations:
             old = _locked(connection, workspace_id, destination_id)
             if state is FailureState.RETRYING:
                 values["next_attempt_at"] = self._database.now(connection)
-            changed = connection.execute(update(failures).where(*here).values(state=state, **values))
-            if changed.rowcount == 0:
+            before = connection.execute(select(failures.c.state).where(*here)).scalar_one_or_none()
+            if before is None:
                 raise NotFound(f"The event of sequence {sequence} did not fail at this destination.")
+            connection.execute(update(failures).where(*here).values(state=state, **values))
             self._change(connection, old)
+            verb = "retried" if state is FailureState.RETRYING else "skipped"
+            facts = ({"sequence": sequence, "state": each} for each in (before, state.value))
+            self._record(connection, old, f"delivery.{verb}", *facts)
             return failure_of(connection.execute(FAILURES.where(*here)).one())
 
         return await self._database.write(work)
@@ -300,7 +319,20 @@ class Destinations:
             "revision": 1,
         }
         connection.execute(insert(destinations).values(values))
-        return self._status(connection, workspace_id, destination_id)
+        status = self._status(connection, workspace_id, destination_id)
+        facts = audit.destination_facts(status.destination) | {"cursor": start.sequence}
+        self._record(connection, status.destination, "destination.created", after=facts)
+        return status
+
+    def _record(
+        self,
+        connection: Connection,
+        one: Destination,
+        type_: str,
+        before: Facts | None = None,
+        after: Facts | None = None,
+    ) -> None:
+        self._audit.record(connection, one.workspace_id, Act(type_, one.id, before, after))
 
     def _change(self, connection: Connection, old: Destination, **values: Any) -> None:
         changed = {"revision": old.revision + 1, "updated_at": self._database.now(connection), **values}

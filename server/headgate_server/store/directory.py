@@ -3,15 +3,14 @@
 import json
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Connection, Row, insert, select, update
 
-from headgate_server.core import ledger
+from headgate_server.core.audit import Act, key_facts
 from headgate_server.core.errors import NotFound
 from headgate_server.core.model import ApiKey, RateLimit, Workspace
 from headgate_server.core.types import KeyDigest, WorkspaceId
-from headgate_server.store.database import Database
-from headgate_server.store.schema import api_keys, heads, workspaces
+from headgate_server.store.audit import Audited, create_workspace
+from headgate_server.store.schema import api_keys, workspaces
 
 _SETTINGS = (workspaces.c.rates, workspaces.c.types_revision, workspaces.c.unknown_types)
 _WORKSPACES = select(workspaces.c.id, workspaces.c.name, *_SETTINGS)
@@ -19,32 +18,25 @@ _WORKSPACES = select(workspaces.c.id, workspaces.c.name, *_SETTINGS)
 _KEYS = select(api_keys, workspaces.c.name, *_SETTINGS).join(workspaces, workspaces.c.id == api_keys.c.workspace_id)
 
 
-class Directory:
+class Directory(Audited):
     """Workspaces and API keys.
 
     When a method returns, its changes MUST be on disk and visible to every process. A name and a key's digest are
-    unique. Only the SHA-256 of a key is stored, never the key itself.
+    unique. Only the SHA-256 of a key is stored, never the key itself. Every change is an act in the audit's ledger.
     """
-
-    def __init__(self, database: Database):
-        self._database = database
 
     async def create_workspace(self, name: str) -> Workspace:
         """Return the workspace of this name. It is created if there is none, with an empty ledger."""
         return await self._database.write(lambda connection: self._create_workspace(connection, name))
 
     def _create_workspace(self, connection: Connection, name: str) -> Workspace:
-        # This waits for another process that creates the same workspace.
-        made = postgresql.insert(workspaces).values(name=name, created_at=self._database.now(connection))
-        made_id = connection.execute(made.on_conflict_do_nothing().returning(workspaces.c.id)).scalar_one_or_none()
+        made_id = create_workspace(connection, name, self._database.now(connection))
         if made_id is None:
             found = _workspace_of(connection, name)
             if found is None:
                 raise NotFound(f"The workspace {name!r} was removed while it was looked up.")
             return found
-        genesis = ledger.genesis(name)
-        head = {"sequence": genesis.sequence, "hash": genesis.hash, "created_at": genesis.created_at}
-        connection.execute(insert(heads).values(workspace_id=made_id, **head))
+        self._audit.record(connection, made_id, Act("workspace.created", name, after={"name": name}))
         return Workspace(made_id, name)
 
     async def workspace(self, name: str) -> Workspace | None:
@@ -63,7 +55,12 @@ class Directory:
         """Store an API key."""
         row = key._asdict() | {"scopes": " ".join(sorted(key.scopes)), "workspace_id": key.workspace.id}
         del row["workspace"]
-        await self._database.write(lambda connection: connection.execute(insert(api_keys).values(row)).close())
+
+        def work(connection: Connection) -> None:
+            connection.execute(insert(api_keys).values(row))
+            self._audit.record(connection, key.workspace.id, Act("key.created", key.id, after=key_facts(key)))
+
+        await self._database.write(work)
 
     async def find_key(self, digest: KeyDigest) -> ApiKey | None:
         """Return the key with this SHA-256, even if it is revoked or expired; None if there is none."""
@@ -82,10 +79,20 @@ class Directory:
         """Revoke a key. Return False if no key has that id. A key that is already revoked keeps its time of
         revocation.
         """
-        revoked = (
-            update(api_keys).where(api_keys.c.id == key_id).values(revoked_at=func.coalesce(api_keys.c.revoked_at, at))
-        )
-        return await self._database.write(lambda connection: connection.execute(revoked).rowcount > 0)
+        here = api_keys.c.id == key_id
+
+        def work(connection: Connection) -> bool:
+            row = connection.execute(_KEYS.where(here).with_for_update(of=api_keys)).first()
+            if row is None:
+                return False
+            old = _key(row)
+            if old.revoked_at is None:
+                connection.execute(update(api_keys).where(here).values(revoked_at=at))
+                facts = (key_facts(old), key_facts(old._replace(revoked_at=at)))
+                self._audit.record(connection, old.workspace.id, Act("key.revoked", key_id, *facts))
+            return True
+
+        return await self._database.write(work)
 
 
 def _workspace_of(connection: Connection, name: str) -> Workspace | None:

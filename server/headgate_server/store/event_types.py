@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects import postgresql
 
+from headgate_server.core.audit import Act, event_type_facts
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.event_types import MOST_TYPES, EventType, Mode, TypeIndex, Unknown
 from headgate_server.core.reasons import Reason
 from headgate_server.core.types import WorkspaceId
+from headgate_server.store.audit import Audited
 from headgate_server.store.database import Database
 from headgate_server.store.schema import event_types, workspaces
 
@@ -18,14 +20,14 @@ PAGE_BYTES = 4 * 1024 * 1024
 _ROW = select(*(event_types.c[name] for name in EventType._fields))
 
 
-class EventTypes:
+class EventTypes(Audited):
     """Keeps event types. Every change MUST increase the workspace's revision in the same transaction: servers keep what
     they have read until they see another revision. Changes of one workspace come one after the other.
     """
 
     def __init__(self, database: Database, most: int = MOST_TYPES):
         """`most` is the number of event types that a workspace may have."""
-        self._database = database
+        super().__init__(database)
         self._most = most
 
     async def put(self, workspace_id: WorkspaceId, type_: str, schema: bytes, mode: Mode) -> EventType:
@@ -39,11 +41,11 @@ class EventTypes:
 
     async def delete(self, workspace_id: WorkspaceId, type_: str) -> int:
         """Remove an event type, and return the new revision. Raises `NotFound`."""
-        return await self._database.write(lambda connection: _delete(connection, workspace_id, type_))
+        return await self._database.write(lambda connection: self._delete(connection, workspace_id, type_))
 
     async def set_unknown(self, workspace_id: WorkspaceId, unknown: Unknown) -> int:
         """Set what is done with events of unknown types, and return the revision. Raises `NotFound`."""
-        return await self._database.write(lambda connection: _set_unknown(connection, workspace_id, unknown))
+        return await self._database.write(lambda connection: self._set_unknown(connection, workspace_id, unknown))
 
     async def get(self, workspace_id: WorkspaceId, type_: str) -> EventType | None:
         """Return an event type, None if the workspace has none of this name."""
@@ -87,7 +89,30 @@ class EventTypes:
         changed = {name: row.excluded[name] for name in ("schema", "mode", "revision", "updated_at")}
         key = [event_types.c.workspace_id, event_types.c.type]
         connection.execute(row.on_conflict_do_update(index_elements=key, set_=changed))
+        before = None if old is None else event_type_facts(old)
+        self._audit.record(connection, workspace_id, Act("event_type.put", type_, before, event_type_facts(new)))
         return new
+
+    def _delete(self, connection: Connection, workspace_id: WorkspaceId, type_: str) -> int:
+        revision, _ = _locked(connection, workspace_id)
+        old = _get(connection, workspace_id, type_)
+        if old is None:
+            raise absent(type_)
+        here = (event_types.c.workspace_id == workspace_id, event_types.c.type == type_)
+        connection.execute(delete(event_types).where(*here))
+        _set_revision(connection, workspace_id, revision + 1)
+        self._audit.record(connection, workspace_id, Act("event_type.deleted", type_, event_type_facts(old)))
+        return revision + 1
+
+    def _set_unknown(self, connection: Connection, workspace_id: WorkspaceId, unknown: Unknown) -> int:
+        revision, old = _locked(connection, workspace_id)
+        if old is unknown:
+            return revision
+        here = workspaces.c.id == workspace_id
+        connection.execute(update(workspaces).where(here).values(unknown_types=unknown, types_revision=revision + 1))
+        facts = ({"unknown_event_types": old.value}, {"unknown_event_types": unknown.value})
+        self._audit.record(connection, workspace_id, Act("workspace.settings_changed", "unknown_event_types", *facts))
+        return revision + 1
 
 
 def _locked(connection: Connection, workspace_id: WorkspaceId) -> tuple[int, Unknown]:
@@ -113,27 +138,9 @@ def _event_type(type_: str, schema: bytes, mode: str, revision: int, created_at:
     return EventType(type_, schema, Mode(mode), revision, created_at, updated_at)
 
 
-def _delete(connection: Connection, workspace_id: WorkspaceId, type_: str) -> int:
-    revision, _ = _locked(connection, workspace_id)
-    here = (event_types.c.workspace_id == workspace_id, event_types.c.type == type_)
-    if not connection.execute(delete(event_types).where(*here)).rowcount:
-        raise absent(type_)
-    _set_revision(connection, workspace_id, revision + 1)
-    return revision + 1
-
-
 def absent(type_: str) -> NotFound:
     """Return the error for an event type that the workspace does not have."""
     return NotFound(f'The workspace has no event type "{type_}".', field="event_type")
-
-
-def _set_unknown(connection: Connection, workspace_id: WorkspaceId, unknown: Unknown) -> int:
-    revision, old = _locked(connection, workspace_id)
-    if old is unknown:
-        return revision
-    here = workspaces.c.id == workspace_id
-    connection.execute(update(workspaces).where(here).values(unknown_types=unknown, types_revision=revision + 1))
-    return revision + 1
 
 
 def _list(

@@ -4,27 +4,29 @@ The append counts the month's events and applies the quota, under the lock of th
 """
 
 import json
-from types import EllipsisType
+from collections.abc import Mapping
+from types import EllipsisType, MappingProxyType
+from typing import Any
 
 from sqlalchemy import Connection, case, select, update
 from sqlalchemy.dialects import postgresql
 
+from headgate_server.core.audit import Act, Facts, changes, rate_facts
 from headgate_server.core.errors import NotFound
 from headgate_server.core.model import Admission, RateLimit, Usage
 from headgate_server.core.settle import current_usage, next_created_at
 from headgate_server.core.types import WorkspaceId
-from headgate_server.store.database import Database
+from headgate_server.store.audit import Audited
 from headgate_server.store.schema import heads, rates, workspaces
 
 _CLOCK_SKEW = 2_000_000
 """A request may have read the clock this many microseconds before the request whose arrival time it finds."""
 
 
-class Limits:
-    """Quotas and rates. A limit MUST apply, in every process, from the next append or the next request on."""
-
-    def __init__(self, database: Database):
-        self._database = database
+class Limits(Audited):
+    """Quotas and rates. A limit MUST apply, in every process, from the next append or the next request on. Every change
+    is an act in the audit's ledger.
+    """
 
     async def usage(self, workspace_id: WorkspaceId) -> Usage:
         """Return the workspace's monthly quota and the number of events stored in the current month. That is the month
@@ -38,12 +40,49 @@ class Limits:
 
     async def set_quota(self, workspace_id: WorkspaceId, quota: int | None) -> None:
         """Set how many events the workspace may store in a month; None for no quota."""
-        statement = update(heads).where(heads.c.workspace_id == workspace_id).values(quota=quota)
-        await self._database.write(lambda connection: connection.execute(statement).close())
+        await self.change(workspace_id, quota)
 
     async def set_rate(self, workspace_id: WorkspaceId, receiver: str, rate: RateLimit | EllipsisType | None) -> None:
         """Set the workspace's own limit for one receiver. None means no limit; `...` means the receiver's default."""
-        await self._database.write(lambda connection: _set_rate(connection, workspace_id, receiver, rate))
+        await self.change(workspace_id, rates={receiver: rate})
+
+    async def change(
+        self,
+        workspace_id: WorkspaceId,
+        quota: int | EllipsisType | None = ...,
+        rates: Mapping[str, RateLimit | EllipsisType | None] = MappingProxyType({}),
+    ) -> None:
+        """Set the monthly quota and limits by receiver, all or none. Raises `NotFound` if there is no such workspace.
+
+        A quota of None means no quota; `...` leaves it unchanged. A rate of None means no limit; `...` means the
+        receiver's default. Values that are set already change nothing.
+        """
+        await self._database.write(lambda connection: self._change(connection, workspace_id, quota, rates))
+
+    def _change(
+        self,
+        connection: Connection,
+        workspace_id: WorkspaceId,
+        quota: int | EllipsisType | None,
+        rates: Mapping[str, RateLimit | EllipsisType | None],
+    ) -> None:
+        here = workspaces.c.id == workspace_id
+        row = connection.execute(select(workspaces.c.name, workspaces.c.rates).where(here).with_for_update()).first()
+        counted = heads.c.workspace_id == workspace_id
+        head = connection.execute(select(heads.c.quota).where(counted)).first()
+        if row is None or head is None:
+            raise NotFound("There is no such workspace.")
+        old_rates = json.loads(row.rates or "{}")
+        kept = {receiver: rate for receiver, rate in old_rates.items() if receiver not in rates}
+        new_rates = kept | {receiver: rate for receiver, rate in rates.items() if not isinstance(rate, EllipsisType)}
+        new_quota = head.quota if isinstance(quota, EllipsisType) else quota
+        old, new = _facts(head.quota, old_rates), _facts(new_quota, new_rates)
+        if old == new:
+            return
+        connection.execute(update(workspaces).where(here).values(rates=json.dumps(new_rates)))
+        if new_quota != head.quota:
+            connection.execute(update(heads).where(counted).values(quota=new_quota))
+        self._audit.record(connection, workspace_id, Act("workspace.limits_changed", row.name, *changes(old, new)))
 
     async def admit(self, workspace_id: WorkspaceId, receiver: str, rate: RateLimit) -> Admission:
         """Count one request against a rate limit (GCRA), in one statement. The count is exact over all processes.
@@ -66,16 +105,12 @@ def _usage(connection: Connection, workspace_id: WorkspaceId, now: int) -> Usage
     return current_usage(next_created_at(created_at, now), Usage(*counted))
 
 
-def _set_rate(
-    connection: Connection, workspace_id: WorkspaceId, receiver: str, rate: RateLimit | EllipsisType | None
-) -> None:
-    here = workspaces.c.id == workspace_id
-    row = select(workspaces.c.rates).where(here).with_for_update()
-    own = json.loads(connection.execute(row).scalar_one() or "{}")
-    own.pop(receiver, None)
-    if not isinstance(rate, EllipsisType):
-        own[receiver] = rate
-    connection.execute(update(workspaces).where(here).values(rates=json.dumps(own)))
+def _facts(quota: int | None, own: Mapping[str, Any]) -> Facts:
+    """Return what is told of limits. `own` are the rates as stored, or as values."""
+    rates = {
+        f"rate_{receiver}": rate_facts(None if rate is None else RateLimit(*rate)) for receiver, rate in own.items()
+    }
+    return {"quota": quota} | {name: "no limit" if rate is None else rate for name, rate in rates.items()}
 
 
 def _admit(connection: Connection, workspace_id: WorkspaceId, receiver: str, rate: RateLimit, now: int) -> Admission:

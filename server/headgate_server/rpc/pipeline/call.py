@@ -8,6 +8,7 @@ from typing import NamedTuple
 import grpc
 
 from headgate_server.access.auth import Principal
+from headgate_server.core.audit import Actor
 from headgate_server.core.errors import HeadgateError, InvalidRequest
 from headgate_server.core.reasons import Reason
 
@@ -91,6 +92,11 @@ class Call:
         """The owner of the call's key. Only methods that need a key have it."""
         assert self.principal is not None  # noqa: S101 - the interceptor has set it
         return self.principal
+
+    @property
+    def actor(self) -> Actor:
+        """The owner of the call's key, for the audit."""
+        return Actor("key", self.caller.key_id, self.request_id)
 
     def text(self, key: str) -> str | None:
         """Return a metadata value, None if it was not sent. Raises `InvalidRequest` for one of `repeated`."""
