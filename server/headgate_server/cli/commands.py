@@ -13,6 +13,7 @@ _COMMANDS = {
     "bridge": "up",
     "deliver": "deliver",
     "destinations": "destinations",
+    "doctor": "doctor",
     "event-types": "event_types",
     "events": "events",
     "import": "import_events",
@@ -81,6 +82,7 @@ def headgate() -> None:
     headgate import          send the events of a file
     headgate ledger verify   check that no stored event was changed
     headgate backup          copy an SQLite store while it is served
+    headgate doctor          look at everything that the service needs
 
     The service's settings can come from environment variables; `headgate COMMAND --help` names them.
     """

@@ -24,6 +24,7 @@ from headgate_server.store.probe import Probe
 from headgate_server.store.proof import Proof
 from headgate_server.store.properties import Properties
 from headgate_server.store.rejections import Rejections
+from headgate_server.store.survey import Survey
 
 __all__ = [
     "Answers",
@@ -46,6 +47,7 @@ __all__ = [
     "Properties",
     "Rejections",
     "Store",
+    "Survey",
 ]
 
 
@@ -71,6 +73,7 @@ class Store:
         self.proof = Proof(database)
         self.properties = Properties(database)
         self.migrations = Migrations(database)
+        self.survey = Survey(database)
 
     def by(self, actor: Actor) -> Self:
         """Return the same store, for the acts of an actor."""

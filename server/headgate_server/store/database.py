@@ -98,5 +98,11 @@ class Database(ABC):
         """Return the use of each pool of connections. Any thread may call it."""
 
     @abstractmethod
+    def describe(self, connection: Connection) -> Mapping[str, str]:
+        """Return the settings that an operator should see, by the dialect's own names, and the `version`. For use in
+        `work`.
+        """
+
+    @abstractmethod
     async def close(self) -> None:
         """Finish the operations in progress and close every connection."""

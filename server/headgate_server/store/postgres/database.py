@@ -71,6 +71,15 @@ ATTEMPTS = 3
 # Processes that migrate one database wait for each other on this lock. Its value is arbitrary but must never change.
 _MIGRATING = 0x68656164_67617465
 
+_DESCRIPTION = """
+SELECT current_setting('server_version') AS version,
+       (SELECT jsonb_object_agg(name, CASE unit WHEN '8kB' THEN (setting::bigint * 8192)::text ELSE setting END)
+        FROM pg_settings
+        WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes', 'data_checksums', 'archive_mode',
+                       'max_connections', 'shared_buffers', 'superuser_reserved_connections')) AS settings
+"""
+"""Buffers are in bytes."""
+
 OLDEST_SERVER = 15
 """The oldest version that the tests run on. Most distributions and hosting providers have it or a newer one."""
 
@@ -257,6 +266,11 @@ class PostgresDatabase(Database):
     def pools(self) -> Mapping[str, Pool]:
         """Return the use of the two pools."""
         return {"append": _pool(self._appending), "read": _pool(self._reading)}
+
+    def describe(self, connection: Connection) -> Mapping[str, str]:
+        """Return the server's version, and the settings that matter to a store."""
+        found = connection.execute(text(_DESCRIPTION)).one()
+        return {"version": f"PostgreSQL {found.version}", **found.settings}
 
     def check_durable(self, connection: Connection) -> None:
         """Raise `errors.Unavailable` unless commits are synced. From now on use the database's level of commits."""

@@ -154,6 +154,10 @@ class SqliteDatabase(Database):
         """Return the use of the one connection that writes, and of those that read."""
         return {"write": _pool(self._writer), "read": _pool(self._reader)}
 
+    def describe(self, connection: Connection) -> Mapping[str, str]:
+        """Return SQLite's version."""
+        return {"version": f"SQLite {driver.sqlite_version}"}
+
     async def _in(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         if self._closed:
             raise Unavailable("The store is closed.")
