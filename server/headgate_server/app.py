@@ -36,6 +36,7 @@ from headgate_server.ingest.ingest import Ingest
 from headgate_server.ingest.readiness import Readiness
 from headgate_server.ingest.rejections import RejectionQueue
 from headgate_server.ingest.replay import Replaying
+from headgate_server.process import notify
 from headgate_server.process.clock import system_clock
 from headgate_server.process.identity import process_name
 from headgate_server.process.metrics import Metrics, catalogue
@@ -188,8 +189,10 @@ async def deliver(settings: Settings, metrics: Metrics) -> None:
     stop = stop_signal()
     async with delivering(settings, metrics):
         log.info("delivering")
+        notify.ready("delivering")
         await stop.wait()
         log.info("stopping")
+        notify.stopping()
     log.info("stopped")
 
 
@@ -209,6 +212,7 @@ async def serve(settings: Settings, ready: Callable[[int], None], metrics: Metri
         ready(server.port)
         await stop.wait()
         log.info("stopping")
+        notify.stopping()
     log.info("stopped")
 
 

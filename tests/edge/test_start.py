@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 from contextlib import closing
 from pathlib import Path
@@ -48,7 +49,11 @@ def test_a_data_folder_that_is_a_file(tmp_path: Path) -> None:
 def test_the_service_in_an_odd_folder_at_an_ipv6_address(tmp_path: Path) -> None:
     """The printed request works when pasted, also into a shell that expands patterns."""
     arguments = ("--data-dir", "a?b #%20ü", "--http-host", "::1", "--grpc-host", "[::1]")
-    with Up(*arguments, folder=tmp_path) as up:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    listener.bind(f"\0headgate-{tmp_path}")
+    with closing(listener), Up(*arguments, folder=tmp_path, NOTIFY_SOCKET=f"@headgate-{tmp_path}") as up:
+        # systemd is told by `headgate up` itself, once, when both ports accept calls.
+        assert listener.recv(1000).decode() == f"READY=1\nSTATUS=REST http://{up.rest}, gRPC {up.grpc}"
         assert up.rest.startswith("[::1]:")
         assert up.grpc.startswith("[::1]:")
         assert f"curl 'http://{up.rest}/v1/events/batch'" in up.request
@@ -56,6 +61,11 @@ def test_the_service_in_an_odd_folder_at_an_ipv6_address(tmp_path: Path) -> None
         assert statuses(json.loads(pasted.stdout)) == ["accepted", "rejected"]
         with closing(Edge(up, "", up.key)) as edge:
             assert edge.ledger.GetHead(GetHeadRequest(), metadata=edge.metadata).sequence == 1
+        up.end(signal.SIGTERM)
+        assert listener.recv(1000) == b"STOPPING=1\nSTATUS=stopping"
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.recv(1000)
     assert (tmp_path / "a?b #%20ü" / "headgate.db").exists()
 
 

@@ -53,7 +53,7 @@ OPTIONS = {
 }
 """Operators' scripts rely on these flags and defaults. An option may be added; none of these may change."""
 
-PER_WORKER = {"grpc_port", "workers", "shutdown_grace"}
+PER_WORKER = {"grpc_port", "health_port", "workers", "shutdown_grace"}
 OF_THE_PARENT = {"metrics_port", "metrics_host"}
 
 
@@ -101,6 +101,7 @@ def test_every_option_reaches_the_workers(monkeypatch: pytest.MonkeyPatch) -> No
         )
         assert got == wanted
         assert (parsed.server.port, parsed.workers, parsed.shutdown_grace) == (7000 + number, 1, 3.5)
+        assert parsed.server.health_port == (given.server.health_port or 0) + number
         # The parent reads the workers' metrics itself.
         assert (parsed.metrics_port, parsed.metrics_host) == (None, "127.0.0.1")
 

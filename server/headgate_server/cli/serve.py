@@ -15,8 +15,9 @@ from headgate_server.cli.options import options
 from headgate_server.cli.running import StoppedError, run, unless
 from headgate_server.cli.workers import check_workers, workers_of
 from headgate_server.config import Settings
-from headgate_server.process import logs
+from headgate_server.process import logs, notify
 from headgate_server.process.metrics import Metrics, line
+from headgate_server.process.ports import shown
 from headgate_server.process.setting import build
 from headgate_server.process.signals import stop_signal
 
@@ -50,6 +51,7 @@ def serve(ready_fd: int | None, metrics_fd: int | None, bridge_socket: Path | No
         os.set_inheritable(ready_fd, False)  # its reader waits for the end, and workers would keep it open
 
     def ready(*ports: int) -> None:
+        notify.ready(f"gRPC {shown(settings.server.host, ports[0])}")
         if ready_fd is not None:
             with os.fdopen(ready_fd, "wb") as pipe:
                 pipe.writelines(b"%d\n" % port for port in ports)
@@ -83,4 +85,5 @@ async def _serve_workers(settings: Settings, ready: Callable[..., None]) -> None
         except StoppedError:
             pass
         finally:
+            notify.stopping()
             await workers.stop()

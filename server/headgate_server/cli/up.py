@@ -22,7 +22,7 @@ from headgate_server.cli.running import StoppedError, output_takes, run, unless
 from headgate_server.cli.workers import check_workers, socket_of, workers_of
 from headgate_server.config import Settings
 from headgate_server.core.errors import SetupError
-from headgate_server.process import logs
+from headgate_server.process import logs, notify
 from headgate_server.process.child import RestartPolicy, keep
 from headgate_server.process.clock import system_clock
 from headgate_server.process.metrics.endpoint import Make
@@ -173,11 +173,14 @@ async def _up(settings: Settings, values: dict[str, Any]) -> None:
             await unless(stop, envoy.start())
             await measured.enter_async_context(metrics.served(settings, _page(workers, envoy)))
             grpc = ", ".join((shown(settings.server.host, ports[0]), *(f":{port}" for port in ports[1:])))
-            await _greet(settings, url_of(values["http_host"], envoy.port, _scheme(renewal)), grpc)
+            rest = url_of(values["http_host"], envoy.port, _scheme(renewal))
+            await _greet(settings, rest, grpc)
+            notify.ready(f"REST {rest}, gRPC {grpc}")
             await unless(stop, workers.keep(), keep(envoy, RestartPolicy()), *_following(renewal))
         except StoppedError:
             pass
         finally:
+            notify.stopping()
             # The servers end subscriptions, and Envoy passes that on before it ends.
             try:
                 await envoy.drain(grace)
@@ -208,11 +211,14 @@ async def _bridge(settings: Settings, values: dict[str, Any], servers: UpstreamC
     try:
         await unless(stop, envoy.start())
         async with metrics.served(settings, _page(None, envoy)):
-            click.echo(f"REST  {url_of(config.http_host, envoy.port, _scheme(renewal))}")
+            rest = url_of(config.http_host, envoy.port, _scheme(renewal))
+            click.echo(f"REST  {rest}")
+            notify.ready(f"REST {rest}")
             await unless(stop, keep(envoy, RestartPolicy()), *_following(renewal), *_following(upstream_renewal))
     except StoppedError:
         pass
     finally:
+        notify.stopping()
         await envoy.stop()
 
 

@@ -23,8 +23,9 @@ def check_workers(settings: Settings) -> None:
         raise SetupError(
             f"SQLite is served by one process: with --workers {workers} give --store postgresql://user@host/database"
         )
-    if settings.server.port + workers - 1 > HIGHEST_PORT:
-        raise SetupError(f"--grpc-port {settings.server.port} leaves no ports for {workers} workers")
+    for flag, port in (("grpc-port", settings.server.port), ("health-port", settings.server.health_port or 0)):
+        if port + workers - 1 > HIGHEST_PORT:
+            raise SetupError(f"--{flag} {port} leaves no ports for {workers} workers")
 
 
 @contextlib.contextmanager
@@ -70,10 +71,16 @@ def arguments(
             f"--grpc-port={port}",
             "--workers=1",
             f"--shutdown-grace={grace}",
+            *_health_argument(settings.server.health_port, index),
             *(() if sockets is None else (f"--bridge-socket={socket_of(sockets, port)}",)),
         ]
-        for port in ports
+        for index, port in enumerate(ports)
     ]
+
+
+def _health_argument(port: int | None, index: int) -> Sequence[str]:
+    # 0 means any free port, for each worker.
+    return () if port is None else (f"--health-port={port + index if port else 0}",)
 
 
 def environment(settings: Settings) -> Mapping[str, str]:

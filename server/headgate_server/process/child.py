@@ -11,6 +11,7 @@ from typing import NoReturn, Protocol
 import structlog
 
 from headgate_server.core.errors import SetupError
+from headgate_server.process import notify
 from headgate_server.process.launcher import end, launcher
 from headgate_server.process.metrics.cells import Snapshot
 from headgate_server.process.metrics.line import Line
@@ -107,6 +108,7 @@ class ServerProcess:
         self._line: Line | None = None
         self._arguments = arguments
         self._environment = {**os.environ, **environment}
+        self._environment.pop(notify.VARIABLE, None)  # only the parent speaks for the service
         self._start_seconds = start_seconds
         self._process: Process | None = None
         self._takes_calls = False

@@ -17,17 +17,22 @@ from headgate_server.rpc.plain import Context, abort, read
 
 SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
+LIVE = "live"
+"""The name that stands for the process alone: it serves as long as it answers, whatever the store does. A supervisor
+that restarted a server whose database is away would only add to the load.
+"""
+
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class Health:
-    """The health service. The server and all its services have the same state."""
+    """The health service. The server and all its services have the same state; `LIVE` is always serving."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._services: frozenset[str] = frozenset(("",))
+        self._services: frozenset[str] = frozenset(("", LIVE))
         self._serving = False
         self._ended = False
         self._changed = asyncio.Event()
@@ -70,6 +75,6 @@ class Health:
             await changed.wait()
 
     def _answer(self, name: str) -> bytes:
-        state = _SERVING if self._serving else _NOT_SERVING
+        state = _SERVING if self._serving or name == LIVE else _NOT_SERVING
         answer = health_pb2.HealthCheckResponse(status=state if name in self._services else _UNKNOWN)
         return bytes(answer.SerializeToString())

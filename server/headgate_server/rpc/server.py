@@ -24,6 +24,7 @@ from headgate_server.rpc.pipeline.load import LoadConfig
 from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, ServerStream, Unary
 from headgate_server.rpc.pipeline.streams import Streams
 from headgate_server.rpc.pipeline.trust import PUBLIC, repeated, token_of
+from headgate_server.rpc.probes import ProbePort
 from headgate_server.rpc.transport import Farewell, received, server_options
 
 _Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
@@ -59,6 +60,14 @@ class ServerConfig(LoadConfig):
     """Not secret by default, so that server and bridge work together without a setting."""
     body_limit: int = setting(8 * 1024 * 1024, "body-limit", "Bytes of one request.", least=1024, most=1 << 30)
     """Bytes of one request: a thousand events of 8 KiB. Envoy's own limit follows from this one."""
+    health_port: int | None = setting(
+        None,
+        "health-port",
+        "A port with only grpc.health.v1, in plain text, for probes without TLS; each further worker has the next.",
+        least=0,
+        most=HIGHEST_PORT,
+    )
+    """None: probes use the server's port, which is enough without TLS."""
     bridge_socket: Path | None = None
     """A Unix socket on which the bridge's calls are taken in plain text beside the port. `headgate up` sets it if the
     port has TLS, in a folder that only its own user can enter.
@@ -86,6 +95,7 @@ class GrpcServer:
         self._server = grpc.aio.server(options=server_options(config.body_limit))
         self._farewell = Farewell()
         self._health = health.Health(public)
+        self._probes = ProbePort(self._health) if config.health_port is not None else None
         services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
         for method in methods:
             handler = self._farewell.keeping_back(chain(method))
@@ -115,8 +125,15 @@ class GrpcServer:
                 self._server.add_insecure_port(f"unix:{self._config.bridge_socket}")
             except RuntimeError:
                 raise SetupError(f"cannot listen on the Unix socket {self._config.bridge_socket}") from None
+        if self._probes is not None:
+            await self._probes.start(self._config.host, self._config.health_port or 0)
         await self._server.start()
         self.set_serving(True)
+
+    @property
+    def health_port(self) -> int | None:
+        """The port for probes, once `start` has returned; None if there is none."""
+        return self._probes.port if self._probes is not None else None
 
     def set_serving(self, serving: bool) -> None:
         """Set the state that grpc.health.v1.Health reports for the server and for each service."""
@@ -130,6 +147,8 @@ class GrpcServer:
         self._farewell.begin()
         self._streams.close()
         await self._farewell.stop(self._server, grace)
+        if self._probes is not None:
+            await self._probes.stop()
 
 
 def _bind(method: AnyMethod, handler: Handler, farewell: Farewell) -> grpc.RpcMethodHandler:
