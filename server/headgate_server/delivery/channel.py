@@ -42,7 +42,7 @@ class ChannelConfig:
     longest_pause: float = 10.0
     """The longest time between two of these requests."""
     skip_seconds: float = 1.0
-    """The time between two moves of the cursor while no event matches, because a move costs a transaction."""
+    """While no event matches, the cursor moves once in so many seconds, because a move costs a transaction."""
 
 
 class Gone(Exception):

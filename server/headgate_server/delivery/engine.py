@@ -2,8 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import structlog
 
@@ -15,6 +17,7 @@ from headgate_server.core.model import Lease
 from headgate_server.core.types import WorkspaceId
 from headgate_server.delivery.channel import ChannelConfig
 from headgate_server.delivery.journal import Journal
+from headgate_server.delivery.notifier import Notifier
 from headgate_server.delivery.pages import Pages
 from headgate_server.delivery.runner import Runner, SenderOf, Tools
 from headgate_server.process.causes import Causes
@@ -45,6 +48,10 @@ class EngineConfig:
     busy_spacing: float = 0.1
     """The shortest time between two looks if at least `busy_events` came since the last one. A look then costs as much
     as storing some of them, and finds enough events for a page.
+    """
+    idle_spacing: float = 0.25
+    """The same time if no delivery had a matching event of the last looks. It is the longest time that a commit of
+    another process takes to be seen, too.
     """
     change_grace: float = 2.0
     """The time for a request in progress to end after its destination was changed, paused or removed."""
@@ -103,11 +110,10 @@ class Engine:
             while True:
                 began = self._timer()
                 watched = await self._deliveries.watch()
-                new_events = crew.take(watched)
-                pause = config.shortest_look if new_events else min(pause * 2, config.longest_look)
+                look = crew.take(watched)
+                pause = config.shortest_look if look.new_events else min(pause * 2, config.longest_look)
                 seconds = self._timer() - began
-                spacing = config.busy_spacing if new_events >= config.busy_events else config.spacing
-                await asyncio.sleep(max(spacing, seconds * (1 / config.look_share - 1)))
+                await asyncio.sleep(max(self._spacing(look), seconds * (1 / config.look_share - 1)))
                 if watched:
                     await self._wakeup.wait(pause)
                 else:
@@ -117,6 +123,12 @@ class Engine:
             await crew.end(config.stop_grace)
             self._metrics.destinations({})
 
+    def _spacing(self, look: "_Look") -> float:
+        config = self._config
+        if look.new_events < config.busy_events:
+            return config.spacing
+        return config.busy_spacing if look.woken else config.idle_spacing
+
     async def _measure(self) -> None:
         """Set the metrics of the lags repeatedly, until cancelled."""
         while True:
@@ -125,6 +137,15 @@ class Engine:
             except HeadgateError as error:
                 self._causes.tell("delivery_not_measured", error)
             await asyncio.sleep(self._config.measure_every)
+
+
+class _Look(NamedTuple):
+    """The result of a look at all destinations."""
+
+    new_events: int
+    """The largest number of new events of one ledger."""
+    woken: bool
+    """Whether a delivery was started, or woken for an event, since the look before."""
 
 
 @dataclass(slots=True)
@@ -146,14 +167,17 @@ class _Crew:
         self._runners: dict[_Key, Runner] = {}
         self._stopping: dict[_Key, asyncio.Task[None]] = {}
         self._pauses: dict[_Key, _Pause] = {}
+        self._notifiers: dict[WorkspaceId, Notifier] = {}
+        self._woken = False
 
-    def take(self, watched: Sequence[Watched]) -> int:
-        """Start deliveries to new destinations, stop those of changed or removed ones, and wake the others for new
-        events. Return the largest number of new events of one ledger. Raises `LeaseLost` if a delivery ended with it.
+    def take(self, watched: Sequence[Watched]) -> _Look:
+        """Start deliveries to new destinations, stop those of changed or removed ones, and tell the others about new
+        events. Raises `LeaseLost` if a delivery ended with it.
         """
         self._collect()
         by_key = {(one.workspace_id, one.destination_id): one for one in watched}
         new_events = 0
+        grown: dict[WorkspaceId, list[Runner]] = defaultdict(list)
         for key in [key for key in self._runners if key not in by_key]:
             self._stop(key)
         for key, one in by_key.items():
@@ -161,16 +185,39 @@ class _Crew:
             if runner is not None and runner.revision < one.revision:
                 self._stop(key)
             elif runner is not None:
-                new_events = max(new_events, runner.tell(one.head))
+                if new := runner.tell(one.head):
+                    new_events = max(new_events, new)
+                    grown[one.workspace_id].append(runner)
             elif key not in self._stopping and not self._is_paused(key):
                 self._runners[key] = Runner(self._tools, one)
                 new_events = max(new_events, 1)
+                self._woken = True
+        self._tell(grown)
         self._pauses = {key: paused for key, paused in self._pauses.items() if key in by_key}
-        self._tools.pages.forget({workspace_id for workspace_id, _ in by_key})
-        return new_events
+        self._forget({workspace_id for workspace_id, _ in by_key})
+        woken, self._woken = self._woken, False
+        return _Look(new_events, woken)
+
+    def _has_woken(self) -> None:
+        self._woken = True
+
+    def _tell(self, grown: Mapping[WorkspaceId, Sequence[Runner]]) -> None:
+        """Tell the deliveries of ledgers that have grown."""
+        for workspace_id, runners in grown.items():
+            notifier = self._notifiers.get(workspace_id)
+            if notifier is None:
+                notifier = self._notifiers[workspace_id] = Notifier(workspace_id, self._tools.pages, self._has_woken)
+            notifier.tell(runners)
+
+    def _forget(self, workspaces: set[WorkspaceId]) -> None:
+        """Drop what is kept for all other workspaces."""
+        self._tools.pages.forget(workspaces)
+        for workspace_id in self._notifiers.keys() - workspaces:
+            self._notifiers.pop(workspace_id).end()
 
     async def end(self, grace: float) -> None:
         """Stop all deliveries, and return when they have ended."""
+        self._forget(set())
         for key in list(self._runners):
             self._stop(key, grace)
         await asyncio.gather(*self._stopping.values(), return_exceptions=True)

@@ -1,7 +1,7 @@
 """Reads pages of events for destinations. Destinations at the same place in a ledger share one read of it.
 
 Most filters match few events, and most destinations are near the end of the ledger. So a ledger is read in windows: a
-window has the kinds of the next two thousand events. A destination whose filter matches none of these kinds skips the
+window has the kinds of the next ten thousand events. A destination whose filter matches none of these kinds skips the
 window without reading events.
 """
 
@@ -16,8 +16,10 @@ from headgate_server.core.types import WorkspaceId
 from headgate_server.store import Matching
 from headgate_server.store.matching import Window
 
-WINDOW_EVENTS = 2_000
-"""Events of one window. The database reads it in some milliseconds."""
+WINDOW_EVENTS = 10_000
+"""The most events of one window. The database reads it in some milliseconds. At the end of a ledger a window has the
+events since the last look, some thousand at most.
+"""
 _KEPT_WINDOWS = 8
 """Windows of a ledger that are kept. Destinations without a lag are all in the newest ones."""
 
@@ -43,14 +45,15 @@ class Pages:
         if event_filter == EVERYTHING:
             events = await self._matching.page(workspace_id, after, None, event_filter, limit)
             return Page(events, _place(events[-1]) if events else after)
-        window = await self._window(workspace_id, after)
-        if not any(event_filter.matches(*kind) for kind in window.kinds):
+        window = await self.window(workspace_id, after)
+        if not window.has(event_filter):
             return Page((), window.end)
         events = await self._matching.page(workspace_id, after, window.end, event_filter, limit)
         # A page can be short because of its bytes. Only an empty page means that the window has no more matches.
         return Page(events, _place(events[-1]) if events else window.end)
 
-    async def _window(self, workspace_id: WorkspaceId, after: Position) -> Window:
+    async def window(self, workspace_id: WorkspaceId, after: Position) -> Window:
+        """Return a window that begins at or before a place. At the end of the ledger its end is `after`."""
         ledger = self._ledgers.setdefault(workspace_id, _Ledger())
         async with ledger.lock:
             for window in ledger.windows:

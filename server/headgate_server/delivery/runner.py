@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from headgate_server.core.destinations import Assignment, Watched
+from headgate_server.core.model import Position
 from headgate_server.delivery.attempt import Sender
 from headgate_server.delivery.channel import Channel, ChannelConfig, Gone
 from headgate_server.delivery.journal import Journal
@@ -13,6 +14,7 @@ from headgate_server.delivery.retries import Retries
 from headgate_server.delivery.walk import Walk
 from headgate_server.process.metrics import Metrics
 from headgate_server.store import Deliveries, Ledgers
+from headgate_server.store.matching import Window
 
 SenderOf = Callable[[Assignment], Awaitable[Sender]]
 """Creates the sender of a destination."""
@@ -45,6 +47,7 @@ class Runner:
         self._watched = watched
         self._head = watched.head
         self._channel: Channel | None = None
+        self._walk: Walk | None = None
         self._stopped = False
         self._task = asyncio.create_task(self._run(), name=f"deliver {watched.destination_id}")
 
@@ -58,13 +61,28 @@ class Runner:
         return None if self._task.cancelled() else self._task.exception()
 
     def tell(self, head: int) -> int:
-        """Set the sequence of the ledger's head and wake the delivery. Return the number of new events."""
+        """Set the sequence of the ledger's head. Return the number of new events. If there are some, the ledger's
+        notifier must be told about this delivery.
+        """
         new = max(0, head - self._head)
-        if new:
-            self._head = head
-            if self._channel is not None:
-                self._channel.ring()
+        self._head += new
+        if self._walk is not None and self._walk.waits_with_due_place:
+            self.wake()
         return new
+
+    @property
+    def waits_at(self) -> Position | None:
+        """As `Waiter` says."""
+        return None if self._walk is None else self._walk.waits_at
+
+    def skips(self, window: Window) -> bool:
+        """As `Waiter` says."""
+        return self._walk is not None and self._walk.skips(window)
+
+    def wake(self) -> None:
+        """As `Waiter` says."""
+        if self._channel is not None:
+            self._channel.ring()
 
     async def stop(self, grace: float) -> None:
         """Wait so many seconds for requests in progress, and cancel the rest. Return when all results are recorded."""
@@ -103,7 +121,7 @@ class Runner:
 
     def _jobs(self, assignment: Assignment, channel: Channel) -> Sequence[Callable[[], Awaitable[None]]]:
         tools, destination = self._tools, assignment.destination
-        walk = Walk(channel, tools.pages, destination.cursor, lambda: self._head, ahead=assignment.ahead)
+        self._walk = walk = Walk(channel, tools.pages, destination.cursor, lambda: self._head, ahead=assignment.ahead)
         walk.wait_for_failure(assignment.now)
         jobs: list[Callable[[], Awaitable[None]]] = [
             walk,

@@ -8,7 +8,8 @@ from headgate_server.core.destinations import Failure, FailureState, Move, Order
 from headgate_server.core.model import Position, StoredEvent
 from headgate_server.delivery.attempt import Attempt, Verdict
 from headgate_server.delivery.channel import Channel
-from headgate_server.delivery.pages import Page, Pages
+from headgate_server.delivery.pages import EVERYTHING, Page, Pages
+from headgate_server.store.matching import Window
 
 _LONG_REST = 60.0
 """The most seconds that a walk waits. It is woken earlier if there are events."""
@@ -46,6 +47,7 @@ class Walk:
         # Enough to keep every connection busy until the next page is read.
         self._page_events = max(channel.config.page_events, 2 * channel.config.requests * self._max_events)
         self._following: tuple[Position, asyncio.Task[Page]] | None = None
+        self._waits = False
 
     def wait_for_failure(self, now: int) -> None:
         """Wait until the stored time of the next attempt, if a failed event stops an ordered destination. `now` is the
@@ -55,6 +57,26 @@ class Walk:
         if self._ordered and stopped:
             due = min(one.next_attempt_at or 0 for one in stopped)
             self._waiting_until = self._channel.now() + max(0, due - now) / 1_000_000
+
+    @property
+    def waits_at(self) -> Position | None:
+        """Where it waits for events although there are some. None means that it does not wait, or that all match."""
+        waits = self._waits and self.position.sequence < self._end()
+        return self.position if waits and self._channel.destination.filter != EVERYTHING else None
+
+    @property
+    def waits_with_due_place(self) -> bool:
+        """Whether it waits for events and must be woken to store its place."""
+        return self._waits and self._is_due
+
+    def skips(self, window: Window) -> bool:
+        """Move to the end of a window that begins at or before `waits_at`, if no event of it matches. Return whether it
+        has moved.
+        """
+        if window.has(self._channel.destination.filter):
+            return False
+        self.position = window.end
+        return True
 
     async def __call__(self) -> None:
         """Deliver until the channel is stopped. A replay also stops at its end. Raises the errors of `record`."""
@@ -66,7 +88,9 @@ class Walk:
     async def _walk(self) -> None:
         channel = self._channel
         while not channel.stopping:
-            if self.position.sequence >= self._end():
+            if self._is_due:
+                await self._store()
+            elif self.position.sequence >= self._end():
                 if self._of_replay:
                     break
                 await self._rest()
@@ -79,13 +103,22 @@ class Walk:
         await self._store()
 
     async def _rest(self) -> None:
-        """Wait for events. Store the place first if it was not stored for `skip_seconds`."""
-        behind = self._stored.sequence < self.position.sequence
-        due = self._stored_at + self._channel.config.skip_seconds - self._channel.now()
-        if behind and due <= 0:
-            await self._store()
-        else:
-            await self._channel.rest(due if behind else _LONG_REST)
+        """Wait for events, or until the place must be stored."""
+        self._waits = True
+        try:
+            await self._channel.rest(_LONG_REST)
+        finally:
+            self._waits = False
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether the place must be stored: it has moved, and was not stored in this period of `skip_seconds`. Periods
+        begin at the same time for all destinations, so that one transaction stores their places.
+        """
+        if self._stored.sequence >= self.position.sequence:
+            return False
+        period = self._channel.config.skip_seconds
+        return self._channel.now() // period > self._stored_at // period
 
     async def _step(self) -> None:
         channel = self._channel
@@ -95,8 +128,6 @@ class Walk:
             await channel.rest(0.02)
         elif not page.events:
             self.position = page.reached
-            if channel.now() - self._stored_at >= channel.config.skip_seconds:
-                await self._store()
         else:
             await (self._deliver_ordered(page) if self._ordered else self._deliver_parallel(page))
 

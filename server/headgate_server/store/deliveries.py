@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql
 
 from headgate_server.core.destinations import (
@@ -13,6 +13,7 @@ from headgate_server.core.destinations import (
     Failure,
     FailureState,
     Fate,
+    Move,
     Report,
     SetAside,
     State,
@@ -32,6 +33,31 @@ MOST_AHEAD = 1_000
 """The most failures beyond the cursor in an assignment. An ordered destination has one, and the skipped ones."""
 
 
+# These two are made once, because they run at every look, and for every destination that nothing happens to.
+_WATCHED = (
+    select(
+        destinations.c.workspace_id,
+        destinations.c.id,
+        destinations.c.revision,
+        destinations.c.cursor,
+        heads.c.sequence,
+    )
+    .join(heads, heads.c.workspace_id == destinations.c.workspace_id)
+    .where(destinations.c.state == State.ACTIVE)
+)
+
+_MOVE = (
+    update(destinations)
+    .where(
+        destinations.c.workspace_id == bindparam("in_workspace"),
+        destinations.c.id == bindparam("of_destination"),
+        destinations.c.cursor == bindparam("old"),
+    )
+    .values(cursor=bindparam("new"), cursor_id=bindparam("new_id"))
+    .returning(destinations.c.failing_since)
+)
+
+
 class Deliveries:
     """Reads and writes for the holder of the lease.
 
@@ -44,18 +70,7 @@ class Deliveries:
 
     async def watch(self) -> Sequence[Watched]:
         """Return every active destination, and the sequence of its ledger's head."""
-        statement = (
-            select(
-                destinations.c.workspace_id,
-                destinations.c.id,
-                destinations.c.revision,
-                destinations.c.cursor,
-                heads.c.sequence,
-            )
-            .join(heads, heads.c.workspace_id == destinations.c.workspace_id)
-            .where(destinations.c.state == State.ACTIVE)
-        )
-        rows = await self._database.read(lambda connection: connection.execute(statement).all())
+        rows = await self._database.read(lambda connection: connection.execute(_WATCHED).all())
         return [Watched(*row) for row in rows]
 
     async def lags(self) -> dict[str, tuple[int, int, int]]:
@@ -175,6 +190,9 @@ def _of(destination: Destination) -> tuple[Any, Any]:
 
 
 def _record(connection: Connection, report: Report, now: int) -> float | None:
+    move = report.move
+    if move is not None and not move.of_replay and report == Report(report.workspace_id, report.destination_id, move):
+        return _move(connection, report, move, now)
     mine = [destinations.c.workspace_id == report.workspace_id, destinations.c.id == report.destination_id]
     values: dict[Any, Any] = {
         destinations.c.delivered: destinations.c.delivered + report.delivered,
@@ -204,7 +222,25 @@ def _record(connection: Connection, report: Report, now: int) -> float | None:
         active = (*mine[:2], destinations.c.state == State.ACTIVE)
         disabled = {"state": State.DISABLED, "why": report.disable, "updated_at": now}
         connection.execute(update(destinations).where(*active).values(disabled))
-    return 0.0 if row.failing_since is None else max(0.0, (now - row.failing_since) / _MICROSECONDS)
+    return _failing(row.failing_since, now)
+
+
+def _move(connection: Connection, report: Report, move: Move, now: int) -> float | None:
+    """Move a cursor to which nothing else happened."""
+    values = {
+        "in_workspace": report.workspace_id,
+        "of_destination": report.destination_id,
+        "old": move.old.sequence,
+        "new": move.new.sequence,
+        "new_id": move.new.id,
+    }
+    row = connection.execute(_MOVE, values).first()
+    return None if row is None else _failing(row.failing_since, now)
+
+
+def _failing(since: int | None, now: int) -> float:
+    """Return the seconds since the first failure without a later success."""
+    return 0.0 if since is None else max(0.0, (now - since) / _MICROSECONDS)
 
 
 def _end_replay(connection: Connection, mine: Sequence[Any]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select
+from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select
 
 from headgate_server.core.destinations import EventFilter
 from headgate_server.core.model import Position, StoredEvent
@@ -30,6 +30,24 @@ class Window(NamedTuple):
     """The place of its last event; the same as `start` if there is none."""
     kinds: frozenset[Kind]
     """The kinds of its events."""
+
+    def has(self, event_filter: EventFilter) -> bool:
+        """Whether any of its events matches a filter."""
+        return any(event_filter.matches(*kind) for kind in self.kinds)
+
+
+# It is made once, because it runs at every look of the delivering process.
+_KINDS = (
+    select(events.c.receiver, events.c.type, events.c.source)
+    .where(
+        events.c.workspace_id == bindparam("workspace_id"),
+        events.c.id > bindparam("after"),
+        events.c.id <= bindparam("through"),
+    )
+    .distinct()
+)
+_BEFORE_ALL = bytes(16)
+"""Less than every event's id."""
 
 
 class Matching:
@@ -59,14 +77,17 @@ class Matching:
 
 
 def _window(connection: Connection, workspace_id: WorkspaceId, after: Position, limit: int) -> Window:
-    beyond = _between(workspace_id, after, None, EventFilter())
-    place = select(events.c.sequence, events.c.id).where(*beyond).order_by(events.c.id)
-    row = connection.execute(place.offset(limit - 1).limit(1)).first()
-    end = positions.end(connection, workspace_id) if row is None else Position(*row)
+    end = positions.end(connection, workspace_id)
     if end.id is None or end.sequence <= after.sequence:
         return Window(after, after, frozenset())
-    kinds = select(events.c.receiver, events.c.type, events.c.source).distinct()
-    rows = connection.execute(kinds.where(*_between(workspace_id, after, end, EventFilter())))
+    # Sequences have no gap, so most windows end at the ledger's end, and their events are read once.
+    if end.sequence - after.sequence > limit:
+        beyond = _between(workspace_id, after, None, EventFilter())
+        place = select(events.c.sequence, events.c.id).where(*beyond).order_by(events.c.id)
+        row = connection.execute(place.offset(limit - 1).limit(1)).first()
+        end = end if row is None else Position(*row)
+    here = {"workspace_id": workspace_id, "after": after.id or _BEFORE_ALL, "through": end.id}
+    rows = connection.execute(_KINDS, here)
     return Window(after, end, frozenset(Kind(*each) for each in rows))
 
 

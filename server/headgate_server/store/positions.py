@@ -4,7 +4,7 @@ Sequences have no index, because each index makes every append slower. They have
 contain times. So a binary search over the time finds the position of a sequence.
 """
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from headgate_server.core import ledger
 from headgate_server.core.model import Position
@@ -12,6 +12,9 @@ from headgate_server.core.types import WorkspaceId
 from headgate_server.store.schema import events, heads
 
 _PLACES = select(events.c.sequence, events.c.id, events.c.created_at)
+
+# It is made once, because readers that follow a ledger run it at every look.
+_END = _PLACES.where(events.c.workspace_id == bindparam("workspace_id")).order_by(events.c.id.desc()).limit(1)
 
 
 def head(connection: Connection, workspace_id: WorkspaceId) -> int | None:
@@ -22,8 +25,7 @@ def head(connection: Connection, workspace_id: WorkspaceId) -> int | None:
 
 def end(connection: Connection, workspace_id: WorkspaceId) -> Position:
     """Return the position of the last event."""
-    statement = _PLACES.where(events.c.workspace_id == workspace_id).order_by(events.c.id.desc()).limit(1)
-    row = connection.execute(statement).first()
+    row = connection.execute(_END, {"workspace_id": workspace_id}).first()
     return Position() if row is None else Position(row.sequence, row.id)
 
 
