@@ -1,7 +1,7 @@
 """The limit: the most that one connection to the store's database can store, without a service. A contender.
 
 `python -m bench.limit URL WORKSPACE_ID`. It writes the same rows into the same table, as durably as the product: lock
-the head, look for the identities, insert (PostgreSQL: COPY; SQLite: 64 rows a statement), move the head, commit. The
+the head, look for the identities, insert (PostgreSQL: COPY; SQLite: 256 rows a statement), move the head, commit. The
 rows are built beforehand, with ids and hashes, and there are no answers. No other process may write to the workspace
 from `prepare`, which builds on the ledger's head, to the end of the work.
 """
@@ -86,7 +86,7 @@ class _Sqlite:
     durable: ClassVar = {"PRAGMA synchronous": 2, "PRAGMA journal_mode": "wal"}
     # The product has the same (store/sqlite/).
     _PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "wal_autocheckpoint = 4000", "cache_size = -65536")
-    _AT_ONCE = 64
+    _AT_ONCE = 256
     _PROBE = (
         "WITH RECURSIVE slices (start) AS (SELECT 1 UNION ALL SELECT start + 16 FROM slices LIMIT length(?2) / 16)"
         " SELECT dedupe, id, sequence, created_at, event_hash, salt, commitment FROM events INDEXED BY"

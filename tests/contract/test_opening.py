@@ -11,6 +11,7 @@ import pytest
 from headgate_server.core.errors import SetupError
 from headgate_server.store import Store
 from headgate_server.store.opening import open_store
+from headgate_server.store.sqlite.target import take_alone
 from tests.support import database, postgres
 from tests.support.drafts import append, draft
 
@@ -110,16 +111,31 @@ async def test_an_sqlite_store_is_its_owners_alone(tmp_path: Path) -> None:
         await store.close()
 
 
-async def test_one_process_serves_an_sqlite_store_and_commands_work_beside_it(sqlite_url: str) -> None:
-    serving = await open_store(sqlite_url, serving=True)
-    message = await _refusal(sqlite_url, serving=True)
-    assert str(os.getpid()) in message
-    assert "headgate.db.lock" in message
+async def test_several_processes_serve_an_sqlite_store_and_commands_work_beside_them(sqlite_url: str) -> None:
+    one, two = [await open_store(sqlite_url, serving=True) for _ in range(2)]
     beside = await open_store(sqlite_url)
-    workspace = await beside.directory.create_workspace("acme")
-    await beside.close()
-    assert await serving.directory.workspace("acme") == workspace
-    await serving.close()
+    try:
+        workspace = await beside.directory.create_workspace("acme")
+        for store in (one, two, beside):
+            assert await store.directory.workspace("acme") == workspace
+    finally:
+        for store in (one, two, beside):
+            await store.close()
+
+
+async def test_who_replaces_an_sqlite_store_has_it_alone(sqlite_url: str) -> None:
+    path = Path(database.sqlite_path(sqlite_url))
+    serving = await open_store(sqlite_url, serving=True)
+    try:
+        with pytest.raises(SetupError, match="stop it first"):
+            take_alone(path)
+    finally:
+        await serving.close()
+    alone = take_alone(path)
+    try:
+        assert "headgate.db.lock" in await _refusal(sqlite_url, serving=True)
+    finally:
+        os.close(alone)
     await (await open_store(sqlite_url, serving=True)).close()
 
 

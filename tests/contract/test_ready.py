@@ -114,7 +114,7 @@ async def _pragma(store: Store, pragma: str) -> None:
             assert plain is not None
             plain.cursor().execute(f"PRAGMA {pragma}")
 
-    await asyncio.get_running_loop().run_in_executor(store.database._write_thread, run)
+    await store.database._writes.run(run)
 
 
 async def test_sqlite_that_may_not_grow(tmp_path: Path) -> None:

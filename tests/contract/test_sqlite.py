@@ -89,7 +89,7 @@ async def test_identities_are_found_through_their_index(tmp_path: Path) -> None:
         await store.close()
 
 
-@pytest.mark.parametrize("size", [1, 7, 8, 64, 201])
+@pytest.mark.parametrize("size", [1, 7, 32, 256, 293])
 async def test_a_group_of_any_size_is_stored_and_found(tmp_path: Path, size: int) -> None:
     store = Store(await SqliteDatabase.open(tmp_path / "headgate.db"))
     try:
@@ -186,4 +186,5 @@ async def test_the_log_is_emptied_when_the_store_closes(tmp_path: Path) -> None:
     await append(store, workspace, *(draft() for _ in range(10)))
     await store.ledgers.head(workspace)
     await store.close()
-    assert os.listdir(tmp_path) == ["headgate.db"]
+    # The empty files of the turns stay: another process may wait in them.
+    assert sorted(os.listdir(tmp_path)) == ["headgate.db", "headgate.db.next", "headgate.db.turn"]

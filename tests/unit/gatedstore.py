@@ -1,7 +1,7 @@
 """A store whose appends end when and how a test decides. tests/contract tests the real stores."""
 
 import asyncio
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TypeVar, cast
 
 from headgate_server.core.model import Decision, Outcome, Settled, Status, Submission
@@ -17,9 +17,11 @@ _DEADLINE = 10.0
 class Append:
     """One call of `append`, which waits for the test."""
 
-    def __init__(self, submissions: Sequence[Submission], wait: bool):
-        self.submissions = list(submissions)
+    def __init__(self, submissions: Sequence[Submission], wait: bool, begin: Callable[[], None]):
+        self.submissions = submissions
+        """They may grow until `begin` is called."""
         self.wait = wait
+        self.begin = begin
         self.ended: asyncio.Future[list[Decision | None]] = asyncio.get_running_loop().create_future()
 
     @property
@@ -46,14 +48,23 @@ def decision(submission: Submission) -> Settled:
 class GatedStore:
     """Gives every append to the test."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, waits: bool = False) -> None:
+        """With `waits` the store waits for its turn until the test calls an append's `begin`."""
+        self._waits = waits
         self.appends: asyncio.Queue[Append] = asyncio.Queue()
 
     async def append(
-        self, submissions: Sequence[Submission], *, wait: bool = True, phases: Phases | None = None
+        self,
+        submissions: Sequence[Submission],
+        *,
+        wait: bool = True,
+        begin: Callable[[], None] = lambda: None,
+        phases: Phases | None = None,
     ) -> list[Decision | None]:
         """Wait until the test ends this append."""
-        append = Append(submissions, wait)
+        append = Append(submissions, wait, begin)
+        if not self._waits:
+            begin()
         self.appends.put_nowait(append)
         return await append.ended
 

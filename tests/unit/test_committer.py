@@ -21,8 +21,8 @@ def events(workspace: int, count: int, data: str = "") -> Submission:
 class Bench:
     """A committer on a gated store, and its callers."""
 
-    def __init__(self, *, config: CommitterConfig | None = None):
-        self.store = GatedStore()
+    def __init__(self, *, config: CommitterConfig | None = None, waits: bool = False):
+        self.store = GatedStore(waits=waits)
         self.committer = Committer(self.store.as_store(), config)
 
     def call(self, submitted: Submission) -> "asyncio.Task[Decision]":
@@ -103,6 +103,48 @@ async def test_what_arrives_while_a_group_is_stored_is_the_next_group() -> None:
     assert together.submissions == [later[0], later[2], later[1]]
     together.finish()
     assert [await ends(call) for call in calls] == [decision(one) for one in later]
+    await bench.drain()
+
+
+async def test_a_group_grows_until_the_store_begins() -> None:
+    bench = Bench(config=CommitterConfig(group_events=10), waits=True)
+    calls = await bench.calls(events(1, 1))
+    append = await bench.store.next()
+    calls += await bench.calls(events(2, 4), events(1, 4))
+    assert append.workspaces == [1, 2, 1]
+    calls += await bench.calls(events(1, 1), events(1, 3), events(3, 1))
+    assert [len(one.slots) for one in append.submissions] == [1, 4, 4, 1]  # a group has its bound
+    append.begin()
+    append.finish()
+    following = await bench.store.next()
+    calls += await bench.calls(events(4, 1))
+    assert following.workspaces == [1, 3, 4]
+    following.begin()
+    calls += await bench.calls(events(4, 2))
+    assert following.workspaces == [1, 3, 4]
+    following.finish()
+    last = await bench.store.next()
+    assert last.workspaces == [4]
+    last.begin()
+    last.finish()
+    for call in calls:
+        await ends(call)
+    await bench.drain()
+
+
+async def test_a_group_that_fails_before_the_store_begins_does_not_grow_any_more() -> None:
+    bench = Bench(waits=True)
+    (call,) = await bench.calls(events(1, 1))
+    append = await bench.store.next()
+    append.fail(Unavailable("The store is closed."))
+    with pytest.raises(Unavailable):
+        await ends(call)
+    (later,) = await bench.calls(events(1, 2))
+    following = await bench.store.next()
+    assert len(append.submissions) == 1
+    following.begin()
+    following.finish()
+    await ends(later)
     await bench.drain()
 
 

@@ -28,7 +28,8 @@ from headgate_server.process.clock import Clock, system_clock
 from headgate_server.store import Proof
 from headgate_server.store.opening import file_of
 from headgate_server.store.sqlite import backup as files
-from headgate_server.store.sqlite.target import check_file, take_lock
+from headgate_server.store.sqlite import turns
+from headgate_server.store.sqlite.target import check_file, take_alone
 
 DATABASE = "headgate.db"
 HEADS = "heads.json"
@@ -222,7 +223,7 @@ def _free(target: Path) -> Iterator[Path]:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SetupError(f"The store's folder {target.parent} cannot be made: {error.strerror}.") from error
-    lock = take_lock(target)
+    lock = take_alone(target)
     made = target.with_name(f"{target.name}{_WORK}")
     try:
         for path in (target, *(target.with_name(target.name + end) for end in files.SIDECARS)):
@@ -279,8 +280,8 @@ def _empty(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a database, and what SQLite keeps beside it."""
-    for end in ("", *files.SIDECARS):
+    """Remove a database that only this process has used, and what is kept beside it."""
+    for end in ("", *files.SIDECARS, *turns.FILES):
         path.with_name(path.name + end).unlink(missing_ok=True)
 
 

@@ -1,8 +1,9 @@
 """Group commit: the submissions of many callers are stored in few, large transactions.
 
 There is no timer. If no transaction is in progress, the first submission is stored at once, even if it is the only one.
-Submissions that arrive during a transaction form the next group (`lanes` selects them). If another process has locked a
-workspace's head, that workspace waits for the lock separately and delays no other workspace.
+Submissions that arrive during a transaction form the next group (`lanes` selects them). While the store waits for its
+turn to write, the group grows. If another process has locked a workspace's head, that workspace waits for the lock
+separately and delays no other workspace.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from headgate_server.core.model import Decision, Settled, Status, Submission
 from headgate_server.core.reasons import Reason
 from headgate_server.core.settle import AnswerFailed
 from headgate_server.core.types import WorkspaceId
+from headgate_server.ingest.growing import Growing
 from headgate_server.ingest.lanes import Bounds, Lanes, Waiting
 from headgate_server.ingest.pace import Pace
 from headgate_server.ingest.readiness import Readiness
@@ -102,6 +104,7 @@ class Committer:
         self._lanes: Lanes[_Call] = Lanes(self._config)
         self._closing = False
         self._main: asyncio.Task[None] | None = None
+        self._growing: Growing[_Call] | None = None
         self._alone: set[asyncio.Task[None]] = set()
         self._parking = asyncio.Semaphore(self._config.parked_lanes)
         self._pace = Pace()
@@ -116,9 +119,19 @@ class Committer:
         call = _Call(submission, asyncio.get_running_loop().create_future())
         self.check_room(submission.workspace_id, call.events, call.bytes)
         self._lanes.add(call)
+        if self._growing is not None:
+            self._growing.grow(self._more)
         if self._main is None and self._lanes.ready:
             self._main = asyncio.create_task(self._run())
         return await call.decision
+
+    def _more(self) -> Sequence[_Call]:
+        """Take calls that fit into the growing group."""
+        growing = self._growing
+        assert growing is not None  # noqa: S101 - only called by it
+        more, late = self._lanes.take(time.monotonic(), taken_events=growing.events, taken_bytes=growing.bytes)
+        self._give_up(late)
+        return more
 
     def check_room(self, workspace_id: WorkspaceId, events: int, size: int) -> None:
         """Raise what `submit` would raise now for a submission with this many events and bytes of content.
@@ -158,7 +171,8 @@ class Committer:
                 group, late = self._lanes.take(time.monotonic())
                 self._give_up(late)
                 if group:
-                    self._park(await self._append(group, wait=False))
+                    self._growing = Growing(group)
+                    self._park(await self._store(self._growing, wait=False))
         finally:
             self._main = None
 
@@ -209,10 +223,16 @@ class Committer:
 
     async def _append(self, group: Sequence[_Call], *, wait: bool) -> list[_Call]:
         """Store a group, notify its callers, and return the submissions that the store skipped. Raises nothing."""
+        return await self._store(Growing(group), wait=wait)
+
+    async def _store(self, growing: Growing[_Call], *, wait: bool) -> list[_Call]:
+        """As `_append`, with a group that may grow until the store begins."""
         started, phases = time.monotonic(), Phases()
+        group, begin = growing.calls, growing.begin
         try:
-            decisions = await self._database.append([call.submission for call in group], wait=wait, phases=phases)
+            decisions = await self._database.append(growing.submissions, wait=wait, begin=begin, phases=phases)
         except Exception as error:
+            growing.begin()
             # The callers must learn of every error, and the next group must be tried. Two errors mean that nothing was
             # stored and that one submission is the cause: then each submission is tried alone.
             if isinstance(error, (DataRefused, AnswerFailed)) and len(group) > 1:

@@ -149,14 +149,18 @@ class Lanes(Generic[W]):
         if not lane.parked and len(lane.waiting) == 1:
             self._ready.append(workspace)
 
-    def take(self, now: float, *, parked: WorkspaceId | None = None) -> Taken[W]:
+    def take(
+        self, now: float, *, parked: WorkspaceId | None = None, taken_events: int = 0, taken_bytes: int = 0
+    ) -> Taken[W]:
         """Take a fair share from every ready lane, in turn, up to the bounds of a group. With `parked`, take from that
-        parked lane alone.
+        parked lane alone. The group may have events and bytes already.
 
         A submission is never split, so one may exceed the bounds.
         """
         turns = list(self._ready) if parked is None else [parked]
-        events, size = self._bounds.group_events, self._bounds.group_bytes
+        events, size = self._bounds.group_events - taken_events, self._bounds.group_bytes - taken_bytes
+        if taken_events and (events <= 0 or size <= 0):
+            return Taken([], [])
         share = max(1, events // max(1, len(turns)))
         taken: Taken[W] = Taken([], [])
         for workspace in turns:

@@ -63,9 +63,17 @@ class Database(ABC):
 
     @abstractmethod
     async def append(
-        self, submissions: Sequence[Submission], *, wait: bool = True, phases: Phases | None = None
+        self,
+        submissions: Sequence[Submission],
+        *,
+        wait: bool = True,
+        begin: Callable[[], None] = lambda: None,
+        phases: Phases | None = None,
     ) -> list[Decision | None]:
         """Decide and store submissions, in order, in one transaction. Return one decision for each.
+
+        `begin` is called once, right before the submissions are read, perhaps in another thread. Until then the caller
+        may add some at the end, so that a group grows while other processes write.
 
         When it returns, every event that is `accepted` or `replaced` MUST be on disk, linked into its workspace's
         ledger, and visible to every reader. The same applies to every stored answer. Submissions are decided under the

@@ -125,9 +125,15 @@ class PostgresDatabase(Database):
         return store
 
     async def append(
-        self, submissions: Sequence[Submission], *, wait: bool = True, phases: Phases | None = None
+        self,
+        submissions: Sequence[Submission],
+        *,
+        wait: bool = True,
+        begin: Callable[[], None] = lambda: None,
+        phases: Phases | None = None,
     ) -> list[Decision | None]:
         """Decide and store submissions in one transaction."""
+        begin()
         if not submissions:
             return []
         deadline, phases = _in(DEADLINE), phases or Phases()

@@ -20,14 +20,14 @@ from headgate_server.store.sqlite.connection import raw_cursor
 _READ_HEAD = "SELECT sequence, hash, created_at, quota, month, month_events FROM heads WHERE workspace_id = ?"
 
 # After each statement the writer thread waits for the interpreter's lock, up to milliseconds if the event loop is busy.
-# So one statement inserts many rows. There are only three statements, because the driver caches each of them with its
+# So one statement inserts many rows. There are only four statements, because the driver caches each of them with its
 # last values. OR FAIL is right because the transaction is rolled back in any case: without it SQLite keeps a copy of
 # every page that a statement of several rows changes.
 _COLUMNS = ", ".join(StoredEvent._fields)
 _ROW = f"({', '.join('?' * len(StoredEvent._fields))})"
 _INSERTS = {
     rows: f"INSERT OR FAIL INTO events ({_COLUMNS}) VALUES {', '.join([_ROW] * rows)}"  # noqa: S608 - question marks alone
-    for rows in (64, 8, 1)
+    for rows in (256, 32, 4, 1)
 }
 
 # All identities are one parameter, 16 bytes each, and SQLite splits it. So there is one statement and one step for any

@@ -1,4 +1,4 @@
-"""The embedded store: one SQLite file, one process that serves it, one thread that writes.
+"""The embedded store: one SQLite file. Each process that serves it has one thread that writes, and they take turns.
 
 The `pysqlite3` wheel contains SQLite 3.53. Before 3.51.3 two connections could corrupt a database in WAL mode, and
 operating systems have older versions.
@@ -27,7 +27,9 @@ from headgate_server.store.sqlite import durability
 from headgate_server.store.sqlite.append import decide_and_write
 from headgate_server.store.sqlite.connection import BUSY_TIMEOUT, any_texts, make_engine, raw_cursor, transaction
 from headgate_server.store.sqlite.errors import LockedError, cause, result_code, translated
-from headgate_server.store.sqlite.target import check_file, prepare_file, take_lock
+from headgate_server.store.sqlite.target import check_file, mark_served, prepare_file
+from headgate_server.store.sqlite.turns import Turns
+from headgate_server.store.sqlite.writes import Writes
 
 T = TypeVar("T")
 
@@ -43,9 +45,9 @@ class SqliteDatabase(Database):
 
     def __init__(self, path: Path, clock: Callable[[], int], lock: int | None):
         self._path = path
+        self._writes = Writes(Turns(path))
         self._writer = make_engine(path, "BEGIN IMMEDIATE", pool_size=1)
         self._reader = make_engine(path, "BEGIN", pool_size=READERS)
-        self._write_thread = ThreadPoolExecutor(1, "headgate-sqlite-write")
         self._read_threads = ThreadPoolExecutor(READERS, "headgate-sqlite-read")
         self._clock = clock
         self._lock = lock
@@ -58,14 +60,14 @@ class SqliteDatabase(Database):
         """Open the database at `path` and migrate it. A missing file is created. With `as_is` nothing is created or
         migrated.
 
-        With `serving`, a second serving process on the file is refused. `clock` returns microseconds since the epoch.
-        Raises `errors.SetupError`.
+        With `serving`, the file is marked as one that is served. `clock` returns microseconds since the epoch. Raises
+        `errors.SetupError`.
         """
         await asyncio.to_thread(check_file if as_is else prepare_file, path)
-        lock = take_lock(path) if serving else None
+        lock = mark_served(path) if serving else None
         store = cls(path, clock or _system_clock, lock)
         try:
-            await store._in(store._write_thread, partial(_use_wal if as_is else _set_up, store._writer))
+            await store._writes.run(partial(_use_wal if as_is else _set_up, store._writer))
         except (driver.Error, DBAPIError) as error:
             await store.close()
             raise SetupError(f"The store {path} cannot be opened: {cause(error)}.") from error
@@ -75,13 +77,20 @@ class SqliteDatabase(Database):
         return store
 
     async def append(
-        self, submissions: Sequence[Submission], *, wait: bool = True, phases: Phases | None = None
+        self,
+        submissions: Sequence[Submission],
+        *,
+        wait: bool = True,
+        begin: Callable[[], None] = lambda: None,
+        phases: Phases | None = None,
     ) -> list[Decision | None]:
         """Decide and store submissions in one transaction."""
-        phases = phases or Phases()
-        return await self._in(self._write_thread, lambda: self._append(submissions, wait, phases))
+        return await self._write(partial(self._append, submissions, wait, begin, phases or Phases()))
 
-    def _append(self, submissions: Sequence[Submission], wait: bool, phases: Phases) -> list[Decision | None]:
+    def _append(
+        self, submissions: Sequence[Submission], wait: bool, begin: Callable[[], None], phases: Phases
+    ) -> list[Decision | None]:
+        begin()
         try:
             with translated():
                 with transaction(self._writer, wait) as connection:
@@ -100,7 +109,7 @@ class SqliteDatabase(Database):
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        self._write_thread.shutdown()
+        self._writes.close()
         self._read_threads.shutdown()
         # The writer is closed last: the last connection to close writes the log into the database.
         self._reader.dispose()
@@ -119,7 +128,8 @@ class SqliteDatabase(Database):
                 with any_texts(connection):
                     return work(connection)
 
-        return await self._in(self._read_threads, run)
+        self._check_open()
+        return await asyncio.get_running_loop().run_in_executor(self._read_threads, run)
 
     async def write(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
         """Return the result of `work` after the commit. It is on disk then, whatever `durable` says."""
@@ -128,11 +138,11 @@ class SqliteDatabase(Database):
             with translated(), transaction(self._writer, wait=False) as connection:
                 return work(connection)
 
-        # Do not wait in the writer thread: appends could not use it while another process holds the lock.
+        # Do not wait in the writing thread for a program that takes no turns: appends could not use it meanwhile.
         deadline = time.monotonic() + BUSY_TIMEOUT
         while True:
             try:
-                return await self._in(self._write_thread, run)
+                return await self._write(run)
             except LockedError as error:
                 if time.monotonic() > deadline:
                     raise Unavailable("Another process holds the store's lock.") from error
@@ -158,10 +168,13 @@ class SqliteDatabase(Database):
         """Return SQLite's version."""
         return {"version": f"SQLite {driver.sqlite_version}"}
 
-    async def _in(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    async def _write(self, work: Callable[[], T]) -> T:
+        self._check_open()
+        return await self._writes.run(work)
+
+    def _check_open(self) -> None:
         if self._closed:
             raise Unavailable("The store is closed.")
-        return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
 def _pool(engine: Engine) -> Pool:

@@ -1,4 +1,4 @@
-"""The file of an SQLite store: its permissions, and the lock of the process that serves it."""
+"""The file of an SQLite store: its permissions, and the lock that says whether it is served."""
 
 import fcntl
 import os
@@ -29,24 +29,40 @@ def check_file(path: Path) -> None:
         raise SetupError(f"The store {path} is not a file that can be read and written.")
 
 
-def take_lock(path: Path) -> int:
-    """Return a descriptor with the lock on serving the database. The lock is held until the descriptor is closed or
-    the process ends.
+def mark_served(path: Path) -> int:
+    """Return a descriptor with the mark of a process that serves the database. Several processes can have it. It ends
+    when the descriptor is closed or the process ends. Raises `SetupError` if another process has the file alone.
     """
-    lock_path = path.with_name(path.name + ".lock")
+    lock = _opened(path)
     try:
-        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SetupError(f"The lock file {lock_path} cannot be created: {error.strerror}.") from error
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise SetupError(
+            f"Another process replaces the store {path} and allows no server meanwhile (see {_lock_of(path)})."
+        ) from None
+    return lock
+
+
+def take_alone(path: Path) -> int:
+    """Return a descriptor with which no process can begin to serve the database, until it is closed or the process
+    ends. Raises `SetupError` if a process serves it.
+    """
+    lock = _opened(path)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        holder = os.read(lock, 20).decode("ascii", "replace").strip()
         os.close(lock)
-        raise SetupError(
-            f"Another process ({holder or 'unknown'}, see {lock_path}) serves the store {path}. "
-            "Only one process at a time can serve an SQLite store; several need PostgreSQL."
-        ) from None
-    os.ftruncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode())
+        raise SetupError(f"A process serves the store {path} (see {_lock_of(path)}): stop it first.") from None
     return lock
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(_lock_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SetupError(f"The lock file {_lock_of(path)} cannot be created: {error.strerror}.") from error
