@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from headgate_server.background.subscription import SubscriptionConfig
 from headgate_server.delivery.config import DeliveryConfig
@@ -37,8 +38,21 @@ class StoreConfig:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether the store is SQLite, which only one process can serve."""
+        """Whether the store is SQLite."""
         return not self.url or self.url.partition("://")[0] == "sqlite"
+
+
+AUTO: Literal["auto"] = "auto"
+_MOST_WORKERS = 64
+
+
+def _workers_of(text: str) -> int | Literal["auto"]:
+    """Return a number of workers, or `AUTO`. Raises `ValueError`."""
+    if text == AUTO:
+        return AUTO
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= _MOST_WORKERS):
+        raise ValueError(f"{text!r} is not a number of workers: give a whole number up to {_MOST_WORKERS}, or 'auto'")
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +62,16 @@ class Settings:
     store: StoreConfig = field(default_factory=StoreConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
-    workers: int = setting(
-        1, "workers", "Server processes, on PostgreSQL only. A process that ends is replaced.", least=1, most=64
+    workers: int | Literal["auto"] = setting(
+        AUTO,
+        "workers",
+        "Server processes. A process that ends is replaced. auto: as many as this machine and the store can use; with "
+        "`headgate serve` one.",
+        metavar="N|auto",
+        read=_workers_of,
     )
-    """One is enough for most services. Each worker has its own connections to the database, and more than 64 workers
-    are no faster on any database.
+    """How many are useful depends on the machine, which an operator should not have to know (`cli/workers.py`). Each
+    worker has its own memory and connections to the database. More than 64 workers are no faster on any database.
     """
     subscriptions: SubscriptionConfig = field(default_factory=SubscriptionConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)

@@ -17,8 +17,8 @@ SOON = 15.0
 """Seconds, generous: the promise is 4, and a call that hangs takes 60."""
 
 
-async def test_its_callers_are_answered_soon_and_the_others_carry_on(postgres_url: str, tmp_path: Path) -> None:
-    with Up("--store", postgres_url, "--workers", "2", folder=tmp_path) as up:
+async def test_its_callers_are_answered_soon_and_the_others_carry_on(store_url: str, tmp_path: Path) -> None:
+    with Up("--store", store_url, "--workers", "2", folder=tmp_path) as up:
         async with httpx.AsyncClient(
             base_url=f"http://{up.rest}", headers={"x-api-key": up.key}, timeout=2 * SOON
         ) as http:

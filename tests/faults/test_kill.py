@@ -6,14 +6,17 @@ Every run of the tests kills a few times; HEADGATE_KILLS=200 (`make faults`) is 
 import asyncio
 import os
 import random
+import signal
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import grpc.aio
 
 from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import BatchIngestRequest, EventResult
 from headgate.v1.ledger_service_pb2 import VerifyLedgerRequest
+from tests.support.processes import children
 from tests.support.service import Client, ServerProcess, make_key
 
 KILLS = int(os.environ.get("HEADGATE_KILLS", "5"))
@@ -37,14 +40,43 @@ class Writers:
 
     async def until_killed(self, server: ServerProcess, key: str) -> None:
         """Write until, at a random moment after a random number of answers, the server is killed."""
-        self._trigger = asyncio.Event()
-        self._trigger_at = self._count + self._random.randint(1, 60)
         async with Client(server.port, key) as client:
             writers = [asyncio.create_task(self._write(client, number)) for number in range(WRITERS)]
-            await self._trigger.wait()
-            await asyncio.sleep(self._random.uniform(0, 0.02))
+            await self._moment()
             await server.kill()
             await asyncio.gather(*writers)
+
+    async def while_workers_are_killed(self, server: ServerProcess, key: str, kills: int) -> None:
+        """Write to all workers while, at random moments, one of them is killed, and then the last ones and their
+        parent.
+        """
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(Client(port, key)) for port in server.ports]
+            stop = asyncio.Event()
+            writers = [
+                asyncio.create_task(self._insist(clients[number % len(clients)], number, stop))
+                for number in range(WRITERS)
+            ]
+            for _ in range(kills):
+                await self._moment()
+                victim = self._random.choice(sorted(children(server.pid)))
+                os.kill(victim, signal.SIGKILL)
+            await self._moment()
+            stop.set()
+            await server.kill()
+            await asyncio.gather(*writers)
+
+    async def _moment(self) -> None:
+        """Return at a random moment after a random number of answers."""
+        self._trigger = asyncio.Event()
+        self._trigger_at = self._count + self._random.randint(1, 60)
+        await self._trigger.wait()
+        await asyncio.sleep(self._random.uniform(0, 0.02))
+
+    async def _insist(self, client: Client, number: int, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            if not await self._send(client, number):
+                await asyncio.sleep(0.05)  # until its worker is replaced
 
     async def write_once(self, client: Client) -> None:
         """Send the unanswered batches, each writer once."""
@@ -93,10 +125,24 @@ async def test_what_was_acknowledged_survives_kill_9(store_url, tmp_path):
         server = await ServerProcess(store_url, log=tmp_path / "log").__aenter__()
         await writers.until_killed(server, key)
     async with ServerProcess(store_url, log=tmp_path / "log") as server, Client(server.port, key) as client:
-        # The database may still execute the last statement of the killed server. A write waits for it; reads do not.
-        await writers.write_once(client)
-        stored = await client.all_events()
-        verified = await client.ledger.VerifyLedger(VerifyLedgerRequest(limit=100_000), metadata=client.metadata)
+        await _check(writers, client)
+
+
+async def test_what_was_acknowledged_survives_kill_9_of_one_of_two_workers(sqlite_url, tmp_path):
+    """On SQLite, where the killed one may hold the turn to write, or be the next."""
+    key = await make_key(sqlite_url)
+    writers = Writers(seed=8)
+    server = await ServerProcess(sqlite_url, "--workers", "2", log=tmp_path / "log").__aenter__()
+    await writers.while_workers_are_killed(server, key, KILLS)
+    async with ServerProcess(sqlite_url, log=tmp_path / "log") as server, Client(server.port, key) as client:
+        await _check(writers, client)
+
+
+async def _check(writers, client):
+    # The database may still execute the last statement of the killed server. A write waits for it; reads do not.
+    await writers.write_once(client)
+    stored = await client.all_events()
+    verified = await client.ledger.VerifyLedger(VerifyLedgerRequest(limit=100_000), metadata=client.metadata)
     assert verified.valid
     assert verified.events_checked == len(stored)
     assert [event.sequence for event in stored] == list(range(1, len(stored) + 1))

@@ -1,4 +1,4 @@
-"""Two server processes on one PostgreSQL, writers sending overlapping keys to both."""
+"""Two server processes on one store, writers sending overlapping keys to both."""
 
 import asyncio
 import random
@@ -26,11 +26,11 @@ async def _write(client: Client, seed: int) -> Counter[tuple[str, str]]:
     return seen
 
 
-async def test_a_key_is_accepted_once_by_two_servers(postgres_url, tmp_path):
-    key = await make_key(postgres_url)
+async def test_a_key_is_accepted_once_by_two_servers(store_url, tmp_path):
+    key = await make_key(store_url)
     async with (
-        ServerProcess(postgres_url, log=tmp_path / "one") as one,
-        ServerProcess(postgres_url, log=tmp_path / "two") as two,
+        ServerProcess(store_url, log=tmp_path / "one") as one,
+        ServerProcess(store_url, log=tmp_path / "two") as two,
         Client(one.port, key) as first,
         Client(two.port, key) as second,
     ):

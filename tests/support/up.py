@@ -34,10 +34,12 @@ class Up:
     """
 
     def __init__(self, *arguments: str, folder: Path, stderr: int | None = None, **environment: str):
-        """`stderr` is a descriptor for standard error, in place of the file `log`."""
+        """`stderr` is a descriptor for standard error, in place of the file `log`. There is one worker, unless the
+        arguments or the environment say otherwise: most tests are about one, and a second takes a second to start.
+        """
         self._stderr = stderr
         self._command = [*HEADGATE, "up", "--grpc-port", "0", "--http-port", "0", *arguments]
-        self._environment = _environment(environment)
+        self._environment = _environment({"HEADGATE_WORKERS": "1"} | environment)
         self.log = folder / "up.log"
         self._folder = folder
         self._process: subprocess.Popen[str] | None = None

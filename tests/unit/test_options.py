@@ -23,7 +23,7 @@ OPTIONS = {
     "data-dir": Path("data"),
     "grpc-host": "127.0.0.1",
     "grpc-port": 50051,
-    "workers": 1,
+    "workers": "auto",
     "body-limit": 8388608,
     "batch-limit": 1000,
     "concurrent-calls": 2000,
@@ -67,6 +67,8 @@ def _another(row: Row) -> Any:
         return True
     if row.setting.flag == "nats-url":
         return "nats://127.0.0.2:4222"
+    if row.setting.flag == "workers":
+        return 2
     if row.kind is int:
         return (row.default or row.setting.least) + 1
     if row.kind is float:

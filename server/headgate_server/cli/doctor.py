@@ -10,7 +10,8 @@ import click
 from headgate_server.access.doctor import Finding, Plan, State, examine
 from headgate_server.cli.options import options
 from headgate_server.cli.running import check_output, run, show
-from headgate_server.config import Settings
+from headgate_server.cli.workers import useful
+from headgate_server.config import AUTO, Settings
 from headgate_server.process.ports import HIGHEST_PORT
 from headgate_server.process.setting import build
 
@@ -46,13 +47,16 @@ def doctor(as_json: bool, **values: Any) -> None:
 def _plan(values: dict[str, Any]) -> Plan:
     settings = build(Settings, values)
     ports = [("REST", values["http_host"], values["http_port"])]
-    ports += [("gRPC", settings.server.host, settings.server.port + index) for index in range(settings.workers)]
+    workers = useful(settings) if settings.workers == AUTO else settings.workers
+    # Of `auto`, a later worker gets another port if its own is taken.
+    asked = 1 if settings.workers == AUTO else workers
+    ports += [("gRPC", settings.server.host, settings.server.port + index) for index in range(asked)]
     if settings.metrics_port is not None:
         ports.append(("metrics", settings.metrics_host, settings.metrics_port))
     named = (("certificate", values["tls_cert"]), ("client CA", values["tls_client_ca"]))
     return Plan(
         location=settings.store.location,
-        workers=settings.workers,
+        workers=workers,
         # 0 is any free port.
         ports=[port for port in ports if port[2]],
         tls=[(purpose, path) for purpose, path in named if path is not None],

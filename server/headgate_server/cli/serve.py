@@ -13,7 +13,7 @@ from headgate_server.cli import metrics
 from headgate_server.cli.exposed import check_exposed
 from headgate_server.cli.options import options
 from headgate_server.cli.running import StoppedError, run, unless
-from headgate_server.cli.workers import check_workers, workers_of
+from headgate_server.cli.workers import counted, workers_of
 from headgate_server.config import Settings
 from headgate_server.process import logs, notify
 from headgate_server.process.metrics import Metrics, line
@@ -44,7 +44,7 @@ from headgate_server.process.signals import stop_signal
 )
 def serve(ready_fd: int | None, metrics_fd: int | None, bridge_socket: Path | None, **values: Any) -> None:
     """Run the gRPC server alone, as one process or as several."""
-    settings = build(Settings, values)
+    settings = counted(build(Settings, values), serves_alone=True)
     settings = replace(settings, server=replace(settings.server, bridge_socket=bridge_socket))
     logs.configure(settings.log_level)
     if ready_fd is not None:
@@ -62,7 +62,7 @@ def serve(ready_fd: int | None, metrics_fd: int | None, bridge_socket: Path | No
 async def _serve(settings: Settings, ready: Callable[..., None], metrics_fd: int | None) -> None:
     settings.tls.files()  # contradictions are reported first
     check_exposed("gRPC", settings.server.host, settings.server.port, settings.tls)
-    if settings.workers > 1:
+    if settings.workers != 1:
         await _serve_workers(settings, ready)
         return
     own = Metrics(settings.metrics_workspaces)
@@ -75,7 +75,6 @@ async def _serve(settings: Settings, ready: Callable[..., None], metrics_fd: int
 async def _serve_workers(settings: Settings, ready: Callable[..., None]) -> None:
     """Serve like `app.serve`, in several processes; `ready` gets all their ports."""
     stop = stop_signal()
-    check_workers(settings)
     with workers_of(settings, settings.shutdown_grace) as (workers, ports):
         try:
             await unless(stop, workers.start())

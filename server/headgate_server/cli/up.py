@@ -19,8 +19,8 @@ from headgate_server.cli import metrics
 from headgate_server.cli.exposed import check_exposed, is_loopback
 from headgate_server.cli.options import options
 from headgate_server.cli.running import StoppedError, output_takes, run, unless
-from headgate_server.cli.workers import check_workers, socket_of, workers_of
-from headgate_server.config import Settings
+from headgate_server.cli.workers import counted, socket_of, workers_of
+from headgate_server.config import AUTO, Settings
 from headgate_server.core.errors import SetupError
 from headgate_server.process import logs, notify
 from headgate_server.process.child import RestartPolicy, keep
@@ -144,8 +144,8 @@ def bridge(**values: Any) -> None:
 async def _up(settings: Settings, values: dict[str, Any]) -> None:
     """Run all processes until a signal comes, or until one of them ends and cannot be replaced."""
     stop = stop_signal()
-    check_workers(settings)
-    settings = _with_secret(settings)
+    at_leisure = settings.workers == AUTO
+    settings = _with_secret(counted(settings, serves_alone=False))
     # What is wrong with the settings, envoy.yaml or the certificates is found before any process starts.
     renewal = _renewal(settings.tls.files())
     config = _bridge_config(values, settings, ())
@@ -156,7 +156,7 @@ async def _up(settings: Settings, values: dict[str, Any]) -> None:
     with contextlib.ExitStack() as stack:
         # The servers' ports have TLS then, and may ask for a client's certificate, which Envoy has none of.
         sockets = _private_folder(stack) if renewal is not None else None
-        workers, ports = stack.enter_context(workers_of(settings, grace, sockets))
+        workers, ports = stack.enter_context(workers_of(settings, grace, sockets, at_leisure=at_leisure))
         measured = contextlib.AsyncExitStack()
         envoy = Envoy(
             _bridge_config(
@@ -295,7 +295,7 @@ async def _greet(settings: Settings, rest: str, grpc: str) -> None:
                 "`headgate keys create` makes one",
                 err=True,
             )
-    click.echo(f"  Headgate is up.   REST  {rest}   gRPC  {grpc}\n")
+    click.echo(f"  Headgate is up.   REST  {rest}   gRPC  {grpc}   workers  {settings.workers}\n")
     if key is not None:
         click.echo(
             "  Your API key, shown this once:\n\n"

@@ -2,10 +2,12 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from headgate_server.config import Settings
+from headgate_server.config import AUTO, Settings
 from headgate_server.core.errors import SetupError
+from headgate_server.process import machine
 from headgate_server.process.ports import HIGHEST_PORT, reserved
 from headgate_server.process.setting import handed_over
 from headgate_server.process.workers import Workers
@@ -13,37 +15,55 @@ from headgate_server.process.workers import Workers
 _OF_THE_PARENT = {"metrics-port", "metrics-host"}
 """Settings that the workers do not get: the parent reads their metrics, and has the one port for all."""
 
+_MOST_USEFUL = {"sqlite": 2, "postgresql": 4}
+"""The most workers that `auto` starts, by store. SQLite has one writer at a time, and a quarter to a third of an
+event's work is writing. On PostgreSQL the workers share the processors with the database.
+"""
+_MEMORY_EACH = 1 << 30
+"""Bytes of the machine's memory for each worker of `auto`: twice its bound, so that half is left for the others."""
 
-def check_workers(settings: Settings) -> None:
-    """Raise `SetupError` if the store does not allow so many workers."""
-    workers = settings.workers
-    if workers == 1:
-        return
-    if settings.store.is_sqlite:
-        raise SetupError(
-            f"SQLite is served by one process: with --workers {workers} give --store postgresql://user@host/database"
-        )
-    for flag, port in (("grpc-port", settings.server.port), ("health-port", settings.server.health_port or 0)):
-        if port + workers - 1 > HIGHEST_PORT:
-            raise SetupError(f"--{flag} {port} leaves no ports for {workers} workers")
+
+def counted(settings: Settings, *, serves_alone: bool) -> Settings:
+    """Return settings with a number of workers in place of `auto`.
+
+    Without Envoy (`serves_alone`) it is one: callers know one port.
+    """
+    if settings.workers != AUTO:
+        return settings
+    return replace(settings, workers=1 if serves_alone else useful(settings))
+
+
+def useful(settings: Settings) -> int:
+    """Return how many workers this machine and the store can use."""
+    most = _MOST_USEFUL["sqlite" if settings.store.is_sqlite else "postgresql"]
+    return max(1, min(most, machine.processors(), machine.memory() // _MEMORY_EACH))
 
 
 @contextlib.contextmanager
 def workers_of(
-    settings: Settings, grace: float, sockets: Path | None = None
+    settings: Settings, grace: float, sockets: Path | None = None, *, at_leisure: bool = False
 ) -> Iterator[tuple[Workers, Sequence[int]]]:
     """Yield workers that are not started yet, and their ports, which are reserved until the block ends.
 
     `grace` is the time, in seconds, that they give their calls. With a folder of `sockets`, each worker has the Unix
-    socket there that `socket_of` names. Raises `SetupError` if a port is taken.
+    socket there that `socket_of` names. With `at_leisure`, which is for a number that nobody asked for, only the first
+    is waited for, and if a later port is taken, another one is used. Raises `SetupError` if a port is taken, or there
+    are not so many.
     """
-    with reserved(settings.server.host, settings.server.port, settings.workers, "gRPC") as ports:
+    count, host, first = settings.workers, settings.server.host, settings.server.port
+    assert count != AUTO  # noqa: S101 - `counted` has decided
+    health = settings.server.health_port or 0
+    for flag, port in (("grpc-port", 0 if at_leisure else first), ("health-port", health)):
+        if port + count - 1 > HIGHEST_PORT:
+            raise SetupError(f"--{flag} {port} leaves no ports for {count} workers")
+    with reserved(host, first, count, "gRPC", elsewhere=at_leisure) as ports:
         yield (
             Workers(
                 arguments(settings, ports, grace, sockets),
                 environment(settings),
                 grace=grace,
                 measured=settings.metrics_port is not None,
+                at_leisure=at_leisure,
             ),
             ports,
         )

@@ -53,25 +53,30 @@ class RestartPolicy:
     """Starts in a row that may fail. With the pauses above they take half a minute, in which a database can restart."""
 
 
-async def keep(child: Child, policy: RestartPolicy) -> NoReturn:
-    """Start a child again whenever it ends, until cancelled. Raises `SetupError` if it cannot be started again."""
+async def keep(child: Child, policy: RestartPolicy, *, started: bool = True) -> NoReturn:
+    """Start a child again whenever it ends, until cancelled. With `started=False`, start it first. Raises `SetupError`
+    if it cannot be started, or started again.
+    """
     clock = asyncio.get_running_loop().time
     pause = policy.first_pause
+    if not started:
+        await _started(child, 0, policy)
+        log.info(f"{child.kind}_started", port=child.port)
     while True:
-        started = clock()
+        began = clock()
         code = await child.wait()
-        if clock() - started >= policy.calm:
+        if clock() - began >= policy.calm:
             pause = policy.first_pause
         log.warning(f"{child.kind}_died", port=child.port, exit_code=code, restart_in=pause)
-        pause = await _replaced(child, pause, policy)
+        pause = await _started(child, pause, policy)
         log.info(f"{child.kind}_replaced", port=child.port)
 
 
-async def _replaced(child: Child, pause: float, policy: RestartPolicy) -> float:
+async def _started(child: Child, pause: float, policy: RestartPolicy) -> float:
     """Start a child after `pause` seconds, and again if that fails. Return the pause before the next restart."""
     for failures in range(1, policy.failures + 1):
         await asyncio.sleep(pause)
-        pause = min(pause * policy.growth, policy.longest_pause)
+        pause = min(pause * policy.growth, policy.longest_pause) or policy.first_pause
         try:
             await child.start()
         except SetupError as error:
@@ -79,9 +84,9 @@ async def _replaced(child: Child, pause: float, policy: RestartPolicy) -> float:
                 why = {"error": str(error)} if str(error) else {}
                 log.warning(f"{child.kind}_not_started", port=child.port, restart_in=pause, **why)
                 continue
+            what = f"on port {child.port} died and could not be started again" if child.port else "could not be started"
             raise SetupError(
-                f"the {child.kind} on port {child.port} died and could not be started again, "
-                f"{failures} times in a row; {error or 'its log says why'}"
+                f"the {child.kind} {what}, {failures} times in a row; {error or 'its log says why'}"
             ) from error
         return pause
     raise AssertionError("a policy allows at least one failure")

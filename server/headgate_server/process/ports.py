@@ -29,8 +29,9 @@ def url_of(host: str, port: int, scheme: str = "http") -> str:
 
 
 @contextlib.contextmanager
-def reserved(host: str, port: int, count: int, purpose: str) -> Iterator[Sequence[int]]:
-    """Reserve `count` ports in a row for processes that listen on `host`, from `port` on; with 0 any free ones.
+def reserved(host: str, port: int, count: int, purpose: str, *, elsewhere: bool = False) -> Iterator[Sequence[int]]:
+    """Reserve `count` ports in a row for processes that listen on `host`, from `port` on; with 0 any free ones. With
+    `elsewhere`, a free one is reserved in place of each port after the first that is taken.
 
     The ports are bound with SO_REUSEADDR and do not listen. A process whose socket has it too can listen there, and no
     outgoing connection gets the port while that process is replaced. Raises `SetupError` if a port is taken, or if the
@@ -41,15 +42,24 @@ def reserved(host: str, port: int, count: int, purpose: str) -> Iterator[Sequenc
         for index in range(count):
             number = port + index if port else 0
             try:
-                # Only the first address of a name. The process that listens fails if another one is taken.
-                family, kind, _, _, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
-                bound = stack.enter_context(socket.socket(family, kind))
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                bound.bind(address)
+                found.append(_bound(stack, host, number))
             except OSError as error:
-                raise SetupError(f"cannot listen on {shown(host, number)} for {purpose}: {_why(error)}") from None
-            found.append(bound.getsockname()[1])
+                if not (elsewhere and index):
+                    raise SetupError(f"cannot listen on {shown(host, number)} for {purpose}: {_why(error)}") from None
+                found.append(_bound(stack, host, 0))
         yield found
+
+
+def _bound(stack: contextlib.ExitStack, host: str, number: int) -> int:
+    """Bind a port until the stack ends, and return it. Raises `OSError`."""
+    if number > HIGHEST_PORT:
+        raise OSError(errno.EINVAL, "there is no such port")  # getaddrinfo would take another one
+    # Only the first address of a name. The process that listens fails if another one is taken.
+    family, kind, _, _, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
+    bound = stack.enter_context(socket.socket(family, kind))
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(address)
+    return int(bound.getsockname()[1])
 
 
 def _why(error: OSError) -> str:

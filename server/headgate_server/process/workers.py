@@ -35,12 +35,15 @@ class Workers:
         policy: RestartPolicy | None = None,
         start_seconds: float = _START_SECONDS,
         measured: bool = False,
+        at_leisure: bool = False,
     ):
         """`arguments` are the command lines after `headgate serve`, each with a port of its own, and `environment`
         their settings in the environment. `grace` is the time, in seconds, that they give their calls when they must
         end. A start that takes longer than `start_seconds` has failed; only the first worker's first start may take
-        longer. With `measured` the metrics of the processes can be read.
+        longer. With `measured` the metrics of the processes can be read. With `at_leisure` only the first is started by
+        `start`, and the others by `keep`.
         """
+        self._at_leisure = at_leisure
         self._children = [
             ServerProcess(each, dict(environment), start_seconds, measured=measured) for each in arguments
         ]
@@ -53,7 +56,7 @@ class Workers:
         return self._children
 
     async def start(self) -> None:
-        """Return once all of them accept calls. Raises `SetupError` if one of them cannot start."""
+        """Return once all of them accept calls, or the first. Raises `SetupError` if one of them cannot start."""
         first, *others = self._children
         slow = asyncio.get_running_loop().call_later(_SLOW_SECONDS, log.warning, "worker_starts_slowly")
         try:
@@ -61,14 +64,18 @@ class Workers:
             await first.start(_FIRST_START_SECONDS)
         finally:
             slow.cancel()
-        await _all(each.start() for each in others)
+        if not self._at_leisure:
+            await _all(each.start() for each in others)
 
     async def keep(self) -> None:
         """Replace workers that die, each on its port, until cancelled.
 
-        Raises `SetupError` if one of them cannot be started again.
+        Raises `SetupError` if one of them cannot be started, or started again.
         """
-        await _all(keep(child, self._policy) for child in self._children)
+        await _all(
+            keep(child, self._policy, started=not (self._at_leisure and index))
+            for index, child in enumerate(self._children)
+        )
 
     async def stop(self) -> None:
         """Ask all of them at once to end, and return once they have ended."""

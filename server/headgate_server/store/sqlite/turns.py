@@ -18,7 +18,6 @@ from pathlib import Path
 
 from headgate_server.core.errors import SetupError
 
-
 FILES = (".next", ".turn")
 """The ends of the names of the two files beside a database."""
 
