@@ -91,6 +91,10 @@ fuzz: install ## fuzz REST and gRPC by their own descriptions, 300 requests of e
 soak-client: install ## kill, freeze and overload a server for 20 minutes under clients that must lose nothing
 	HEADGATE_SOAK=1200 $(BIN)/python -m pytest -s tests/faults/test_client_soak.py
 
+.PHONY: speed-client
+speed-client: $(BENCH_STAMP) ## measure the client's buffer beside the stub, and streams of events beside calls; two minutes
+	$(BIN)/python -m tests.client.speed 7 2
+
 .PHONY: kill-import
 kill-import: install ## import 1,000,000 lines, and kill -9 the import 50 times meanwhile
 	HEADGATE_KILLS=50 HEADGATE_LINES=1000000 $(BIN)/python -m pytest -s tests/client/test_import.py -k kills
