@@ -6,9 +6,12 @@ import fcntl
 import gzip
 import json
 import os
+import pty
 import random
+import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -137,6 +140,47 @@ def _imported(folder: Path) -> int:
         return int(json.loads((folder / "a.ndjson.headgate-import").read_bytes())["lines"])
     except FileNotFoundError:
         return 0
+
+
+@pytest.mark.parametrize("name", ["a[/b[red].ndjson", "-"])
+def test_a_terminal_shows_how_far_it_is_its_rate_and_the_time_left(
+    served: Served, key: str, tmp_path: Path, name: str
+) -> None:
+    """The name of a file is text, whatever is in it. Standard input has no length, and so no time left."""
+    content = json.dumps({"type": "t"}) + "\n"
+    if name != "-":
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(content * 3)
+    screen, terminal = pty.openpty()
+    shown: list[bytes] = []
+    reading = threading.Thread(target=_read_to_end, args=(screen, shown))
+    reading.start()
+    done = subprocess.run(
+        [*HEADGATE, "import", name, "--url", served.address, "--key", key],
+        input=content.encode() * 3 if name == "-" else b"",
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        cwd=tmp_path,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
+        check=True,
+    )
+    os.close(terminal)
+    reading.join(10)
+    assert done.stdout.startswith(b"imported: 3 accepted")
+    screenful = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(shown).decode())
+    assert re.search(r"3 records, [0-9,]+/s", screenful), screenful
+    if name != "-":
+        assert name in screenful
+        assert "100%" in screenful
+        assert "0:00:00" in screenful
+
+
+def _read_to_end(screen: int, shown: list[bytes]) -> None:
+    """Read what is shown until the other side is closed, which Linux tells as an error."""
+    with contextlib.suppress(OSError):
+        while part := os.read(screen, 4096):
+            shown.append(part)
+    os.close(screen)
 
 
 def test_what_does_not_continue_an_import(run: Import, served: Served, key: str, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def _progress(source: Source, state: State) -> Iterator[Callable[[int], None]]:
         yield lambda records: None
         return
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(show_speed=True),
         DownloadColumn(),
