@@ -122,7 +122,7 @@ class AsyncBuffered:
         self._start()
         self._write_next(disk)
         if error := await write.told:
-            raise error
+            raise error.with_traceback(None)  # others of this moment raise the same error
         return ticket
 
     def _write_next(self, disk: Disk) -> None:

@@ -69,6 +69,8 @@ class Transport:
         self._channel: grpc.Channel | None = None
         self._methods: dict[str, Any] = {}
         self._running: set[Any] = set()
+        self._unattended: set[Any] = set()
+        """Calls whose answer nobody waits for yet. They cannot say that they have ended."""
         self._interrupted: set[Any] = set()
         self._forking = False
         self._closed = False
@@ -84,7 +86,10 @@ class Transport:
         if exits.is_ending():
             return partial(self._call_without_thread, call)
         try:
-            return partial(self._wait, self._start(call))
+            with self._changed:
+                future = self._start(call)
+                self._unattended.add(future)
+            return partial(self._wait, future)
         except RuntimeError:
             # Python ends, and starts no thread any more. No call ends on this channel, and freeing it waits for one.
             with self._changed:
@@ -94,6 +99,8 @@ class Transport:
             return partial(self._call_without_thread, call)
 
     def _wait(self, future: Any) -> Message | Problem:
+        with self._changed:
+            self._unattended.discard(future)
         try:
             # gRPC ends the call at its own timeout.
             return self._answer(future)
@@ -209,7 +216,7 @@ class Transport:
         for call in tuple(self._running):
             call.cancel()
         end = time.monotonic() + _CANCELLED_WITHIN
-        while self._running and (left := end - time.monotonic()) > 0:
+        while self._running - self._unattended and (left := end - time.monotonic()) > 0:
             self._changed.wait(left)
         if self._interrupted:
             _wait_for_threads_of_grpc()
@@ -222,9 +229,9 @@ class Transport:
 
     def after_fork_in_child(self) -> None:
         """Forget the parent's channel. The next call opens one of the child's own."""
-        keep((self._channel, self._methods, self._running, self._interrupted, self._changed))
+        keep((self._channel, self._methods, self._running, self._unattended, self._interrupted, self._changed))
         self._channel = None
-        self._methods, self._running, self._interrupted = {}, set(), set()
+        self._methods, self._running, self._unattended, self._interrupted = {}, set(), set(), set()
         self._changed = threading.Condition(threading.RLock())
         self._forking = False
 

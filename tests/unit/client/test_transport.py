@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 import headgate_client.core
 from headgate.v1.ingest_service_pb2 import BatchIngestRequest, BatchIngestResponse, EventResult
-from headgate_client import Client, Retry, Unavailable
+from headgate_client import Client, EventRejected, Retry, Unavailable
 from headgate_client.environment import needs_fork_support
 from headgate_client.transport import _is_of_grpc, problem_of
 from tests.support.waiting import until_true
@@ -85,7 +85,8 @@ def test_an_error_without_details_has_its_code(metadata):
 class SlowServer:
     """A server in this process that answers when it is told to."""
 
-    def __init__(self, credentials=None):
+    def __init__(self, credentials=None, status="accepted"):
+        self.status = status
         self.release = threading.Event()
         self.calls = 0
         handler = grpc.method_handlers_generic_handler(
@@ -107,12 +108,39 @@ class SlowServer:
         self.calls += 1
         self.release.wait(20)
         return BatchIngestResponse(
-            results=[EventResult(index=i, status="accepted", id="id") for i in range(len(request.events))]
+            results=[EventResult(index=i, status=self.status, id="id") for i in range(len(request.events))]
         )
 
     def stop(self):
         self.release.set()
         self._server.stop(0).wait()
+
+
+def test_a_fork_by_a_callback_does_not_wait_for_the_call_that_its_thread_has_begun(monkeypatch):
+    """The next batch is under way while `on_failure` is called, and only the same thread can wait for its answer."""
+    monkeypatch.setattr("headgate_client.transport._CANCELLED_WITHIN", 30.0)
+    server = SlowServer(status="rejected")
+    took = []
+
+    def fork(failure):
+        server.release.clear()
+        started = time.monotonic()
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        took.append(time.monotonic() - started)
+        server.release.set()
+
+    try:
+        with Client(f"127.0.0.1:{server.port}", api_key="hg_x") as client:
+            with client.buffered(max_size=1, on_failure=fork) as buffer:
+                tickets = [buffer.emit("t") for _ in range(3)]
+                server.release.set()
+            assert [type(ticket.exception(0)) for ticket in tickets] == [EventRejected] * 3
+        assert max(took) < 15
+    finally:
+        server.stop()
 
 
 def test_a_direct_call_that_a_fork_ends_is_made_again():
