@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -69,6 +70,9 @@ from headgate_server.rpc.workspace_servicer import WorkspaceServicer
 from headgate_server.store import Store
 from headgate_server.store.opening import open_store
 
+if TYPE_CHECKING:
+    from headgate_server.process.tracing.spans import Tracing
+
 log = structlog.get_logger(__name__)
 
 
@@ -108,9 +112,11 @@ def methods(
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, metrics: Metrics | None = None) -> AsyncIterator[GrpcServer]:
+async def running(
+    settings: Settings, metrics: Metrics | None = None, tracing: "Tracing | None" = None
+) -> AsyncIterator[GrpcServer]:
     """Run a server until the block ends. Then finish the calls in progress, store what waits, and close the store. It
-    counts in `metrics`.
+    counts in `metrics`, and makes spans if there is `tracing`.
 
     Raises `SetupError` if it cannot start.
     """
@@ -131,7 +137,9 @@ async def running(settings: Settings, metrics: Metrics | None = None) -> AsyncIt
         checker = Checker()
         stack.push_async_callback(checker.close)
         wakeups = Wakeups()
-        committer = Committer(store.database, settings.committer, readiness, stored=wakeups.ring, metrics=metrics)
+        committer = Committer(
+            store.database, settings.committer, readiness, stored=wakeups.ring, metrics=metrics, tracing=tracing
+        )
         stack.push_async_callback(committer.close)
         watched_heads = Heads(store.ledgers, wakeups.add())
         subscriptions = Subscriptions(store.ledgers, watched_heads, settings.subscriptions)
@@ -145,7 +153,7 @@ async def running(settings: Settings, metrics: Metrics | None = None) -> AsyncIt
         server = GrpcServer(
             settings.server,
             methods(store, committer, readiness, supervisor, subscriptions, settings, metrics, rejections, checker),
-            standard(authenticator, metrics, load, trust, open_streams, settings.server.body_limit),
+            standard(authenticator, metrics, load, trust, open_streams, settings.server.body_limit, tracing),
             load.public,
             open_streams,
             encryption,
@@ -159,7 +167,7 @@ async def running(settings: Settings, metrics: Metrics | None = None) -> AsyncIt
         supervisor.start((Job(heads.NAME, watched_heads), Job(streams.NAME, open_streams)))
         supervisor.start([Job(measure.NAME, measure.Measure(store.measures, metrics))])
         if settings.delivery.deliver == "on":
-            supervisor.start([_delivery(store, settings, metrics, wakeups.add(), holder)])
+            supervisor.start([_delivery(store, settings, metrics, wakeups.add(), holder, tracing)])
         # Calls end before the jobs: no call waits for a receiver, and none waits behind a job that gives back its lease
         # and waits for the store's lock.
         stack.push_async_callback(supervisor.stop)
@@ -168,7 +176,9 @@ async def running(settings: Settings, metrics: Metrics | None = None) -> AsyncIt
 
 
 @contextlib.asynccontextmanager
-async def delivering(settings: Settings, metrics: Metrics) -> AsyncIterator[Supervisor]:
+async def delivering(
+    settings: Settings, metrics: Metrics, tracing: "Tracing | None" = None
+) -> AsyncIterator[Supervisor]:
     """Only deliver to destinations, until the block ends. Then wait for requests in progress, and close the store.
 
     Raises `SetupError` if it cannot start.
@@ -178,16 +188,16 @@ async def delivering(settings: Settings, metrics: Metrics) -> AsyncIterator[Supe
         stack.push_async_callback(store.close)
         _describe(metrics, store)
         supervisor = Supervisor(metrics)
-        supervisor.start([_delivery(store, settings, metrics, Wakeup(), process_name())])
+        supervisor.start([_delivery(store, settings, metrics, Wakeup(), process_name(), tracing)])
         supervisor.start([Job(measure.NAME, measure.Measure(store.measures, metrics))])
         stack.push_async_callback(supervisor.stop)
         yield supervisor
 
 
-async def deliver(settings: Settings, metrics: Metrics) -> None:
+async def deliver(settings: Settings, metrics: Metrics, tracing: "Tracing | None" = None) -> None:
     """Deliver until SIGINT or SIGTERM."""
     stop = stop_signal()
-    async with delivering(settings, metrics):
+    async with delivering(settings, metrics, tracing):
         log.info("delivering")
         notify.ready("delivering")
         await stop.wait()
@@ -196,10 +206,12 @@ async def deliver(settings: Settings, metrics: Metrics) -> None:
     log.info("stopped")
 
 
-async def serve(settings: Settings, ready: Callable[[int], None], metrics: Metrics) -> None:
+async def serve(
+    settings: Settings, ready: Callable[[int], None], metrics: Metrics, tracing: "Tracing | None" = None
+) -> None:
     """Serve until SIGINT or SIGTERM. `ready` is called with the port when the server accepts calls."""
     stop = stop_signal()
-    async with running(settings, metrics) as server:
+    async with running(settings, metrics, tracing) as server:
         # The objects that exist now are permanent, so the collector skips them. A group's many small tuples contain no
         # cycles, so collect less often: a full collection stops every call for about 50 ms.
         gc.collect()
@@ -265,7 +277,9 @@ def _jobs(
     )
 
 
-def _delivery(store: Store, settings: Settings, metrics: Metrics, wakeup: Wakeup, holder: str) -> Job:
+def _delivery(
+    store: Store, settings: Settings, metrics: Metrics, wakeup: Wakeup, holder: str, tracing: "Tracing | None"
+) -> Job:
     """Return the job that delivers."""
     config = settings.delivery
     pace = engine.EngineConfig()
@@ -276,7 +290,7 @@ def _delivery(store: Store, settings: Settings, metrics: Metrics, wakeup: Wakeup
         try:
             senders = Senders(config.networks, wire.event_json, resolver, nats)
             topics = (store.deliveries, store.ledgers, store.matching)
-            await engine.Engine(*topics, senders, metrics, wakeup, config=pace)(lease)
+            await engine.Engine(*topics, senders, metrics, wakeup, config=pace, tracing=tracing)(lease)
         finally:
             await nats.close()
             resolver.close()

@@ -109,3 +109,11 @@ class Settings:
         "info", "log-level", "The lowest level that is logged to standard error.", choices=logs.LEVELS
     )
     """The default level logs one line for each start, stop and call."""
+    log_format: str | None = setting(
+        None,
+        "log-format",
+        "json: one object a line. console: for people. Without it: console if standard error is a terminal, otherwise "
+        "json.",
+        choices=logs.FORMATS,
+    )
+    """Decided by where the log goes: a program reads a file or a pipe, a person a terminal."""

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headgate_server import app
 from headgate_server.access import admin
@@ -13,6 +13,9 @@ from headgate_server.rpc.ingest_servicer import IngestConfig
 from headgate_server.rpc.server import ServerConfig
 from headgate_server.store import Store
 from tests.support.calls import Caller
+
+if TYPE_CHECKING:
+    from headgate_server.process.tracing.spans import Tracing
 
 
 class Service:
@@ -43,6 +46,7 @@ async def serving(
     max_events: int = 1_000,
     load: Mapping[str, int] | None = None,
     metrics: Metrics | None = None,
+    tracing: "Tracing | None" = None,
     **settings: Any,
 ) -> AsyncIterator[Service]:
     """Run a server on the store of this URL during a block. `load` has fields of `LoadConfig`."""
@@ -52,5 +56,5 @@ async def serving(
         ingest=IngestConfig(max_events=max_events),
         **settings,
     )
-    async with app.running(wanted, metrics) as server, admin.opened(url) as store:
+    async with app.running(wanted, metrics, tracing) as server, admin.opened(url) as store:
         yield Service(url, server.port, store)

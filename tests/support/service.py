@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -36,11 +36,13 @@ class ServerProcess:
         log: Path | None = None,
         stderr: int | None = None,
         program: Sequence[str] = ("-m", "headgate_server"),
+        environment: Mapping[str, str] | None = None,
     ):
         """`log` is a file for standard error, `stderr` a descriptor; without either it is discarded. `program` are
         Python's arguments, which run the command line.
         """
         self._program = program
+        self._environment = environment or {}
         self._url = url
         self._stderr = stderr
         self._arguments = arguments
@@ -57,7 +59,7 @@ class ServerProcess:
                 *(sys.executable, *self._program, "serve"),
                 *("--grpc-port", "0", "--ready-fd", str(writer), "--log-level", "warning", *self._arguments),
             ],
-            env={**os.environ, "HEADGATE_STORE": self._url},
+            env={**os.environ, "HEADGATE_STORE": self._url, **self._environment},
             pass_fds=(writer,),
             stderr=log if self._stderr is None else self._stderr,
         )

@@ -7,7 +7,7 @@ import click
 from headgate_server import app
 from headgate_server.cli import metrics
 from headgate_server.cli.options import options
-from headgate_server.cli.running import run
+from headgate_server.cli.running import run, traced
 from headgate_server.config import Settings
 from headgate_server.process import logs
 from headgate_server.process.metrics import Metrics
@@ -23,6 +23,7 @@ _OPTIONS = (
     "metrics-port",
     "metrics-host",
     "log-level",
+    "log-format",
 )
 
 
@@ -34,11 +35,11 @@ def deliver(**values: Any) -> None:
     Several may run. One of them delivers. If it ends, another continues, at the latest after 12 seconds.
     """
     settings = build(Settings, values)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     run(_deliver(settings))
 
 
 async def _deliver(settings: Settings) -> None:
     own = Metrics()
-    async with metrics.served(settings, metrics.of_process(own)):
-        await app.deliver(settings, own)
+    async with metrics.served(settings, metrics.of_process(own)), traced() as tracing:
+        await app.deliver(settings, own, tracing)

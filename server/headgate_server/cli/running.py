@@ -5,14 +5,18 @@ import contextlib
 import os
 import select
 import sys
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import uvloop
 
 from headgate_server.core.errors import HeadgateError, SetupError
+from headgate_server.process import tracing
 from headgate_server.process.outlet import STDOUT, was_missing
+
+if TYPE_CHECKING:
+    from headgate_server.process.tracing.spans import Tracing
 
 _Result = TypeVar("_Result")
 
@@ -61,6 +65,17 @@ def output_takes(text: str) -> bool:
         return os.write(STDOUT, text.encode()) > 0
     except OSError:
         return False
+
+
+@contextlib.asynccontextmanager
+async def traced() -> AsyncIterator["Tracing | None"]:
+    """Yield this process's tracing as `OTEL_*` asks for it, None without it. Exports the last spans after the block."""
+    found = tracing.from_environment()
+    try:
+        yield found
+    finally:
+        if found is not None:
+            await found.close()
 
 
 class StoppedError(Exception):

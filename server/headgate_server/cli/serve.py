@@ -12,7 +12,7 @@ from headgate_server import app
 from headgate_server.cli import metrics
 from headgate_server.cli.exposed import check_exposed
 from headgate_server.cli.options import options
-from headgate_server.cli.running import StoppedError, run, unless
+from headgate_server.cli.running import StoppedError, run, traced, unless
 from headgate_server.cli.workers import counted, workers_of
 from headgate_server.config import Settings
 from headgate_server.process import logs, notify
@@ -46,7 +46,7 @@ def serve(ready_fd: int | None, metrics_fd: int | None, bridge_socket: Path | No
     """Run the gRPC server alone, as one process or as several."""
     settings = counted(build(Settings, values), serves_alone=True)
     settings = replace(settings, server=replace(settings.server, bridge_socket=bridge_socket))
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     if ready_fd is not None:
         os.set_inheritable(ready_fd, False)  # its reader waits for the end, and workers would keep it open
 
@@ -68,8 +68,8 @@ async def _serve(settings: Settings, ready: Callable[..., None], metrics_fd: int
     own = Metrics(settings.metrics_workspaces)
     if metrics_fd is not None:
         line.answer(metrics_fd, own.read)
-    async with metrics.served(settings, metrics.of_process(own)):
-        await app.serve(settings, ready, own)
+    async with metrics.served(settings, metrics.of_process(own)), traced() as tracing:
+        await app.serve(settings, ready, own, tracing)
 
 
 async def _serve_workers(settings: Settings, ready: Callable[..., None]) -> None:

@@ -122,11 +122,11 @@ def up(**values: Any) -> None:
     progress end.
     """
     settings = build(Settings, values)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     run(_up(settings, values))
 
 
-_OF_BRIDGE = ("body-limit", "bridge-token", "log-level", "metrics-port", "metrics-host")
+_OF_BRIDGE = ("body-limit", "bridge-token", "log-level", "log-format", "metrics-port", "metrics-host")
 
 
 @click.command()
@@ -137,7 +137,7 @@ _OF_BRIDGE = ("body-limit", "bridge-token", "log-level", "metrics-port", "metric
 def bridge(**values: Any) -> None:
     """Run only Envoy, in front of gRPC servers that run elsewhere."""
     settings = build(Settings, values)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     run(_bridge(settings, values, build(UpstreamConfig, values)))
 
 

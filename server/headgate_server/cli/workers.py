@@ -10,6 +10,7 @@ from headgate_server.core.errors import SetupError
 from headgate_server.process import machine
 from headgate_server.process.ports import HIGHEST_PORT, reserved
 from headgate_server.process.setting import handed_over
+from headgate_server.process.tracing.variables import environment_of_workers
 from headgate_server.process.workers import Workers
 
 _OF_THE_PARENT = {"metrics-port", "metrics-host"}
@@ -60,7 +61,7 @@ def workers_of(
         yield (
             Workers(
                 arguments(settings, ports, grace, sockets),
-                environment(settings),
+                {**environment(settings), **environment_of_workers()},
                 grace=grace,
                 measured=settings.metrics_port is not None,
                 at_leisure=at_leisure,

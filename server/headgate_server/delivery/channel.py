@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -15,6 +16,9 @@ from headgate_server.delivery import schedule
 from headgate_server.delivery.attempt import Attempt, Sender, Verdict, printable
 from headgate_server.delivery.journal import Journal
 from headgate_server.process.metrics import Metrics
+
+if TYPE_CHECKING:
+    from headgate_server.process.tracing.spans import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +65,7 @@ class Channel:
         *,
         retrying: int,
         config: ChannelConfig | None = None,
+        tracing: "Tracing | None" = None,
         timer: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ):
@@ -73,6 +78,8 @@ class Channel:
         self._sender = sender
         self._journal = journal
         self._metrics = metrics
+        self._tracing = tracing
+        self._kind = "jetstream" if isinstance(destination.target, JetStream) else "webhook"
         self._timer = timer
         self._chance = chance
         self._not_before = 0.0
@@ -217,6 +224,24 @@ class Channel:
         return not self.stopping and self._timer() < until and self.pause() == 0
 
     async def _send(self, events: Sequence[StoredEvent], number: int) -> Attempt:
+        if self._tracing is None:
+            return await self._send_untraced(events, number)
+        attributes = {
+            "headgate.destination": self.destination.id,
+            "headgate.sequence": events[0].sequence,
+            "headgate.events": len(events),
+            "headgate.attempt": number,
+        }
+        with self._tracing.delivery(self._kind, attributes) as span:
+            attempt = await self._send_untraced(events, number)
+            span.set_attribute("headgate.result", attempt.verdict.value)
+            if attempt.status is not None:
+                span.set_attribute("http.response.status_code", attempt.status)
+            if attempt.verdict is not Verdict.DELIVERED:
+                self._tracing.failed(span)
+            return attempt
+
+    async def _send_untraced(self, events: Sequence[StoredEvent], number: int) -> Attempt:
         started = self._timer()
         try:
             return await self._sender.send(events, number)
@@ -227,8 +252,7 @@ class Channel:
             return Attempt(Verdict.FAILED, None, words, None, self._timer() - started)
 
     def _note(self, attempt: Attempt, events: Sequence[StoredEvent], number: int) -> None:
-        kind = "jetstream" if isinstance(self.destination.target, JetStream) else "webhook"
-        self._metrics.delivery_attempt(kind, attempt.verdict.value, len(events), attempt.seconds)
+        self._metrics.delivery_attempt(self._kind, attempt.verdict.value, len(events), attempt.seconds)
         if attempt.verdict is Verdict.DELIVERED:
             self._failures = 0
             return

@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -23,6 +23,9 @@ from headgate_server.delivery.runner import Runner, SenderOf, Tools
 from headgate_server.process.causes import Causes
 from headgate_server.process.metrics import Metrics
 from headgate_server.store import Deliveries, Ledgers, Matching
+
+if TYPE_CHECKING:
+    from headgate_server.process.tracing.spans import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +80,7 @@ class Engine:
         wakeup: Wakeup,
         *,
         config: EngineConfig | None = None,
+        tracing: "Tracing | None" = None,
         back_off: BackOff | None = None,
         timer: Callable[[], float] = time.monotonic,
     ):
@@ -86,6 +90,7 @@ class Engine:
         self._sender_of = sender_of
         self._metrics = metrics
         self._wakeup = wakeup
+        self._tracing = tracing
         self._config = config or EngineConfig()
         self._back_off = back_off or BackOff()
         self._timer = timer
@@ -102,6 +107,7 @@ class Engine:
             sender_of=self._sender_of,
             metrics=self._metrics,
             config=config.channel,
+            tracing=self._tracing,
         )
         crew = _Crew(tools, config, self._back_off, self._timer)
         measuring = asyncio.create_task(self._measure())

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from headgate_server.core.destinations import Assignment, Watched
 from headgate_server.core.model import Position
@@ -15,6 +16,9 @@ from headgate_server.delivery.walk import Walk
 from headgate_server.process.metrics import Metrics
 from headgate_server.store import Deliveries, Ledgers
 from headgate_server.store.matching import Window
+
+if TYPE_CHECKING:
+    from headgate_server.process.tracing.spans import Tracing
 
 SenderOf = Callable[[Assignment], Awaitable[Sender]]
 """Creates the sender of a destination."""
@@ -34,6 +38,7 @@ class Tools:
     sender_of: SenderOf
     metrics: Metrics
     config: ChannelConfig
+    tracing: "Tracing | None" = None
 
 
 class Runner:
@@ -109,7 +114,13 @@ class Runner:
         sender = await tools.sender_of(assignment)
         try:
             self._channel = channel = Channel(
-                assignment.destination, sender, tools.journal, tools.metrics, retrying=retrying, config=tools.config
+                assignment.destination,
+                sender,
+                tools.journal,
+                tools.metrics,
+                retrying=retrying,
+                config=tools.config,
+                tracing=tools.tracing,
             )
             if self._stopped:
                 return

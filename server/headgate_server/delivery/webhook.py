@@ -22,6 +22,7 @@ from headgate_server.delivery.payload import Format, Render, payload
 from headgate_server.delivery.resolver import Resolver
 from headgate_server.delivery.url import Url
 from headgate_server.process.clock import Clock, system_clock
+from headgate_server.process.tracing.outgoing import outgoing
 
 _ANSWER_BYTES = 16 * 1024
 """The most of an answer's body that is read. After a larger one the connection is closed."""
@@ -156,6 +157,8 @@ class Webhook:
             *signing.headers(signing.message_id(events), moment, body, config.keys()),
             *config.headers,
         ]
+        named = {name.lower() for name, _ in config.headers}
+        headers += [(name, value) for name, value in outgoing() if name not in named]
         async with self._connections.post(headers, body) as response:
             # The status was received. The body has its own limit, and a slow body does not undo the delivery.
             limit.reschedule(None)

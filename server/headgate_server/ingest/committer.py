@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -23,11 +24,16 @@ from headgate_server.ingest.lanes import Bounds, Lanes, Waiting
 from headgate_server.ingest.pace import Pace
 from headgate_server.ingest.readiness import Readiness
 from headgate_server.process.aside import aside
-from headgate_server.process.causes import Causes
+from headgate_server.process.causes import Causes, cause_of, where
 from headgate_server.process.metrics import Metrics, catalogue
 from headgate_server.process.metrics.cells import Reading
 from headgate_server.store import Database, DataRefused, Probe
 from headgate_server.store.phases import Phases
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+    from headgate_server.process.tracing.spans import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -54,11 +60,13 @@ class CommitterConfig(Bounds):
 class _Call(Waiting):
     """One caller's submission, and the future with which the caller waits for the decision."""
 
-    __slots__ = ("decision",)
+    __slots__ = ("decision", "span")
 
     def __init__(self, submission: Submission, decision: asyncio.Future[Decision]):
         super().__init__(submission, time.monotonic())
         self.decision = decision
+        self.span: Span | None = None
+        """The span of the call, if it is traced."""
 
     @property
     def gone(self) -> bool:
@@ -72,6 +80,9 @@ class _Call(Waiting):
         if not self.decision.done():
             self.decision.set_exception(error)
 
+
+_MOST_LAPS = 64
+"""The most phases of a commit that have a span; a commit of many workspaces on SQLite has three for each."""
 
 WRITTEN = frozenset((Status.ACCEPTED, Status.REPLACED))
 """The outcomes for which a commit has written an event."""
@@ -92,8 +103,10 @@ class Committer:
         *,
         stored: Callable[[], None] = lambda: None,
         metrics: Metrics | None = None,
+        tracing: "Tracing | None" = None,
     ):
         """`readiness` is notified of every commit. `stored` is called after each commit that added to a ledger."""
+        self._tracing = tracing
         self._metrics = metrics or Metrics()
         self._metrics.add_source(self._waiting)
         self._database = database
@@ -117,6 +130,8 @@ class Committer:
         the store does, and `InvalidRequest` if the database refuses a value that validation did not refuse.
         """
         call = _Call(submission, asyncio.get_running_loop().create_future())
+        if self._tracing is not None:
+            call.span = self._tracing.here()
         self.check_room(submission.workspace_id, call.events, call.bytes)
         self._lanes.add(call)
         if self._growing is not None:
@@ -239,12 +254,15 @@ class Committer:
                 return await self._append_each(group, wait=wait)
             with aside("metrics"):
                 self._metrics.group_failed(type(error).__name__)
+                self._trace(group, phases, error)
             if isinstance(error, DataRefused):
                 # The driver's own message is not logged, because it quotes the value.
                 log.error("data_refused", workspace_id=group[0].submission.workspace_id)
                 error = InvalidRequest("The database refused a value of this request.", reason=Reason.DATA_REFUSED)
             elif not isinstance(error, Unavailable):
-                log.exception("append_failed")
+                # A bug. Its message may quote an event, so neither this line nor those of the callers have it.
+                log.error("append_failed", **cause_of(error), where=where(error))
+                error.cause_logged = True  # type: ignore[attr-defined]
             else:
                 self._causes.tell("append_failed", error)
                 self._readiness.failed()
@@ -270,9 +288,27 @@ class Committer:
         if stored := sum(call.events for call, decision in written if decision is not None):
             self._pace.stored(stored, seconds)
             self._metrics.group(stored, phases.seconds())
+            self._trace(group, phases)
         if any(decision is not None and _has_written(decision) for decision in decisions):
             self._readiness.stored()
             self._stored()
+
+    def _trace(self, group: Sequence[_Call], phases: Phases, error: Exception | None = None) -> None:
+        """Trace a group commit that has ended."""
+        if self._tracing is None:
+            return
+        from headgate_server.process.tracing.spans import Timed
+
+        epoch = time.time_ns() - time.perf_counter_ns()
+        attributes: dict[str, str | int] = {
+            "headgate.events": sum(call.events for call in group),
+            "headgate.calls": len(group),
+        }
+        if error is not None:
+            attributes |= {f"headgate.{name}": value for name, value in cause_of(error).items()}
+        parts = [Timed(phase.value, epoch + began, epoch + ended) for phase, began, ended in phases.laps[:_MOST_LAPS]]
+        spans = [call.span for call in group]
+        self._tracing.commit(spans, epoch + phases.began, attributes, parts, failed=error is not None)
 
     async def _append_each(self, group: Sequence[_Call], *, wait: bool) -> list[_Call]:
         """Store each submission of a group alone, in order. After a skipped one the later ones of its workspace are

@@ -3,6 +3,7 @@
 import errno
 import re
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ _QUIET_SECONDS = 10.0
 """A logged cause is only counted for this time: an unreachable database fails every call."""
 _KINDS = 100
 """The most causes that are remembered; in practice there are fewer."""
+_FRAMES = 10
 _LAST_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -59,6 +61,12 @@ def cause_of(error: BaseException) -> dict[str, str]:
         if codes := _codes(one):
             return {**fields, "cause": type(one).__name__, **codes}
     return fields
+
+
+def where(error: BaseException) -> list[str]:
+    """Return the innermost calls in which an error was raised, without any value."""
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -1,4 +1,4 @@
-"""Structured logs on standard error: one JSON object a line, or colours on a terminal.
+"""Structured logs on standard error: one JSON object a line, or lines for a person on a terminal.
 
 A log line costs its caller an append to a queue. A writer's thread renders and writes it (`outlet.py`), so neither a
 slow reader of the log nor a full disk delays or fails a call. In a process that serves, `sys.stdout` and `sys.stderr`
@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ import structlog
 
 from headgate_server.process.outlet import STDERR, STDOUT, Outlet, OutletConfig, OutletText
 
+FORMATS = ("json", "console")
 LEVELS = ("debug", "info", "warning", "error")
 
 _outlets: list[Outlet] = []
@@ -34,11 +35,15 @@ class Record(NamedTuple):
     fields: Mapping[str, Any]
 
 
-def configure(level: str, config: OutletConfig | None = None) -> None:
-    """Set the logs and the standard streams up for this process, once, at its start."""
+def configure(level: str, form: str | None = None, config: OutletConfig | None = None) -> None:
+    """Set the logs and the standard streams up for this process, once, at its start.
+
+    `form` is one of `FORMATS`. Without it the log is for a person if standard error is a terminal, and JSON if not.
+    """
     config = config or OutletConfig()
     watched = sys.stderr.isatty()
-    render = _Coloured() if watched else _rendered
+    form = form or ("console" if watched else "json")
+    render = _Console(colours=watched) if form == "console" else _rendered
     errors = Outlet(STDERR, render, lambda count: render(_loss(count)), config)
     output = Outlet(STDOUT, str.encode, lambda count: b"", config)
     _outlets[:] = (errors, output)
@@ -127,9 +132,33 @@ def _traceback(exc_info: Any) -> str:
     if not isinstance(exc_info, BaseException):
         error = exc_info[1] if isinstance(exc_info, tuple) else sys.exc_info()[1]
     try:
-        return "" if error is None else "".join(traceback.format_exception(error)).rstrip("\n")
+        return "" if error is None else "\n".join(_chain_texts(error))
     except Exception:
         return type(error).__name__
+
+
+_DRIVERS = frozenset(("asyncpg", "sqlalchemy", "pysqlite3", "sqlite3"))
+"""The packages whose messages may quote a value that a caller sent. Their codes are logged (`causes.py`)."""
+
+
+def _chain_texts(error: BaseException) -> Iterator[str]:
+    """Yield the texts of an error and of those that caused it, the first cause first."""
+    seen: set[int] = set()
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        chain.append(current)
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    for one in reversed(chain):
+        frames = "".join(traceback.format_tb(one.__traceback__))
+        package = type(one).__module__.partition(".")[0]
+        told = traceback.format_exception_only(one) if package not in _DRIVERS else [f"{_name(one)}: (not logged)"]
+        yield f"Traceback (most recent call last):\n{frames}{''.join(told)}".rstrip("\n")
+
+
+def _name(error: BaseException) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}"
 
 
 def _shortened(text: str, longest: int) -> str:
@@ -161,11 +190,11 @@ def _time_text(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
-class _Coloured:
-    """Renders entries for a person."""
+class _Console:
+    """Renders entries for a person, with colours on a terminal."""
 
-    def __init__(self) -> None:
-        self._console = structlog.dev.ConsoleRenderer()
+    def __init__(self, *, colours: bool) -> None:
+        self._console = structlog.dev.ConsoleRenderer(colors=colours)
 
     def __call__(self, entry: Record | str) -> bytes:
         if isinstance(entry, str):

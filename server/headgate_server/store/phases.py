@@ -31,11 +31,11 @@ class Phases:
     of a phase. One thread at a time uses it.
     """
 
-    __slots__ = ("_last", "laps")
+    __slots__ = ("_last", "began", "laps")
 
     def __init__(self) -> None:
         self.laps: list[Lap] = []
-        self._last = time.perf_counter_ns()
+        self.began = self._last = time.perf_counter_ns()
 
     def ended(self, phase: Phase) -> None:
         """Record that a phase ends now. It began when the one before it ended."""

@@ -9,6 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import structlog
 from google.api.httpbody_pb2 import HttpBody
@@ -18,7 +19,7 @@ from headgate_server.access.auth import Authenticator
 from headgate_server.core.errors import HeadgateError, Unavailable
 from headgate_server.core.reasons import Reason
 from headgate_server.process.aside import aside
-from headgate_server.process.causes import Causes
+from headgate_server.process.causes import Causes, cause_of
 from headgate_server.process.metrics import Metrics
 from headgate_server.rpc import status
 from headgate_server.rpc.pipeline import sse
@@ -27,7 +28,11 @@ from headgate_server.rpc.pipeline.load import Load
 from headgate_server.rpc.pipeline.messages import handler_of
 from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, OwnWords, Public
 from headgate_server.rpc.pipeline.streams import Streams
+from headgate_server.rpc.pipeline.traced import traced
 from headgate_server.rpc.pipeline.trust import Trust
+
+if TYPE_CHECKING:
+    from headgate_server.process.tracing.spans import Tracing
 
 log = structlog.get_logger("headgate.access")
 
@@ -44,7 +49,13 @@ _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 
 def standard(
-    authenticator: Authenticator, metrics: Metrics, load: Load, trust: Trust, streams: Streams, body_limit: int
+    authenticator: Authenticator,
+    metrics: Metrics,
+    load: Load,
+    trust: Trust,
+    streams: Streams,
+    body_limit: int,
+    tracing: "Tracing | None" = None,
 ) -> Chain:
     """Return the chain of interceptors. The first is the outermost; the innermost handler reads and writes messages.
 
@@ -53,13 +64,14 @@ def standard(
     - `errors` ends the call with an error, so it is outside all others.
     - `trust.drop` removes metadata that only the bridge may send, before any other part asks whether a call is bridged.
     - `request_id` comes before the parts that log it.
+    - `traced` is outside `watch`, whose line has the trace's id.
     - `watch` is outside all parts that refuse a call, so that it counts refusals.
     - `words` is inside `watch`, so that `watch` gets the status of a vendor's refusal.
     - `admit` comes before `authenticate`, because a call that waits for the look-up of its key occupies memory too.
     - `streams.keep` is inside `authenticate`, because it checks the key again.
     - Bodies are read last, and only for callers that have access.
     """
-    observed = (errors, trust.drop, request_id, watch(metrics))
+    observed = (errors, trust.drop, request_id, traced(tracing), watch(metrics))
     interceptors = (*observed, trust.refuse, words, admit(load), authenticate(authenticator), streams.keep)
 
     def chain(method: AnyMethod) -> Handler:
@@ -110,7 +122,8 @@ def _public_error(method: AnyMethod, call: Call, error: Exception) -> HeadgateEr
     """
     if isinstance(error, HeadgateError):
         return error.with_traceback(None)
-    log.error("call_failed", method=method.full_name, request_id=call.request_id, exc_info=error, **call.log)
+    cause = cause_of(error) if getattr(error, "cause_logged", False) else {"exc_info": error}
+    log.error("call_failed", method=method.full_name, request_id=call.request_id, **cause, **call.log)
     return status.bug(call.request_id)
 
 

@@ -48,7 +48,7 @@ def translate(error: BaseException) -> Exception:
         or isinstance(error, (UnicodeEncodeError, OverflowError))
         or _refused_by_driver(error)
     ):
-        return DataRefused(str(error))
+        return DataRefused(type(error).__name__)  # its message quotes the value
     if state == _LOCK_NOT_AVAILABLE:
         return Unavailable("Another process has locked the ledger and does not release it.")
     if state == _READ_ONLY:

@@ -20,10 +20,10 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (driver.DataError, OverflowError, UnicodeEncodeError) as error:
-        raise DataRefused(str(error)) from error
+        raise DataRefused(type(error).__name__) from error
     except (DBAPIError, driver.Error) as error:
         if isinstance(error, DBAPIError) and isinstance(error.orig, driver.DataError):
-            raise DataRefused(str(error.orig)) from error
+            raise DataRefused(type(error.orig).__name__) from error
         raise Unavailable("The store's database failed.") from error
 
 
