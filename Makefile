@@ -6,6 +6,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+NATIVE_STAMP := .venv/.installed-native
+NATIVE_TRIED := .venv/.tried-native
+NATIVE_SOURCES := $(wildcard native/src/*.rs native/src/python/*.rs native/Cargo.* native/pyproject.toml)
 BENCH_STAMP := .venv/.installed-bench
 CLIENTS_STAMP := tests/clients/node_modules/.package-lock.json
 GO_STAMP := .build/clients/.installed
@@ -23,8 +26,32 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps grpcio-tools
 	touch $@
 
+# The compiled core. `pip` gets maturin first, so that the build needs nothing else from the index.
+$(NATIVE_STAMP): $(STAMP) $(NATIVE_SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt maturin
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-build-isolation --no-deps --force-reinstall ./native
+	touch $@
+
+# Where cargo is, once for each change of the sources. If it cannot be built, none of an older build may be left.
+$(NATIVE_TRIED): $(STAMP) $(NATIVE_SOURCES)
+	@if command -v cargo >/dev/null && ! $(MAKE) --no-print-directory $(NATIVE_STAMP); then \
+		echo 'warning: the compiled core was not built; Headgate runs without it (docs/native.md)' >&2; \
+		rm -f $(NATIVE_STAMP); $(BIN)/python -m pip uninstall --quiet --yes headgate-native || true; \
+	fi
+	@touch $@
+
 .PHONY: install
-install: $(STAMP) ## set up .venv with everything, also .venv/bin/headgate
+install: $(STAMP) $(NATIVE_TRIED) ## set up .venv with everything, also .venv/bin/headgate; the compiled core where cargo is
+
+.PHONY: native
+native: $(NATIVE_STAMP) ## build the compiled core; needs cargo 1.85 or newer (docs/native.md)
+
+.PHONY: native-check
+native-check: native ## format, lint and test the compiled core
+	cd native && cargo fmt --check
+	cd native && cargo clippy --quiet --locked --all-targets --features python -- -D warnings
+	cd native && cargo test --quiet --locked
 
 .PHONY: run
 run: install ## run the service on the embedded store: REST on :8080, gRPC on :50051
@@ -84,7 +111,8 @@ faults: install ## kill -9 the server 200 times on each store, under concurrent 
 	HEADGATE_KILLS=200 $(BIN)/python -m pytest --numprocesses 2 tests/faults/test_kill.py
 
 .PHONY: fuzz
-fuzz: install ## fuzz REST and gRPC by their own descriptions, 300 requests of each operation; HEADGATE_FUZZ=N changes that
+fuzz: install ## compare the compiled core with Python for HEADGATE_FUZZ_SECONDS (3600), then fuzz REST and gRPC, HEADGATE_FUZZ (300) requests of each operation
+	if [ -e $(NATIVE_STAMP) ]; then $(BIN)/python -m tests.native.fuzz --seconds $${HEADGATE_FUZZ_SECONDS:-3600}; fi
 	HEADGATE_FUZZ=$${HEADGATE_FUZZ:-300} $(BIN)/python -m pytest --numprocesses 2 --hypothesis-profile explore tests/edge/test_fuzz_*.py
 
 .PHONY: soak-client
@@ -140,4 +168,4 @@ envoy-check: install ## let the real Envoy validate envoy.yaml
 
 .PHONY: clean
 clean: ## remove built files
-	rm -rf .venv .build tests/clients/node_modules tests/clients/*/node_modules tests/clients/*/gen .coverage* .mypy_cache .ruff_cache .hypothesis .schemathesis
+	rm -rf .venv .build native/target tests/clients/node_modules tests/clients/*/node_modules tests/clients/*/gen .coverage* .mypy_cache .ruff_cache .hypothesis .schemathesis

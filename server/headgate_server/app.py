@@ -6,7 +6,6 @@ import platform
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import structlog
@@ -22,6 +21,7 @@ from headgate_server.background.subscription import Subscriptions
 from headgate_server.background.supervisor import Job, Supervisor
 from headgate_server.background.wakeup import Wakeup, Wakeups
 from headgate_server.config import Settings
+from headgate_server.core import compiled
 from headgate_server.core.audit import NOBODY
 from headgate_server.core.model import Lease
 from headgate_server.delivery import engine
@@ -38,6 +38,7 @@ from headgate_server.ingest.readiness import Readiness
 from headgate_server.ingest.rejections import RejectionQueue
 from headgate_server.ingest.replay import Replaying
 from headgate_server.process import notify
+from headgate_server.process.causes import Causes
 from headgate_server.process.clock import system_clock
 from headgate_server.process.identity import process_name
 from headgate_server.process.metrics import Metrics, catalogue
@@ -127,6 +128,7 @@ async def running(
         stack.push_async_callback(store.close)
         metrics = metrics or Metrics(settings.metrics_workspaces)
         _describe(metrics, store)
+        _watch_core()
         supervisor = Supervisor(metrics)
         readiness = Readiness(store.probe)
         metrics.add_source(readiness.readings)
@@ -220,7 +222,7 @@ async def serve(
         # SQLite's writer is a thread. After each statement it waits for the interpreter's lock, by default 5 ms if the
         # event loop is busy. With 1 ms it stores up to 9 % more for many callers; below that, switching costs more.
         sys.setswitchinterval(0.001)
-        log.info("serving", host=settings.server.host, port=server.port)
+        log.info("serving", host=settings.server.host, port=server.port, core=compiled.found.said)
         ready(server.port)
         await stop.wait()
         log.info("stopping")
@@ -229,23 +231,26 @@ async def serve(
 
 
 def _describe(metrics: Metrics, store: Store) -> None:
-    """Show the versions, and the use of the connections."""
-    metrics.build(_version(), platform.python_version(), type(store.database).__name__.removesuffix("Database").lower())
+    """Show the versions, the core, and the use of the connections."""
+    dialect = type(store.database).__name__.removesuffix("Database").lower()
+    metrics.build(compiled.version(), platform.python_version(), dialect, "compiled" if compiled.in_use() else "python")
 
     def pools() -> Iterator[Reading]:
         for name, pool in store.database.pools().items():
             yield catalogue.POOL_IN_USE, (name,), pool.in_use
             yield catalogue.POOL_OPEN, (name,), pool.open
             yield catalogue.POOL_BOUND, (name,), pool.most
+        yield catalogue.CORE_FAILURES, (), compiled.failures
 
     metrics.add_source(pools)
 
 
-def _version() -> str:
-    try:
-        return version("headgate")
-    except PackageNotFoundError:
-        return "unknown"
+def _watch_core() -> None:
+    """Say if the compiled core that is installed cannot be used, and log its failures."""
+    if compiled.found.refused:
+        log.warning("core_refused", why=compiled.found.said)
+    causes = Causes()
+    compiled.on_failure = lambda error: causes.tell("core_failed", error)
 
 
 def _encryption(renewal: Renewal | None) -> Encryption | None:

@@ -152,4 +152,6 @@ def test_help_names_what_scripts_rely_on() -> None:
     said = _run("up", "--help")
     for option in ("--store", "--data-dir", "--grpc-port", "--http-port", "HEADGATE_STORE", "50051", "8080"):
         assert option in said, option
-    assert re.fullmatch(r"headgate, version \d+\.\d+\.\d+\n", _run("--version"))
+    done = CliRunner().invoke(cli.headgate, ["--version"], prog_name="headgate")
+    assert re.fullmatch(r"headgate, version \d+\.\d+\.\d+\n", done.stdout)
+    assert re.fullmatch(r"core: (compiled|pure Python).*\n", done.stderr)

@@ -1,6 +1,9 @@
 """The door to the compiled core: which one is used, and what happens if it fails."""
 
+import re
 import sys
+import tomllib
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +17,7 @@ from headgate_server.core import compiled, ledger
 from headgate_server.core.model import Draft, Settled, Submission
 from headgate_server.core.settle import Settlement
 from headgate_server.rpc import decode, wire
+from tests.support.drafts import draft
 
 _EVENT = Event(type="t", idempotency_key="k").SerializeToString()
 _JSON = b'{"type":"t","idempotency_key":"k"}'
@@ -68,6 +72,26 @@ def test_without_a_core_python_serves_and_nothing_is_refused(monkeypatch: pytest
     found = compiled.find({})
     assert (found.core, found.refused) == (None, False)
     assert found.said.startswith("pure Python")
+
+
+def test_the_core_in_this_folder_is_of_the_servers_version() -> None:
+    root = Path(__file__).parent.parent.parent
+    ours, cores = (tomllib.loads((root / name).read_text()) for name in ("pyproject.toml", "native/Cargo.toml"))
+    assert cores["package"]["version"] == ours["project"]["version"]
+    (seam,) = re.findall(r"const SEAM: u32 = (\d+);", (root / "native/src/python/mod.rs").read_text())
+    assert int(seam) == compiled.SEAM
+
+
+def test_out_of_memory_is_an_error_of_the_call() -> None:
+    """A run of decisions may have stopped half-way, so Python must not decide the same slots again."""
+
+    class Full(_Broken):
+        def decide_run(self, *_: Any) -> Any:
+            raise MemoryError
+
+    settlement = Settlement(1, ledger.genesis("acme"), {}, {}, 0)
+    with compiled.using(Full()), pytest.raises(MemoryError):
+        settlement.decide(Submission(workspace_id=1, slots=[draft()]))
 
 
 def test_a_core_that_fails_is_noted_and_python_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ from keyword import iskeyword
 
 import click
 
+from headgate_server.core import compiled
+
 _COMMANDS = {
     # From a command's name to the module of `headgate_server.cli` that defines it.
     "audit": "audit",
@@ -70,8 +72,24 @@ class _Missing(click.Command):
         ctx.exit(1)
 
 
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Print the version. Which core is used goes to standard error: scripts read the only line of the output."""
+    if not wanted or context.resilient_parsing:
+        return
+    click.echo(f"headgate, version {compiled.version()}")
+    click.echo(f"core: {compiled.found.said}", err=True)
+    context.exit()
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="headgate", prog_name="headgate")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
 def headgate() -> None:
     """Headgate ingests events over gRPC and REST: each is durable, deduplicated for ever, and sealed into a ledger.
 

@@ -21,6 +21,7 @@ from headgate_server.cli.options import options
 from headgate_server.cli.running import StoppedError, output_takes, run, unless
 from headgate_server.cli.workers import counted, socket_of, workers_of
 from headgate_server.config import AUTO, Settings
+from headgate_server.core import compiled
 from headgate_server.core.errors import SetupError
 from headgate_server.process import logs, notify
 from headgate_server.process.child import RestartPolicy, keep
@@ -295,7 +296,8 @@ async def _greet(settings: Settings, rest: str, grpc: str) -> None:
                 "`headgate keys create` makes one",
                 err=True,
             )
-    click.echo(f"  Headgate is up.   REST  {rest}   gRPC  {grpc}   workers  {settings.workers}\n")
+    click.echo(f"  Headgate is up.   REST  {rest}   gRPC  {grpc}   workers  {settings.workers}")
+    click.echo(f"  Core: {compiled.found.said}\n")
     if key is not None:
         click.echo(
             "  Your API key, shown this once:\n\n"

@@ -52,7 +52,7 @@ class DecodedBody(NamedTuple):
 
 
 class Core(Protocol):
-    """The functions of the compiled core. They take and return what their namesakes below do, without None."""
+    """The functions of the compiled core. They take and return what their namesakes below do."""
 
     def decode_events(self, serialized: Sequence[bytes], salts: Sequence[Salt]) -> tuple[list[Any], list[int]]: ...
 
@@ -75,11 +75,11 @@ class Core(Protocol):
         most: int,
     ) -> Run: ...
 
-    def batch_message(self, outcomes: Sequence[Outcome], lines: Sequence[int]) -> bytes: ...
+    def batch_message(self, outcomes: Sequence[Outcome], lines: Sequence[int]) -> bytes | None: ...
 
-    def batch_json(self, outcomes: Sequence[Outcome], lines: Sequence[int]) -> bytes: ...
+    def batch_json(self, outcomes: Sequence[Outcome], lines: Sequence[int]) -> bytes | None: ...
 
-    def stream_results(self, outcomes: Sequence[Outcome]) -> bytes: ...
+    def stream_results(self, outcomes: Sequence[Outcome]) -> bytes | None: ...
 
 
 class Found(NamedTuple):
@@ -101,7 +101,7 @@ def find(environ: Mapping[str, str], expected: str | None = None) -> Found:
         return Found(None, "pure Python; headgate_native is not installed")
     except ImportError as error:
         return Found(None, f"pure Python; headgate_native cannot be loaded: {error}", refused=True)
-    wanted = (expected or _version(), SEAM)
+    wanted = (expected or version(), SEAM)
     found = (getattr(module, "VERSION", None), getattr(module, "SEAM", None))
     if found != wanted:
         return Found(
@@ -111,14 +111,13 @@ def find(environ: Mapping[str, str], expected: str | None = None) -> Found:
             refused=True,
         )
     return Found(
-        module.Core(
-            Draft, StoredEvent, Link, Outcome, Problem, Status.ACCEPTED, Status.DUPLICATE, Mismatch.CONFLICT, NATIVE
-        ),
+        module.Core(Draft, StoredEvent, Link, Outcome, Status.ACCEPTED, Status.DUPLICATE, Mismatch.CONFLICT, NATIVE),
         f"compiled, headgate_native {found[0]}",
     )
 
 
-def _version() -> str:
+def version() -> str:
+    """Return this server's version, "unknown" if it is not installed."""
     try:
         return metadata.version("headgate")
     except metadata.PackageNotFoundError:  # run from a folder that was not installed
@@ -220,6 +219,8 @@ def _tried(work: Callable[[Core], _Result]) -> _Result | None:
         return None
     try:
         return work(_core)
+    except MemoryError:
+        raise  # a run of decisions may have stopped half-way
     except Exception as error:
         failures += 1
         on_failure(error)

@@ -48,9 +48,9 @@ class Metrics:
         """Return all values of this moment."""
         return self._cells.read()
 
-    def build(self, version: str, python: str, store: str) -> None:
-        """Show the versions and the kind of store."""
-        self._cells.numbers(catalogue.BUILD_INFO)[version, python, store] = 1
+    def build(self, version: str, python: str, store: str, core: str) -> None:
+        """Show the versions, the kind of store, and which core is used."""
+        self._cells.numbers(catalogue.BUILD_INFO)[version, python, store, core] = 1
 
     def streams(self, count: int) -> None:
         """Note how many subscriptions are open."""

@@ -65,11 +65,15 @@ def _histogram(name: str, means: str, *labels: str, buckets: tuple[float, ...] =
 
 BUILD_INFO = _gauge(
     "build_info",
-    "1. The labels have the versions and the kind of store.",
+    "1. The labels have the versions, the kind of store, and the core: `compiled` or `python`.",
     "version",
     "python",
     "store",
+    "core",
     merge=Merge.MAX,
+)
+CORE_FAILURES = _counter(
+    "core_failures", "Failures of the compiled core. Python did its work; each is a bug, and the log has its cause."
 )
 READY = _gauge(
     "ready", "1 if an event could be stored when that was last checked, 0 if not.",

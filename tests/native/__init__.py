@@ -1,0 +1,1 @@
+"""The compiled core and the Python code do the same."""
