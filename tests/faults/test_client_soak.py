@@ -98,7 +98,13 @@ class Emitters:
         self.most_bytes = 0
         self._threads = [
             threading.Thread(target=work)
-            for work in (self._buffered, self._spooled, self._direct, lambda: asyncio.run(self._async_buffered()))
+            for work in (
+                self._buffered,
+                self._spooled,
+                self._direct,
+                lambda: asyncio.run(self._async_buffered()),
+                lambda: asyncio.run(self._async_spooled()),
+            )
         ]
 
     def start(self) -> None:
@@ -160,6 +166,24 @@ class Emitters:
                 assert all(result.stored for result in results)
                 number += 10
         self.emitted["direct"] = number
+
+    async def _async_spooled(self) -> None:
+        """Do the same in an event loop, with an fsync for each event."""
+        spool = self._spool.with_name("async.db")
+        number = 0
+        async with AsyncClient(self._address, api_key=self._key, attempt_timeout=1.0, retry=RETRY) as client:
+            while not self._end.is_set():
+                buffer = client.buffered(when_full="block", spool=spool, **self._settings())
+                for _ in range(300):
+                    await buffer.emit_wait("t", {"n": number}, source="async spooled")
+                    number += 1
+                    if self._end.is_set():
+                        break
+                    await asyncio.sleep(PAUSE)
+                await buffer.close(0.0)
+            async with client.buffered(spool=spool, **self._settings()) as buffer:
+                assert await buffer.flush(60) == 0
+        self.emitted["async spooled"] = number
 
     async def _async_buffered(self) -> None:
         client = AsyncClient(self._address, api_key=self._key, attempt_timeout=1.0, retry=RETRY)
