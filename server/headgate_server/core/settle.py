@@ -4,7 +4,6 @@ A store calls `Settlement` once per workspace of a group, under the lock of that
 read under that lock. Then it writes the settlement's rows and commits.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -29,6 +28,7 @@ from headgate_server.core.model import (
     Submission,
     Usage,
 )
+from headgate_server.core.randomness import draw
 from headgate_server.core.reasons import Reason
 from headgate_server.core.types import Dedupe, EventHash, WorkspaceId
 
@@ -137,7 +137,7 @@ class Settlement:
         self._month_end = timestamps.month(self._clock)[1]
 
     def _decide_each(self, slots: Sequence[Draft | Problem]) -> list[Outcome]:
-        randomness = os.urandom(8 * len(slots))
+        randomness = draw(8 * len(slots))
         outcomes: list[Outcome] = []
         while (at := len(outcomes)) < len(slots):
             slot = slots[at]

@@ -4,12 +4,12 @@
 vendors' receivers.
 """
 
-import os
 from collections.abc import Mapping
 from typing import Any, cast
 
 from headgate_server.core import canonical, ledger, timestamps
 from headgate_server.core.model import NATIVE, Draft, Mismatch, Problem
+from headgate_server.core.randomness import draw
 from headgate_server.core.reasons import Reason
 from headgate_server.core.types import Salt
 
@@ -98,7 +98,7 @@ def native(
 
 def salts(count: int) -> list[Salt]:
     """Return so many salts. One call to the system serves a batch, not one call for each event."""
-    randomness = os.urandom(16 * count)
+    randomness = draw(16 * count)
     return cast("list[Salt]", [randomness[at : at + 16] for at in range(0, 16 * count, 16)])
 
 
@@ -128,7 +128,7 @@ def seal(
         except canonical.Unrepresentable as error:
             return Problem(error.reason, "data", error.message)
     content = canonical.content(type_, source, subject, occurred_at, data, attributes)
-    salt = salt or Salt(os.urandom(16))
+    salt = salt or Salt(draw(16))
     if identity is None:
         scope = key = dedupe = None
         named = ledger.NO_IDENTITY

@@ -6,7 +6,6 @@ the server reads a request only after the caller is authenticated, and reads few
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from weakref import WeakValueDictionary
 
 from headgate_server.core.errors import Overloaded, TooSlow
 
@@ -21,7 +20,7 @@ class Gate:
         self._all = asyncio.Semaphore(at_once)
         self._of_one = of_one
         self._seconds = seconds
-        self._callers: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
+        self._callers: dict[int, _Caller] = {}
 
     async def receive(self, caller: int, request: Callable[[], Awaitable[bytes]]) -> bytes:
         """Return the request of a caller. `caller` is a number that is different for each caller.
@@ -31,13 +30,28 @@ class Gate:
         # A request waits for its caller's own turn first, so that one caller does not fill the common queue.
         own = self._callers.get(caller)
         if own is None:
-            own = self._callers[caller] = asyncio.Semaphore(self._of_one)
+            own = self._callers[caller] = _Caller(self._of_one)
+        own.requests += 1
         waits = True
         try:
-            async with asyncio.timeout(self._seconds), own, self._all:
+            async with asyncio.timeout(self._seconds), own.turn, self._all:
                 waits = False
                 return await request()
         except TimeoutError:
             if waits:
                 raise Overloaded("Too many requests arrive at once; nothing of this one was done.") from None
             raise TooSlow(f"The request did not arrive within {self._seconds:g} s.") from None
+        finally:
+            own.requests -= 1
+            if not own.requests:
+                del self._callers[caller]
+
+
+class _Caller:
+    """A caller that has requests: their number, and their turns."""
+
+    __slots__ = ("requests", "turn")
+
+    def __init__(self, at_once: int):
+        self.requests = 0
+        self.turn = asyncio.Semaphore(at_once)

@@ -7,7 +7,6 @@ created. grpc's own interceptors would make a new handler object for every call.
 import asyncio
 import re
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from google.api.httpbody_pb2 import HttpBody
 from headgate_server.access import auth
 from headgate_server.access.auth import Authenticator
 from headgate_server.core.errors import HeadgateError, Unavailable
+from headgate_server.core.randomness import draw
 from headgate_server.core.reasons import Reason
 from headgate_server.process.aside import aside
 from headgate_server.process.causes import Causes, cause_of
@@ -145,7 +145,7 @@ def request_id(method: AnyMethod, handler: Handler) -> Handler:
 
     async def identified(call: Call) -> bytes:
         sent = call.text(REQUEST_ID_KEY)
-        call.request_id = sent if sent is not None and _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+        call.request_id = sent if sent is not None and _REQUEST_ID.fullmatch(sent) else draw(16).hex()
         if not call.bridged:  # the bridge adds the header itself
             call.reply_metadata.append((REQUEST_ID_KEY, call.request_id))
         return await handler(call)
