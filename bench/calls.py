@@ -68,7 +68,8 @@ def plan(assignment: Assignment, encoding: Encoding) -> Plan:
     statuses = ["duplicate"] * repeated + ["accepted"] * (load.batch - repeated)
     encoded = [encoding.event(order) for order in workload.orders(events)]
     for number, start in enumerate(range(0, events, load.batch)):
-        batch, workspace = encoded[start : start + load.batch], number % load.workspaces
+        batch = encoded[start : start + load.batch]
+        workspace = 0 if load.hot and number % 2 else number % load.workspaces
         made.calls.append(Call(encoding.request(batch), workspace, statuses))
         if repeated:
             made.originals.append(Call(encoding.request(batch[:repeated]), workspace, ["accepted"] * repeated))

@@ -1,5 +1,6 @@
 """The measurements as data: scenarios of loads that take turns, and their ratios."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
@@ -35,6 +36,8 @@ class Load:
     duplicates: float = 0.0
     """The share of the events that were stored before, with the same content under the same key."""
     workspaces: int = 1
+    hot: bool = False
+    """Whether every second call goes to the first workspace. Otherwise all take turns."""
     pace: float = 0.0
     """The share of the same sender's highest rate, as a fixed rate; 0: a caller sends again when it is answered."""
     overload: bool = False
@@ -49,6 +52,7 @@ class Load:
         differences = {
             f"{self.duplicates:.0%} duplicates": self.duplicates,
             f"{self.workspaces:,} workspaces": self.workspaces > 1,
+            "half of the calls in one": self.hot,
             f"at {self.pace:.0%} of the peak": self.pace,
             "honouring RetryInfo": self.overload,
         }
@@ -59,8 +63,8 @@ class Ratio(NamedTuple):
     """A comparison, round by round, of the best of some loads with the best of others, and its target."""
 
     name: str
-    over: tuple[Load, ...]
-    under: tuple[Load, ...]
+    over: Sequence[Load]
+    under: Sequence[Load]
     target: float | None = None
 
 
@@ -80,11 +84,7 @@ class Scenario:
     """Seconds after which no further round begins, so that a busy machine makes fewer rounds and not a longer run."""
     rows: int = 0
     """Events in the table before the scenario, in the one workspace that the limit and the product share then."""
-
-    @property
-    def workers(self) -> int:
-        """Return the number of server processes: what `auto` is on two processors."""
-        return 2
+    workers: int = 2  # what `auto` is on two processors
 
 
 MOST_MIB = 300
@@ -116,7 +116,7 @@ def everything() -> list[Scenario]:
 
 
 def _core(store: Store, callers: tuple[int, ...], groups: tuple[int, ...]) -> Scenario:
-    limits, batches = _limits(groups), tuple(replace(_FULL, callers=count) for count in callers)
+    limits, batches = [Load(By.LIMIT, size) for size in groups], [replace(_FULL, callers=count) for count in callers]
     rest, ghz, flood = replace(_FULL, by=By.REST), replace(_FULL, by=By.GHZ), _FULL.times(5)
     ratios = [
         Ratio(f"gRPC, 100 a batch ÷ the limit, {store}", batches, limits, 0.60),
@@ -151,19 +151,19 @@ def _latency(store: Store) -> Scenario:
 
 
 def _content(store: Store) -> Scenario:
-    some, every = replace(_FULL, duplicates=0.1), replace(_FULL, duplicates=1.0)
-    loads = {"10 % duplicates": some, "all duplicates": every, "1,000 workspaces": replace(_FULL, workspaces=1_000)}
-    return _of_ratios("content", store, [Ratio(f"{name}, {store}", (load,), (_FULL,)) for name, load in loads.items()])
+    some, every, many = replace(_FULL, duplicates=0.1), replace(_FULL, duplicates=1.0), replace(_FULL, workspaces=1_000)
+    small, one = Load(By.GRPC, 10, 64, workspaces=1_000), Load(By.GRPC, 10, 64)
+    ratios = [Ratio(f"{load.particulars()[0]}, {store}", (load,), (_FULL,)) for load in (some, every)]
+    for load, base in ((many, _FULL), (small, one), (replace(small, hot=True), one)):
+        name = f"{', '.join(load.particulars())} ÷ one, {load.batch} a batch, {store}"
+        ratios.append(Ratio(name, (load,), (base,), 0.70))
+    return _of_ratios("content", store, ratios)
 
 
 def _growth(store: Store, rows: int) -> Scenario:
-    batches, limits = (_FULL, replace(_FULL, callers=64)), _limits(_LIMITS[store][-2:])
+    batches, limits = (_FULL, replace(_FULL, callers=64)), [Load(By.LIMIT, size) for size in _LIMITS[store][-2:]]
     ratio = Ratio(f"gRPC, 100 a batch ÷ the limit, {store} with {rows:,} events", batches, limits, 0.60)
     return replace(_of_ratios(f"growth-{rows // 1000}k", store, [ratio]), seconds=4.0, rows=rows)
-
-
-def _limits(groups: tuple[int, ...]) -> tuple[Load, ...]:
-    return tuple(Load(By.LIMIT, group) for group in groups)
 
 
 def _of_ratios(kind: str, store: Store, ratios: list[Ratio], *others: Load) -> Scenario:

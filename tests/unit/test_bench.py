@@ -57,7 +57,11 @@ def test_everything_covers_what_the_documentation_promises() -> None:
     loads = [load for scenario in suite.everything() for load in scenario.loads]
     assert {load.batch for load in loads if load.by is By.GRPC} >= {1, 10, 100, 1_000}
     assert {load.duplicates for load in loads} >= {0.0, 0.1, 1.0}
-    assert {load.workspaces for load in loads} >= {1, 1_000}
+    assert {(load.workspaces, load.batch, load.hot) for load in loads} >= {
+        (1_000, 100, False),
+        (1_000, 10, False),
+        (1_000, 10, True),
+    }
     assert {load.by for load in loads if load.pace} == {By.GRPC, By.HTTP}
     assert {load.by for load in loads} == set(By)
     assert {scenario.rows for scenario in suite.everything()} == {0, 200_000, 10_000_000}
@@ -98,6 +102,11 @@ def test_a_plan_sends_its_duplicates_twice_and_takes_workspaces_in_turn() -> Non
         assert call.statuses == ["duplicate"] * 2 + ["accepted"] * 8
     keys = {event.idempotency_key for call in plan.calls for event in BatchIngestRequest.FromString(call.body).events}
     assert len(keys) == 40
+
+
+def test_a_hot_workspace_gets_half_of_the_calls() -> None:
+    plan = calls.plan(Assignment(Load(By.GRPC, 1, workspaces=3, hot=True), 6), calls.SINGLE)
+    assert [call.workspace for call in plan.calls] == [0, 0, 2, 0, 1, 0]
 
 
 def test_an_answer_that_is_not_as_it_must_be_ends_the_run() -> None:
