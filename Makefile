@@ -102,6 +102,21 @@ bench: bench-tools ## measure everything, against the database's limit; takes an
 bench-quick: bench-tools ## measure, within two minutes, what the ratios in bench/results/results.md need
 	$(BIN)/python -m bench.run quick
 
+PROMTOOL := .build/promtool/promtool
+
+$(PROMTOOL):
+	@# Ten minutes the first time: it is a part of Prometheus, with all of its parts.
+	mkdir -p $(dir $@)
+	cd $(dir $@) && GOBIN=$(CURDIR)/$(dir $@) go install github.com/prometheus/prometheus/cmd/promtool@v0.316.0
+
+.PHONY: promtool
+promtool: install $(PROMTOOL) ## check deploy/prometheus and the metrics of a running service with promtool; needs go
+	$(BIN)/python -m pytest -v tests/unit/metrics/test_deploy.py tests/edge/test_metrics.py
+
+.PHONY: dashboard
+dashboard: $(BENCH_STAMP) ## draw docs/dashboard.svg again: the metrics of a service with two workers under load
+	$(BIN)/python -m docs.dashboard docs/dashboard.svg
+
 .PHONY: imports
 imports: install ## draw docs/design/imports.svg again: which floors of the server import which
 	$(BIN)/python docs/design/imports.py docs/design/imports.svg

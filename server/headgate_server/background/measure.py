@@ -36,6 +36,8 @@ class Measure:
                 found = await self._measures.read()
                 self._metrics.store_bytes(found.size)
                 self._metrics.destination_states(found.destinations)
+                if found.verified is not None:
+                    self._metrics.ledgers_verified(*found.verified)
             except HeadgateError as error:
                 self._causes.tell("store_not_measured", error)
             await asyncio.sleep(self._every)

@@ -15,10 +15,11 @@ from headgate_server.cli.options import options
 from headgate_server.cli.running import run, show
 from headgate_server.config import StoreConfig
 from headgate_server.core import heads
-from headgate_server.core.errors import SetupError
+from headgate_server.core.errors import HeadgateError, SetupError
 from headgate_server.core.ledger import Break
 from headgate_server.core.model import Head
 from headgate_server.process.setting import build
+from headgate_server.store import Measures
 
 _PAIR = re.compile(r"[0-9]+:[0-9A-Za-z]*")
 
@@ -43,16 +44,26 @@ def verify(workspace: str | None, expected_head: str | None, **values: Any) -> N
     """
 
     async def work() -> bool:
-        sound = True
+        breaks = 0
         expected = _expected(workspace, expected_head)
         async with admin.opened(build(StoreConfig, values).location) as store:
             async for report in admin.verify_ledgers(store.proof, workspace, expected):
                 show(*lines_of(report))
-                sound = sound and not report.breaks
-        return sound
+                breaks += len(report.breaks)
+            if workspace is None:
+                await _note(store.measures, breaks)
+        return not breaks
 
     if not run(work()):
         sys.exit(1)
+
+
+async def _note(measures: Measures, breaks: int) -> None:
+    """Record the result, for the metrics. A store that cannot be written can be verified nevertheless."""
+    try:
+        await measures.note_verified(breaks)
+    except HeadgateError as error:
+        click.echo(f"headgate: the result is not recorded for the metrics: {error}", err=True)
 
 
 @ledger.command("heads")

@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+import structlog
+
+from headgate_server.cli.exposed import is_loopback
 from headgate_server.config import Settings
 from headgate_server.process.metrics import Metrics
 from headgate_server.process.metrics.catalogue import RESTARTS
@@ -13,6 +16,8 @@ from headgate_server.process.metrics.merging import Page
 from headgate_server.process.metrics.text import text
 from headgate_server.process.workers import Workers
 
+log = structlog.get_logger(__name__)
+
 
 @contextlib.asynccontextmanager
 async def served(settings: Settings, make: Make) -> AsyncIterator[None]:
@@ -20,6 +25,8 @@ async def served(settings: Settings, make: Make) -> AsyncIterator[None]:
     if settings.metrics_port is None:
         yield
         return
+    if not is_loopback(settings.metrics_host):
+        log.warning("metrics_on_network", host=settings.metrics_host, port=settings.metrics_port)
     async with serving(settings.metrics_host, settings.metrics_port, make):
         yield
 

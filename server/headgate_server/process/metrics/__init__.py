@@ -103,6 +103,11 @@ class Metrics:
         """Show the size of the store."""
         self._cells.numbers(catalogue.STORE_BYTES)[()] = size
 
+    def ledgers_verified(self, seconds: float, breaks: int) -> None:
+        """Show when all ledgers were last verified, and the breaks that were found then."""
+        self._cells.numbers(catalogue.LEDGERS_VERIFIED)[()] = seconds
+        self._cells.numbers(catalogue.LEDGERS_BREAKS)[()] = breaks
+
     def destination_states(self, states: Mapping[str, int]) -> None:
         """Show how many destinations are in each state."""
         self._show(catalogue.DESTINATIONS, {(state,): float(count) for state, count in states.items()})

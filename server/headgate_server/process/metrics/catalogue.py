@@ -170,6 +170,13 @@ SET_ASIDE = _gauge(
 LEDGER_CHECKS = _counter("ledger_checks", "Checks of a ledger's hashes over the API, by their result.", "result")
 LEDGER_BREAKS_FOUND = _counter("ledger_breaks_found", "Breaks that checks over the API found.")
 
+LEDGERS_VERIFIED = _gauge(
+    "ledger_verified_timestamp_seconds",
+    "When `headgate ledger verify` last checked all ledgers, in seconds since the epoch. Absent if it never did.",
+    merge=Merge.MAX,
+)
+LEDGERS_BREAKS = _gauge("ledger_verified_breaks", "Breaks that it found then.", merge=Merge.MAX)
+
 PROCESS_CPU = Metric(
     name="process_cpu_seconds", kind=Kind.COUNTER, means="CPU time of the server processes, user and system together."
 )
