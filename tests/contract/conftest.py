@@ -1,18 +1,56 @@
 """Fixtures of the contract's tests."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from headgate_server.store import Store
-from tests.support import tampering
+from tests.support import beside, database, tampering
+
+_BESIDE = "shared_sqlite"
+_WITH_A_SECOND_PROCESS = {
+    "test_append",
+    "test_beside",
+    "test_concurrency",
+    "test_limits",
+    "test_requests",
+}
+"""The modules that also run while a second process writes to the same SQLite file: those about what is decided under a
+lock, and about processes.
+"""
 
 
-@pytest.fixture(params=["sqlite", "postgres", "oldest_postgres"])
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests with a second process, but for those modules."""
+    kept, left_out = list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        shared = isinstance(item, pytest.Function) and _BESIDE in item.name
+        unfit = shared and item.path.parent == Path(__file__).parent and item.path.stem not in _WITH_A_SECOND_PROCESS
+        (left_out if unfit else kept).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(params=["sqlite", "postgres", "oldest_postgres", _BESIDE])
 def store_url(request: pytest.FixtureRequest) -> str:
     """Return the URL of a fresh store, of each dialect and of the oldest server in turn."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
+
+
+@pytest.fixture(scope="session")
+def second_process() -> Iterator[beside.Beside]:
+    """Return the process that writes to the same file."""
+    with beside.running() as process:
+        yield process
+
+
+@pytest.fixture
+def shared_sqlite_url(sqlite_url: str, second_process: beside.Beside) -> Iterator[str]:
+    """Return the URL of a fresh SQLite store to which a second process writes all the time."""
+    with second_process.writing(Path(database.sqlite_path(sqlite_url))):
+        yield sqlite_url
 
 
 @pytest.fixture
