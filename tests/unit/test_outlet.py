@@ -137,6 +137,42 @@ def test_an_entry_that_cannot_be_rendered_costs_no_other(tmp_path: Path) -> None
     assert (tmp_path / "log").read_text().splitlines() == ["lost 1", "a", "b"]
 
 
+def test_a_line_does_not_wait_for_the_writers_thread(tmp_path: Path) -> None:
+    """The thread that writes may hold its lock, and wait for the interpreter, at any time."""
+    with (tmp_path / "log").open("wb") as file:
+        out = outlet(file.fileno())
+        putting = threading.Thread(target=out.put, args=("line",), daemon=True)
+        with out._lock:
+            putting.start()
+            putting.join(30)
+            assert not putting.is_alive()
+        out.close()
+    assert (tmp_path / "log").read_text() == "line\n"
+
+
+def test_while_lines_come_the_writers_thread_is_not_woken_for_each(tmp_path: Path) -> None:
+    class Counted(threading.Event):
+        sets = 0
+
+        def set(self) -> None:
+            self.sets += 1
+            super().set()
+
+    counted = Counted()
+    with (tmp_path / "log").open("wb") as file:
+        out = outlet(file.fileno(), OutletConfig(gather=0.2))
+        first, out._filled = out._filled, counted
+        first.set()  # the thread waits for the first one only once
+        for number in range(4):
+            out.put(str(number))
+            until_true(lambda number=number: (tmp_path / "log").read_text().endswith(f"{number}\n"))  # type: ignore[misc]
+        assert counted.sets <= 2
+        until_true(lambda: not counted.is_set())
+        out.put("after a pause")
+        until_true(lambda: (tmp_path / "log").read_text().endswith("after a pause\n"))
+        out.close()
+
+
 def test_texts_are_bounded_by_their_size(pipe: tuple[int, int]) -> None:
     out = outlet(pipe[1], OutletConfig(text_bytes=10_000, gather=60, flush=0.2))
     for _ in range(20):

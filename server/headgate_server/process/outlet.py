@@ -73,13 +73,12 @@ class Outlet:
 
     def put(self, entry: Any, text: int = 0) -> None:
         """Append an entry with about `text` characters beyond an ordinary one; drop it if there is no room."""
-        with self._lock:
-            config = self._config
-            if len(self._entries) >= config.entries or (text and self._text + text > config.text_bytes):
-                self._drop(1)
-                return
-            self._entries.append((entry, text))
-            self._text += text
+        if len(self._entries) >= self._config.entries or (text and not self._reserve(text)):
+            self._drop(1)
+            return
+        # One step of the interpreter, without the lock: an event loop that puts a line for each call would often wait
+        # for the writer's thread. So as many entries as there are threads may be too many.
+        self._entries.append((entry, text))
         if not self._filled.is_set():
             self._filled.set()
 
@@ -88,6 +87,13 @@ class Outlet:
         self._closing.set()
         self._filled.set()
         self._thread.join(self._config.flush)
+
+    def _reserve(self, text: int) -> bool:
+        """Count so many characters. Return whether there is room for them."""
+        with self._lock:
+            has_room = self._text + text <= self._config.text_bytes
+            self._text += text if has_room else 0
+            return has_room
 
     def _drop(self, count: int) -> None:
         with self._lock:
@@ -98,7 +104,11 @@ class Outlet:
         while True:
             self._filled.wait()
             self._closing.wait(self._config.gather)
-            self._filled.clear()
+            if not self._entries:
+                # It is woken again only after an empty turn: to wake a thread is the most expensive part of a line.
+                self._filled.clear()
+                if self._entries:
+                    self._filled.set()
             while batch := self._take():
                 # The thread continues after any error: without it nothing would be written again.
                 try:
