@@ -195,9 +195,27 @@ async def test_a_store_is_closed_while_a_frozen_process_has_the_turn(
         holder.do("take")
         os.kill(holder.pid, signal.SIGSTOP)
         writing = asyncio.create_task(store.directory.create_workspace("acme"))
+        given_up = asyncio.create_task(store.directory.create_workspace("other"))
         await asyncio.sleep(0)
+        given_up.cancel()
         await store.close()
         assert (await writing).name == "acme"
+
+
+async def test_a_store_is_closed_whose_last_caller_has_given_up(file: Path, impatient: None) -> None:
+    store = Store(await SqliteDatabase.open(file))
+    with another(file) as holder:
+        holder.do("take")
+        os.kill(holder.pid, signal.SIGSTOP)
+        writing = asyncio.create_task(store.directory.create_workspace("acme"))
+
+        async def waits() -> bool:
+            return store.database._writes._waiting is not None
+
+        await until(waits)
+        writing.cancel()
+        async with asyncio.timeout(20):
+            await store.close()
 
 
 async def test_work_that_was_given_up_is_not_done(file: Path, store: Store, acme: int) -> None:

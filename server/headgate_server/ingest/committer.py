@@ -189,7 +189,7 @@ class Committer:
                     self._growing = Growing(group)
                     self._park(await self._store(self._growing, wait=False))
         finally:
-            self._main = None
+            self._main = self._growing = None
 
     async def _gather(self, count: Callable[[], int]) -> None:
         """While the group is small, wait for the calls that have already reached this process. `count` returns how many

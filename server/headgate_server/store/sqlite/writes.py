@@ -89,11 +89,13 @@ class Writes:
             watch.cancel()
 
     def close(self) -> None:
-        """Do all work that waits, and return when it is done. Blocks; the event loop must still run."""
+        """Do all work that waits, and return when it is done. Blocks."""
         self._jobs.put(None)
         while self._thread.is_alive():
-            # A thread that is left behind is replaced by another one, so look again.
+            # A thread that is left behind is replaced by another one, so look again. The callers of the work may be
+            # gone, and with them the timers that look.
             self._thread.join(0.05)
+            self._pass()
         with self._lock:
             if self._left is None and not self._closed:
                 self._turns.close()
@@ -106,18 +108,22 @@ class Writes:
         return thread
 
     def _watch(self, job: _Job) -> None:
-        """If the turn has been waited for too long, go on without it."""
-        if job.result.done():
-            return
-        since = time.monotonic()
+        """While a job is not done, look whether its turn has been waited for too long."""
+        if not job.result.done():
+            job.loop.call_later(max(self._pass(), 0.1), self._watch, job)
+
+    def _pass(self) -> float:
+        """If the turn has been waited for too long, go on without it. Return in how many seconds to look again."""
         with self._lock:
-            if self._waiting is not None:
-                since = self._waiting.since
-                if time.monotonic() - since >= PATIENCE:
-                    self._left, first = self._waiting.thread, self._waiting.job
-                    self._waiting = None
-                    self._thread = self._started(first)
-        job.loop.call_later(max(since + PATIENCE - time.monotonic(), 0.1), self._watch, job)
+            if self._waiting is None:
+                return PATIENCE
+            left = self._waiting.since + PATIENCE - time.monotonic()
+            if left > 0:
+                return left
+            self._left, first = self._waiting.thread, self._waiting.job
+            self._waiting = None
+            self._thread = self._started(first)
+            return PATIENCE
 
     def _work(self, job: _Job | None) -> None:
         """Do jobs until the store is closed, or until this thread is left behind."""
