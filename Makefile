@@ -68,6 +68,17 @@ clients: $(CLIENTS_STAMP) ## install what receivers in JavaScript use; needs nod
 test: install clients ## run the tests: unit, contract, rpc, edge and faults, on real parts
 	$(BIN)/python -m pytest --numprocesses auto
 
+# All that calls the compiled core. The other tests of units, stores and RPC do the same with it and without it.
+PURE_TESTS := tests/unit/test_*.py tests/unit/receivers \
+	$(addprefix tests/contract/test_,append.py compat_properties.py concurrency.py failing_answers.py rejections.py requests.py \
+	retry_event.py tampering.py) \
+	$(addprefix tests/rpc/test_,after_the_commit.py batch.py checked_events.py cloudevents.py compat_calls.py encodings.py \
+	idempotency.py ingest_stream.py options.py poison.py rejection_replays.py rejections.py request_key.py rooms.py)
+
+.PHONY: test-pure
+test-pure: install ## run the tests of what the compiled core replaces, without it
+	HEADGATE_PURE=1 $(BIN)/python -m pytest --numprocesses auto $(PURE_TESTS)
+
 .PHONY: coverage
 coverage: install clients ## run the same tests, and show the lines that none of them runs; takes a third longer
 	$(BIN)/python -m pytest --numprocesses auto --cov --cov-report=term

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Self
 
+from headgate_server.core.compiled import PURE
 from tests.support.processes import children, is_gone
 from tests.support.waiting import until_true
 
@@ -137,5 +138,8 @@ class Up:
 
 
 def _environment(changes: dict[str, str]) -> dict[str, str]:
-    """Return this process's environment without settings of Headgate's, and with `changes`."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("HEADGATE_")} | changes
+    """Return this process's environment without settings of Headgate's, and with `changes`. Whether the compiled core
+    is used is no setting of the service: a run without it is without it in all its processes.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADGATE_") or name == PURE}
+    return kept | changes

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from google.api.httpbody_pb2 import HttpBody
+from structlog.testing import capture_logs
 
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.event_pb2 import Event
@@ -16,8 +17,10 @@ from headgate.v1.ingest_service_pb2 import BatchIngestResponse, StreamIngestResp
 from headgate_server.core import compiled, ledger
 from headgate_server.core.model import Draft, Settled, Submission
 from headgate_server.core.settle import Settlement
+from headgate_server.process.metrics import Metrics
 from headgate_server.rpc import decode, wire
 from tests.support.drafts import draft
+from tests.support.inprocess import serving
 
 _EVENT = Event(type="t", idempotency_key="k").SerializeToString()
 _JSON = b'{"type":"t","idempotency_key":"k"}'
@@ -118,3 +121,20 @@ def test_a_core_that_fails_is_noted_and_python_does_the_work(monkeypatch: pytest
         assert wire.batch_answer(outcomes).data.startswith(b'{"total":5,"success_count":5,')
     assert compiled.failures - before == len(noted) == 9
     assert {str(error) for error in noted} == {"a bug of the compiled core"}
+
+
+async def test_the_operator_sees_which_core_is_used(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = compiled.Found(None, "pure Python; it is of another version", refused=True)
+    monkeypatch.setattr(compiled, "found", refused)
+    monkeypatch.setattr(compiled, "on_failure", compiled.on_failure)
+    for core, said in ((None, "python"), (_Broken(), "compiled")):
+        metrics = Metrics()
+        with compiled.using(core), capture_logs() as logs:
+            async with serving(sqlite_url, metrics=metrics):
+                compiled.decode_events([], [])
+            shown = metrics.read()
+        assert [labels[-1] for labels in shown["headgate_build_info"]] == [said]
+        assert shown["headgate_core_failures"] == {(): compiled.failures}
+        assert [line["why"] for line in logs if line["event"] == "core_refused"] == [refused.said]
+        failed = [line["error"] for line in logs if line["event"] == "core_failed"]
+        assert failed == (["RuntimeError"] if core else [])
