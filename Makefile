@@ -12,6 +12,9 @@ NATIVE_SOURCES := $(wildcard native/src/*.rs native/src/python/*.rs native/Cargo
 BENCH_STAMP := .venv/.installed-bench
 CLIENTS_STAMP := tests/clients/node_modules/.package-lock.json
 GO_STAMP := .build/clients/.installed
+DEPLOY_STAMP := .venv/.installed-deploy
+DEPLOY_TOOLS := .build/deploy/.installed
+UV := .build/uv/bin/uv
 TYPESCRIPT_STAMP := tests/clients/typescript/node_modules/.package-lock.json
 
 .PHONY: help
@@ -95,6 +98,29 @@ $(TYPESCRIPT_STAMP): tests/clients/typescript/package.json tests/clients/typescr
 .PHONY: test-clients
 test-clients: install $(GO_STAMP) $(TYPESCRIPT_STAMP) ## test clients in Go and TypeScript, grpcurl and ghz; needs go, node and npm
 	$(BIN)/python -m pytest tests/clients/clients.py --durations=0
+
+$(DEPLOY_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,deploy]'
+	touch $@
+
+$(DEPLOY_TOOLS): $(wildcard tests/deploy/go/go.* tests/deploy/go/compose/*.go)
+	mkdir -p .build/deploy/bin
+	cd tests/deploy/go && GOBIN=$(CURDIR)/.build/deploy/bin go install -ldflags='-s -w' tool ./compose
+	touch $@
+
+.PHONY: test-deploy
+test-deploy: $(DEPLOY_STAMP) $(DEPLOY_TOOLS) ## test deploy/: the Dockerfile's steps, the Helm chart, compose; needs go
+	$(BIN)/python -m pytest tests/deploy/deploy.py --durations=5
+
+.PHONY: deploy-lock
+deploy-lock: ## write the hashes of the container's packages again: deploy/requirements.txt, deploy/build.txt
+	test -x $(UV) || { $(PYTHON) -m venv .build/uv && .build/uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9; }
+	$(UV) pip compile $(LOCK) pyproject.toml deploy/image.in --extra server --extra bridge --output-file deploy/requirements.txt
+	$(UV) pip compile $(LOCK) deploy/build.in --output-file deploy/build.txt
+
+# For each platform and every Python that is supported; without the name of an index.
+LOCK := --quiet --constraint constraints.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command 'make deploy-lock'
 
 $(BENCH_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
