@@ -119,14 +119,14 @@ async def test_a_store_is_lost_and_restored(kept: Sqlite | Postgres, tmp_path: P
     await kept.lose()
     await kept.restore()
     verify = ("ledger", "verify", "--store", kept.url, "--expected-head")
-    assert await _headgate(*verify, str(heads)) == "acme: 1000 events, sound\n"
+    assert "acme: 1000 events, sound\n" in await _headgate(*verify, str(heads))
     # A newer head shows how much was lost.
     assert "head_mismatch at sequence 1050" in await _headgate(*verify, str(newer), code=1)
     again = await _send(kept.url, OLD)
     assert {outcome.status for outcome in again} == {"duplicate"}
     assert [outcome.link for outcome in again] == [outcome.link for outcome in stored]
     assert {outcome.status for outcome in await _send(kept.url, LOST)} == {"accepted"}
-    assert await _headgate(*verify, str(heads)) == "acme: 1050 events, sound\n"
+    assert "acme: 1050 events, sound\n" in await _headgate(*verify, str(heads))
     assert key[:8] in await _headgate("keys", "list", "--store", kept.url)
 
 
