@@ -151,8 +151,9 @@ def test_stores_are_opened_where_objects_are_wired_and_nowhere_else() -> None:
 
 
 def test_topics_are_taken_and_not_the_whole_store() -> None:
+    """Beside the code that opens stores, only the copy of a whole store takes it."""
     taking = {name for name, path in SERVER.items() if "headgate_server.store.Store" in imports(path)}
-    assert taking == {"app", "access.admin", "store.opening"}
+    assert taking == {"app", "access.admin", "access.copying", "store.opening"}
 
 
 def test_only_the_commands_that_run_envoy_know_the_bridge() -> None:

@@ -43,12 +43,12 @@ def operator() -> Actor:
 
 
 @contextlib.asynccontextmanager
-async def opened(location: str | Path, *, as_is: bool = False) -> AsyncIterator[Store]:
+async def opened(location: str | Path, *, as_is: bool = False, filling: bool = False) -> AsyncIterator[Store]:
     """Open the store of a URL, or the embedded one in a file, and close it after the block. Its acts are those of the
-    user that runs this process. With `as_is` its schema is not updated, and a missing file is not created. Raises
-    `SetupError` if it cannot be opened.
+    user that runs this process. With `as_is` its schema is not updated, and a missing file is not created. `filling`
+    is for the command that copies into it (`open_store`). Raises `SetupError` if it cannot be opened.
     """
-    store = await open_store(location, as_is=as_is)
+    store = await open_store(location, as_is=as_is, filling=filling)
     try:
         yield store.by(operator())
     finally:

@@ -13,6 +13,7 @@ _COMMANDS = {
     "audit": "audit",
     "backup": "backup",
     "bridge": "up",
+    "copy": "copy_store",
     "deliver": "deliver",
     "destinations": "destinations",
     "doctor": "doctor",
@@ -100,6 +101,7 @@ def headgate() -> None:
     headgate import          send the events of a file
     headgate ledger verify   check that no stored event was changed
     headgate backup          copy an SQLite store while it is served
+    headgate copy            copy a store into another one, such as from SQLite to PostgreSQL
     headgate doctor          look at everything that the service needs
 
     The service's settings can come from environment variables; `headgate COMMAND --help` names them.

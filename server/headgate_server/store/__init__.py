@@ -25,6 +25,7 @@ from headgate_server.store.proof import Proof
 from headgate_server.store.properties import Properties
 from headgate_server.store.rejections import Rejections
 from headgate_server.store.survey import Survey
+from headgate_server.store.transfer import Transfer
 
 __all__ = [
     "Answers",
@@ -48,6 +49,7 @@ __all__ = [
     "Rejections",
     "Store",
     "Survey",
+    "Transfer",
 ]
 
 
@@ -74,6 +76,7 @@ class Store:
         self.properties = Properties(database)
         self.migrations = Migrations(database)
         self.survey = Survey(database)
+        self.transfer = Transfer(database)
 
     def by(self, actor: Actor) -> Self:
         """Return the same store, for the acts of an actor."""

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 from sqlalchemy import Connection
 
 from headgate_server.core.errors import Unavailable
-from headgate_server.core.model import Decision, Submission
+from headgate_server.core.model import Decision, StoredEvent, Submission
 from headgate_server.core.reasons import Reason
 from headgate_server.store.phases import Phases
 
@@ -110,6 +110,16 @@ class Database(ABC):
         """Return the settings that an operator should see, by the dialect's own names, and the `version`. For use in
         `work`.
         """
+
+    @abstractmethod
+    def load(self, connection: Connection, rows: Sequence[StoredEvent]) -> None:
+        """Insert rows of `events` as they are, as fast as the dialect can. For use in `work` that has executed a
+        statement before. The caller moves the head. Raises what `work` may raise.
+        """
+
+    @abstractmethod
+    def continue_ids(self, connection: Connection, last: int) -> None:
+        """Let the next workspace get an id after `last`. For use in `work`."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -48,6 +48,15 @@ class Leases:
         row = await self._database.read(lambda connection: connection.execute(statement).first())
         return None if row is None else Lease(name, row.holder, row.epoch)
 
+    async def held(self) -> Sequence[Lease]:
+        """Return the leases whose term is not over."""
+        return await self._database.read(self._held)
+
+    def _held(self, connection: Connection) -> Sequence[Lease]:
+        in_force = (leases.c.holder != "", leases.c.ends_at > self._database.now(connection))
+        statement = select(leases.c.name, leases.c.holder, leases.c.epoch).where(*in_force).order_by(leases.c.name)
+        return [Lease(*row) for row in connection.execute(statement)]
+
     async def release(self, lease: Lease) -> None:
         """Free the lease if it still has this epoch. Only its holder may do this, or a process that knows for certain
         that the holder has ended.

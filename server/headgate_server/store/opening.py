@@ -1,5 +1,8 @@
 """Opens the store that a URL or a path names."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from headgate_server.core.errors import SetupError
@@ -44,6 +47,25 @@ def file_of(location: str | Path) -> Path | None:
     if isinstance(location, Path):
         return location
     return _sqlite_file(location) if location.partition("://")[0] == "sqlite" else None
+
+
+@contextlib.contextmanager
+def alone(location: str | Path) -> Iterator[None]:
+    """Keep servers from beginning to serve an SQLite store that is there, for a block. A store in another database has
+    no such lock. Raises `errors.SetupError` if a process serves it.
+    """
+    file = file_of(location)
+    if file is None:
+        yield
+        return
+    from headgate_server.store.sqlite.target import check_file, take_alone
+
+    check_file(file)
+    lock = take_alone(file)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 async def _open_url(url: str, serving: bool, as_is: bool) -> Store:

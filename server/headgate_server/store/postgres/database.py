@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -11,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
 from headgate_server.core.errors import OutcomeUnknown, SetupError, Unavailable
-from headgate_server.core.model import Decision, Submission
+from headgate_server.core.model import Decision, StoredEvent, Submission
 from headgate_server.store import migrate
-from headgate_server.store.database import Database, Pool
+from headgate_server.store.database import Database, DataRefused, Pool
 from headgate_server.store.phases import Phase, Phases
 from headgate_server.store.postgres.append import (
     LOCK_TIMEOUT,
@@ -79,6 +80,11 @@ SELECT current_setting('server_version') AS version,
                        'max_connections', 'shared_buffers', 'superuser_reserved_connections')) AS settings
 """
 """Buffers are in bytes."""
+
+_CONTINUE_IDS = """
+SELECT setval(pg_get_serial_sequence('workspaces', 'id'), greatest(:last, (SELECT max(id) FROM workspaces)))
+WHERE :last > 0
+"""
 
 OLDEST_SERVER = 15
 """The oldest version that the tests run on. Most distributions and hosting providers have it or a newer one."""
@@ -277,6 +283,22 @@ class PostgresDatabase(Database):
         """Return the server's version, and the settings that matter to a store."""
         found = connection.execute(text(_DESCRIPTION)).one()
         return {"version": f"PostgreSQL {found.version}", **found.settings}
+
+    def load(self, connection: Connection, rows: Sequence[StoredEvent]) -> None:
+        """Insert rows by COPY."""
+        records = [(row[0], UUID(bytes=row[1]), *row[2:]) for row in rows]
+        adapted: Any = connection.connection.dbapi_connection
+        try:
+            adapted.run_async(
+                lambda driver: driver.copy_records_to_table("events", columns=StoredEvent._fields, records=records)
+            )
+        except (TypeError, ValueError) as error:
+            # The driver could not encode a value. Its message may contain the value.
+            raise DataRefused(f"a cell has another type than its column ({type(error).__name__})") from error
+
+    def continue_ids(self, connection: Connection, last: int) -> None:
+        """Move the sequence of the workspaces' ids, if it is not beyond `last`."""
+        connection.execute(text(_CONTINUE_IDS), {"last": last})
 
     def check_durable(self, connection: Connection) -> None:
         """Raise `errors.Unavailable` unless commits are synced. From now on use the database's level of commits."""

@@ -19,12 +19,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from headgate_server.core.errors import SetupError, Unavailable
-from headgate_server.core.model import Decision, Submission
+from headgate_server.core.model import Decision, StoredEvent, Submission
 from headgate_server.store import migrate
 from headgate_server.store.database import Database, Pool
 from headgate_server.store.phases import Phase, Phases
 from headgate_server.store.sqlite import durability
-from headgate_server.store.sqlite.append import decide_and_write
+from headgate_server.store.sqlite.append import decide_and_write, insertions
 from headgate_server.store.sqlite.connection import BUSY_TIMEOUT, any_texts, make_engine, raw_cursor, transaction
 from headgate_server.store.sqlite.errors import LockedError, cause, result_code, translated
 from headgate_server.store.sqlite.target import check_file, mark_served, prepare_file
@@ -167,6 +167,15 @@ class SqliteDatabase(Database):
     def describe(self, connection: Connection) -> Mapping[str, str]:
         """Return SQLite's version."""
         return {"version": f"SQLite {driver.sqlite_version}"}
+
+    def load(self, connection: Connection, rows: Sequence[StoredEvent]) -> None:
+        """Insert rows, many with one statement."""
+        with raw_cursor(connection) as cursor:
+            for statement, values in insertions(rows):
+                cursor.execute(statement, values)
+
+    def continue_ids(self, connection: Connection, last: int) -> None:
+        """Do nothing: SQLite's next id is always the highest and one."""
 
     async def _write(self, work: Callable[[], T]) -> T:
         self._check_open()
