@@ -1,6 +1,8 @@
 """What is said of certificates and keys that cannot be used."""
 
+import base64
 import os
+import random
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +26,7 @@ LEAF = CA.issue_cert("localhost")
 KEY = LEAF.private_key_pem.bytes()
 CHAIN = chain_of(LEAF)
 BEHIND = CA.create_child_ca().issue_cert("localhost")
+BEHIND_CHAIN = BEHIND.cert_chain_pems
 EXPIRED = expired(CA, "localhost")
 FUTURE = CA.issue_cert("localhost", not_before=datetime.now(UTC) + timedelta(days=2))
 
@@ -127,6 +130,30 @@ def test_a_key_that_envoy_does_not_serve(tmp_path: Path, key: object) -> None:
 @pytest.mark.parametrize("key", [rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP384R1())])
 def test_a_key_that_is_served(tmp_path: Path, key: object) -> None:
     assert load(_files(tmp_path, _self_signed(key), _pem(key)), system_clock).key
+
+
+def test_a_damaged_certificate_is_refused_and_ends_nothing(tmp_path: Path) -> None:
+    """Some damage is only found when a part of the certificate is asked for, with errors of other types."""
+    files = _files(tmp_path, b"", BEHIND.private_key_pem.bytes())
+    whole = [
+        x509.load_pem_x509_certificate(part.bytes()).public_bytes(serialization.Encoding.DER) for part in BEHIND_CHAIN
+    ]
+    draw = random.Random(1)
+    refused = 0
+    for _ in range(300):
+        parts = [bytearray(part) for part in whole]
+        damaged = draw.choice(parts)
+        damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        (tmp_path / "cert").write_bytes(b"".join(map(_pem_of, parts)))
+        try:
+            lacks_chain(load(files, system_clock))
+        except TlsError as error:
+            refused += "cannot be checked" in str(error)
+    assert refused > 5
+
+
+def _pem_of(der: bytes) -> bytes:
+    return b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:

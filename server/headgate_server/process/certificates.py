@@ -29,7 +29,17 @@ class TlsError(SetupError):
 
 
 def load(files: TlsFiles, clock: Clock) -> TlsMaterial:
-    """Read the files and check them. Raises `TlsError` if they cannot be used now."""
+    """Read the files and check them. Raises `TlsError` if they cannot be used now, and nothing else."""
+    try:
+        return _load(files, clock)
+    except TlsError:
+        raise
+    except Exception as error:
+        # Parts of a certificate are read when they are asked for. What is wrong with them then has many types.
+        raise TlsError(f"a certificate in {_shown_paths(files)} cannot be checked: {_line(error)}") from error
+
+
+def _load(files: TlsFiles, clock: Clock) -> TlsMaterial:
     now = datetime.fromtimestamp(clock() / 1_000_000, UTC)
     chain, key, trusted, expires = b"", b"", b"", None
     if files.cert is not None and files.key is not None:
@@ -57,8 +67,8 @@ def lacks_chain(material: TlsMaterial) -> str:
         return ""
     try:
         access = certificates[0].extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
-    except (x509.ExtensionNotFound, ValueError):
-        return ""
+    except Exception:
+        return ""  # there is none, or one of the extensions cannot be read: this is only a hint
     fetched = any(each.access_method == AuthorityInformationAccessOID.CA_ISSUERS for each in access)
     return certificates[0].issuer.rfc4514_string() if fetched else ""
 
@@ -174,6 +184,10 @@ def _check_authorities(path: Path, certificates: Sequence[x509.Certificate], now
 
 def _shown(time: datetime) -> str:
     return f"{time:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _shown_paths(files: TlsFiles) -> str:
+    return ", ".join(str(path) for path in (files.cert, files.trusted) if path is not None)
 
 
 def _line(error: Exception) -> str:
