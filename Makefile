@@ -40,7 +40,7 @@ $(NATIVE_STAMP): $(STAMP) $(NATIVE_SOURCES)
 $(NATIVE_TRIED): $(STAMP) $(NATIVE_SOURCES)
 	@if command -v cargo >/dev/null && ! $(MAKE) --no-print-directory $(NATIVE_STAMP); then \
 		echo 'warning: the compiled core was not built; Headgate runs without it (docs/native.md)' >&2; \
-		rm -f $(NATIVE_STAMP); $(BIN)/python -m pip uninstall --quiet --yes headgate-native || true; \
+		rm -f $(NATIVE_STAMP); $(BIN)/python -m pip uninstall --quiet --yes headgate-native >/dev/null 2>&1 || true; \
 	fi
 	@touch $@
 
