@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -34,7 +35,7 @@ from headgate_server.ingest.committer import Committer
 from headgate_server.ingest.compat import Compat
 from headgate_server.ingest.event_types import EventTypeChecks
 from headgate_server.ingest.ingest import Ingest
-from headgate_server.ingest.readiness import Readiness
+from headgate_server.ingest.readiness import Part, Readiness
 from headgate_server.ingest.rejections import RejectionQueue
 from headgate_server.ingest.replay import Replaying
 from headgate_server.process import notify
@@ -87,6 +88,7 @@ def methods(
     metrics: Metrics,
     rejections: RejectionQueue,
     checker: Checker,
+    delivery: Callable[[], Part],
 ) -> Sequence[AnyMethod]:
     """Return every RPC that Headgate serves."""
     checks = EventTypeChecks(store.event_types, checker)
@@ -107,7 +109,7 @@ def methods(
         *WorkspaceServicer(store.limits, store.event_types, change).methods(),
         *EventTypeServicer(store.event_types, change, ingest.decoded).methods(),
         *DestinationServicer(store.destinations, settings.delivery).methods(),
-        *ProbeServicer(readiness, supervisor).methods(),
+        *ProbeServicer(readiness, supervisor, (readiness.part, committer.part, delivery)).methods(),
         *DocsServicer(settings.docs).methods(),
     )
 
@@ -138,7 +140,9 @@ async def running(
         stack.push_async_callback(keep_rejections.close)
         checker = Checker()
         stack.push_async_callback(checker.close)
-        wakeups = Wakeups()
+        wakeups, holder = Wakeups(), process_name()
+        delivers = settings.delivery.deliver == "on"
+        delivery = _delivery(store, settings, metrics, wakeups.add(), holder, tracing) if delivers else None
         committer = Committer(
             store.database, settings.committer, readiness, stored=wakeups.ring, metrics=metrics, tracing=tracing
         )
@@ -154,7 +158,18 @@ async def running(
         encryption = _encryption(renewal)
         server = GrpcServer(
             settings.server,
-            methods(store, committer, readiness, supervisor, subscriptions, settings, metrics, rejections, checker),
+            methods(
+                store,
+                committer,
+                readiness,
+                supervisor,
+                subscriptions,
+                settings,
+                metrics,
+                rejections,
+                checker,
+                partial(_delivery_part, delivery),
+            ),
             standard(authenticator, metrics, load, trust, open_streams, settings.server.body_limit, tracing),
             load.public,
             open_streams,
@@ -163,13 +178,12 @@ async def running(
         await server.start()
         if renewal is not None:
             supervisor.start([Job(NAME_OF_RENEWAL, renewal.run)])
-        holder = process_name()
         supervisor.start(_jobs(store, readiness, server, settings.rejections.days, metrics, holder))
         supervisor.start([Job(REJECTIONS, keep_rejections)])
         supervisor.start((Job(heads.NAME, watched_heads), Job(streams.NAME, open_streams)))
         supervisor.start([Job(measure.NAME, measure.Measure(store.measures, metrics))])
-        if settings.delivery.deliver == "on":
-            supervisor.start([_delivery(store, settings, metrics, wakeups.add(), holder, tracing)])
+        if delivery is not None:
+            supervisor.start([Job(engine.NAME, delivery)])
         # Calls end before the jobs: no call waits for a receiver, and none waits behind a job that gives back its lease
         # and waits for the store's lock.
         stack.push_async_callback(supervisor.stop)
@@ -190,7 +204,8 @@ async def delivering(
         stack.push_async_callback(store.close)
         _describe(metrics, store)
         supervisor = Supervisor(metrics)
-        supervisor.start([_delivery(store, settings, metrics, Wakeup(), process_name(), tracing)])
+        delivery = _delivery(store, settings, metrics, Wakeup(), process_name(), tracing)
+        supervisor.start([Job(engine.NAME, delivery)])
         supervisor.start([Job(measure.NAME, measure.Measure(store.measures, metrics))])
         stack.push_async_callback(supervisor.stop)
         yield supervisor
@@ -284,8 +299,8 @@ def _jobs(
 
 def _delivery(
     store: Store, settings: Settings, metrics: Metrics, wakeup: Wakeup, holder: str, tracing: "Tracing | None"
-) -> Job:
-    """Return the job that delivers."""
+) -> Leased:
+    """Return the work of the job that delivers."""
     config = settings.delivery
     pace = engine.EngineConfig()
     pace = replace(pace, stop_grace=min(pace.stop_grace, settings.shutdown_grace))
@@ -300,4 +315,11 @@ def _delivery(
             await nats.close()
             resolver.close()
 
-    return Job(engine.NAME, Leased(engine.NAME, store.leases, holder, work, changed=metrics.lease_changed))
+    return Leased(engine.NAME, store.leases, holder, work, changed=metrics.lease_changed)
+
+
+def _delivery_part(delivery: Leased | None) -> Part:
+    """Return whether this process delivers."""
+    if delivery is None:
+        return Part("delivery", "off", "The server runs with --deliver off.")
+    return Part("delivery", "delivering" if delivery.held else "waiting")

@@ -14,11 +14,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from headgate.v1.bridge_view_pb2 import GetReadinessResponse
 from headgate.v1.workspace_service_pb2 import GetUsageRequest, GetUsageResponse
 from headgate_server.core import timestamps
+from headgate_server.delivery.config import DeliveryConfig
 from headgate_server.process.clock import system_clock
 from tests.contract.test_ready import broken
 from tests.support import database
 from tests.support.calls import Caller, event, refused, statuses
-from tests.support.inprocess import Service
+from tests.support.inprocess import Service, serving
 from tests.support.marks import on_sqlite
 from tests.support.service import ServerProcess, make_key
 from tests.support.waiting import until
@@ -195,6 +196,48 @@ async def test_a_watcher_that_does_not_read_keeps_nobody_from_learning(service: 
         for watch in watches:
             assert health_pb2.HealthCheckResponse.FromString(await watch.read()).status == SERVING
             watch.cancel()
+
+
+def _channel(service: Service) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(f"127.0.0.1:{service.port}")
+
+
+@pytest.mark.parametrize("deliver", ["on", "off"])
+async def test_the_parts_of_the_service_are_shown(sqlite_url: str, deliver: str) -> None:
+    """With the states of each. A refusal has them, too, and the code of its cause."""
+    config = DeliveryConfig(deliver=deliver)
+    async with serving(sqlite_url, delivery=config) as service, _channel(service) as channel:
+
+        async def parts(*headers: tuple[str, str]) -> dict[str, tuple[str, str]]:
+            answer = await channel.unary_unary(READY)(b"", metadata=headers)
+            return {part.name: (part.state, part.detail) for part in GetReadinessResponse.FromString(answer).parts}
+
+        async def delivering() -> bool:
+            return (await parts())["delivery"][0] == ("delivering" if deliver == "on" else "off")
+
+        await until(delivering)
+        found = await parts()
+        assert set(found) == {"store", "queue", "delivery", "envoy"}
+        assert (found["store"][0], found["envoy"][0]) == ("ready", "unknown")
+        assert found["queue"] == ("open", "0 of 40000 events wait.")
+        async with broken(service.url):
+            await _until(channel, False)
+            metadata = (await refused(channel.unary_unary(READY)(b""))).metadata
+        await _until(channel, True)
+    assert metadata.keys() == {"store", "queue", "delivery", "envoy"}
+    assert metadata["store"].startswith("unavailable: STORE_UNAVAILABLE SQLITE_")
+    assert service.url.removeprefix("sqlite:///") not in str(metadata)
+
+
+async def test_a_lock_that_another_process_holds(sqlite_url: str) -> None:
+    """Not ready while it is held, and ready again by itself."""
+    async with serving(sqlite_url) as service, _channel(service) as channel:
+        await _until(channel, True)
+        async with database.locked(sqlite_url, 0):
+            await _until(channel, False)
+            metadata = (await refused(channel.unary_unary(READY)(b""))).metadata
+        await _until(channel, True)
+    assert metadata["store"].startswith("unavailable: STORE_UNAVAILABLE")
 
 
 async def test_the_jobs_of_the_process_are_shown(service: Service) -> None:

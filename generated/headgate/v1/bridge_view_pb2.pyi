@@ -244,12 +244,24 @@ class GetReadinessRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetReadinessResponse(_message.Message):
-    __slots__ = ("status", "jobs")
+    __slots__ = ("status", "jobs", "parts")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     JOBS_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     status: str
     jobs: _containers.RepeatedCompositeFieldContainer[JobHealth]
-    def __init__(self, status: _Optional[str] = ..., jobs: _Optional[_Iterable[_Union[JobHealth, _Mapping]]] = ...) -> None: ...
+    parts: _containers.RepeatedCompositeFieldContainer[PartHealth]
+    def __init__(self, status: _Optional[str] = ..., jobs: _Optional[_Iterable[_Union[JobHealth, _Mapping]]] = ..., parts: _Optional[_Iterable[_Union[PartHealth, _Mapping]]] = ...) -> None: ...
+
+class PartHealth(_message.Message):
+    __slots__ = ("name", "state", "detail")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    state: str
+    detail: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class JobHealth(_message.Message):
     __slots__ = ("name", "state", "failures", "last_error")

@@ -73,6 +73,8 @@ class Leased:
 
         `changed` is called with the lease's name and "taken" or "lost".
         """
+        self.held = False
+        """Whether this process holds the lease now."""
         self._name = name
         self._leases = leases
         self._holder = holder
@@ -109,6 +111,7 @@ class Leased:
 
     async def _hold(self, lease: Lease, trusted_until: float) -> bool:
         """Do the work until it ends or the lease is lost. Return whether the work ended."""
+        self.held = True
         work = asyncio.ensure_future(self._work(lease))
         renewing = asyncio.create_task(self._renew(lease, trusted_until))
         try:
@@ -121,6 +124,7 @@ class Leased:
                 return False
             return True
         finally:
+            self.held = False
             await _ended(work, renewing)
             # After the release other processes need not wait for the end of the term. It does not change a lost lease.
             with contextlib.suppress(HeadgateError):

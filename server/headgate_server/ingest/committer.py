@@ -22,7 +22,7 @@ from headgate_server.core.types import WorkspaceId
 from headgate_server.ingest.growing import Growing
 from headgate_server.ingest.lanes import Bounds, Lanes, Waiting
 from headgate_server.ingest.pace import Pace
-from headgate_server.ingest.readiness import Readiness
+from headgate_server.ingest.readiness import Part, Readiness
 from headgate_server.process.aside import aside
 from headgate_server.process.causes import Causes, cause_of, where
 from headgate_server.process.metrics import Metrics, catalogue
@@ -161,6 +161,12 @@ class Committer:
                 "Too many events are waiting to be stored; nothing of this request was stored.",
                 retry_after=self._pace.retry_after(self._lanes.events, events),
             )
+
+    def part(self) -> Part:
+        """Return the queue's state."""
+        lanes, config = self._lanes, self._config
+        full = lanes.events >= config.waiting_events or lanes.bytes >= config.waiting_bytes
+        return Part("queue", "full" if full else "open", f"{lanes.events} of {config.waiting_events} events wait.")
 
     def _waiting(self) -> Iterator[Reading]:
         """Yield what waits now, and the bounds."""

@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from headgate_server.core.errors import Unavailable
 from headgate_server.core.reasons import Reason
+from headgate_server.process.causes import cause_of
 from headgate_server.process.metrics import catalogue
 from headgate_server.process.metrics.cells import Reading
 from headgate_server.store import Probe
@@ -20,6 +22,14 @@ _PATIENCE_SECONDS = 6.0
 """After this time a store that does not answer counts as unavailable: a little longer than a store waits for a lock."""
 
 
+class Part(NamedTuple):
+    """The state of one part of the service, for people."""
+
+    name: str
+    state: str
+    detail: str = ""
+
+
 class Readiness:
     """Checks the store with a probe that writes, unless a commit has just succeeded. It runs on one event loop.
 
@@ -30,6 +40,7 @@ class Readiness:
         self._database_probe = probe
         self._clock = clock
         self._fresh_until = self._probed = float("-inf")
+        self._succeeded = float("-inf")
         self._refusal: Unavailable | None = None
         self._thorough = False
         self._probing: asyncio.Task[None] | None = None
@@ -62,6 +73,14 @@ class Readiness:
             raise Unavailable("The store has not answered in time.")
         self._tell()
 
+    def part(self) -> Part:
+        """Return the store's state. If it is unavailable, the detail is its reason and the cause's code."""
+        if self._refusal is None:
+            return Part("store", "ready", f"The last commit was {max(0.0, self._clock() - self._succeeded):.1f} s ago.")
+        cause = cause_of(self._refusal)
+        codes = [cause[name] for name in ("reason", "sqlite", "sqlstate", "condition", "errno") if name in cause]
+        return Part("store", "unavailable", " ".join(codes))
+
     def readings(self) -> Iterator[Reading]:
         """Yield the last answer, for the metrics."""
         yield catalogue.READY, (), self._refusal is None
@@ -93,6 +112,8 @@ class Readiness:
 
     def _answer(self, refusal: Unavailable | None) -> None:
         self._refusal = refusal
+        if refusal is None:
+            self._succeeded = self._clock()
         self._fresh_until = self._clock() + _FRESH_SECONDS
 
     def _tell(self) -> None:

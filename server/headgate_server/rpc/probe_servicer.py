@@ -1,6 +1,6 @@
 """headgate.v1.ProbeService: the probes of load balancers over HTTP, and the bridge's question about a key."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from headgate.v1.bridge_view_pb2 import (
     CheckKeyRequest,
@@ -10,9 +10,11 @@ from headgate.v1.bridge_view_pb2 import (
     GetReadinessRequest,
     GetReadinessResponse,
     JobHealth,
+    PartHealth,
 )
 from headgate_server.background.supervisor import Supervisor
-from headgate_server.ingest.readiness import Readiness
+from headgate_server.core.errors import Unavailable
+from headgate_server.ingest.readiness import Part, Readiness
 from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Public, Unary
 
@@ -22,7 +24,9 @@ SERVICE = "headgate.v1.ProbeService"
 class ProbeServicer:
     """Says whether the process runs, whether it can store events, and whether a key is valid."""
 
-    def __init__(self, readiness: Readiness, supervisor: Supervisor):
+    def __init__(self, readiness: Readiness, supervisor: Supervisor, parts: Sequence[Callable[[], Part]]):
+        """`parts` return the states of the parts beside Envoy."""
+        self._parts = parts
         self._readiness = readiness
         self._supervisor = supervisor
 
@@ -61,12 +65,23 @@ class ProbeServicer:
 
     async def get_readiness(self, call: Call, request: GetReadinessRequest) -> GetReadinessResponse:
         """Answer if an event can be stored. Otherwise the store's error is the call's error."""
-        await self._readiness.check()
+        try:
+            await self._readiness.check()
+        except Unavailable as error:
+            error.metadata = {
+                part.name: f"{part.state}: {part.detail}" if part.detail else part.state for part in self._states(call)
+            }
+            raise
         jobs = [
             JobHealth(name=job.name, state=job.state, failures=job.failures, last_error=job.last_error)
             for job in self._supervisor.statuses()
         ]
-        return GetReadinessResponse(status="ready", jobs=jobs)
+        parts = [PartHealth(name=name, state=state, detail=detail) for name, state, detail in self._states(call)]
+        return GetReadinessResponse(status="ready", jobs=jobs, parts=parts)
+
+    def _states(self, call: Call) -> Sequence[Part]:
+        envoy = Part("envoy", "serving") if call.bridged else Part("envoy", "unknown", "It was not asked.")
+        return [*(part() for part in self._parts), envoy]
 
     async def check_key(self, call: Call, request: CheckKeyRequest) -> CheckKeyResponse:
         """Answer: a call with an invalid key is refused before this method."""
