@@ -34,9 +34,11 @@ async def test_a_key_is_accepted_once_by_two_servers(store_url, tmp_path):
         Client(one.port, key) as first,
         Client(two.port, key) as second,
     ):
-        seen = sum(
-            await asyncio.gather(*(_write((first, second)[number % 2], number) for number in range(WRITERS))), Counter()
-        )
+        writing = asyncio.gather(*(_write((first, second)[number % 2], number) for number in range(WRITERS)))
+        # Commands beside the servers get their turn to write.
+        for name in ("one", "two", "three"):
+            assert (await make_key(store_url, name)).startswith("hg_")
+        seen = sum(await writing, Counter())
         stored = await first.all_events()
         head = await second.ledger.GetHead(GetHeadRequest(), metadata=second.metadata)
         verified = await second.ledger.VerifyLedger(VerifyLedgerRequest(), metadata=second.metadata)

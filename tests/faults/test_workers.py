@@ -138,10 +138,14 @@ async def test_one_of_two_is_killed_under_traffic(store_url: str, tmp_path: Path
             victim = min(before)
             os.kill(victim, signal.SIGKILL)
             await writers.some_more()
-            # Each writer has one call in progress at a time, so no more calls can have been on the dead worker.
             await both_called(await _calls(http, up))
+            # Each writer has one call in progress at a time. If it fails, it is sent again at once, and may meet the
+            # dead worker once more: on a busy machine the kernel needs some 50 ms to end a process, and until then its
+            # sockets take connections.
+            failed = len(writers.failures)
+            assert failed <= 2 * WRITERS, writers.failures
             await writers.some_more()
-            assert len(writers.failures) <= WRITERS, writers.failures
+            assert len(writers.failures) == failed, writers.failures
             later = await _scraped(http, up)
             writers.stop()
             await asyncio.gather(*tasks)

@@ -21,7 +21,7 @@ async def open_store(
 
     A path may contain any character. A URL is `sqlite:///path` (relative), `sqlite:////path` (absolute) or
     `postgresql://user:password@host:port/database` with libpq's parameters (`postgres/target.py`). `serving` is for the
-    server: only one process at a time serves an SQLite store, but commands may open it at the same time. With `as_is`
+    server: it marks an SQLite store, so that no other process replaces the file meanwhile. With `as_is`
     nothing is created and the schema stays as it is. `filling` is for the command that copies into the store: nothing
     else opens a store before that has ended.
 

@@ -1,1 +1,1 @@
-"""The embedded store: one SQLite file that one process serves."""
+"""The embedded store: one SQLite file, served by processes of one machine that take turns to write."""
