@@ -177,7 +177,8 @@ def fork(child: Callable[[str], None], source: str) -> None:
     if not pid:
         child(source)
         sys.exit(0)
-    assert os.waitpid(pid, 0)[1] == 0, "the child failed"
+    status = os.waitpid(pid, 0)[1]
+    assert status == 0, f"the child failed: {os.waitstatus_to_exitcode(status)}"
 
 
 def main() -> None:
