@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
@@ -18,7 +19,8 @@ import pytest
 from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import BatchIngestRequest
 from headgate.v1.ingest_service_pb2_grpc import IngestServiceStub
-from headgate_client import AsyncClient, Client, Retry
+from headgate_client import AsyncClient, Client, Retry, Unavailable
+from headgate_client.core.events import EventLike
 from tests.support.processes import memory
 from tests.support.service import ServerProcess, make_key
 
@@ -160,10 +162,17 @@ class Emitters:
         number = 0
         with self._client() as client:
             while not self._end.wait(PAUSE * 10):
-                results = client.ingest_batch(
-                    [{"type": "t", "source": "direct", "data": {"n": number + n}} for n in range(10)]
-                )
-                assert all(result.stored for result in results)
+                events: Sequence[EventLike] = [
+                    {"type": "t", "source": "direct", "data": {"n": number + n}} for n in range(10)
+                ]
+                while events:
+                    try:
+                        results = client.ingest_batch(events)
+                    except Unavailable as error:  # as documented: they have keys now, and can be sent again
+                        events = error.events
+                    else:
+                        assert all(result.stored for result in results)
+                        events = []
                 number += 10
         self.emitted["direct"] = number
 
