@@ -21,8 +21,13 @@ HTTP_BODY = "google.api.HttpBody"
 RAW_REQUESTS = {
     "BatchIngestRequest": "RawBatchIngestRequest",
     "CreateDestinationRequest": "RawCreateDestinationRequest",
+    "CreateKeyRequest": "RawCreateKeyRequest",
+    "CreateManagedWorkspaceRequest": "RawCreateManagedWorkspaceRequest",
     "IngestRequest": "RawIngestRequest",
     "PutEventTypeRequest": "RawPutEventTypeRequest",
+    "RotateKeyRequest": "RawRotateKeyRequest",
+    "UpdateKeyRequest": "RawUpdateKeyRequest",
+    "UpdateManagedWorkspaceRequest": "RawUpdateManagedWorkspaceRequest",
     "ReplayDestinationRequest": "RawReplayDestinationRequest",
     "UpdateDestinationRequest": "RawUpdateDestinationRequest",
     "UpdateWorkspaceRequest": "RawUpdateWorkspaceRequest",
@@ -48,7 +53,9 @@ COMPAT_PATH = "/compat"
 
 # The fields of a raw request that Envoy has: those of the path, those that the query may have, and the body. It
 # refuses a query parameter with another name.
-SHOWN_FIELDS = frozenset({"id", "event_type", "atomic", "update_mask", "validate_only", BODY})
+SHOWN_FIELDS = frozenset(
+    {"id", "event_type", "workspace_name", "request_id", "atomic", "update_mask", "validate_only", BODY}
+)
 
 
 def envoy_view(image: FileDescriptorSet) -> FileDescriptorSet:

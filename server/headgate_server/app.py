@@ -7,14 +7,19 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from ipaddress import ip_network
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
+from headgate_server.access import admin
 from headgate_server.access.auth import Authenticator
 from headgate_server.access.limits import RateLimiter
 from headgate_server.background import heads, measure, purge, watch
 from headgate_server.background.heads import Heads
+from headgate_server.background.key_use import NAME as KEY_USE
+from headgate_server.background.key_use import KeepKeyUse
 from headgate_server.background.leased import Leased
 from headgate_server.background.rejections import NAME as REJECTIONS
 from headgate_server.background.rejections import KeepRejections
@@ -26,7 +31,8 @@ from headgate_server.core import compiled
 from headgate_server.core.audit import NOBODY
 from headgate_server.core.model import Lease
 from headgate_server.delivery import engine
-from headgate_server.delivery.nats_connection import Nats
+from headgate_server.delivery.config import DeliveryConfig
+from headgate_server.delivery.nats_connection import Nats, NatsConfig
 from headgate_server.delivery.resolver import SystemResolver
 from headgate_server.delivery.senders import Senders
 from headgate_server.ingest.change_event_types import ChangeEventTypes
@@ -49,6 +55,7 @@ from headgate_server.process.renewal import Renewal
 from headgate_server.process.signals import stop_signal
 from headgate_server.receivers.registry import RECEIVERS
 from headgate_server.rpc import cloudevents, decode, wire
+from headgate_server.rpc.admin_servicer import AdminServicer
 from headgate_server.rpc.cloudevent_servicer import CloudEventServicer
 from headgate_server.rpc.compat_servicer import CompatServicer
 from headgate_server.rpc.destination_servicer import DestinationServicer
@@ -69,7 +76,7 @@ from headgate_server.rpc.rejection_servicer import RejectionServicer
 from headgate_server.rpc.server import GrpcServer
 from headgate_server.rpc.taking import Taking
 from headgate_server.rpc.workspace_servicer import WorkspaceServicer
-from headgate_server.store import Store
+from headgate_server.store import Directory, Store
 from headgate_server.store.opening import open_store
 
 if TYPE_CHECKING:
@@ -96,7 +103,7 @@ def methods(
     ingest = Ingest(store.ledgers, store.limits, committer, checks)
     compat = Compat(store.ledgers, store.proof, store.deliveries, store.destinations, ingest)
     limiter = RateLimiter(store.limits)
-    taking = Taking(ingest, metrics, rejections)
+    taking = Taking(ingest, limiter, metrics, rejections)
     readers = (RECEIVERS, decode.proto_event, cloudevents.as_kept)
     replaying = Replaying(store.rejections, store.ledgers, ingest, *readers, store.audit)
     return (
@@ -105,10 +112,11 @@ def methods(
         *LedgerServicer(store.ledgers, store.proof, metrics).methods(),
         *CloudEventServicer(ingest, settings.ingest, taking).methods(),
         *CompatServicer(compat, RECEIVERS, limiter, metrics, system_clock, rejections).methods(),
-        *RejectionServicer(store.rejections, ingest, replaying, RECEIVERS, metrics).methods(),
+        *RejectionServicer(store.rejections, ingest, replaying, RECEIVERS, limiter, metrics).methods(),
         *WorkspaceServicer(store.limits, store.event_types, change).methods(),
         *EventTypeServicer(store.event_types, change, ingest.decoded).methods(),
         *DestinationServicer(store.destinations, settings.delivery).methods(),
+        *AdminServicer(store.directory, store.limits, change).methods(),
         *ProbeServicer(readiness, supervisor, (readiness.part, committer.part, delivery)).methods(),
         *DocsServicer(settings.docs).methods(),
     )
@@ -170,7 +178,16 @@ async def running(
                 checker,
                 partial(_delivery_part, delivery),
             ),
-            standard(authenticator, metrics, load, trust, open_streams, settings.server.body_limit, tracing),
+            standard(
+                authenticator,
+                RateLimiter(store.limits),
+                metrics,
+                load,
+                trust,
+                open_streams,
+                settings.server.body_limit,
+                tracing,
+            ),
             load.public,
             open_streams,
             encryption,
@@ -178,8 +195,10 @@ async def running(
         await server.start()
         if renewal is not None:
             supervisor.start([Job(NAME_OF_RENEWAL, renewal.run)])
+        key_use = KeepKeyUse(authenticator, store.directory)
+        stack.push_async_callback(key_use.close)
         supervisor.start(_jobs(store, readiness, server, settings.rejections.days, metrics, holder))
-        supervisor.start([Job(REJECTIONS, keep_rejections)])
+        supervisor.start([Job(REJECTIONS, keep_rejections), Job(KEY_USE, key_use)])
         supervisor.start((Job(heads.NAME, watched_heads), Job(streams.NAME, open_streams)))
         supervisor.start([Job(measure.NAME, measure.Measure(store.measures, metrics))])
         if delivery is not None:
@@ -189,6 +208,37 @@ async def running(
         stack.push_async_callback(supervisor.stop)
         stack.push_async_callback(server.stop, settings.shutdown_grace)
         yield server
+
+
+_ANY_SERVER = Settings(
+    delivery=DeliveryConfig(
+        allowed=(ip_network("0.0.0.0/0"), ip_network("::/0")), nats=NatsConfig(url="nats://set-on-the-server:4222")
+    )
+)
+"""At the store all networks and streams are accepted, because only the server has these settings. In a network that it
+does not allow, each attempt fails with an error that says so.
+"""
+
+
+@contextlib.asynccontextmanager
+async def at_store(location: str | Path) -> AsyncIterator[tuple[Directory, Sequence[AnyMethod]]]:
+    """Yield the directory and the methods of a store, without a server: for commands that do the same as a call.
+    Servers may use the store meanwhile. Raises `SetupError` if it cannot be opened.
+    """
+    async with admin.opened(location) as store, contextlib.AsyncExitStack() as stack:
+        metrics, checker = Metrics(), Checker()
+        stack.push_async_callback(checker.close)
+        committer, readiness = Committer(store.database), Readiness(store.probe)
+        stack.push_async_callback(readiness.close)
+        stack.push_async_callback(committer.close)
+        watched = Heads(store.ledgers, Wakeup())
+        supervisor = Supervisor(metrics)
+        supervisor.start([Job(heads.NAME, watched)])
+        stack.push_async_callback(supervisor.stop)
+        subscriptions = Subscriptions(store.ledgers, watched)
+        rejections = RejectionQueue(_ANY_SERVER.rejections, metrics)
+        parts = (store, committer, readiness, supervisor, subscriptions, _ANY_SERVER, metrics, rejections, checker)
+        yield store.directory, methods(*parts, partial(_delivery_part, None))
 
 
 @contextlib.asynccontextmanager

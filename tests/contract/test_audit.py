@@ -86,9 +86,8 @@ async def test_each_act_is_an_event(store: Store) -> None:
     assert (revoked["target"], revoked["before"]["revoked_at"]) == (record.id, None)
     assert revoked["after"]["revoked_at"] == "1970-01-01T00:00:00.000005Z"
     limits = by_type["workspace.limits_changed"]
-    scrip = {"count": 1, "period_seconds": 60, "burst": 2}
     assert limits["before"] == {"quota": None, "rate_flokit": None, "rate_scrip": None}
-    assert limits["after"] == {"quota": 7, "rate_flokit": "no limit", "rate_scrip": scrip}
+    assert limits["after"] == {"quota": 7, "rate_flokit": "no limit", "rate_scrip": "1/minute:2"}
     assert by_type["event_type.put"]["after"]["schema"] == '{"type":"object"}'
     assert by_type["destination.created"]["after"]["webhook"]["host"] == "https://hooks.example.com"
     assert by_type["destination.headers_changed"]["after"] == {"headers": ["x-other"]}
@@ -225,7 +224,7 @@ async def test_the_reserved_workspace_has_no_quota(store: Store) -> None:
 
 
 async def test_keys_of_the_reserved_workspace(store: Store) -> None:
-    for scopes in ({Scope.EVENTS_WRITE}, {Scope.ADMIN, Scope.EVENTS_WRITE}, {"predictions:write"}):
+    for scopes in ({Scope.EVENTS_WRITE}, {Scope.ADMIN, Scope.EVENTS_WRITE}, {"device:update"}):
         with pytest.raises(InvalidRequest, match="only the service"):
             await admin.create_key(store.directory, RESERVED, frozenset(scopes))
     for name in ("_other", "_HEADGATE", "_headgate2", "__headgate", " _headgate"):

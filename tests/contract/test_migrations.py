@@ -133,6 +133,7 @@ async def test_a_month_is_counted_again(store_url: str) -> None:
         "ALTER TABLE events DROP COLUMN attributes",
         "DROP TABLE event_types",
         "DROP TABLE properties",
+        *(f"ALTER TABLE api_keys DROP COLUMN {name}" for name in ("name", "limits", "last_used_at", "successor")),
         "ALTER TABLE workspaces DROP COLUMN types_revision",
         "ALTER TABLE workspaces DROP COLUMN unknown_types",
         "UPDATE alembic_version SET version_num = '0003'",

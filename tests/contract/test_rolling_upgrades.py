@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from sqlalchemy import Connection, inspect, text
 
 from headgate_server.cli.commands import headgate
+from headgate_server.core.errors import SetupError
 from headgate_server.store import Store, migrate
 from headgate_server.store.opening import open_store
 from headgate_server.store.postgres.database import PostgresDatabase
@@ -172,6 +173,27 @@ def test_migrate_says_what_it_does_and_does_it_once(tmp_path: Path) -> None:
     assert run() == run("--dry-run") == ["nothing to do"]
 
 
+async def test_a_workspace_of_the_reserved_name_stops_the_migration(store: Store, store_url: str) -> None:
+    """No version could create one. One that was made by hand must not make its keys those of operators."""
+    await store.directory.create_workspace("_headgate")
+    for change in (
+        *(f"ALTER TABLE api_keys DROP COLUMN {name}" for name in ("name", "limits", "last_used_at", "successor")),
+        "UPDATE alembic_version SET version_num = '0010'",
+        "INSERT INTO api_keys (id, digest, prefix, workspace_id, scopes, created_at)"
+        " SELECT 'key_1', hash, 'hg_', workspace_id, 'admin', 1 FROM heads",
+    ):
+        await database.execute(store_url, change)
+    await store.close()
+    with pytest.raises(SetupError, match="named '_headgate', made by hand"):
+        await open_store(store_url)
+    assert await database.execute(store_url, "SELECT version_num FROM alembic_version") == [("0010",)]
+    await database.execute(store_url, "UPDATE workspaces SET name = 'other'")
+    again = await open_store(store_url)
+    (key,) = await again.directory.list_keys()
+    assert (key.workspace.name, key.name, key.limits.calls) == ("other", "", None)
+    await again.close()
+
+
 async def test_migrate_leaves_what_is_stored(store: Store, store_url: str) -> None:
     """A store of revision 0009 gets the rest, and its identities stay."""
     workspace = await store.directory.create_workspace("acme")
@@ -179,6 +201,7 @@ async def test_migrate_leaves_what_is_stored(store: Store, store_url: str) -> No
     await store.close()
     for change in (
         "DROP TABLE properties",
+        *(f"ALTER TABLE api_keys DROP COLUMN {name}" for name in ("name", "limits", "last_used_at", "successor")),
         "UPDATE alembic_version SET version_num = '0009'",
     ):
         await database.execute(store_url, change)

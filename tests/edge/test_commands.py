@@ -1,6 +1,7 @@
 """The commands other than `up`: keys, ledger, and their help."""
 
 import asyncio
+import json
 import re
 import signal
 from contextlib import closing
@@ -41,12 +42,16 @@ def test_a_key_from_making_to_revoking(any_edge: Edge) -> None:
         assert made.stored() == 1
         assert failure(made.http.get("/v1/events"))[0] == 403
 
-        (line,) = _run("keys", "list", *store, "--workspace", workspace).splitlines()
-        key_id, prefix, listed_workspace, listed_scopes, state = line.split("  ", 4)
-        assert (listed_workspace, listed_scopes) == (workspace, "events:write,ledger:read")
+        listed = _run("keys", "list", *store, "--workspace", workspace)
+        assert key.strip() not in listed
+        heading, line = listed.splitlines()
+        assert heading.split() == ["ID", "KEY", "WORKSPACE", "SCOPES", "STATE", "LAST", "USED", "LIMITS", "NAME"]
+        key_id, prefix, *_ = line.split("  ")
         assert key.startswith(prefix.rstrip("…"))
-        assert key.strip() not in line
-        assert state.startswith("valid until ")
+        assert "  valid until " in line
+        told = json.loads(_run("keys", "list", *store, "--workspace", workspace, "--json"))
+        assert (told["id"], told["workspace"], told["scopes"]) == (key_id, workspace, ["events:write", "ledger:read"])
+        assert (told["state"], told["secret"]) == ("valid", "")
 
         _run("keys", "revoke", *store, key_id)
         until_true(lambda: made.http.get("/v1/ledger/head").status_code == 401, seconds=5)
@@ -135,6 +140,7 @@ async def test_two_servers_on_one_sqlite(sqlite_url: str) -> None:
 
 COMMANDS = [(), ("up",), ("serve",), ("bridge",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "revoke")]
 COMMANDS += [("ledger",), ("ledger", "verify"), ("workspaces",), ("workspaces", "list"), ("workspaces", "set")]
+COMMANDS += [("audit",), ("keys", "rotate"), ("keys", "set"), ("workspaces", "create")]
 COMMANDS += [("event-types",), *(("event-types", name) for name in ("put", "get", "list", "delete"))]
 COMMANDS += [("rejections",), ("rejections", "list"), ("rejections", "show"), ("rejections", "replay")]
 

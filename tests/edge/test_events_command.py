@@ -38,7 +38,7 @@ def edge(request: pytest.FixtureRequest, make_edge: MakeEdge) -> Edge:
 
 def _workspace(edge: Edge) -> tuple[str, ...]:
     listed = headgate("keys", "list", "--store", edge.url).stdout
-    (line,) = [line for line in listed.splitlines() if edge.key.startswith(line.split("  ")[1].rstrip("…"))]
+    (line,) = [line for line in listed.splitlines()[1:] if edge.key.startswith(line.split("  ")[1].rstrip("…"))]
     return "--store", edge.url, "--workspace", line.split("  ")[2]
 
 

@@ -209,7 +209,7 @@ def _opens(edge: Edge) -> bool:
 
 
 def test_a_revoked_key_ends_a_silent_stream_within_five_seconds(any_edge: Edge) -> None:
-    listed = headgate("keys", "list", "--store", any_edge.url).stdout.splitlines()
+    listed = headgate("keys", "list", "--store", any_edge.url).stdout.splitlines()[1:]
     (key_id,) = [line.split()[0] for line in listed if any_edge.key.startswith(line.split()[1].rstrip("…"))]
     with _subscribed(any_edge, **SSE) as response, _subscribed(any_edge) as lines:
         stream, read = _sse(response), _lines(lines)

@@ -11,6 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 
 import headgate.v1
 from headgate.v1 import (
+    admin_service_pb2,
     bridge_view_pb2,
     cloudevent_service_pb2,
     compat_service_pb2,
@@ -31,6 +32,7 @@ from headgate_server.background.subscription import Subscriptions
 from headgate_server.background.supervisor import Supervisor
 from headgate_server.background.wakeup import Wakeup
 from headgate_server.config import Settings
+from headgate_server.core.audit import RESERVED
 from headgate_server.core.errors import Unauthenticated, Unavailable
 from headgate_server.core.model import Scope
 from headgate_server.ingest.checker import Checker
@@ -39,13 +41,14 @@ from headgate_server.ingest.readiness import Readiness
 from headgate_server.ingest.rejections import RejectionQueue
 from headgate_server.process.clock import system_clock
 from headgate_server.process.metrics import Metrics
-from headgate_server.rpc.pipeline.method import AnyMethod, Needs, OwnWords, Public
+from headgate_server.rpc.pipeline.method import AnyMethod, Needs, Operates, OwnWords, Public
 from headgate_server.store import Store
 from tests.support.calls import Caller, Refusal, event, refused
 from tests.support.inprocess import Service
 from tests.support.marks import on_sqlite
 
 FILES = (
+    admin_service_pb2,
     bridge_view_pb2,
     cloudevent_service_pb2,
     compat_service_pb2,
@@ -85,7 +88,17 @@ GUARDED = [
     if not name.startswith((PROBES, DOCS, HANDSHAKE, COMPAT))
 ]
 
+ADMIN = "/headgate.v1.AdminService/"
+"""For operators of the service: the scope is that of the reserved workspace."""
+
 NEEDED = {
+    **{
+        f"{ADMIN}{name}": Scope.ADMIN
+        for name in (
+            *("CreateManagedWorkspace", "GetManagedWorkspace", "ListManagedWorkspaces", "UpdateManagedWorkspace"),
+            *("CreateKey", "GetKey", "ListKeys", "UpdateKey", "RotateKey", "RevokeKey"),
+        )
+    },
     "/headgate.v1.IngestService/Ingest": Scope.EVENTS_WRITE,
     "/headgate.v1.IngestService/BatchIngest": Scope.EVENTS_WRITE,
     "/headgate.v1.IngestService/StreamIngest": Scope.EVENTS_WRITE,
@@ -139,9 +152,10 @@ async def test_every_rpc_of_the_descriptor_is_served(served: dict[str, AnyMethod
     assert served.keys() == DESCRIPTORS.keys()
     declared = {name: method.access for name, method in served.items()}
     assert {name: access for name, access in declared.items() if isinstance(access, Needs)} == {
-        **{name: Needs((scope,)) for name, scope in NEEDED.items()},
+        **{name: Needs((scope,)) for name, scope in NEEDED.items() if not name.startswith(ADMIN)},
         CHECK_KEY: Needs(()),
     }
+    assert all(isinstance(access, Operates) == name.startswith(ADMIN) for name, access in declared.items())
     public = (PROBES, DOCS, HANDSHAKE)
     assert all(name.startswith(public) for name, access in declared.items() if isinstance(access, Public))
     assert [name for name, access in declared.items() if isinstance(access, OwnWords)] == [COMPAT]
@@ -207,6 +221,13 @@ async def test_keys_that_open_nothing(service: Service, ask: Ask, method: str) -
 async def test_a_key_of_other_scopes(service: Service, ask: Ask, method: str) -> None:
     needed = NEEDED[method]
     others = [scope for scope in Scope if scope not in (needed, Scope.ADMIN)]
+    if method.startswith(ADMIN):
+        of_operators = await service.key(Scope.EVENTS_READ, Scope.LEDGER_READ, workspace=RESERVED)
+        for key in (of_operators, await service.key(Scope.ADMIN)):
+            refusal = await ask(method, x_api_key=key)
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "MISSING_SCOPE")
+            assert refusal.message == 'The API key lacks the scope "admin" of the workspace _headgate.'
+        return
     refusal = await ask(method, x_api_key=await service.key(*others))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "MISSING_SCOPE")
     assert f'"{needed}"' in refusal.message
@@ -218,7 +239,7 @@ async def test_a_key_of_other_scopes(service: Service, ask: Ask, method: str) ->
 async def test_the_scope_is_enough(service: Service, method: str, header: str) -> None:
     """With the scope, or with `admin`, the call reaches the handler."""
     for scope in (NEEDED[method], Scope.ADMIN):
-        key = await service.key(scope)
+        key = await service.key(scope, workspace=RESERVED if method.startswith(ADMIN) else "acme")
         metadata = ((header, f"Bearer {key}" if header == "authorization" else key),)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
             if DESCRIPTORS[method].server_streaming:

@@ -16,6 +16,7 @@ from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import EventResult
 from headgate_server.access import admin
 from headgate_server.access.auth import CACHE_SECONDS, Authenticator
+from headgate_server.access.limits import RateLimiter
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.model import Scope
 from headgate_server.process.metrics import Metrics
@@ -150,7 +151,7 @@ def serve(store: Store) -> Serve:
         running = Running(store, key)
         authenticator = Authenticator(store.directory, timer=lambda: running.seconds)
         streams = Streams(running.metrics, config.streams_of_one)
-        chain = standard(authenticator, running.metrics, load, Trust(PUBLIC), streams, LIMIT)
+        chain = standard(authenticator, RateLimiter(store.limits), running.metrics, load, Trust(PUBLIC), streams, LIMIT)
         server = GrpcServer(config, running.echo.methods(access), chain, load.public, streams)
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as running.channel:

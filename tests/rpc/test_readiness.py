@@ -244,6 +244,7 @@ async def test_the_jobs_of_the_process_are_shown(service: Service) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         answer = GetReadinessResponse.FromString(await channel.unary_unary(READY)(b""))
     assert {job.name: (job.state, job.failures) for job in answer.jobs} == {
+        "key-use": ("running", 0),
         "watch": ("running", 0),
         "rejections": ("running", 0),
         "purge": ("running", 0),

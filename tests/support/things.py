@@ -1,8 +1,10 @@
 """What the paths of the API name: made for a test, through the API itself."""
 
+import uuid
 from collections.abc import Callable
 from typing import Any
 
+from headgate_server.core.audit import RESERVED
 from tests.support.edge import Edge
 from tests.support.openapi import Operation
 from tests.support.vendors import VENDORS
@@ -40,7 +42,22 @@ def _failed_of_scrip(edge: Edge) -> str:
     return str(edge.http.get("/v1/events").json()["events"][0]["id"])
 
 
+def _key(edge: Edge) -> str:
+    body = {"workspace": f"w{uuid.uuid4().hex}", "scopes": ["events:read"]}
+    return str(edge.post("/v1/admin/keys", body).json()["id"])
+
+
+def _workspace(edge: Edge) -> str:
+    return str(edge.post("/v1/admin/workspaces", {"name": f"w{uuid.uuid4().hex}"}).json()["name"])
+
+
+def edge_for(make_edge: Callable[..., Edge], operation: Operation) -> Edge:
+    """Return clients that may call an operation: operators' calls need a key of the reserved workspace."""
+    return make_edge(workspace=RESERVED) if operation.value["tags"][0] == "AdminService" else make_edge()
+
+
 _IDS: dict[str, Callable[[Edge], str]] = {
+    "AdminService": _key,
     "DestinationService": _destination,
     "EventService": lambda edge: str(edge.batch({"type": "t"})["results"][0]["id"]),
     "RejectionService": _rejection,
@@ -56,6 +73,8 @@ def values_of_path(edge: Edge, operation: Operation) -> dict[str, str]:
     if "{sequence}" in operation.path:
         destination, sequence = _failed(edge, "/v1/events", {"type": "t"})
         return {"id": destination, "sequence": str(sequence)}
+    if "{workspace_name}" in operation.path:
+        return {"workspace_name": _workspace(edge)}
     if "{event_type}" in operation.path:
         edge.http.put("/v1/event-types/order.completed", json={"schema": {}})
         return {"event_type": "order.completed"}

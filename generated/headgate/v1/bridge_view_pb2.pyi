@@ -2,6 +2,7 @@ from google.api import annotations_pb2 as _annotations_pb2
 from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from headgate.v1 import admin_service_pb2 as _admin_service_pb2
 from headgate.v1 import destination_pb2 as _destination_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -216,6 +217,60 @@ class RawUpdateWorkspaceRequest(_message.Message):
     unknown_event_types: str
     json: _httpbody_pb2.HttpBody
     def __init__(self, unknown_event_types: _Optional[str] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
+
+class RawCreateManagedWorkspaceRequest(_message.Message):
+    __slots__ = ("workspace", "json")
+    WORKSPACE_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    workspace: _admin_service_pb2.ManagedWorkspace
+    json: _httpbody_pb2.HttpBody
+    def __init__(self, workspace: _Optional[_Union[_admin_service_pb2.ManagedWorkspace, _Mapping]] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
+
+class RawUpdateManagedWorkspaceRequest(_message.Message):
+    __slots__ = ("workspace_name", "workspace", "update_mask", "json")
+    WORKSPACE_NAME_FIELD_NUMBER: _ClassVar[int]
+    WORKSPACE_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    workspace_name: str
+    workspace: _admin_service_pb2.ManagedWorkspace
+    update_mask: _field_mask_pb2.FieldMask
+    json: _httpbody_pb2.HttpBody
+    def __init__(self, workspace_name: _Optional[str] = ..., workspace: _Optional[_Union[_admin_service_pb2.ManagedWorkspace, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
+
+class RawCreateKeyRequest(_message.Message):
+    __slots__ = ("key", "request_id", "json")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    key: _admin_service_pb2.ApiKey
+    request_id: str
+    json: _httpbody_pb2.HttpBody
+    def __init__(self, key: _Optional[_Union[_admin_service_pb2.ApiKey, _Mapping]] = ..., request_id: _Optional[str] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
+
+class RawUpdateKeyRequest(_message.Message):
+    __slots__ = ("id", "key", "update_mask", "json")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    key: _admin_service_pb2.ApiKey
+    update_mask: _field_mask_pb2.FieldMask
+    json: _httpbody_pb2.HttpBody
+    def __init__(self, id: _Optional[str] = ..., key: _Optional[_Union[_admin_service_pb2.ApiKey, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
+
+class RawRotateKeyRequest(_message.Message):
+    __slots__ = ("id", "overlap_seconds", "expires_at", "json")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    overlap_seconds: int
+    expires_at: _timestamp_pb2.Timestamp
+    json: _httpbody_pb2.HttpBody
+    def __init__(self, id: _Optional[str] = ..., overlap_seconds: _Optional[int] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., json: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
 
 class GetOpenApiRequest(_message.Message):
     __slots__ = ()

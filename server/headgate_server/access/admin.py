@@ -3,15 +3,15 @@ the topics that it needs.
 """
 
 import contextlib
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType, MappingProxyType
 from typing import Any, NamedTuple
 
-from headgate_server.access import auth
+from headgate_server.access import auth, keys
+from headgate_server.access.keys import NewKey
 from headgate_server.core import shapes
-from headgate_server.core.audit import OPERATOR_SCOPES, RESERVED, Actor
+from headgate_server.core.audit import RESERVED, Actor
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.ledger import Break, BreakType
 from headgate_server.core.model import ApiKey, Head, RateLimit, Scope, StoredLedger, Usage, Workspace
@@ -78,23 +78,8 @@ async def create_key(
     `lifetime` is in microseconds. Raises `InvalidRequest` if the name is not allowed, there is no scope or one that
     keys of the reserved workspace cannot have, or the expiry is past.
     """
-    if workspace != RESERVED and not re.fullmatch(auth.WORKSPACE_NAME, workspace):
-        raise InvalidRequest(
-            f"{workspace!r} is not a valid name of a workspace: a name has 1 to 63 of a-z, 0-9, '.', '_' and '-', "
-            "with a letter or digit at both ends",
-            field="workspace",
-        )
-    if workspace == RESERVED and not scopes <= OPERATOR_SCOPES:
-        raise InvalidRequest(
-            f"a key of the workspace {RESERVED} can have the scopes {', '.join(sorted(OPERATOR_SCOPES))}: only the "
-            "service writes events there",
-            field="scopes",
-        )
-    now = clock()
-    key, record = auth.make_key(
-        await directory.create_workspace(workspace), scopes, now, None if lifetime is None else now + lifetime
-    )
-    await directory.add_key(record)
+    expires_at = None if lifetime is None else clock() + lifetime
+    key, _ = await keys.create(directory, NewKey(workspace=workspace, scopes=scopes, expires_at=expires_at), clock)
     return key
 
 
@@ -115,7 +100,7 @@ async def list_keys(directory: Directory, workspace: str | None) -> Sequence[Api
 async def revoke_key(directory: Directory, key_id: str, clock: Clock = system_clock) -> None:
     """Revoke a key by its id. Raises `NotFound` if there is no such key."""
     if not await directory.revoke_key(key_id, clock()):
-        raise NotFound(f"there is no key {key_id!r}; `headgate keys list` shows the ids")
+        raise keys.missing(key_id)
 
 
 async def withdraw_key(directory: Directory, key: str) -> None:

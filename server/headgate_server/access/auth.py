@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import string
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from cachetools import TTLCache
 from headgate_server.core import ledger
 from headgate_server.core.audit import OPERATOR_SCOPES, RESERVED
 from headgate_server.core.errors import InvalidRequest, PermissionDenied, Unauthenticated
-from headgate_server.core.model import ApiKey, Scope, Workspace
+from headgate_server.core.model import NO_LIMITS, ApiKey, KeyLimits, Scope, Workspace
 from headgate_server.core.reasons import Reason
 from headgate_server.core.types import KeyDigest
 from headgate_server.process.clock import Clock, system_clock
@@ -22,6 +22,7 @@ from headgate_server.process.metrics.cells import Reading
 from headgate_server.store import Directory
 
 PREFIX = "hg_"
+ID_PREFIX = "key_"
 _ALPHABET = string.ascii_letters + string.digits
 _SECRET_LENGTH = 43
 """Characters out of 62. They have 256 bits, so a plain SHA-256 is enough to store a key."""
@@ -45,6 +46,7 @@ class Principal(NamedTuple):
     key_id: str
     workspace: Workspace
     scopes: frozenset[str]
+    limits: KeyLimits = NO_LIMITS
 
     def may(self, scope: str) -> bool:
         """Whether the key has the scope; `admin` has every scope of its workspace. In the reserved workspace a key can
@@ -55,18 +57,23 @@ class Principal(NamedTuple):
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
 
+def check_key(scopes: frozenset[str], now: int, expires_at: int | None) -> None:
+    """Raise `InvalidRequest` if there is no scope, or if the expiry is past."""
+    if not scopes:
+        raise InvalidRequest("a key needs at least one scope", field="scopes")
+    if expires_at is not None and expires_at <= now:
+        raise InvalidRequest("the expiry of a key must be in the future", field="expires_at")
+
+
 def make_key(
     workspace: Workspace, scopes: frozenset[str], now: int, expires_at: int | None = None
 ) -> tuple[str, ApiKey]:
     """Return a new key, which is shown once, and its stored record. Raises `InvalidRequest` if there is no scope, or if
     the expiry is past.
     """
-    if not scopes:
-        raise InvalidRequest("a key needs at least one scope")
-    if expires_at is not None and expires_at <= now:
-        raise InvalidRequest("the expiry of a key must be in the future")
+    check_key(scopes, now, expires_at)
     key = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(_SECRET_LENGTH))
-    key_id = "key_" + ledger.event_id(now, secrets.token_bytes(8)).hex()
+    key_id = ID_PREFIX + ledger.event_id(now, secrets.token_bytes(8)).hex()
     return key, ApiKey(key_id, digest_of(key), key[: len(PREFIX) + 5], workspace, scopes, now, expires_at, None)
 
 
@@ -82,6 +89,7 @@ class Authenticator:
         self._clock = clock
         self._known: TTLCache[KeyDigest, ApiKey] = TTLCache(_CACHED_KEYS, CACHE_SECONDS, timer=timer)
         self._refused: TTLCache[KeyDigest, bool] = TTLCache(_CACHED_REFUSALS, CACHE_SECONDS, timer=timer)
+        self._used: dict[str, int] = {}
         self._looking: dict[KeyDigest, asyncio.Task[ApiKey | None]] = {}
         self._look_ups = {"known": 0, "refused": 0, "missed": 0}
 
@@ -115,7 +123,17 @@ class Authenticator:
             or (record.expires_at is not None and record.expires_at <= now)
         ):
             raise _refusal()
-        return Principal(record.id, record.workspace, record.scopes)
+        self._used[record.id] = now
+        return Principal(record.id, record.workspace, record.scopes, record.limits)
+
+    def take_used(self) -> dict[str, int]:
+        """Return when keys were used since the last call of this, by their ids."""
+        used, self._used = self._used, {}
+        return used
+
+    def note_used(self, used: Mapping[str, int]) -> None:
+        """Note uses that could not be stored."""
+        self._used = {**used, **self._used}
 
     def readings(self) -> Iterator[Reading]:
         """Yield how the cache is used, for the metrics."""
@@ -147,6 +165,12 @@ def require(principal: Principal, *scopes: str) -> None:
     if scopes and not any(principal.may(scope) for scope in scopes):
         names = " or ".join(f'"{scope}"' for scope in scopes)
         raise PermissionDenied(f"The API key lacks the scope {names}.")
+
+
+def require_operator(principal: Principal) -> None:
+    """Raise `PermissionDenied` if the caller's key is no operator's."""
+    if principal.workspace.name != RESERVED or Scope.ADMIN not in principal.scopes:
+        raise PermissionDenied(f'The API key lacks the scope "admin" of the workspace {RESERVED}.')
 
 
 def digest_of(key: str) -> KeyDigest:

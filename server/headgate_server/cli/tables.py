@@ -6,7 +6,9 @@ from rich.cells import cell_len
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a table. A cell never breaks a line, and an empty cell is shown as a dash."""
+    """Yield the lines of a table; none without rows. A cell never breaks a line, and an empty cell is a dash."""
+    if not rows:
+        return
     cells = [list(heading), *([_printable(cell) or "-" for cell in row] for row in rows)]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     for row in cells:

@@ -1,42 +1,56 @@
 """`headgate workspaces`: limits and settings."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import click
+import orjson
 
-from headgate_server.access import admin
-from headgate_server.cli.options import options
 from headgate_server.cli.running import run, show
-from headgate_server.cli.values import PERIODS, quota_of, rate_of
-from headgate_server.config import StoreConfig
+from headgate_server.cli.target import operating, options_of_target
+from headgate_server.cli.values import quota_of, rate_of
 from headgate_server.core.event_types import Unknown
-from headgate_server.core.model import RateLimit, Usage, Workspace
-from headgate_server.process.setting import build
+from headgate_server.rpc.api import Api
+
+_PAGE = 500
 
 
 @click.group()
 def workspaces() -> None:
-    """List workspaces, and set their limits and settings."""
+    """Create and list workspaces, and set their limits and settings."""
+
+
+@workspaces.command("create")
+@options_of_target
+@click.argument("name")
+def create(name: str, **values: Any) -> None:
+    """Create the workspace NAME. `headgate keys create` does so too, with its first key."""
+
+    async def work() -> None:
+        async with operating(values) as api:
+            await api.call("AdminService/CreateManagedWorkspace", {"workspace": {"name": name}})
+
+    run(work())
 
 
 @workspaces.command("list")
-@options(StoreConfig)
-def list_(**values: Any) -> None:
+@options_of_target
+@click.option("--json", "json_", is_flag=True, help="Print a JSON object for each workspace, one a line.")
+def list_(json_: bool, **values: Any) -> None:
     """List workspaces: name, events stored this month (UTC), quota, own rate limits,
     and what is done with events of unknown types if they are not just accepted.
     """
 
     async def work() -> None:
-        async with admin.opened(build(StoreConfig, values).location) as store:
-            found = await admin.list_workspaces(store.directory, store.limits)
-        show(*(_line(workspace, usage) for workspace, usage in found))
+        async with operating(values) as api:
+            found = [one async for one in _all(api)]
+        show(*((orjson.dumps(one).decode() if json_ else _line(one)) for one in found))
 
     run(work())
 
 
 @workspaces.command("set")
-@options(StoreConfig)
+@options_of_target
 @click.argument("name")
 @click.option("--quota", metavar="N", help="Events that the workspace may store a month, or 'none'.")
 @click.option(
@@ -56,27 +70,44 @@ def set_(name: str, quota: str | None, rates: Sequence[str], unknown_types: str 
     """Set limits and settings of the workspace NAME. They apply everywhere within 5 seconds."""
 
     async def work() -> None:
-        async with admin.opened(build(StoreConfig, values).location) as store:
-            await admin.set_limits(store.directory, store.limits, name, quota_of(quota), dict(map(rate_of, rates)))
-            if unknown_types is not None:
-                workspace = await admin.find_workspace(store.directory, name)
-                await store.event_types.set_unknown(workspace.id, Unknown(unknown_types))
+        change: dict[str, Any] = {}
+        if quota is not None:
+            change["quota"] = quota_of(quota)
+        if rates:
+            change["rates"] = dict(map(rate_of, rates))
+        if unknown_types is not None:
+            change["unknown_event_types"] = unknown_types
+        request = {"workspace_name": name, "workspace": change, "update_mask": ",".join(map(_camel, change))}
+        async with operating(values) as api:
+            await api.call("AdminService/UpdateManagedWorkspace", request)
 
     if quota is None and not rates and unknown_types is None:
         raise click.UsageError("give --quota, --rate or --unknown-types")
     run(work())
 
 
-def _line(workspace: Workspace, usage: Usage) -> str:
-    month = f" in {usage.month // 100}-{usage.month % 100:02}"
-    quota = "no quota" if usage.quota is None else f"quota {usage.quota} a month"
-    rates = "".join(f"  {receiver}={_shown_rate(rate)}" for receiver, rate in sorted(workspace.rates.items()))
-    unknown = "" if workspace.unknown_types == Unknown.ACCEPT else f"  unknown types: {workspace.unknown_types}"
-    return f"{workspace.name}  {usage.events} events{month}  {quota}{rates}{unknown}"
+async def _all(api: Api) -> AsyncIterator[dict[str, Any]]:
+    token = ""
+    while True:
+        request = {"page_size": _PAGE, "page_token": token}
+        page = await api.call("AdminService/ListManagedWorkspaces", request)
+        for one in page["workspaces"]:
+            yield one
+        token = page["next_page_token"]
+        if not token:
+            return
 
 
-def _shown_rate(rate: RateLimit | None) -> str:
-    if rate is None:
-        return "none"
-    period = next(name for name, seconds in PERIODS.items() if seconds * 1_000_000 == rate.period)
-    return f"{rate.requests}/{period}" + ("" if rate.burst == rate.requests else f":{rate.burst}")
+def _camel(name: str) -> str:
+    """Return a name as ProtoJSON writes it in a mask."""
+    first, *rest = name.split("_")
+    return first + "".join(map(str.capitalize, rest))
+
+
+def _line(one: dict[str, Any]) -> str:
+    month = f" in {one['period_start'][:7]}"
+    quota = "no quota" if "quota" not in one else f"quota {one['quota']} a month"
+    rates = "".join(f"  {receiver}={rate}" for receiver, rate in sorted(one["rates"].items()))
+    kind = one["unknown_event_types"]
+    unknown = "" if kind == Unknown.ACCEPT else f"  unknown types: {kind}"
+    return f"{one['name']}  {one['used']} events{month}  {quota}{rates}{unknown}"

@@ -7,10 +7,10 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from headgate_server.core import timestamps, validate
+from headgate_server.core import rates, timestamps, validate
 from headgate_server.core.destinations import Destination, Webhook
 from headgate_server.core.event_types import EventType
-from headgate_server.core.model import ApiKey, Draft, RateLimit, Scope
+from headgate_server.core.model import ApiKey, Draft, Scope
 
 RESERVED = "_headgate"
 """The name of the operators' workspace. Its ledger has the administrative acts. No other workspace can have a name that
@@ -77,19 +77,17 @@ def changes(old: Facts, new: Facts) -> tuple[Facts, Facts]:
 
 def key_facts(key: ApiKey) -> Facts:
     """Return what is told of a key."""
+    calls, events = key.limits
     return {
+        "name": key.name,
         "prefix": key.prefix,
         "scopes": sorted(key.scopes),
+        "calls": None if calls is None else rates.text_of(calls),
+        "events": None if events is None else rates.text_of(events),
+        "successor": key.successor,
         "expires_at": _time(key.expires_at),
         "revoked_at": _time(key.revoked_at),
     }
-
-
-def rate_facts(rate: RateLimit | None) -> Facts | None:
-    """Return a rate limit as JSON, None for no limit."""
-    if rate is None:
-        return None
-    return {"count": rate.requests, "period_seconds": rate.period // 1_000_000, "burst": rate.burst}
 
 
 def event_type_facts(one: EventType) -> Facts:

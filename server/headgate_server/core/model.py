@@ -316,6 +316,16 @@ class Workspace(NamedTuple):
     """What is done with an event of an unknown type: a value of `event_types.Unknown`."""
 
 
+class KeyLimits(NamedTuple):
+    """The rate limits of one API key; None means no limit."""
+
+    calls: RateLimit | None = None
+    events: RateLimit | None = None
+
+
+NO_LIMITS = KeyLimits()
+
+
 class ApiKey(NamedTuple):
     """An API key as stored: its SHA-256, never the key itself."""
 
@@ -328,6 +338,25 @@ class ApiKey(NamedTuple):
     created_at: int
     expires_at: int | None
     revoked_at: int | None
+    name: str = ""
+    limits: KeyLimits = NO_LIMITS
+    last_used_at: int | None = None
+    """The minute of the last use, known a minute or two later."""
+    successor: str | None = None
+    """The id of the key that replaces this one."""
+
+    @property
+    def lifetime(self) -> int | None:
+        """The time from its creation to its expiry, None if it does not expire."""
+        return None if self.expires_at is None else self.expires_at - self.created_at
+
+    def state(self, now: int) -> str:
+        """Return `valid`, `rotated` (still valid, and replaced), `expired` or `revoked`."""
+        if self.revoked_at is not None:
+            return "revoked"
+        if self.expires_at is not None and self.expires_at <= now:
+            return "expired"
+        return "valid" if self.successor is None else "rotated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

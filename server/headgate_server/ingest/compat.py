@@ -2,7 +2,7 @@
 
 import asyncio
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, assert_never
 
 import orjson
@@ -79,11 +79,14 @@ class Compat:
         request: HttpRequest,
         idempotency_key: str | None,
         by: Actor,
+        admit: Callable[[int], Awaitable[None]],
     ) -> Exchange:
-        """Answer one request. Raises what the endpoint, the store and the committer raise."""
+        """Answer one request. `admit` is called with the number of events before any is stored. Raises what it, the
+        endpoint, the store and the committer raise.
+        """
         match endpoint:
             case Take():
-                return await self._take(receiver, endpoint, workspace, request, idempotency_key)
+                return await self._take(receiver, endpoint, workspace, request, idempotency_key, admit)
             case Find():
                 page = await self._find(receiver, workspace, endpoint.read(request))
                 return Exchange(await asyncio.to_thread(endpoint.reply, request, page))
@@ -114,8 +117,10 @@ class Compat:
         workspace: Workspace,
         request: HttpRequest,
         idempotency_key: str | None,
+        admit: Callable[[int], Awaitable[None]],
     ) -> Exchange:
         intake = await self._ingest.decoded(len(request.body), lambda: endpoint.read(request))
+        await admit(len(intake.slots))
         key = None
         if endpoint.request_key and idempotency_key is not None:
             scope = f"{receiver.name} {request.method} {request.path}"

@@ -154,6 +154,7 @@ class CloudEventServicer:
             options = b"%d%d" % (atomic, request.validate_only)
             answer = Answer(encode=wire.stored_answer, request_key=request_key(call.method, key, options + content))
         submission = Submission(workspace_id=call.caller.workspace.id, slots=slots, atomic=atomic, answer=answer)
+        await self._taking.admit(call, len(submission.slots))
         return await self._taking(call, submission, sent, validate_only=request.validate_only)
 
 

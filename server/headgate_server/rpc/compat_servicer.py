@@ -1,6 +1,7 @@
 """headgate.v1.CompatService: HTTP requests to vendors' APIs, and the vendors' answers."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import ceil
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
@@ -108,7 +109,8 @@ class CompatServicer:
         parameters = dict(parse_qsl(query, keep_blank_values=True))
         request = HttpRequest(method, path, parameters, body.data, self._clock(), _headers(call), body.content_type)
         workspace, key = call.caller.workspace, call.text(REQUEST_KEY)
-        exchange = await self._compat(receiver, endpoint, workspace, request, key, call.actor)
+        admit = partial(self._limiter.admit_events, call.caller)
+        exchange = await self._compat(receiver, endpoint, workspace, request, key, call.actor, admit)
         with aside("events"):
             statuses = counted(call, exchange.outcomes, self._metrics)
             if KEPT & statuses.keys() and isinstance(endpoint, Take):

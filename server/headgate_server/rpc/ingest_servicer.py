@@ -123,6 +123,7 @@ class IngestServicer:
             lambda positions: decode.sent(request, positions),
             _size(call, request),
         )
+        await self._taking.admit(call, len(submission.slots))
         return await self._taking(call, submission, sent, validate_only=batch.validate_only)
 
 

@@ -131,6 +131,7 @@ class IngestStream:
             raise InvalidRequest(f"A request's id has at most {_MOST_ID} bytes.", reason=Reason.TOO_LONG, field="id")
         decode.check_count(len(request.events), self._max_events)
         self._ingest.check_room(call.caller.workspace.id, len(request.events), size)
+        await self._taking.admit(call, len(request.events))
         return await self._ingest.decoded(size, partial(decode.events, request.events, self._max_events))
 
     async def _stored(

@@ -56,6 +56,7 @@ class ProbeServicer:
                 response=CheckKeyResponse,
                 access=Needs(()),
                 kind=Unary(self.check_key),
+                counted=False,
             ),
         )
 

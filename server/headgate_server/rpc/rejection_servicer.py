@@ -15,6 +15,7 @@ from headgate.v1.rejection_service_pb2 import (
     ReplayRejectionsRequest,
     ReplayRejectionsResponse,
 )
+from headgate_server.access.limits import RateLimiter
 from headgate_server.core import validate
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.model import CLOUDEVENTS, NATIVE, STORED, Outcome, Scope, Status
@@ -48,12 +49,14 @@ class RejectionServicer:
         ingest: Ingest,
         replaying: Replaying,
         receivers: Mapping[str, Receiver],
+        limiter: RateLimiter,
         metrics: Metrics,
     ):
         self._rejections = rejections
         self._ingest = ingest
         self._replaying = replaying
         self._receivers = (NATIVE, *sorted({CLOUDEVENTS, *receivers}))
+        self._limiter = limiter
         self._metrics = metrics
 
     def methods(self) -> Sequence[AnyMethod]:
@@ -116,6 +119,7 @@ class RejectionServicer:
         slot, validate_only = await self._ingest.decoded(size, lambda: replay_requests.one(request))
         workspace = call.caller.workspace
         rejection = await self._get(workspace.id, request.id)
+        await self._limiter.admit_events(call.caller, 1)
         if slot is None:
             (replay,) = await self._replaying.as_sent(workspace, [rejection], call.actor, validate_only=validate_only)
         else:
@@ -132,6 +136,7 @@ class RejectionServicer:
         request = replay_requests.many(raw)
         query = self._query(workspace.id, request, _DEFAULT_REPLAYS, replayed=False, newest_first=False)
         page = await self._rejections.page(query)
+        await self._limiter.admit_events(call.caller, len(page.rejections))
         replays = await self._replaying.as_sent(
             workspace, page.rejections, call.actor, validate_only=request.validate_only
         )

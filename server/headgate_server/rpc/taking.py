@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventResult
+from headgate_server.access.limits import RateLimiter
 from headgate_server.core.errors import EventConflict, InvalidRequest
 from headgate_server.core.model import STORED, Outcome, Problem, Replayed, Scope, Status, Submission
 from headgate_server.core.reasons import Reason
@@ -36,16 +37,21 @@ class Sent(NamedTuple):
 class Taking:
     """Stores the events of calls."""
 
-    def __init__(self, ingest: Ingest, metrics: Metrics, rejections: RejectionQueue):
+    def __init__(self, ingest: Ingest, limiter: RateLimiter, metrics: Metrics, rejections: RejectionQueue):
         self._ingest = ingest
+        self._limiter = limiter
         self._metrics = metrics
         self._rejections = rejections
+
+    async def admit(self, call: Call, events: int) -> None:
+        """Count events against the limit of the call's key. Raises `RateLimited`."""
+        await self._limiter.admit_events(call.caller, events)
 
     async def __call__(
         self, call: Call, submission: Submission, sent: Sent, *, validate_only: bool
     ) -> Sequence[Outcome] | BatchIngestResponse:
-        """Run the use case, and record the result in metadata and log. Return the outcomes, or the answer to an earlier
-        request under the same key.
+        """Run the use case for events that were admitted, and record the result in metadata and log. Return the
+        outcomes, or the answer to an earlier request under the same key.
         """
         decision = await self._ingest.take(call.caller.workspace, submission, validate_only=validate_only)
         if isinstance(decision, Replayed):

@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, case, select, update
 from sqlalchemy.dialects import postgresql
 
-from headgate_server.core.audit import Act, Facts, changes, rate_facts
+from headgate_server.core.audit import Act, Facts, changes
 from headgate_server.core.errors import NotFound
 from headgate_server.core.model import Admission, RateLimit, Usage
+from headgate_server.core.rates import text_of
 from headgate_server.core.settle import current_usage, next_created_at
 from headgate_server.core.types import WorkspaceId
 from headgate_server.store.audit import Audited
@@ -21,6 +22,10 @@ from headgate_server.store.schema import heads, rates, workspaces
 
 _CLOCK_SKEW = 2_000_000
 """A request may have read the clock this many microseconds before the request whose arrival time it finds."""
+
+
+_FAR = 10**17
+"""Microseconds, three thousand years: the most that a burst may be ahead, so that every time fits into its column."""
 
 
 class Limits(Audited):
@@ -84,14 +89,21 @@ class Limits(Audited):
             connection.execute(update(heads).where(counted).values(quota=new_quota))
         self._audit.record(connection, workspace_id, Act("workspace.limits_changed", row.name, *changes(old, new)))
 
-    async def admit(self, workspace_id: WorkspaceId, receiver: str, rate: RateLimit) -> Admission:
+    async def admit(
+        self, workspace_id: WorkspaceId, receiver: str, rate: RateLimit, cost: int = 1, most: int = 1
+    ) -> Admission:
         """Count one request against a rate limit (GCRA), in one statement. The count is exact over all processes.
+
+        A request may cost more than one, at most `most`. If that is more than the burst, it is allowed as soon as the
+        whole burst would be, and counted in full. All requests against one limit MUST have the same `most`.
 
         A refused request is not counted. A count need not survive a power cut: the limit still works if some requests
         are forgotten, and one fsync for each request would be too slow.
         """
         return await self._database.write(
-            lambda connection: _admit(connection, workspace_id, receiver, rate, self._database.now(connection)),
+            lambda connection: _admit(
+                connection, (workspace_id, receiver), rate, (cost, most), self._database.now(connection)
+            ),
             durable=False,
         )
 
@@ -107,31 +119,34 @@ def _usage(connection: Connection, workspace_id: WorkspaceId, now: int) -> Usage
 
 def _facts(quota: int | None, own: Mapping[str, Any]) -> Facts:
     """Return what is told of limits. `own` are the rates as stored, or as values."""
-    rates = {
-        f"rate_{receiver}": rate_facts(None if rate is None else RateLimit(*rate)) for receiver, rate in own.items()
-    }
-    return {"quota": quota} | {name: "no limit" if rate is None else rate for name, rate in rates.items()}
+    facts: Facts = {"quota": quota}
+    for receiver, rate in own.items():
+        facts[f"rate_{receiver}"] = "no limit" if rate is None else text_of(RateLimit(*rate))
+    return facts
 
 
-def _admit(connection: Connection, workspace_id: WorkspaceId, receiver: str, rate: RateLimit, now: int) -> Admission:
+def _admit(
+    connection: Connection, place: tuple[WorkspaceId, str], rate: RateLimit, costs: tuple[int, int], now: int
+) -> Admission:
     """Count one request by GCRA (ITU-T I.371, Annex A). One statement moves the arrival time, or changes nothing.
 
     A request may arrive up to `slack` earlier than in an evenly spread stream; this allows the burst.
     """
+    cost, most = costs
     step = -(-rate.period // rate.requests)
-    slack = step * (rate.burst - 1)
-    new = postgresql.insert(rates).values(workspace_id=workspace_id, receiver=receiver, arrival=now + step)
+    slack = min(step * (rate.burst - 1), _FAR)
+    early, late = max(0, slack - step * (cost - 1)), step * cost
+    workspace_id, receiver = place
+    new = postgresql.insert(rates).values(workspace_id=workspace_id, receiver=receiver, arrival=now + late)
     # An arrival time further ahead than this rate can put it comes from a slower rate: start again from now.
-    foreign = rates.c.arrival > now + slack + step + _CLOCK_SKEW
+    foreign = rates.c.arrival > now + max(slack + step, step * most) + _CLOCK_SKEW
     due = case((foreign, now), (rates.c.arrival > now, rates.c.arrival), else_=now)
     moved = new.on_conflict_do_update(
-        index_elements=[rates.c.workspace_id, rates.c.receiver],
-        set_={"arrival": due + step},
-        where=due - now <= slack,
+        index_elements=[rates.c.workspace_id, rates.c.receiver], set_={"arrival": due + late}, where=due - now <= early
     ).returning(rates.c.arrival)
     arrival = connection.execute(moved).scalar_one_or_none()
     if arrival is not None:
-        return Admission(True, (slack + step - (arrival - now)) // step, 0, arrival - now)
+        return Admission(True, max(0, (slack + step - (arrival - now)) // step), 0, arrival - now)
     here = (rates.c.workspace_id == workspace_id, rates.c.receiver == receiver)
     arrival = connection.execute(select(rates.c.arrival).where(*here)).scalar_one()
-    return Admission(False, 0, max(1, arrival - slack - now), max(1, arrival - now))
+    return Admission(False, 0, max(1, arrival - early - now), max(1, arrival - now))

@@ -150,6 +150,7 @@ rates = Table(
     "rates",
     metadata,
     Column("workspace_id", BigInteger, primary_key=True, autoincrement=False),
+    # A receiver, or a limit of a key.
     Column("receiver", Text, primary_key=True),
     # GCRA's theoretical arrival time of the next request, in microseconds.
     Column("arrival", BigInteger, nullable=False),
@@ -167,6 +168,13 @@ api_keys = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
+    Column("name", Text, nullable=False, server_default=""),
+    # JSON: the limits of calls and of events, each as in `workspaces.rates`.
+    Column("limits", Text),
+    # To the minute.
+    Column("last_used_at", BigInteger),
+    # The key that replaces this one.
+    Column("successor", Text),
     UniqueConstraint("digest"),
 )
 

@@ -69,6 +69,8 @@ class Call:
     """
     request_id: str = ""
     principal: Principal | None = None
+    acting: Actor | None = None
+    """Who acts, if that is not the owner of a key: a command at the store."""
     reply_metadata: list[tuple[str, str | bytes]] = field(default_factory=list)
     """Metadata of the answer: headers for the bridge's caller, trailing metadata for a gRPC client."""
     log: dict[str, object] = field(default_factory=dict)
@@ -95,8 +97,8 @@ class Call:
 
     @property
     def actor(self) -> Actor:
-        """The owner of the call's key, for the audit."""
-        return Actor("key", self.caller.key_id, self.request_id)
+        """The owner of the call's key, or the user of the command, for the audit."""
+        return self.acting or Actor("key", self.caller.key_id, self.request_id)
 
     def text(self, key: str) -> str | None:
         """Return a metadata value, None if it was not sent. Raises `InvalidRequest` for one of `repeated`."""

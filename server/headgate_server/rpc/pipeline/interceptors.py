@@ -14,7 +14,8 @@ import structlog
 from google.api.httpbody_pb2 import HttpBody
 
 from headgate_server.access import auth
-from headgate_server.access.auth import Authenticator
+from headgate_server.access.auth import Authenticator, Principal
+from headgate_server.access.limits import RateLimiter
 from headgate_server.core.errors import HeadgateError, Unavailable
 from headgate_server.core.randomness import draw
 from headgate_server.core.reasons import Reason
@@ -26,7 +27,7 @@ from headgate_server.rpc.pipeline import sse
 from headgate_server.rpc.pipeline.call import Call, Failure, Handler, repetition
 from headgate_server.rpc.pipeline.load import Load
 from headgate_server.rpc.pipeline.messages import handler_of
-from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, OwnWords, Public
+from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, Needs, Operates, OwnWords, Public
 from headgate_server.rpc.pipeline.streams import Streams
 from headgate_server.rpc.pipeline.traced import traced
 from headgate_server.rpc.pipeline.trust import Trust
@@ -50,6 +51,7 @@ _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 def standard(
     authenticator: Authenticator,
+    limiter: RateLimiter,
     metrics: Metrics,
     load: Load,
     trust: Trust,
@@ -72,7 +74,7 @@ def standard(
     - Bodies are read last, and only for callers that have access.
     """
     observed = (errors, trust.drop, request_id, traced(tracing), watch(metrics))
-    interceptors = (*observed, trust.refuse, words, admit(load), authenticate(authenticator), streams.keep)
+    interceptors = (*observed, trust.refuse, words, admit(load), authenticate(authenticator, limiter), streams.keep)
 
     def chain(method: AnyMethod) -> Handler:
         handler = handler_of(method, body_limit)
@@ -226,8 +228,8 @@ def admit(load: Load) -> Interceptor:
     return interceptor
 
 
-def authenticate(authenticator: Authenticator) -> Interceptor:
-    """Authenticate the call's key, and check that it may call this method.
+def authenticate(authenticator: Authenticator, limiter: RateLimiter) -> Interceptor:
+    """Authenticate the call's key, check that it may call this method, and count the call against the key's limit.
 
     In a stream the key is checked again with every message, so that a revoked key ends the stream.
     `Streams` checks the keys of silent streams.
@@ -239,16 +241,18 @@ def authenticate(authenticator: Authenticator) -> Interceptor:
             return handler
 
         async def authenticated(call: Call) -> bytes:
-            scopes = access.scopes(call) if isinstance(access, OwnWords) else access.scopes
             key = api_key(call)
             principal = call.principal = await authenticator.authenticate(key)
             call.log["workspace"] = principal.workspace.name
             call.log["key"] = principal.key_id
-            auth.require(principal, *scopes)
+            check = _check(access, call)
+            check(principal)
+            if method.counted:
+                await limiter.admit_call(principal)
             if call.send is not None:
 
                 async def recheck() -> None:
-                    auth.require(await authenticator.authenticate(key), *scopes)
+                    check(await authenticator.authenticate(key))
 
                 call.recheck = recheck
                 _guard(call, answers=not (method.lasting and isinstance(method.kind, BothWays)))
@@ -257,6 +261,14 @@ def authenticate(authenticator: Authenticator) -> Interceptor:
         return authenticated
 
     return interceptor
+
+
+def _check(access: Needs | Operates | OwnWords, call: Call) -> Callable[[Principal], None]:
+    """Return what raises `PermissionDenied` if a key may not make the call. Raises `NotFound`."""
+    if isinstance(access, Operates):
+        return auth.require_operator
+    scopes = access.scopes(call) if isinstance(access, OwnWords) else access.scopes
+    return lambda principal: auth.require(principal, *scopes)
 
 
 def _guard(call: Call, *, answers: bool) -> None:

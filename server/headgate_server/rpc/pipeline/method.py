@@ -68,6 +68,11 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
+class Operates:
+    """The call needs an operator's key: one of the reserved workspace, with the scope `admin`."""
+
+
+@dataclass(frozen=True, slots=True)
 class OwnWords:
     """The call is an HTTP request to a vendor's API: its receiver decides its scopes and words its refusals."""
 
@@ -77,7 +82,7 @@ class OwnWords:
     """Returns the answer in place of an error; None if no receiver can word it."""
 
 
-Access = Public | Needs | OwnWords
+Access = Public | Needs | Operates | OwnWords
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +100,9 @@ class Method(Generic[Request, Response]):
 
     largest: int | None = None
     """The most bytes of a request, if the server's limit is too high for it."""
+
+    counted: bool = True
+    """Whether a call counts against the limit of its key. Only the bridge's own check of a key does not."""
 
     @property
     def lasting(self) -> bool:

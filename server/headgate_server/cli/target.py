@@ -1,0 +1,132 @@
+"""Where a command works: at the store, or at a service over the network."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from headgate_client.core.address import Certificates
+from headgate_server import app
+from headgate_server.access import admin
+from headgate_server.cli.options import options
+from headgate_server.config import StoreConfig
+from headgate_server.core.audit import RESERVED
+from headgate_server.core.errors import SetupError
+from headgate_server.core.model import Workspace
+from headgate_server.core.types import WorkspaceId
+from headgate_server.process.setting import build
+from headgate_server.rpc.api import Api, Direct, Remote
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FILES = (("--ca", "service_ca"), ("--client-cert", "service_cert"), ("--client-key", "service_key"))
+
+
+def options_of_target(command: _Command) -> _Command:
+    """Add the options that say where a command works."""
+    for option in (
+        click.option("--plaintext", "service_plaintext", is_flag=True, help="With --url: do not encrypt."),
+        click.option(
+            "--ca",
+            "service_ca",
+            type=_FILE,
+            help="With --url: a file with the certificates that may sign the service's. By default the system's.",
+        ),
+        *(
+            click.option(f"--client-{name}", f"service_{name}", type=_FILE, help=f"With --url: a file with {text}.")
+            for name, text in (("key", "the key of that certificate"), ("cert", "a certificate to show"))
+        ),
+        click.option(
+            "--key",
+            "service_api_key",
+            envvar="HEADGATE_KEY",
+            show_envvar=True,
+            help="With --url: an API key of the workspace, or of _headgate for keys and workspaces.",
+        ),
+        click.option(
+            "--url",
+            "service_url",
+            envvar="HEADGATE_URL",
+            show_envvar=True,
+            help="A running service in place of the store: HOST:PORT, https://HOST or http://HOST.",
+        ),
+    ):
+        command = option(command)
+    return options(StoreConfig)(command)
+
+
+def workspace_option(command: _Command) -> _Command:
+    """Add the option that names the workspace. A service knows that of the key."""
+    return click.option("--workspace", help="The workspace. With --url it is that of the key, if left out.")(command)
+
+
+@contextlib.asynccontextmanager
+async def operating(values: dict[str, Any]) -> AsyncIterator[Api]:
+    """Yield what makes calls of an operator of the service, such as those of AdminService."""
+    if (service := _service(values)) is not None:
+        async with _closing(service) as api:
+            yield api
+        return
+    async with app.at_store(build(StoreConfig, values).location) as (directory, methods):
+        reserved = await directory.workspace(RESERVED)
+        # Before the first act there is no such workspace.
+        yield Direct(methods, admin.operator(), reserved or Workspace(WorkspaceId(0), RESERVED))
+
+
+@contextlib.asynccontextmanager
+async def within(values: dict[str, Any], workspace: str | None) -> AsyncIterator[Api]:
+    """Yield what makes calls in a workspace. Raises `NotFound` if there is no such workspace, and `SetupError` if the
+    key belongs to another one.
+    """
+    if (service := _service(values)) is not None:
+        async with _closing(service) as api:
+            if workspace is not None:
+                await _check_workspace(api, workspace)
+            yield api
+        return
+    if workspace is None:
+        raise click.UsageError("Missing option '--workspace'.")
+    async with app.at_store(build(StoreConfig, values).location) as (directory, methods):
+        yield Direct(methods, admin.operator(), await admin.find_workspace(directory, workspace))
+
+
+async def _check_workspace(api: Api, workspace: str) -> None:
+    answer = await api.call("WorkspaceService/GetWorkspace")
+    if (name := answer["workspace"]["name"]) != workspace:
+        raise SetupError(f"the key is of the workspace {name!r}, not {workspace!r}")
+
+
+@contextlib.asynccontextmanager
+async def _closing(service: Remote) -> AsyncIterator[Api]:
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+def _service(values: dict[str, Any]) -> Remote | None:
+    """Return the service that the options name, None if they name the store. An option counts more than a variable.
+    Raises `click.UsageError` if both are named.
+    """
+    given = click.get_current_context().get_parameter_source
+    url, said = values["service_url"], given("service_url") is ParameterSource.COMMANDLINE
+    stores = [name for name, value in (("--store", "url"), ("--data-dir", "data_dir")) if _is_given(value)]
+    if said and stores:
+        raise click.UsageError(f"give --url or {stores[0]}, not both")
+    if url is None or stores:
+        for name, value in (*_FILES, ("--plaintext", "service_plaintext")):
+            if values[value]:
+                raise click.UsageError(f"{name} needs --url")
+        return None
+    if not said and given("url") is ParameterSource.ENVIRONMENT:
+        raise click.UsageError("HEADGATE_URL and HEADGATE_STORE are both set: give --url or --store")
+    certificates = Certificates(*(None if values[value] is None else values[value].read_bytes() for _, value in _FILES))
+    return Remote(url, values["service_api_key"], certificates, True if values["service_plaintext"] else None)
+
+
+def _is_given(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
