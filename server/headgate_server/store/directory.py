@@ -24,6 +24,8 @@ _WORKSPACES = select(workspaces.c.id, workspaces.c.name, *_SETTINGS)
 _KEYS = select(api_keys, workspaces.c.name.label("workspace"), *_SETTINGS).join(
     workspaces, workspaces.c.id == api_keys.c.workspace_id
 )
+# It is made once, because with many workspaces most calls look up a key.
+_KEY = _KEYS.where(api_keys.c.digest == bindparam("digest"))
 
 
 class Directory(Audited):
@@ -80,8 +82,7 @@ class Directory(Audited):
 
     async def find_key(self, digest: KeyDigest) -> ApiKey | None:
         """Return the key with this SHA-256, even if it is revoked or expired; None if there is none."""
-        statement = _KEYS.where(api_keys.c.digest == digest)
-        row = await self._database.read(lambda connection: connection.execute(statement).first())
+        row = await self._database.read(lambda connection: connection.execute(_KEY, {"digest": digest}).first())
         return None if row is None else _key(row)
 
     async def list_keys(self, workspace_id: WorkspaceId | None = None) -> list[ApiKey]:
