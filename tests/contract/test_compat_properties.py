@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest
 from headgate_server.core import canonical, jsonbody
+from headgate_server.core.audit import NOBODY
 from headgate_server.core.errors import RequestKeyReused
 from headgate_server.core.model import STORED, EventQuery, Mismatch, Settled, Status, StoredEvent, Submission, Workspace
 from headgate_server.ingest.committer import Committer
@@ -52,6 +53,10 @@ def _examples(number: int) -> settings:
 
 def _batches(vendor: Vendor, most: int = 8) -> st.SearchStrategy[list[Case]]:
     return st.lists(cases(vendor), min_size=1, max_size=most)
+
+
+async def _admit(_: int) -> None:
+    """Admit any number of events."""
 
 
 class Bench:
@@ -103,7 +108,7 @@ class World:
         routes = vendor.receiver.routes()
         endpoint = routes.get((method, path)) or routes[method, path.rpartition("/")[0] + "/{id}"]
         request = HttpRequest(method, path, query or {}, body, NOW)
-        return await self._bench.compat(vendor.receiver, endpoint, self._workspace, request, key)
+        return await self._bench.compat(vendor.receiver, endpoint, self._workspace, request, key, NOBODY, _admit)
 
     async def read(self) -> Sequence[StoredEvent]:
         """Return all that the store holds of the workspace, oldest first."""
