@@ -1,26 +1,17 @@
 """`headgate event-types`: put, show, list and delete event types."""
 
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from base64 import b64encode
+from collections.abc import Callable
 from typing import Any, BinaryIO, TypeVar
 
 import click
 
-from headgate_server.access import admin
-from headgate_server.cli.options import options
 from headgate_server.cli.running import run, show
-from headgate_server.config import StoreConfig
+from headgate_server.cli.target import options_of_target, within, workspace_option
+from headgate_server.core import canonical, jsonbody
 from headgate_server.core import event_types as checked
-from headgate_server.core import jsonbody, timestamps
 from headgate_server.core.errors import InvalidRequest, SetupError
-from headgate_server.core.event_types import EventType, Mode
-from headgate_server.core.types import WorkspaceId
-from headgate_server.ingest.change_event_types import ChangeEventTypes
-from headgate_server.ingest.checker import Checker
-from headgate_server.ingest.event_types import EventTypeChecks
-from headgate_server.process.setting import build
-from headgate_server.store import EventTypes
-from headgate_server.store.event_types import absent
+from headgate_server.core.event_types import Mode
 
 _PAGE = 100
 _MOST_READ = 8 * 1024 * 1024
@@ -35,8 +26,7 @@ def event_types() -> None:
 
 
 def _of_a_workspace(command: _Command) -> _Command:
-    command = click.option("--workspace", required=True, help="The workspace of the event types.")(command)
-    return options(StoreConfig)(command)
+    return options_of_target(workspace_option(command))
 
 
 @event_types.command("put")
@@ -52,14 +42,15 @@ def _of_a_workspace(command: _Command) -> _Command:
     show_default=True,
     help="Reject events that do not match, or store them with a warning.",
 )
-def put(workspace: str, type_: str, schema: BinaryIO, mode: str, **values: Any) -> None:
+def put(workspace: str | None, type_: str, schema: BinaryIO, mode: str, **values: Any) -> None:
     """Create or replace the event type TYPE. It applies everywhere within 5 seconds."""
 
     async def work() -> None:
         sent = _schema(schema.read(_MOST_READ + 1))
-        async with _opened(values, workspace) as (topic, workspace_id), _changing(topic) as change:
-            made = await change.put(workspace_id, checked.type_of(type_), sent, Mode(mode), admin.operator())
-        show(_line(made))
+        request = {"event_type": checked.type_of(type_), "schema_json": b64encode(sent).decode(), "mode": mode}
+        async with within(values, workspace) as api:
+            made, _ = await api.texts("EventTypeService/PutEventType", request, "event_type")
+        show(*map(_line, made))
 
     run(work())
 
@@ -67,31 +58,32 @@ def put(workspace: str, type_: str, schema: BinaryIO, mode: str, **values: Any) 
 @event_types.command("get")
 @_of_a_workspace
 @click.argument("type_", metavar="TYPE")
-def get(workspace: str, type_: str, **values: Any) -> None:
+def get(workspace: str | None, type_: str, **values: Any) -> None:
     """Print the schema of the event type TYPE as JSON."""
 
     async def work() -> None:
-        async with _opened(values, workspace) as (topic, workspace_id):
-            found = await topic.get(workspace_id, checked.type_of(type_))
-        if found is None:
-            raise absent(type_)
-        show(found.schema.decode())
+        async with within(values, workspace) as api:
+            found, _ = await api.texts(
+                "EventTypeService/GetEventType", {"event_type": checked.type_of(type_)}, "event_type"
+            )
+        show(*(_schema_of(_read(line)).decode() for line in found))
 
     run(work())
 
 
 @event_types.command("list")
 @_of_a_workspace
-def list_(workspace: str, **values: Any) -> None:
+def list_(workspace: str | None, **values: Any) -> None:
     """List event types: name, mode, bytes of the schema, time of the last change."""
 
     async def work() -> None:
-        async with _opened(values, workspace) as (topic, workspace_id):
-            last, more = "", True
+        async with within(values, workspace) as api:
+            token, more = "", True
             while more:
-                page, more = await topic.list(workspace_id, _PAGE, last)
+                request = {"page_size": _PAGE, "page_token": token}
+                page, token = await api.texts("EventTypeService/ListEventTypes", request, "event_types")
                 show(*map(_line, page))
-                last = page[-1].type if page else ""
+                more = token != ""
 
     run(work())
 
@@ -99,32 +91,14 @@ def list_(workspace: str, **values: Any) -> None:
 @event_types.command("delete")
 @_of_a_workspace
 @click.argument("type_", metavar="TYPE")
-def delete(workspace: str, type_: str, **values: Any) -> None:
+def delete(workspace: str | None, type_: str, **values: Any) -> None:
     """Remove the event type TYPE. Its events stay."""
 
     async def work() -> None:
-        async with _opened(values, workspace) as (topic, workspace_id):
-            await topic.delete(workspace_id, checked.type_of(type_))
+        async with within(values, workspace) as api:
+            await api.call("EventTypeService/DeleteEventType", {"event_type": checked.type_of(type_)})
 
     run(work())
-
-
-@contextlib.asynccontextmanager
-async def _opened(values: dict[str, Any], workspace: str) -> AsyncIterator[tuple[EventTypes, WorkspaceId]]:
-    """Open the store for a block. Raises `NotFound` if there is no such workspace."""
-    async with admin.opened(build(StoreConfig, values).location) as store:
-        row = await admin.find_workspace(store.directory, workspace)
-        yield store.event_types, row.id
-
-
-@contextlib.asynccontextmanager
-async def _changing(topic: EventTypes) -> AsyncIterator[ChangeEventTypes]:
-    """Return the use case of changes for a block. Servers may use the store at the same time."""
-    checker = Checker()
-    try:
-        yield ChangeEventTypes(topic, EventTypeChecks(topic, checker), checker)
-    finally:
-        await checker.close()
 
 
 def _schema(text: bytes) -> bytes:
@@ -136,7 +110,18 @@ def _schema(text: bytes) -> bytes:
         raise SetupError(error.message.replace("The body", "The file")) from None
 
 
-def _line(one: EventType) -> str:
+def _read(line: str) -> dict[str, Any]:
+    """Return an event type that was printed, with every digit of its numbers."""
+    value: dict[str, Any] = jsonbody.read_one(line.encode())
+    return value
+
+
+def _schema_of(one: dict[str, Any]) -> bytes:
+    return canonical.encode(one["schema"])
+
+
+def _line(line: str) -> str:
+    one = _read(line)
     # A type may hold any character.
-    name = "".join(each if each.isprintable() else " " for each in one.type)
-    return f"{name}  {one.mode}  {len(one.schema)} bytes  {timestamps.format(one.updated_at)}"
+    name = "".join(each if each.isprintable() else " " for each in one["type"])
+    return f"{name}  {one['mode']}  {len(_schema_of(one))} bytes  {one['updated_at']}"

@@ -1,33 +1,18 @@
 """`headgate events`: stored events as NDJSON."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any, TypeVar
-from uuid import UUID
 
 import click
 
-from headgate_server.access import admin
-from headgate_server.background.heads import Heads
-from headgate_server.background.subscription import Start, Subscriptions
-from headgate_server.background.wakeup import Wakeup
-from headgate_server.cli.options import options
 from headgate_server.cli.running import check_output, run, show
+from headgate_server.cli.target import options_of_target, within, workspace_option
 from headgate_server.cli.values import time_of
-from headgate_server.config import StoreConfig
-from headgate_server.core import ledger
-from headgate_server.core.errors import NotFound, SetupError
-from headgate_server.core.model import NATIVE, EventQuery, StoredEvent, Workspace
-from headgate_server.core.types import EventId, WorkspaceId
-from headgate_server.process.setting import build
-from headgate_server.reading.filters import type_filter
-from headgate_server.rpc import wire
-from headgate_server.store import Ledgers
+from headgate_server.core import timestamps
+from headgate_server.rpc.api import Api
 
 _PAGE_EVENTS = 500
-_PAGE_BYTES = 1024 * 1024
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -38,8 +23,7 @@ def events() -> None:
 
 
 def _of_a_workspace(command: _Command) -> _Command:
-    command = click.option("--workspace", required=True, help="Whose events.")(command)
-    return options(StoreConfig)(command)
+    return options_of_target(workspace_option(command))
 
 
 def _filtered(command: _Command) -> _Command:
@@ -58,22 +42,17 @@ def _filtered(command: _Command) -> _Command:
 @click.option("--idempotency-key", help="Only the event with this key, within --source.")
 @click.option("--newest-first", is_flag=True, help="Begin with the newest event.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="The most events to print.")
-def list_(workspace: str, limit: int, idempotency_key: str | None, newest_first: bool, **values: Any) -> None:
+def list_(workspace: str | None, limit: int, idempotency_key: str | None, newest_first: bool, **values: Any) -> None:
     """Print stored events, the oldest first."""
 
     async def work() -> None:
-        query = _query(values)
+        request = _filters(values) | times_of(values) | {"newest_first": newest_first}
         if idempotency_key is not None:
-            identity = ledger.identity(NATIVE, values["source"], idempotency_key)
-            query = replace(query, dedupe=ledger.dedupe_of(identity))
-        query = replace(
-            query,
-            created_from=time_of(values["from_"], "--from"),
-            created_to=time_of(values["to"], "--to"),
-            newest_first=newest_first,
-        )
-        async with _opened(values, workspace) as (ledgers, found):
-            await _print_pages(ledgers, replace(query, workspace_id=found.id), limit)
+            # The key of an event without a source is in the scope of an empty one.
+            request |= {"idempotency_key": idempotency_key, "source": values["source"]}
+        check_output()
+        async with within(values, workspace) as api:
+            await pages(api, request, limit, lambda lines: show(*lines))
 
     run(work())
 
@@ -81,19 +60,13 @@ def list_(workspace: str, limit: int, idempotency_key: str | None, newest_first:
 @events.command("get")
 @_of_a_workspace
 @click.argument("event_id", metavar="ID")
-def get(workspace: str, event_id: str, **values: Any) -> None:
+def get(workspace: str | None, event_id: str, **values: Any) -> None:
     """Print the event with this ID."""
 
     async def work() -> None:
-        try:
-            identifier = EventId(UUID(event_id).bytes)
-        except ValueError:
-            raise SetupError(f"{event_id!r} is not an event's id: an id is a UUID") from None
-        async with _opened(values, workspace) as (ledgers, found):
-            event = await ledgers.fetch(found.id, [identifier])
-        if not event:
-            raise NotFound(f"there is no event {event_id} in the workspace {workspace!r}")
-        show(_line(event[0]))
+        async with within(values, workspace) as api:
+            lines, _ = await api.texts("EventService/GetEvent", {"id": event_id}, "event")
+        show(*lines)
 
     run(work())
 
@@ -107,67 +80,41 @@ def get(workspace: str, event_id: str, **values: Any) -> None:
     metavar="SEQUENCE",
     help="Begin after this sequence; 0 is the beginning. Without it: only events that are stored from now on.",
 )
-def tail(workspace: str, after: int | None, **values: Any) -> None:
+def tail(workspace: str | None, after: int | None, **values: Any) -> None:
     """Print events as they are stored, until Ctrl-C."""
 
     async def work() -> None:
         check_output()
-        async with _opened(values, workspace) as (ledgers, found):
-            heads = Heads(ledgers, Wakeup())
-            looking = asyncio.ensure_future(heads())
-            stream = Subscriptions(ledgers, heads).follow(
-                replace(_query(values), workspace_id=found.id), Start(after_sequence=after)
-            )
-            try:
-                async with contextlib.aclosing(stream):
-                    async for item in stream:
-                        if isinstance(item, StoredEvent):
-                            show(_line(item))
-            finally:
-                looking.cancel()
+        request = _filters(values) | ({} if after is None else {"after_sequence": after})
+        async with (
+            within(values, workspace) as api,
+            aclosing(api.follow("EventService/Subscribe", request, "event")) as lines,
+        ):
+            async for line in lines:
+                show(line)
 
     run(work())
 
 
-async def _print_pages(ledgers: Ledgers, query: EventQuery, limit: int) -> None:
-    check_output()
+async def pages(api: Api, request: dict[str, Any], limit: int, take: Callable[[list[str]], None]) -> None:
+    """Read events page by page, at most `limit`. Raises `HeadgateError`."""
+    token = ""
     while True:
-        page = await ledgers.events(replace(query, limit=min(limit, _PAGE_EVENTS), size=_PAGE_BYTES))
-        show(*map(_line, page.events))
-        limit -= len(page.events)
-        if page.resume is None or limit == 0:
+        page = request | {"page_size": min(limit, _PAGE_EVENTS), "page_token": token}
+        lines, token = await api.texts("EventService/ListEvents", page, "events")
+        take(lines)
+        limit -= len(lines)
+        if not token or limit == 0:
             return
-        query = replace(query, after=page.resume)
 
 
-@contextlib.asynccontextmanager
-async def _opened(values: dict[str, Any], name: str) -> AsyncIterator[tuple[Ledgers, Workspace]]:
-    """Open the store's ledgers, and find the workspace. Raises `NotFound` if there is no such workspace."""
-    async with admin.opened(build(StoreConfig, values).location) as store:
-        workspace = await store.directory.workspace(name)
-        if workspace is None:
-            raise NotFound(f"there is no workspace {name!r}")
-        yield store.ledgers, workspace
+def times_of(values: dict[str, Any]) -> dict[str, str]:
+    """Return the members of a request for the options --from and --to. Raises `SetupError`."""
+    given = {name: time_of(values[option], f"--{name}") for name, option in (("from", "from_"), ("to", "to"))}
+    return {name: timestamps.format(time) for name, time in given.items() if time is not None}
 
 
-_NOT_FOUND_YET = WorkspaceId(0)
-"""The placeholder for the workspace in a query. The query is made before the store is opened, so that a bad option is
-reported first.
-"""
-
-
-def _query(values: dict[str, Any]) -> EventQuery:
-    """Return the query of the options of `_filtered`."""
-    types = type_filter(values["type_"])
-    return EventQuery(
-        workspace_id=_NOT_FOUND_YET,
-        limit=_PAGE_EVENTS,
-        type=types.type,
-        type_prefix=types.type_prefix,
-        source=values["source"] or None,
-        subject=values["subject"] or None,
-    )
-
-
-def _line(event: StoredEvent) -> str:
-    return wire.event_json(event).decode()
+def _filters(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the members of a request for the options of `_filtered`."""
+    given = {"type": values["type_"], "source": values["source"], "subject": values["subject"]}
+    return {name: value for name, value in given.items() if value}

@@ -114,7 +114,7 @@ def _service(values: dict[str, Any]) -> Remote | None:
     """
     given = click.get_current_context().get_parameter_source
     url, said = values["service_url"], given("service_url") is ParameterSource.COMMANDLINE
-    stores = [name for name, value in (("--store", "url"), ("--data-dir", "data_dir")) if _is_given(value)]
+    stores = [name for name, value in (("--store", "store"), ("--data-dir", "data_dir")) if _is_given(value)]
     if said and stores:
         raise click.UsageError(f"give --url or {stores[0]}, not both")
     if url is None or stores:
@@ -122,7 +122,7 @@ def _service(values: dict[str, Any]) -> Remote | None:
             if values[value]:
                 raise click.UsageError(f"{name} needs --url")
         return None
-    if not said and given("url") is ParameterSource.ENVIRONMENT:
+    if not said and given("store") is ParameterSource.ENVIRONMENT:
         raise click.UsageError("HEADGATE_URL and HEADGATE_STORE are both set: give --url or --store")
     certificates = Certificates(*(None if values[value] is None else values[value].read_bytes() for _, value in _FILES))
     return Remote(url, values["service_api_key"], certificates, True if values["service_plaintext"] else None)
