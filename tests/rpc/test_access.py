@@ -143,7 +143,7 @@ async def served(store: Store) -> dict[str, AnyMethod]:
     subscriptions = Subscriptions(store.ledgers, Heads(store.ledgers, Wakeup()), settings.subscriptions)
     supervisor = Supervisor(metrics)
     parts = (store, committer, readiness, supervisor, subscriptions, settings, metrics, rejections, Checker())
-    methods = app.methods(*parts)
+    methods = app.methods(*parts, lambda: app._delivery_part(None))
     return {method.full_name: method for method in methods}
 
 
