@@ -1,6 +1,7 @@
 """Runs the same work with the compiled core and without it, and compares what comes of it."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import shake_128
@@ -12,7 +13,7 @@ from google.api.httpbody_pb2 import HttpBody
 
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.ingest_service_pb2 import StreamIngestResponse
-from headgate_server.core import compiled, ledger
+from headgate_server.core import compiled, ledger, randomness
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.model import Draft, Link, Outcome, Problem, Settled, Submission, Usage
 from headgate_server.core.settle import Settlement
@@ -41,7 +42,8 @@ def fixed_randomness() -> Iterator[None]:
         drawn += 1
         return shake_128(drawn.to_bytes(8)).digest(size)
 
-    with mock.patch.object(os, "urandom", urandom):
+    # Pieces that were drawn before, or in this block, must not be used in another one.
+    with mock.patch.object(os, "urandom", urandom), mock.patch.object(randomness, "_pieces", deque()):
         yield
 
 
