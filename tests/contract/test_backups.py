@@ -314,7 +314,7 @@ async def test_a_store_of_an_older_schema_keeps_it(location: Path, folder: Path)
     """A backup is made before an upgrade, also with the new program, and the old program can still read it."""
     await _filled(location, "a")
     url = f"sqlite:///{location}"
-    for change in ("DROP TABLE properties", "UPDATE alembic_version SET version_num = '0009'"):
+    for change in database.BACK_TO_0009:
         await database.execute(url, change)
     assert (await backup.make(location, folder)).schema == "0009"
     revision = "SELECT version_num FROM alembic_version"

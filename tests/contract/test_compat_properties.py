@@ -37,7 +37,7 @@ from tests.contract.vendor_cases import (
     cases,
     text_of,
 )
-from tests.support.ingesting import ingest_of
+from tests.support.ingesting import admit, ingest_of
 from tests.support.marks import on_postgres, on_sqlite
 
 NOW = 1_705_314_600_000_000
@@ -53,10 +53,6 @@ def _examples(number: int) -> settings:
 
 def _batches(vendor: Vendor, most: int = 8) -> st.SearchStrategy[list[Case]]:
     return st.lists(cases(vendor), min_size=1, max_size=most)
-
-
-async def _admit(_: int) -> None:
-    """Admit any number of events."""
 
 
 class Bench:
@@ -108,7 +104,7 @@ class World:
         routes = vendor.receiver.routes()
         endpoint = routes.get((method, path)) or routes[method, path.rpartition("/")[0] + "/{id}"]
         request = HttpRequest(method, path, query or {}, body, NOW)
-        return await self._bench.compat(vendor.receiver, endpoint, self._workspace, request, key, NOBODY, _admit)
+        return await self._bench.compat(vendor.receiver, endpoint, self._workspace, request, key, NOBODY, admit)
 
     async def read(self) -> Sequence[StoredEvent]:
         """Return all that the store holds of the workspace, oldest first."""

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from headgate_server.core.audit import NOBODY
 from headgate_server.core.model import EventPage, EventQuery, Workspace
 from headgate_server.ingest import compat as module
 from headgate_server.ingest.committer import Committer
@@ -15,7 +16,7 @@ from headgate_server.receivers import HttpRequest
 from headgate_server.receivers.scrip import Scrip
 from headgate_server.store import Store, ledgers
 from tests.support.drafts import append, draft
-from tests.support.ingesting import ingest_of
+from tests.support.ingesting import admit, ingest_of
 
 SCRIP = Scrip()
 PROGRAM = "550e8400-e29b-41d4-a716-446655440000"
@@ -71,7 +72,9 @@ class Reader:
 
     async def _call(self, method: str, path: str, query: Mapping[str, str], body: bytes = b"") -> Any:
         request = HttpRequest(method, path, query, body, 0)
-        exchange = await self._compat(SCRIP, SCRIP.routes()[method, path], self._workspace, request, None)
+        exchange = await self._compat(
+            SCRIP, SCRIP.routes()[method, path], self._workspace, request, None, NOBODY, admit
+        )
         assert exchange.reply.status == 200
         return json.loads(orjson.dumps(exchange.reply.body))
 

@@ -199,11 +199,7 @@ async def test_migrate_leaves_what_is_stored(store: Store, store_url: str) -> No
     workspace = await store.directory.create_workspace("acme")
     await append(store, workspace.id, draft("a"))
     await store.close()
-    for change in (
-        "DROP TABLE properties",
-        *(f"ALTER TABLE api_keys DROP COLUMN {name}" for name in ("name", "limits", "last_used_at", "successor")),
-        "UPDATE alembic_version SET version_num = '0009'",
-    ):
+    for change in database.BACK_TO_0009:
         await database.execute(store_url, change)
     looked = await open_store(store_url, as_is=True)
     assert next(step.revision for step in await looked.migrations.missing()) == "0010"

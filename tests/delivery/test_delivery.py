@@ -10,6 +10,7 @@ import pytest
 from standardwebhooks import Webhook as Verifier
 
 from headgate.v1.event_service_pb2 import GetEventRequest, ListEventsRequest
+from headgate_server.core.audit import NOBODY
 from headgate_server.delivery.config import DeliveryConfig
 from headgate_server.ingest.compat import Compat
 from headgate_server.receivers import HttpRequest, Reply
@@ -17,6 +18,7 @@ from headgate_server.receivers.scrip import Scrip
 from tests.support.calls import Caller, event, refused
 from tests.support.destinations import Operator
 from tests.support.drafts import append, draft
+from tests.support.ingesting import admit
 from tests.support.inprocess import Service, serving
 from tests.support.receivers import Answer, Received, Receiver, answers, hangs, receiver
 from tests.support.waiting import until
@@ -343,7 +345,7 @@ async def test_scrips_status_follows_the_delivery(service: Service, caller: Call
         """Return the number and the status of each event of a list."""
         request = HttpRequest("GET", "/v1/events", {"sort_dir": "asc", **query}, b"", 0)
         endpoint = Scrip().routes()["GET", "/v1/events"]
-        exchange = await compat(Scrip(), endpoint, workspace, request, None)
+        exchange = await compat(Scrip(), endpoint, workspace, request, None, NOBODY, admit)
         assert isinstance(exchange.reply, Reply)
         body = orjson.loads(orjson.dumps(exchange.reply.body))
         return [(one["event_data"]["n"], one["status"]) for one in body["data"]]

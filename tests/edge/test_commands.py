@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import signal
 from contextlib import closing
 from pathlib import Path
 
@@ -11,12 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from headgate_server.cli import commands as cli
-from headgate_server.core.model import Scope
 from headgate_server.store.opening import open_store
 from tests.support import database
 from tests.support.drafts import append, draft
 from tests.support.edge import Edge, failure, statuses
-from tests.support.service import ServerProcess, make_key
 from tests.support.up import headgate
 from tests.support.waiting import until_true
 
@@ -123,19 +120,6 @@ def test_a_ledger_that_is_not_there(tmp_path: Path) -> None:
     done = headgate("ledger", "verify", "--data-dir", str(tmp_path), "--workspace", "nobody")
     assert done.returncode == 2
     assert done.stderr == "headgate: there is no workspace 'nobody'\n"
-
-
-async def test_two_servers_on_one_sqlite(sqlite_url: str) -> None:
-    async with ServerProcess(sqlite_url) as server:
-        second = await asyncio.to_thread(headgate, "serve", "--store", sqlite_url, "--grpc-port", "0")
-        assert second.returncode == 2
-        assert second.stderr.count("\n") == 1
-        assert second.stderr.startswith("headgate: ")
-        # Commands may: they only pass by.
-        assert await make_key(sqlite_url, scopes=[Scope.EVENTS_READ])
-        assert await server.end(signal.SIGTERM) == 0
-    async with ServerProcess(sqlite_url):
-        pass
 
 
 COMMANDS = [(), ("up",), ("serve",), ("bridge",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "revoke")]

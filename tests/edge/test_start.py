@@ -158,7 +158,7 @@ def test_a_result_that_cannot_be_written(tmp_path: Path, arguments: tuple[str, .
     assert said.startswith("headgate: ")
     assert word in said
     assert said.count("\n") == 1
-    assert _keys_in(tmp_path).count("  valid\n") == 1
+    assert _keys_in(tmp_path).count("  valid  ") == 1
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)

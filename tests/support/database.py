@@ -8,6 +8,13 @@ from typing import Any
 import asyncpg
 from pysqlite3 import dbapi2 as sqlite
 
+BACK_TO_0009 = (
+    *(f"ALTER TABLE api_keys DROP COLUMN {name}" for name in ("name", "limits", "last_used_at", "successor")),
+    "DROP TABLE properties",
+    "UPDATE alembic_version SET version_num = '0009'",
+)
+"""Statements that undo the migrations after 0009."""
+
 
 def sqlite_path(url: str) -> str:
     """Return the path of an SQLite store's URL."""

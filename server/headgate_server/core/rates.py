@@ -10,13 +10,16 @@ PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _RATE = re.compile(r"([1-9][0-9]{0,8})/(second|minute|hour|day)(?::([1-9][0-9]{0,8}))?")
 
 
-def rate_of(text: str) -> RateLimit:
-    """Return the limit of N/PERIOD or N/PERIOD:BURST. Without a burst, N may come at once. Raises `ValueError`."""
+def rate_of(text: str, before: str = "") -> RateLimit:
+    """Return the limit of N/PERIOD or N/PERIOD:BURST. Without a burst, N may come at once.
+
+    Raises `ValueError`. Its message shows the text after `before`, such as `flokit=`.
+    """
     match = _RATE.fullmatch(text)
     if match is None:
         raise ValueError(
-            f"{text[:80]!r} is not a rate: give N/PERIOD or N/PERIOD:BURST with the periods {', '.join(PERIODS)}, "
-            "such as 100/minute or 10/second:30"
+            f"{(before + text)[:80]!r} is not a rate: give N/PERIOD or N/PERIOD:BURST with the periods "
+            f"{', '.join(PERIODS)}, such as 100/minute or 10/second:30"
         )
     count = int(match[1])
     return RateLimit(count, PERIODS[match[2]] * 1_000_000, int(match[3] or count))

@@ -76,12 +76,12 @@ def time_of(message: Any, field: str) -> int | None:
     return decode.microseconds(getattr(message, field), field) if message.HasField(field) else None
 
 
-def limit_of(field: str, text: str) -> RateLimit | None:
-    """Return a key's limit; empty and "none" are no limit. Raises `InvalidRequest`."""
+def limit_of(field: str, text: str, whose: str = "") -> RateLimit | None:
+    """Return a limit; empty and "none" are no limit. A message shows it after `whose`. Raises `InvalidRequest`."""
     if text in ("", _NO_LIMIT):
         return None
     try:
-        return rates.rate_of(text)
+        return rates.rate_of(text, whose)
     except ValueError as error:
         raise InvalidRequest(f"{error}.", reason=Reason.INVALID_FIELD, field=field) from None
 
@@ -93,7 +93,7 @@ def rates_of(texts: Mapping[str, str]) -> Rates:
         if receiver not in RECEIVERS:
             message = f"There is no receiver {receiver[:80]!r}; there are: {', '.join(sorted(RECEIVERS))}."
             raise InvalidRequest(message, reason=Reason.INVALID_FIELD, field="rates")
-        found[receiver] = ... if text in ("", _DEFAULT) else limit_of("rates", text)
+        found[receiver] = ... if text in ("", _DEFAULT) else limit_of("rates", text, f"{receiver}=")
     return found
 
 
