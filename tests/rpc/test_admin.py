@@ -1,5 +1,6 @@
 """AdminService: workspaces and keys over the API, and the limits of keys."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -264,6 +265,11 @@ async def test_the_bridges_check_of_a_key_is_no_call(operator: Operator, service
 
 
 @on_sqlite
+async def _read_out(stream: Any) -> None:
+    while await stream.read() is not grpc.aio.EOF:
+        pass
+
+
 async def test_streams_end_with_their_key(operator: Operator, service: Service) -> None:
     """That of a key that was rotated out, like that of one that was revoked, within seconds."""
     key = await operator.key()
@@ -275,6 +281,8 @@ async def test_streams_end_with_their_key(operator: Operator, service: Service) 
         await reading.read()
         await operator("RotateKey", pb.RotateKeyRequest(id=key.id, overlap_seconds=0))
         for stream in (reading, writing):
-            assert await stream.code() is grpc.StatusCode.UNAUTHENTICATED
+            # The code is known when all messages have been read.
+            ended = await asyncio.wait_for(refused(_read_out(stream)), 30)
+            assert ended.code is grpc.StatusCode.UNAUTHENTICATED
         refusal = await refused(caller.ledger.GetHead(GetHeadRequest(), metadata=caller.metadata))
         assert refusal.code is grpc.StatusCode.UNAUTHENTICATED

@@ -107,13 +107,13 @@ async def test_several_requests_share_an_answer(store_url: str, monkeypatch: pyt
     """Those that are stored in one transaction."""
     async with _calling(store_url) as caller:
         stream, stored = Stream(caller), asyncio.Event()
-        append = Committer._append
+        store = Committer._store
 
         async def slow(*arguments: Any, **options: Any) -> Any:
             await stored.wait()
-            return await append(*arguments, **options)
+            return await store(*arguments, **options)
 
-        monkeypatch.setattr(Committer, "_append", slow)
+        monkeypatch.setattr(Committer, "_store", slow)
         for number in range(20):
             await stream.ask(str(number), *[event(f"{number}-{each}") for each in range(100)])
         stored.set()
@@ -205,14 +205,14 @@ async def test_a_reader_that_does_not_read_stops_its_own_stream(
     monkeypatch.setattr(ingest_stream._Unanswered, "add", counting)
     monkeypatch.setattr(ingest_stream, "_MOST_REQUESTS", 4)
     held = asyncio.Event()
-    append = Committer._append
+    store = Committer._store
 
     async def waiting(*arguments: Any, **options: Any) -> Any:
         await held.wait()
-        return await append(*arguments, **options)
+        return await store(*arguments, **options)
 
     async with _calling(store_url) as caller:
-        monkeypatch.setattr(Committer, "_append", waiting)
+        monkeypatch.setattr(Committer, "_store", waiting)
         stream, sent = Stream(caller), 0
         large = {"text": "x" * 20_000}
 
@@ -248,18 +248,18 @@ async def test_a_revoked_key_ends_it_after_the_answers(service: Service) -> None
 
 async def test_a_server_that_ends_answers_what_it_has_read(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     held, begun = asyncio.Event(), asyncio.Event()
-    append = Committer._append
+    store = Committer._store
 
     async def waiting(*arguments: Any, **options: Any) -> Any:
         begun.set()
         await held.wait()
-        return await append(*arguments, **options)
+        return await store(*arguments, **options)
 
     answers: list[StreamIngestResponse] = []
     async with AsyncExitStack() as clients:
         async with serving(store_url) as service:
             caller = await clients.enter_async_context(service.caller())
-            monkeypatch.setattr(Committer, "_append", waiting)
+            monkeypatch.setattr(Committer, "_store", waiting)
             stream = Stream(caller)
             await stream.ask("a", event("a"))
             await begun.wait()
