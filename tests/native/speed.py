@@ -1,4 +1,4 @@
-"""CPU time of the parts that the compiled core replaces, with it and without it: `python -m bench.core`.
+"""CPU time of the parts that the compiled core replaces, with it and without it: `python -m tests.native.speed`.
 
 The two take turns, and the least time of each counts. The batches have 100 orders.
 """
