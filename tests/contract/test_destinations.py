@@ -56,7 +56,6 @@ async def test_a_created_destination_reads_back(store: Store, workspace: int) ->
     assert found.id.startswith("dst_")
     assert await store.destinations.get(workspace, found.id) == status
     assert await store.destinations.secrets(workspace, found.id) == kept
-    assert await store.destinations.find(workspace, "crm") == found.id
     bus = JetStream(stream="ORDERS", subject_prefix="orders")
     assert (await made(store, workspace, "bus", target=bus)).destination.target == bus
 
@@ -109,7 +108,6 @@ async def test_destinations_of_another_workspace_are_not_found(store: Store, wor
     topic = store.destinations
     for call in (
         lambda: topic.get(other, found.id),
-        lambda: topic.find(other, found.name),
         lambda: topic.update(other, found.id, lambda old: old),
         lambda: topic.delete(other, found.id),
         lambda: topic.set_state(other, found.id, State.PAUSED),

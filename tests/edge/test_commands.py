@@ -127,6 +127,7 @@ COMMANDS += [("ledger",), ("ledger", "verify"), ("workspaces",), ("workspaces", 
 COMMANDS += [("audit",), ("keys", "rotate"), ("keys", "set"), ("workspaces", "create")]
 COMMANDS += [("event-types",), *(("event-types", name) for name in ("put", "get", "list", "delete"))]
 COMMANDS += [("rejections",), ("rejections", "list"), ("rejections", "show"), ("rejections", "replay")]
+COMMANDS += [("destinations",), *(("destinations", name) for name in ("create", "list", "pause", "replay", "failures"))]
 
 
 @pytest.mark.parametrize("command", [pytest.param(command, id=" ".join(command) or "headgate") for command in COMMANDS])

@@ -15,12 +15,14 @@ import grpc
 import httpx
 import pytest
 import trustme
+from click.testing import CliRunner
 
 from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import IngestRequest
 from headgate.v1.ingest_service_pb2_grpc import IngestServiceStub
 from headgate_client import Client as HeadgateClient
 from headgate_client import Unavailable
+from headgate_server.cli.commands import headgate as headgate_command
 from tests.support import postgres
 from tests.support.processes import children
 from tests.support.service import ServerProcess, make_key
@@ -161,6 +163,25 @@ def test_our_own_client(secured: Secured) -> None:
             client = HeadgateClient(f"https://{url}", api_key=secured.key, timeout=0.5, **wrong)
             with client, pytest.raises(Unavailable):
                 client.ingest({"type": "t"})
+
+
+def test_a_command(secured: Secured, tmp_path: Path) -> None:
+    """It trusts `--ca` and shows `--client-cert`; without one of them it ends, and says so."""
+    ca, cert, key = (tmp_path / name for name in ("ca.crt", "client.crt", "client.key"))
+    put(ca, SERVERS.cert_pem.bytes())
+    put(cert, chain_of(GOOD.leaf))
+    put(key, GOOD.leaf.private_key_pem.bytes())
+    trusted, shown = ("--ca", str(ca)), ("--client-cert", str(cert), "--client-key", str(key))
+    with secured.http(GOOD) as http:
+        assert http.post("/v1/events", json={"type": "t"}).status_code == 200
+    for port in secured.ports.values():
+        there = ("events", "list", "--limit", "1", "--url", f"https://localhost:{port}", "--key", secured.key)
+        done = CliRunner().invoke(headgate_command, [*there, *trusted, *shown])
+        assert (done.exit_code, done.stdout.count("\n")) == (0, 1), done.stderr
+        for less in (trusted, shown):
+            done = CliRunner().invoke(headgate_command, [*there, *less])
+            assert (done.exit_code, done.stdout) == (2, "")
+            assert f"the service at https://localhost:{port} gives no answer" in done.stderr
 
 
 def test_a_broken_pair_changes_nothing(secured: Secured) -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dheadgate/v1/destination.proto\x12\x0bheadgate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x04\n\x0b\x44\x65stination\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1e.headgate.v1.DestinationFilter\x12\x10\n\x08ordering\x18\x04 \x01(\t\x12\'\n\x07webhook\x18\x05 \x01(\x0b\x32\x14.headgate.v1.WebhookH\x00\x12+\n\tjetstream\x18\x06 \x01(\x0b\x32\x16.headgate.v1.JetStreamH\x00\x12\r\n\x05start\x18\x07 \x01(\t\x12\r\n\x05state\x18\x08 \x01(\t\x12\x14\n\x0cstate_reason\x18\t \x01(\t\x12\x0e\n\x06\x63ursor\x18\n \x01(\x03\x12\x12\n\nlag_events\x18\x0b \x01(\x03\x12\x13\n\x0blag_seconds\x18\x0c \x01(\x03\x12\x11\n\tset_aside\x18\r \x01(\x03\x12\x11\n\tdelivered\x18\x0e \x01(\x03\x12\x17\n\x0f\x66\x61iled_attempts\x18\x0f \x01(\x03\x12\x12\n\nlast_error\x18\x10 \x01(\t\x12\x31\n\rlast_error_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fnext_attempt_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x06replay\x18\x13 \x01(\x0b\x32\x13.headgate.v1.Replay\x12.\n\ncreated_at\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06target\"F\n\x11\x44\x65stinationFilter\x12\r\n\x05types\x18\x01 \x03(\t\x12\x0f\n\x07sources\x18\x02 \x03(\t\x12\x11\n\treceivers\x18\x03 \x03(\t\"\xda\x01\n\x07Webhook\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x12\n\nmax_events\x18\x02 \x01(\x05\x12\x17\n\x0ftimeout_seconds\x18\x03 \x01(\x05\x12\x0e\n\x06\x66ormat\x18\x04 \x01(\t\x12\x11\n\tsignature\x18\x05 \x01(\t\x12\x32\n\x07headers\x18\x06 \x03(\x0b\x32!.headgate.v1.Webhook.HeadersEntry\x12\x0e\n\x06secret\x18\x07 \x01(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"3\n\tJetStream\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x16\n\x0esubject_prefix\x18\x02 \x01(\t\"8\n\x06Replay\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\x16\n\x0euntil_sequence\x18\x02 \x01(\x03\"\xa4\x02\n\x0f\x44\x65liveryFailure\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x03\x12\x33\n\x0f\x66irst_failed_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_attempt_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fnext_attempt_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x06status\x18\x08 \x01(\x05H\x00\x88\x01\x01\x12\r\n\x05\x65rror\x18\t \x01(\tB\t\n\x07_statusB+\n\x0f\x64\x65v.headgate.v1P\x01Z\x16headgate/v1;headgatev1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dheadgate/v1/destination.proto\x12\x0bheadgate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x05\n\x0b\x44\x65stination\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1e.headgate.v1.DestinationFilter\x12\x10\n\x08ordering\x18\x04 \x01(\t\x12\'\n\x07webhook\x18\x05 \x01(\x0b\x32\x14.headgate.v1.WebhookH\x00\x12+\n\tjetstream\x18\x06 \x01(\x0b\x32\x16.headgate.v1.JetStreamH\x00\x12\r\n\x05start\x18\x07 \x01(\t\x12\r\n\x05state\x18\x08 \x01(\t\x12\x14\n\x0cstate_reason\x18\t \x01(\t\x12\x0e\n\x06\x63ursor\x18\n \x01(\x03\x12\x12\n\nlag_events\x18\x0b \x01(\x03\x12\x13\n\x0blag_seconds\x18\x0c \x01(\x03\x12\x11\n\tset_aside\x18\r \x01(\x03\x12\x11\n\tdelivered\x18\x0e \x01(\x03\x12\x17\n\x0f\x66\x61iled_attempts\x18\x0f \x01(\x03\x12\x12\n\nlast_error\x18\x10 \x01(\t\x12\x31\n\rlast_error_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fnext_attempt_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x06replay\x18\x13 \x01(\x0b\x32\x13.headgate.v1.Replay\x12.\n\ncreated_at\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rfailing_since\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06target\"F\n\x11\x44\x65stinationFilter\x12\r\n\x05types\x18\x01 \x03(\t\x12\x0f\n\x07sources\x18\x02 \x03(\t\x12\x11\n\treceivers\x18\x03 \x03(\t\"\xda\x01\n\x07Webhook\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x12\n\nmax_events\x18\x02 \x01(\x05\x12\x17\n\x0ftimeout_seconds\x18\x03 \x01(\x05\x12\x0e\n\x06\x66ormat\x18\x04 \x01(\t\x12\x11\n\tsignature\x18\x05 \x01(\t\x12\x32\n\x07headers\x18\x06 \x03(\x0b\x32!.headgate.v1.Webhook.HeadersEntry\x12\x0e\n\x06secret\x18\x07 \x01(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"3\n\tJetStream\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x16\n\x0esubject_prefix\x18\x02 \x01(\t\"8\n\x06Replay\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\x16\n\x0euntil_sequence\x18\x02 \x01(\x03\"\xa4\x02\n\x0f\x44\x65liveryFailure\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x03\x12\x33\n\x0f\x66irst_failed_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_attempt_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fnext_attempt_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x06status\x18\x08 \x01(\x05H\x00\x88\x01\x01\x12\r\n\x05\x65rror\x18\t \x01(\tB\t\n\x07_statusB+\n\x0f\x64\x65v.headgate.v1P\x01Z\x16headgate/v1;headgatev1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,17 +36,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEBHOOK_HEADERSENTRY']._loaded_options = None
   _globals['_WEBHOOK_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_DESTINATION']._serialized_start=80
-  _globals['_DESTINATION']._serialized_end=710
-  _globals['_DESTINATIONFILTER']._serialized_start=712
-  _globals['_DESTINATIONFILTER']._serialized_end=782
-  _globals['_WEBHOOK']._serialized_start=785
-  _globals['_WEBHOOK']._serialized_end=1003
-  _globals['_WEBHOOK_HEADERSENTRY']._serialized_start=957
-  _globals['_WEBHOOK_HEADERSENTRY']._serialized_end=1003
-  _globals['_JETSTREAM']._serialized_start=1005
-  _globals['_JETSTREAM']._serialized_end=1056
-  _globals['_REPLAY']._serialized_start=1058
-  _globals['_REPLAY']._serialized_end=1114
-  _globals['_DELIVERYFAILURE']._serialized_start=1117
-  _globals['_DELIVERYFAILURE']._serialized_end=1409
+  _globals['_DESTINATION']._serialized_end=761
+  _globals['_DESTINATIONFILTER']._serialized_start=763
+  _globals['_DESTINATIONFILTER']._serialized_end=833
+  _globals['_WEBHOOK']._serialized_start=836
+  _globals['_WEBHOOK']._serialized_end=1054
+  _globals['_WEBHOOK_HEADERSENTRY']._serialized_start=1008
+  _globals['_WEBHOOK_HEADERSENTRY']._serialized_end=1054
+  _globals['_JETSTREAM']._serialized_start=1056
+  _globals['_JETSTREAM']._serialized_end=1107
+  _globals['_REPLAY']._serialized_start=1109
+  _globals['_REPLAY']._serialized_end=1165
+  _globals['_DELIVERYFAILURE']._serialized_start=1168
+  _globals['_DELIVERYFAILURE']._serialized_end=1460
 # @@protoc_insertion_point(module_scope)

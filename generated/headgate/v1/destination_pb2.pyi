@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Destination(_message.Message):
-    __slots__ = ("id", "name", "filter", "ordering", "webhook", "jetstream", "start", "state", "state_reason", "cursor", "lag_events", "lag_seconds", "set_aside", "delivered", "failed_attempts", "last_error", "last_error_at", "next_attempt_at", "replay", "created_at", "updated_at")
+    __slots__ = ("id", "name", "filter", "ordering", "webhook", "jetstream", "start", "state", "state_reason", "cursor", "lag_events", "lag_seconds", "set_aside", "delivered", "failed_attempts", "last_error", "last_error_at", "next_attempt_at", "replay", "created_at", "updated_at", "failing_since")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,7 @@ class Destination(_message.Message):
     REPLAY_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
+    FAILING_SINCE_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     filter: DestinationFilter
@@ -51,7 +52,8 @@ class Destination(_message.Message):
     replay: Replay
     created_at: _timestamp_pb2.Timestamp
     updated_at: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., filter: _Optional[_Union[DestinationFilter, _Mapping]] = ..., ordering: _Optional[str] = ..., webhook: _Optional[_Union[Webhook, _Mapping]] = ..., jetstream: _Optional[_Union[JetStream, _Mapping]] = ..., start: _Optional[str] = ..., state: _Optional[str] = ..., state_reason: _Optional[str] = ..., cursor: _Optional[int] = ..., lag_events: _Optional[int] = ..., lag_seconds: _Optional[int] = ..., set_aside: _Optional[int] = ..., delivered: _Optional[int] = ..., failed_attempts: _Optional[int] = ..., last_error: _Optional[str] = ..., last_error_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., next_attempt_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    failing_since: _timestamp_pb2.Timestamp
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., filter: _Optional[_Union[DestinationFilter, _Mapping]] = ..., ordering: _Optional[str] = ..., webhook: _Optional[_Union[Webhook, _Mapping]] = ..., jetstream: _Optional[_Union[JetStream, _Mapping]] = ..., start: _Optional[str] = ..., state: _Optional[str] = ..., state_reason: _Optional[str] = ..., cursor: _Optional[int] = ..., lag_events: _Optional[int] = ..., lag_seconds: _Optional[int] = ..., set_aside: _Optional[int] = ..., delivered: _Optional[int] = ..., failed_attempts: _Optional[int] = ..., last_error: _Optional[str] = ..., last_error_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., next_attempt_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., failing_since: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class DestinationFilter(_message.Message):
     __slots__ = ("types", "sources", "receivers")

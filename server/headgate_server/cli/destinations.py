@@ -1,34 +1,28 @@
 """`headgate destinations`: create, list, change and replay destinations."""
 
-import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from ipaddress import ip_network
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import click
 
-from headgate_server.access import admin
-from headgate_server.cli.options import options
 from headgate_server.cli.running import check_output, run, show
-from headgate_server.config import StoreConfig
+from headgate_server.cli.tables import printable
+from headgate_server.cli.target import options_of_target, within, workspace_option
+from headgate_server.cli.values import time_of
 from headgate_server.core import timestamps
-from headgate_server.core.destinations import PREFIX, Failure, Format, Ordering, State, Status, Target, Webhook
-from headgate_server.core.errors import SetupError
-from headgate_server.core.types import WorkspaceId
-from headgate_server.delivery import checked, manage
+from headgate_server.core.destinations import PREFIX, Format, Ordering
+from headgate_server.core.errors import NotFound, SetupError
+from headgate_server.delivery import checked
 from headgate_server.delivery.networks import Networks
 from headgate_server.delivery.url import check_url
-from headgate_server.process.setting import build
-from headgate_server.store import Destinations
+from headgate_server.rpc.api import Api, Direct
 
 _PAGE = 500
-
-_ANYWHERE = Networks((ip_network("0.0.0.0/0"), ip_network("::/0")))
-"""All networks, because only the server has the setting. In a network that it does not allow, each attempt fails with
-an error that says so.
-"""
+_SERVICE = "--service"
+"""The option that names the service. `--url` is the URL of a webhook here."""
 
 _FORMATS = click.Choice([form.value for form in Format])
+_SEQUENCE = click.IntRange(0, 2**63 - 1)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -39,14 +33,13 @@ def destinations() -> None:
 
 
 def _of_a_workspace(command: _Command) -> _Command:
-    command = click.option("--workspace", required=True, help="The workspace of the destinations.")(command)
-    return options(StoreConfig)(command)
+    return options_of_target(workspace_option(command, flag=_SERVICE), flag=_SERVICE)
 
 
 @destinations.command("create")
 @_of_a_workspace
 @click.option("--name", required=True, help="A name, unique in the workspace.")
-@click.option("--url", help="The URL that events are posted to.")
+@click.option("--url", help="The URL that events are posted to. The service is --service.")
 @click.option("--stream", help="A stream of NATS JetStream instead of a URL.")
 @click.option("--subject-prefix", help="The beginning of a stream's subjects.")
 @click.option("--type", "types", multiple=True, help="Only events of this type, such as 'order.*'.")
@@ -65,35 +58,50 @@ def _of_a_workspace(command: _Command) -> _Command:
 )
 @click.option("--format", "form", type=_FORMATS, default=Format.STANDARD.value, show_default=True)
 @click.option("--ed25519", is_flag=True, help="Sign with ed25519, and print the public key instead of the secret.")
-def create(workspace: str, **values: Any) -> None:
+def create(workspace: str | None, **values: Any) -> None:
     """Create a destination. For a webhook, print only the secret to standard output. It is shown only once.
 
-    --type, --source and --receiver may be given several times. This command does not know the server's settings: a URL
-    in a private network needs its --webhook-allow, and a stream its --nats-url.
+    --type, --source and --receiver may be given several times. At the store, this command does not know the server's
+    settings: a URL in a private network needs its --webhook-allow, and a stream its --nats-url.
     """
 
     async def work() -> None:
-        settings = manage.DestinationSettings(
-            name=checked.name_of(values["name"]),
-            target=_target(values),
-            filter=checked.filter_of(values["types"], values["sources"], values["receivers"]),
-            ordering=Ordering.ORDERED if values["ordered"] else Ordering.PARALLEL,
-            start=checked.start_of(values["start"]),
-        )
         check_output()
-        async with _opened(values, workspace) as (topic, workspace_id):
-            shown = await manage.create(topic, workspace_id, settings)
-            try:
-                show(*filter(None, [shown.key]))
-            except (SetupError, SystemExit):
-                # The secret was not shown.
-                await topic.delete(workspace_id, shown.status.destination.id)
-                raise
-        _note_blocked(values["url"])
+        async with within(values, workspace) as api:
+            answer = await api.call("DestinationService/CreateDestination", {"destination": _new(values)})
+            await _show_secret(api, answer["destination"])
+            at_store = isinstance(api, Direct)
+        if at_store:
+            _note_blocked(values["url"])
 
     if (values["url"] is None) == (values["stream"] is None):
         raise click.UsageError("give --url or --stream")
     run(work())
+
+
+async def _show_secret(api: Api, made: dict[str, Any]) -> None:
+    """Print the secret of a new webhook. If it cannot be shown, nobody can ever verify with it: delete the webhook."""
+    secret = made.get("webhook", {}).get("secret", "")
+    try:
+        show(*filter(None, [secret]))
+    except (SetupError, SystemExit):
+        await api.call("DestinationService/DeleteDestination", {"id": made["id"]})
+        raise
+
+
+def _new(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the destination to create."""
+    made = {
+        "name": values["name"],
+        "filter": {name: list(values[name]) for name in ("types", "sources", "receivers")},
+        # A stream is always ordered; absent means that for a stream, and parallel for a webhook.
+        "ordering": Ordering.ORDERED.value if values["ordered"] else "",
+        "start": values["start"],
+    }
+    if values["url"] is None:
+        return made | {"jetstream": {"stream": values["stream"], "subject_prefix": values["subject_prefix"] or ""}}
+    webhook = {"url": values["url"], "max_events": values["max_events"], "format": values["form"]}
+    return made | {"webhook": webhook | ({"signature": "ed25519"} if values["ed25519"] else {})}
 
 
 def _note_blocked(url: str | None) -> None:
@@ -105,29 +113,15 @@ def _note_blocked(url: str | None) -> None:
         click.echo(f"headgate: note: {error}. Without it on the server, each attempt fails.", err=True)
 
 
-def _target(values: dict[str, Any]) -> Target:
-    if values["url"] is None:
-        return checked.jetstream_of(values["stream"], values["subject_prefix"] or "")
-    return checked.webhook_of(
-        values["url"],
-        _ANYWHERE,
-        max_events=values["max_events"],
-        form=values["form"],
-        signature="ed25519" if values["ed25519"] else "",
-    )
-
-
 @destinations.command("list")
 @_of_a_workspace
-def list_(workspace: str, **values: Any) -> None:
+def list_(workspace: str | None, **values: Any) -> None:
     """List destinations: id, name, state, ordering, cursor, lag, set-aside events, target, last error."""
 
     async def work() -> None:
-        async with _opened(values, workspace) as (topic, workspace_id):
-            last = ""
-            while page := await topic.list(workspace_id, _PAGE, last):
+        async with within(values, workspace) as api:
+            async for page in _pages(api, "ListDestinations", "destinations"):
                 show(*map(_line, page))
-                last = page[-1].destination.id
 
     run(work())
 
@@ -135,28 +129,28 @@ def list_(workspace: str, **values: Any) -> None:
 @destinations.command("pause")
 @_of_a_workspace
 @click.argument("destination", metavar="NAME")
-def pause(workspace: str, destination: str, **values: Any) -> None:
+def pause(workspace: str | None, destination: str, **values: Any) -> None:
     """Stop delivery to the destination with this NAME or id. Its cursor stays."""
-    _set_state(workspace, destination, values, State.PAUSED)
+    _change(workspace, destination, values, "PauseDestination")
 
 
 @destinations.command("resume")
 @_of_a_workspace
 @click.argument("destination", metavar="NAME")
-def resume(workspace: str, destination: str, **values: Any) -> None:
+def resume(workspace: str | None, destination: str, **values: Any) -> None:
     """Start delivery again at the cursor, also of a disabled destination."""
-    _set_state(workspace, destination, values, State.ACTIVE)
+    _change(workspace, destination, values, "ResumeDestination")
 
 
 @destinations.command("delete")
 @_of_a_workspace
 @click.argument("destination", metavar="NAME")
-def delete(workspace: str, destination: str, **values: Any) -> None:
+def delete(workspace: str | None, destination: str, **values: Any) -> None:
     """Remove a destination and its failures. The events stay."""
 
     async def work() -> None:
-        async with _opened(values, workspace) as (topic, workspace_id):
-            await topic.delete(workspace_id, await _id_of(topic, workspace_id, destination))
+        async with within(values, workspace) as api:
+            await api.call("DestinationService/DeleteDestination", {"id": await _id_of(api, destination)})
 
     run(work())
 
@@ -165,102 +159,114 @@ def delete(workspace: str, destination: str, **values: Any) -> None:
 @_of_a_workspace
 @click.argument("destination", metavar="NAME")
 @click.option("--set-aside", is_flag=True, help="The events that are set aside.")
-@click.option("--after", type=int, metavar="SEQUENCE", help="The events after this sequence.")
+@click.option("--after", type=_SEQUENCE, metavar="SEQUENCE", help="The events after this sequence.")
 @click.option("--from", "from_", metavar="TIME", help="The events stored at this time or later: 2024-01-15T10:30:00Z.")
 def replay(
-    workspace: str, destination: str, set_aside: bool, after: int | None, from_: str | None, **values: Any
+    workspace: str | None, destination: str, set_aside: bool, after: int | None, from_: str | None, **values: Any
 ) -> None:
     """Deliver events again, up to the cursor. The cursor does not move."""
-
-    async def work() -> None:
-        since = None if from_ is None else _time(from_)
-        async with _opened(values, workspace) as (topic, workspace_id):
-            destination_id = await _id_of(topic, workspace_id, destination)
-            status = await manage.replay(
-                topic, workspace_id, destination_id, set_aside=set_aside, after=after, since=since
-            )
-        show(_line(status))
-
     if (set_aside, after is not None, from_ is not None).count(True) != 1:
         raise click.UsageError("give exactly one of --set-aside, --after and --from")
-    run(work())
+    _change(workspace, destination, values, "ReplayDestination", lambda: _what(after, from_))
+
+
+def _what(after: int | None, from_: str | None) -> dict[str, Any]:
+    """Return the events to deliver again. Raises `SetupError`."""
+    if after is not None:
+        return {"after_sequence": after}
+    since = time_of(from_, "--from")
+    return {"set_aside": True} if since is None else {"from": timestamps.format(since)}
 
 
 @destinations.command("failures")
 @_of_a_workspace
 @click.argument("destination", metavar="NAME")
-@click.option("--retry", type=int, metavar="SEQUENCE", help="Try this event again at once.")
-@click.option("--skip", type=int, metavar="SEQUENCE", help="Skip this event.")
-def failures(workspace: str, destination: str, retry: int | None, skip: int | None, **values: Any) -> None:
+@click.option("--retry", type=_SEQUENCE, metavar="SEQUENCE", help="Try this event again at once.")
+@click.option("--skip", type=_SEQUENCE, metavar="SEQUENCE", help="Skip this event.")
+def failures(workspace: str | None, destination: str, retry: int | None, skip: int | None, **values: Any) -> None:
     """List failed events: sequence, state, attempts, time of the next attempt, the last answer."""
 
     async def work() -> None:
-        async with _opened(values, workspace) as (topic, workspace_id):
-            destination_id = await _id_of(topic, workspace_id, destination)
-            if retry is not None:
-                show(_failure_line(await topic.retry(workspace_id, destination_id, retry)))
-            elif skip is not None:
-                show(_failure_line(await topic.skip(workspace_id, destination_id, skip)))
-            else:
-                await _print_failures(topic, workspace_id, destination_id)
+        async with within(values, workspace) as api:
+            destination_id = await _id_of(api, destination)
+            if (sequence := skip if retry is None else retry) is None:
+                async for page in _pages(api, "ListFailures", "failures", id=destination_id):
+                    show(*map(_failure_line, page))
+                return
+            method = "SkipFailure" if retry is None else "RetryFailure"
+            answer = await api.call(f"DestinationService/{method}", {"id": destination_id, "sequence": sequence})
+        show(_failure_line(answer["failure"]))
 
     if retry is not None and skip is not None:
         raise click.UsageError("give --retry or --skip")
     run(work())
 
 
-@contextlib.asynccontextmanager
-async def _opened(values: dict[str, Any], workspace: str) -> AsyncIterator[tuple[Destinations, WorkspaceId]]:
-    """Open the store for a block. Raises `NotFound` if there is no such workspace."""
-    async with admin.opened(build(StoreConfig, values).location) as store:
-        row = await admin.find_workspace(store.directory, workspace)
-        yield store.destinations, row.id
+def _change(
+    workspace: str | None,
+    destination: str,
+    values: dict[str, Any],
+    method: str,
+    more: Callable[[], dict[str, Any]] = dict,
+) -> None:
+    """Call a method that changes a destination, and print the destination."""
 
-
-async def _id_of(topic: Destinations, workspace_id: WorkspaceId, name: str) -> str:
-    return name if name.startswith(PREFIX) else await topic.find(workspace_id, name)
-
-
-def _set_state(workspace: str, destination: str, values: dict[str, Any], state: State) -> None:
     async def work() -> None:
-        async with _opened(values, workspace) as (topic, workspace_id):
-            status = await topic.set_state(workspace_id, await _id_of(topic, workspace_id, destination), state)
-        show(_line(status))
+        request = more()
+        async with within(values, workspace) as api:
+            request["id"] = await _id_of(api, destination)
+            answer = await api.call(f"DestinationService/{method}", request)
+        show(_line(answer["destination"]))
 
     run(work())
 
 
-async def _print_failures(topic: Destinations, workspace_id: WorkspaceId, destination_id: str) -> None:
-    last = 0
-    while page := await topic.failures(workspace_id, destination_id, _PAGE, last):
-        show(*map(_failure_line, page))
-        last = page[-1].sequence
+async def _pages(api: Api, method: str, member: str, **request: Any) -> AsyncIterator[list[dict[str, Any]]]:
+    """Yield the items of a list, page by page. Raises `HeadgateError`."""
+    token, more = "", True
+    while more:
+        page = request | {"page_size": _PAGE, "page_token": token}
+        answer = await api.call(f"DestinationService/{method}", page)
+        yield answer[member]
+        token = answer["next_page_token"]
+        more = token != ""
 
 
-def _line(status: Status) -> str:
-    one = status.destination
-    parts: Sequence[str] = (
-        one.id,
-        one.name,
-        one.state if not one.why else f"{one.state} ({one.why})",
-        one.ordering,
-        f"cursor {one.cursor.sequence}",
-        f"{status.lag_events} behind",
-        f"{status.set_aside} set aside",
-        one.target.url if isinstance(one.target, Webhook) else f"{one.target.stream} {one.target.subject_prefix}.>",
+async def _id_of(api: Api, name: str) -> str:
+    """Return the id of a destination. Raises `NotFound`."""
+    if name.startswith(PREFIX):
+        return name
+    async for page in _pages(api, "ListDestinations", "destinations"):
+        for one in page:
+            if one["name"] == name:
+                return str(one["id"])
+    raise NotFound(f"There is no destination {name!r} in this workspace.")
+
+
+def _line(one: dict[str, Any]) -> str:
+    why = f" ({one['state_reason']})" if one.get("state_reason") else ""
+    parts = (
+        one["id"],
+        one["name"],
+        f"{one['state']}{why}",
+        one["ordering"],
+        f"cursor {one['cursor']}",
+        f"{one['lag_events']} behind",
+        f"{one['set_aside']} set aside",
+        _target(one),
     )
-    last = f"  last error: {one.last_error}" if one.last_error and one.failing_since is not None else ""
-    return "  ".join(parts) + last
+    last = f"  last error: {one['last_error']}" if one.get("last_error") and "failing_since" in one else ""
+    return printable("  ".join(parts) + last)
 
 
-def _failure_line(failure: Failure) -> str:
-    due = "" if failure.next_attempt_at is None else f"  next {timestamps.format(failure.next_attempt_at)}"
-    status = "no answer" if failure.status is None else str(failure.status)
-    return f"{failure.sequence}  {failure.state}  {failure.attempts} attempts{due}  {status}  {failure.error}"
+def _target(one: dict[str, Any]) -> str:
+    if "webhook" in one:
+        return str(one["webhook"]["url"])
+    return f"{one['jetstream']['stream']} {one['jetstream']['subject_prefix']}.>"
 
 
-def _time(text: str) -> int:
-    try:
-        return timestamps.parse(text)[0]
-    except ValueError as error:
-        raise SetupError(f"--from: {error}") from None
+def _failure_line(failure: dict[str, Any]) -> str:
+    due = f"  next {failure['next_attempt_at']}" if "next_attempt_at" in failure else ""
+    status = str(failure.get("status", "no answer"))
+    parts = f"{failure['sequence']}  {failure['state']}  {failure['attempts']} attempts{due}  {status}  "
+    return printable(parts + failure["error"])

@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, TypeVar
 import click
 
 from headgate_server.cli.running import run, show
+from headgate_server.cli.tables import printable
 from headgate_server.cli.target import options_of_target, within, workspace_option
 from headgate_server.core import canonical, jsonbody
 from headgate_server.core import event_types as checked
@@ -123,5 +124,4 @@ def _schema_of(one: dict[str, Any]) -> bytes:
 def _line(line: str) -> str:
     one = _read(line)
     # A type may hold any character.
-    name = "".join(each if each.isprintable() else " " for each in one["type"])
-    return f"{name}  {one['mode']}  {len(_schema_of(one))} bytes  {one['updated_at']}"
+    return f"{printable(one['type'])}  {one['mode']}  {len(_schema_of(one))} bytes  {one['updated_at']}"

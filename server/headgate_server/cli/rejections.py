@@ -1,37 +1,29 @@
 """`headgate rejections`: list, show and replay refused events."""
 
-import contextlib
 import sys
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, BinaryIO, NamedTuple, TypeVar
-from uuid import UUID
+from typing import Any, BinaryIO, TypeVar
 
 import click
 import orjson
 
-from headgate_server.access import admin
-from headgate_server.cli.options import options
 from headgate_server.cli.running import run, show
-from headgate_server.config import StoreConfig
+from headgate_server.cli.tables import printable
+from headgate_server.cli.target import options_of_target, within, workspace_option
+from headgate_server.cli.values import time_of
 from headgate_server.core import jsonbody, timestamps, validate
-from headgate_server.core.errors import NotFound, SetupError
-from headgate_server.core.model import CLOUDEVENTS, NATIVE, STORED, Workspace
+from headgate_server.core.errors import HeadgateError, InvalidRequest, SetupError
+from headgate_server.core.model import CLOUDEVENTS, NATIVE, STORED, Draft, Outcome, Problem, Status
 from headgate_server.core.reasons import Reason
-from headgate_server.core.rejections import Rejection, RejectionQuery
-from headgate_server.core.types import EventId, RejectionId, WorkspaceId
-from headgate_server.ingest.checker import Checker
-from headgate_server.ingest.committer import Committer
-from headgate_server.ingest.event_types import EventTypeChecks
-from headgate_server.ingest.ingest import Ingest
-from headgate_server.ingest.replay import Replay, Replaying
-from headgate_server.process.setting import build
 from headgate_server.receivers.registry import RECEIVERS
-from headgate_server.rpc import cloudevents, decode, wire
-from headgate_server.rpc.pipeline import printer
-from headgate_server.store import Audit, Database, EventTypes, Ledgers, Limits, Rejections
+from headgate_server.rpc import wire
+from headgate_server.rpc.api import Api
 
 _PAGE = 100
 """The number of rejections that are read and replayed at once."""
+_MOST_READ = 8 * 1024 * 1024
+"""The most bytes of an edited event's file. An event has far fewer."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -42,7 +34,10 @@ def rejections() -> None:
 
 
 _RECEIVERS = sorted({NATIVE, CLOUDEVENTS, *RECEIVERS})
-_WORKSPACE = click.option("--workspace", required=True, help="The workspace of the events.")
+
+
+def _of_a_workspace(command: _Command) -> _Command:
+    return options_of_target(workspace_option(command))
 
 
 def _filters(command: _Command) -> _Command:
@@ -60,22 +55,22 @@ def _filters(command: _Command) -> _Command:
 
 
 @rejections.command("list")
-@options(StoreConfig)
-@_WORKSPACE
+@_of_a_workspace
 @_filters
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="The most rejections.")
-def list_(workspace: str, limit: int, **values: Any) -> None:
+def list_(workspace: str | None, limit: int, **values: Any) -> None:
     """List rejections, the newest first: id, time, reason, field, API, whether it was replayed, and the message."""
 
     async def work() -> None:
-        async with _opened(values, workspace) as of:
-            listed: list[Rejection] = []
-            async for page in _pages(of.rejections, _query(of.workspace.id, min(limit, _PAGE), values)):
-                listed += page
-                if len(listed) >= limit:
+        left, omitted = limit, 0
+        request = _query(values) | {"page_size": min(limit, _PAGE)}
+        async with within(values, workspace) as api:
+            async for page in _pages(api, "ListRejections", request):
+                omitted = page["omitted"]
+                show(*map(_line, page["rejections"][:left]))
+                left -= len(page["rejections"])
+                if left <= 0:
                     break
-            omitted = await of.rejections.omitted(of.workspace.id)
-        show(*map(_line, listed[:limit]))
         if omitted:
             click.echo(f"headgate: {omitted} more were left out, since too many came at once", err=True)
 
@@ -83,23 +78,21 @@ def list_(workspace: str, limit: int, **values: Any) -> None:
 
 
 @rejections.command("show")
-@options(StoreConfig)
-@_WORKSPACE
+@_of_a_workspace
 @click.argument("rejection_id", metavar="ID")
-def show_(workspace: str, rejection_id: str, **values: Any) -> None:
+def show_(workspace: str | None, rejection_id: str, **values: Any) -> None:
     """Print the rejection with this ID as JSON, with the event as it was sent."""
 
     async def work() -> None:
-        async with _opened(values, workspace) as of:
-            rejection = await _rejection(of, rejection_id)
-        show(printer.print_json(wire.rejection_message(rejection)).decode())
+        async with within(values, workspace) as api:
+            found, _ = await api.texts("RejectionService/GetRejection", {"id": rejection_id}, "rejection")
+        show(*found)
 
     run(work())
 
 
 @rejections.command("replay")
-@options(StoreConfig)
-@_WORKSPACE
+@_of_a_workspace
 @click.argument("rejection_id", metavar="[ID]", required=False)
 @click.option(
     "--event",
@@ -112,7 +105,12 @@ def show_(workspace: str, rejection_id: str, **values: Any) -> None:
 @_filters
 @click.option("--validate-only", is_flag=True, help="Print the results without storing anything.")
 def replay(
-    workspace: str, rejection_id: str | None, event: BinaryIO | None, all_: bool, validate_only: bool, **values: Any
+    workspace: str | None,
+    rejection_id: str | None,
+    event: BinaryIO | None,
+    all_: bool,
+    validate_only: bool,
+    **values: Any,
 ) -> None:
     """Replay the rejected event with this ID, unchanged or edited, or --all that match.
 
@@ -124,128 +122,99 @@ def replay(
         raise click.UsageError("--event is for one ID")
 
     async def work() -> bool:
+        if rejection_id is not None:
+            edited = None if event is None else _edited(event.read(_MOST_READ + 1))
+            async with within(values, workspace) as api:
+                return _print_result(rejection_id, await _one(api, rejection_id, edited, validate_only))
         stored = True
-        async with _opened(values, workspace) as of, _replaying(of) as replaying:
-            if rejection_id is not None:
-                rejection = await _rejection(of, rejection_id)
-                return _print_results([await _one(replaying, of.workspace, rejection, event, validate_only)])
-            query = _query(of.workspace.id, _PAGE, values, replayed=False, newest_first=False)
-            async for page in _pages(of.rejections, query):
-                replays = await replaying.as_sent(of.workspace, page, admin.operator(), validate_only=validate_only)
-                stored = _print_results(replays) and stored
+        request = _query(values) | {"page_size": _PAGE, "validate_only": validate_only}
+        async with within(values, workspace) as api:
+            async for page in _pages(api, "ReplayRejections", request):
+                for each in page["results"]:
+                    stored = _print_result(each["rejection_id"], each["result"]) and stored
         return stored
 
     if not run(work()):
         sys.exit(1)
 
 
-async def _one(
-    replaying: Replaying, workspace: Workspace, rejection: Rejection, event: BinaryIO | None, validate_only: bool
-) -> Replay:
-    if event is None:
-        return (await replaying.as_sent(workspace, [rejection], admin.operator(), validate_only=validate_only))[0]
-    slot = validate.native_json(jsonbody.read_one(event.read()))
-    return await replaying.edited(workspace, rejection, slot, admin.operator(), validate_only=validate_only)
-
-
-class _Opened(NamedTuple):
-    """A workspace, and the topics of the store that the commands need."""
-
-    workspace: Workspace
-    rejections: Rejections
-    ledgers: Ledgers
-    limits: Limits
-    event_types: EventTypes
-    audit: Audit
-    database: Database
-
-
-@contextlib.asynccontextmanager
-async def _opened(values: dict[str, Any], name: str) -> AsyncIterator[_Opened]:
-    """Open the store, and find the workspace with this name. Raises `NotFound`."""
-    async with admin.opened(build(StoreConfig, values).location) as store:
-        workspace = await store.directory.workspace(name)
-        if workspace is None:
-            raise NotFound(f"there is no workspace {name!r}")
-        topics = (store.rejections, store.ledgers, store.limits, store.event_types, store.audit, store.database)
-        yield _Opened(workspace, *topics)
-
-
-@contextlib.asynccontextmanager
-async def _replaying(of: _Opened) -> AsyncIterator[Replaying]:
-    """Return the use case of replays. Servers may use the store at the same time."""
-    committer, checker = Committer(of.database), Checker()
+async def _one(api: Api, rejection_id: str, edited: Draft | Problem | None, validate_only: bool) -> dict[str, Any]:
+    """Replay a rejection, and return the result."""
+    if isinstance(edited, Problem):
+        await api.call("RejectionService/GetRejection", {"id": rejection_id})
+        return _rejected(edited)
+    request: dict[str, Any] = {"id": rejection_id, "validate_only": validate_only}
+    if edited is not None:
+        request["event"] = _message(edited)
     try:
-        ingest = Ingest(of.ledgers, of.limits, committer, EventTypeChecks(of.event_types, checker))
-        readers = (RECEIVERS, decode.proto_event, cloudevents.as_kept)
-        yield Replaying(of.rejections, of.ledgers, ingest, *readers, of.audit)
-    finally:
-        await committer.close()
-        await checker.close()
+        result: dict[str, Any] = (await api.call("RejectionService/ReplayRejection", request))["result"]
+    except HeadgateError as error:
+        if error.reason is not Reason.NOT_REPLAYABLE:
+            raise
+        return _rejected(Problem(error.reason, "", error.message))
+    if edited is not None and edited.warnings:
+        result["warnings"] = [*edited.warnings, *result.get("warnings", ())]
+    return result
 
 
-async def _rejection(of: _Opened, rejection_id: str) -> Rejection:
+def _rejected(problem: Problem) -> dict[str, Any]:
+    return wire.result_json(0, Outcome(Status.REJECTED, problem=problem))
+
+
+def _edited(text: bytes) -> Draft | Problem:
+    """Read and check an edited event. Raises `SetupError` if the text is not one value of JSON."""
+    if len(text) > _MOST_READ:
+        raise SetupError(f"the file has more than {_MOST_READ} bytes")
     try:
-        rejection = await of.rejections.get(of.workspace.id, RejectionId(EventId(UUID(rejection_id).bytes)))
-    except ValueError:
-        raise SetupError(
-            f"{rejection_id!r} is not the id of a rejection; `headgate rejections list` shows them"
-        ) from None
-    if rejection is None:
-        raise NotFound(f"there is no rejection {rejection_id} in this workspace")
-    return rejection
+        return validate.native_json(jsonbody.read_one(text))
+    except InvalidRequest as error:
+        raise SetupError(error.message.replace("The body", "The file")) from None
 
 
-async def _pages(topic: Rejections, query: RejectionQuery) -> AsyncIterator[Sequence[Rejection]]:
-    """Yield the rejections that match, page by page."""
-    while True:
-        page = await topic.page(query)
-        yield page.rejections
-        if page.resume is None:
-            return
-        query = query.after_id(page.resume)
+def _message(draft: Draft) -> dict[str, Any]:
+    """Return a checked event as a message. Its data stays a text, because a Struct does not hold every number."""
+    event: dict[str, Any] = {"type": draft.type, "source": draft.source, "subject": draft.subject}
+    if draft.key is not None:
+        event["idempotency_key"] = draft.key
+    if draft.data is not None:
+        event["data_json"] = b64encode(draft.data).decode()
+    if draft.occurred_at is not None:
+        event["occurred_at"] = timestamps.format(draft.occurred_at)
+    return event
 
 
-def _query(workspace_id: WorkspaceId, limit: int, values: dict[str, Any], **more: Any) -> RejectionQuery:
-    """Return the query of the options. Raises `SetupError`."""
-    reason = values["reason"]
-    if reason is not None and reason not in tuple(Reason):
-        raise SetupError(f"there is no reason {reason!r}; docs/reasons.md lists them")
-    return RejectionQuery(
-        workspace_id=workspace_id,
-        limit=limit,
-        reason=reason,
-        receiver=values["receiver"],
-        key_id=values["key_id"],
-        received_from=_microseconds(values["received_from"]),
-        received_to=_microseconds(values["received_to"]),
-        **more,
+async def _pages(api: Api, method: str, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """Yield the answers for all pages. Raises `HeadgateError`."""
+    token, more = "", True
+    while more:
+        answer = await api.call(f"RejectionService/{method}", request | {"page_token": token})
+        yield answer
+        token = answer["next_page_token"]
+        more = token != ""
+
+
+def _query(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the members of a request for the options of `_filters`. Raises `SetupError`."""
+    given = {name: values[name] for name in ("reason", "receiver", "key_id") if values[name] is not None}
+    for name in ("from", "to"):
+        time = time_of(values[f"received_{name}"], f"--{name}")
+        if time is not None:
+            given[name] = timestamps.format(time)
+    return given
+
+
+def _line(rejection: dict[str, Any]) -> str:
+    state = "replayed" if "replayed_at" in rejection else "-"
+    parts: Sequence[str] = (
+        *(rejection["id"], rejection["received_at"], rejection["reason"], rejection["field"] or "-"),
+        *(rejection["receiver"], state),
+        # A message may quote the event.
+        rejection["message"],
     )
+    return printable("  ".join(parts))
 
 
-def _microseconds(text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        return timestamps.parse(text)[0]
-    except ValueError as error:
-        raise SetupError(str(error)) from None
-
-
-def _line(rejection: Rejection) -> str:
-    state = "-" if rejection.replayed_at is None else "replayed"
-    received_at = timestamps.format(rejection.received_at)
-    field = rejection.field or "-"
-    parts = (wire.id_text(rejection.id), received_at, rejection.reason, field, rejection.receiver, state)
-    # A message may quote the event.
-    message = "".join(each if each.isprintable() else " " for each in rejection.message)
-    return "  ".join((*parts, message))
-
-
-def _print_results(replays: Sequence[Replay]) -> bool:
-    """Print the results of replays. Return whether all events are stored."""
-    for replay in replays:
-        result = wire.result_json(0, replay.outcome)
-        line = {"rejection_id": wire.id_text(replay.rejection.id), "result": result}
-        show(orjson.dumps(line).decode())
-    return all(replay.outcome.status in STORED for replay in replays)
+def _print_result(rejection_id: str, result: dict[str, Any]) -> bool:
+    """Print the result of a replay, as that of a batch with this event alone. Return whether the event is stored."""
+    show(orjson.dumps({"rejection_id": rejection_id, "result": result | {"index": 0}}).decode())
+    return result["status"] in STORED

@@ -26,18 +26,18 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FILES = (("--ca", "service_ca"), ("--client-cert", "service_cert"), ("--client-key", "service_key"))
 
 
-def options_of_target(command: _Command) -> _Command:
-    """Add the options that say where a command works."""
+def options_of_target(command: _Command, *, flag: str = "--url") -> _Command:
+    """Add the options that say where a command works. `flag` names the service."""
     for option in (
-        click.option("--plaintext", "service_plaintext", is_flag=True, help="With --url: do not encrypt."),
+        click.option("--plaintext", "service_plaintext", is_flag=True, help=f"With {flag}: do not encrypt."),
         click.option(
             "--ca",
             "service_ca",
             type=_FILE,
-            help="With --url: a file with the certificates that may sign the service's. By default the system's.",
+            help=f"With {flag}: a file with the certificates that may sign the service's. By default the system's.",
         ),
         *(
-            click.option(f"--client-{name}", f"service_{name}", type=_FILE, help=f"With --url: a file with {text}.")
+            click.option(f"--client-{name}", f"service_{name}", type=_FILE, help=f"With {flag}: a file with {text}.")
             for name, text in (("key", "the key of that certificate"), ("cert", "a certificate to show"))
         ),
         click.option(
@@ -45,13 +45,14 @@ def options_of_target(command: _Command) -> _Command:
             "service_api_key",
             envvar="HEADGATE_KEY",
             show_envvar=True,
-            help="With --url: an API key of the workspace, or of _headgate for keys and workspaces.",
+            help=f"With {flag}: an API key of the workspace, or of _headgate for keys and workspaces.",
         ),
         click.option(
-            "--url",
+            flag,
             "service_url",
             envvar="HEADGATE_URL",
             show_envvar=True,
+            metavar="URL",
             help="A running service in place of the store: HOST:PORT, https://HOST or http://HOST.",
         ),
     ):
@@ -59,9 +60,9 @@ def options_of_target(command: _Command) -> _Command:
     return options(StoreConfig)(command)
 
 
-def workspace_option(command: _Command) -> _Command:
-    """Add the option that names the workspace. A service knows that of the key."""
-    return click.option("--workspace", help="The workspace. With --url it is that of the key, if left out.")(command)
+def workspace_option(command: _Command, *, flag: str = "--url") -> _Command:
+    """Add the option that names the workspace. A service, which `flag` names, knows that of the key."""
+    return click.option("--workspace", help=f"The workspace. With {flag} it is that of the key, if left out.")(command)
 
 
 @contextlib.asynccontextmanager
@@ -112,20 +113,26 @@ def _service(values: dict[str, Any]) -> Remote | None:
     """Return the service that the options name, None if they name the store. An option counts more than a variable.
     Raises `click.UsageError` if both are named.
     """
-    given = click.get_current_context().get_parameter_source
+    given, flag = click.get_current_context().get_parameter_source, _flag()
     url, said = values["service_url"], given("service_url") is ParameterSource.COMMANDLINE
     stores = [name for name, value in (("--store", "store"), ("--data-dir", "data_dir")) if _is_given(value)]
     if said and stores:
-        raise click.UsageError(f"give --url or {stores[0]}, not both")
+        raise click.UsageError(f"give {flag} or {stores[0]}, not both")
     if url is None or stores:
         for name, value in (*_FILES, ("--plaintext", "service_plaintext")):
             if values[value]:
-                raise click.UsageError(f"{name} needs --url")
+                raise click.UsageError(f"{name} needs {flag}")
         return None
     if not said and given("store") is ParameterSource.ENVIRONMENT:
-        raise click.UsageError("HEADGATE_URL and HEADGATE_STORE are both set: give --url or --store")
+        raise click.UsageError(f"HEADGATE_URL and HEADGATE_STORE are both set: give {flag} or --store")
     certificates = Certificates(*(None if values[value] is None else values[value].read_bytes() for _, value in _FILES))
     return Remote(url, values["service_api_key"], certificates, True if values["service_plaintext"] else None)
+
+
+def _flag() -> str:
+    """Return the option of the command that names the service."""
+    parameters = click.get_current_context().command.params
+    return next(parameter.opts[0] for parameter in parameters if parameter.name == "service_url")
 
 
 def _is_given(name: str) -> bool:

@@ -277,7 +277,8 @@ CATALOGUE: Mapping[Reason, Entry] = {
         retry=True,
     ),
     Reason.RATE_LIMITED: Entry(
-        "The workspace has sent more requests than its rate limit.",
+        "The key has sent more calls or events than its limit, or the workspace more requests than the rate limit of "
+        "a receiver.",
         "Try again after `Retry-After`.",
         (BUSY,),
         retry=True,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 from google.protobuf import message_factory
 from google.protobuf.descriptor_pool import Default
-from google.protobuf.json_format import ParseDict
+from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 
 from headgate.v1 import (  # noqa: F401 - the descriptors of the services that are called
@@ -29,6 +29,7 @@ from headgate_server.access.auth import Principal
 from headgate_server.core.audit import Actor
 from headgate_server.core.errors import HeadgateError, SetupError
 from headgate_server.core.model import Scope, Workspace
+from headgate_server.core.reasons import Reason
 from headgate_server.rpc.pipeline import printer
 from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Serialized, ServerStream, Unary
@@ -146,8 +147,8 @@ class Remote(Api):
     def _failed(self, problem: Problem) -> CallFailed:
         if not problem.reason:
             return CallFailed(f"the service at {self._url} gives no answer: {problem.message or problem.code}")
-        field = f" ({problem.field})" if problem.field else ""
-        return CallFailed(f"{problem.message}{field}")
+        reason = Reason(problem.reason) if problem.reason in tuple(Reason) else None
+        return CallFailed(problem.message, reason=reason, field=problem.field)
 
 
 def _kinds(method: str) -> _Kinds:
@@ -157,6 +158,9 @@ def _kinds(method: str) -> _Kinds:
 
 
 def _message(method: str, request: Mapping[str, Any]) -> Message:
-    """Return a request. Its members are the command's own, so one that is not known is a bug."""
-    message: Message = ParseDict(dict(request), _kinds(method).request())
+    """Return a request. Raises `SetupError` for a value that no message holds, such as a text that is not UTF-8."""
+    try:
+        message: Message = ParseDict(dict(request), _kinds(method).request())
+    except ParseError as error:
+        raise SetupError(str(error)) from None
     return message

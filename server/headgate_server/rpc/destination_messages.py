@@ -68,6 +68,7 @@ def destination_message(status: Status) -> pb.Destination:
     _set_time(message, "updated_at", one.updated_at)
     _set_time(message, "last_error_at", one.last_error_at)
     _set_time(message, "next_attempt_at", status.retry_after)
+    _set_time(message, "failing_since", one.failing_since)
     return message
 
 

@@ -82,17 +82,6 @@ class Destinations(Audited):
             lambda connection: self._status(connection, workspace_id, destination_id), snapshot=True
         )
 
-    async def find(self, workspace_id: WorkspaceId, name: str) -> str:
-        """Return the id of the destination with this name. Raises `NotFound`."""
-        here = (destinations.c.workspace_id == workspace_id, destinations.c.name == name)
-        statement = select(destinations.c.id).where(*here)
-        destination_id = await self._database.read(
-            lambda connection: connection.execute(statement).scalar_one_or_none()
-        )
-        if destination_id is None:
-            raise NotFound(f"There is no destination {name!r} in this workspace.")
-        return str(destination_id)
-
     async def list(self, workspace_id: WorkspaceId, limit: int, after: str = "") -> Sequence[Status]:
         """Return at most `limit` destinations after the id `after`, the oldest first."""
         page = DESTINATIONS.where(destinations.c.workspace_id == workspace_id, destinations.c.id > after)
