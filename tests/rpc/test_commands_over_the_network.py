@@ -195,7 +195,8 @@ async def test_rejections(shell: Shell, desk: Desk, tmp_path: Path, monkeypatch:
 
     await desk.caller.json(b'{"events": [{"source": "x"}]}')
     await desk.seen(3)
-    for only in (("--validate-only",), ()):
+    for size, only in ((1, ("--validate-only",)), (2, ())):
+        monkeypatch.setattr("headgate_server.cli.rejections._PAGE", size)
         lines = (await shell.both("rejections", "replay", "--all", *only, code=1)).splitlines()
         results = [json.loads(line)["result"] for line in lines]
         assert [(each["index"], each["error"]["reason"]) for each in results] == [
