@@ -18,6 +18,7 @@ from headgate.v1.ingest_service_pb2 import BatchIngestRequest, EventResult
 from headgate.v1.ledger_service_pb2 import VerifyLedgerRequest
 from tests.support.processes import children
 from tests.support.service import Client, ServerProcess, make_key
+from tests.support.waiting import until
 
 KILLS = int(os.environ.get("HEADGATE_KILLS", "5"))
 WRITERS = 8
@@ -57,14 +58,20 @@ class Writers:
                 asyncio.create_task(self._insist(clients[number % len(clients)], number, stop))
                 for number in range(WRITERS)
             ]
-            for _ in range(kills):
+
+            async def running() -> list[int]:
+                return sorted(children(server.pid))
+
+            try:
+                for _ in range(kills):
+                    await self._moment()
+                    # Both may have been killed, and not be replaced yet.
+                    os.kill(self._random.choice(await until(running)), signal.SIGKILL)
                 await self._moment()
-                victim = self._random.choice(sorted(children(server.pid)))
-                os.kill(victim, signal.SIGKILL)
-            await self._moment()
-            stop.set()
-            await server.kill()
-            await asyncio.gather(*writers)
+            finally:
+                stop.set()
+                await server.kill()
+                await asyncio.gather(*writers)
 
     async def _moment(self) -> None:
         """Return at a random moment after a random number of answers."""
