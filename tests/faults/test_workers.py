@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc.aio
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
 from headgate.v1.event_pb2 import Event
@@ -108,6 +109,16 @@ def _ports_in_a_row(count: int) -> Iterator[int]:
                 stack.enter_context(reserved("127.0.0.1", first, count, "a test"))
                 break
         yield first
+
+
+@contextmanager
+def _taken(port: int) -> Iterator[None]:
+    """Listen on a port that this process has reserved."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        yield
 
 
 def _grows(name: str) -> bool:
@@ -290,18 +301,24 @@ async def test_one_that_hangs_in_its_start(sqlite_url: str) -> None:
 
 
 def test_a_port_of_theirs_is_taken(postgres_url: str) -> None:
-    with _ports_in_a_row(2) as first, socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", first + 1))
-        taken.listen()
+    with _ports_in_a_row(2) as first, _taken(first + 1):
         done = headgate("serve", "--store", postgres_url, "--workers", "2", "--grpc-port", str(first))
     assert done.returncode == 2
     assert done.stderr == f"headgate: cannot listen on 127.0.0.1:{first + 1} for gRPC: the port is in use\n"
 
 
 async def test_as_many_as_the_machine_can_use(tmp_path: Path) -> None:
-    """By default. The greeting says the number; the others start after it, and take calls like the first."""
-    with Up("--workers", "auto", folder=tmp_path) as up:
+    """By default. The greeting says the number; the others start after it, and take calls like the first, also if the
+    next port for probes is another program's.
+    """
+    with (
+        _ports_in_a_row(2) as first,
+        _taken(first + 1),
+        Up("--workers", "auto", "--health-port", str(first), folder=tmp_path) as up,
+    ):
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{first}") as channel:
+            health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
         wanted = counted(Settings(), serves_alone=False).workers
         assert f"   workers  {wanted}\n" in up.said
         assert len(up.ports) == wanted

@@ -95,7 +95,7 @@ def test_no_option_and_no_default_goes() -> None:
 def test_every_option_reaches_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The values are not the defaults: a worker that does not get an option would silently run with its default."""
     given = build(Settings, {row.setting.name: _another(row) for row in rows(Settings)})
-    for number, argv in enumerate(arguments(given, [7000, 7001], 3.5)):
+    for number, argv in enumerate(arguments(given, [7000, 7001], 3.5, None, [7100, 7101])):
         parsed = _parsed(argv, dict(environment(given)), monkeypatch)
         wanted, got = (
             [(one.name, text) for one, text in handed_over(each) if one.name not in PER_WORKER | OF_THE_PARENT]
@@ -103,7 +103,7 @@ def test_every_option_reaches_the_workers(monkeypatch: pytest.MonkeyPatch) -> No
         )
         assert got == wanted
         assert (parsed.server.port, parsed.workers, parsed.shutdown_grace) == (7000 + number, 1, 3.5)
-        assert parsed.server.health_port == (given.server.health_port or 0) + number
+        assert parsed.server.health_port == 7100 + number
         # The parent reads the workers' metrics itself.
         assert (parsed.metrics_port, parsed.metrics_host) == (None, "127.0.0.1")
 

@@ -157,7 +157,9 @@ async def _up(settings: Settings, values: dict[str, Any]) -> None:
     with contextlib.ExitStack() as stack:
         # The servers' ports have TLS then, and may ask for a client's certificate, which Envoy has none of.
         sockets = _private_folder(stack) if renewal is not None else None
-        workers, ports = stack.enter_context(workers_of(settings, grace, sockets, at_leisure=at_leisure))
+        workers, ports = stack.enter_context(
+            workers_of(settings, grace, sockets, at_leisure=at_leisure, others=(config.http_port,))
+        )
         measured = contextlib.AsyncExitStack()
         envoy = Envoy(
             _bridge_config(

@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from headgate_server.core.errors import SetupError
 
@@ -29,9 +29,11 @@ def url_of(host: str, port: int, scheme: str = "http") -> str:
 
 
 @contextlib.contextmanager
-def reserved(host: str, port: int, count: int, purpose: str, *, elsewhere: bool = False) -> Iterator[Sequence[int]]:
+def reserved(
+    host: str, port: int, count: int, purpose: str, *, elsewhere: bool = False, avoid: Container[int] = ()
+) -> Iterator[Sequence[int]]:
     """Reserve `count` ports in a row for processes that listen on `host`, from `port` on; with 0 any free ones. With
-    `elsewhere`, a free one is reserved in place of each port after the first that is taken.
+    `elsewhere`, a free one is reserved in place of each port after the first that is taken, or that is one to `avoid`.
 
     The ports are bound with SO_REUSEADDR and do not listen. A process whose socket has it too can listen there, and no
     outgoing connection gets the port while that process is replaced. Raises `SetupError` if a port is taken, or if the
@@ -41,10 +43,11 @@ def reserved(host: str, port: int, count: int, purpose: str, *, elsewhere: bool 
         found = []
         for index in range(count):
             number = port + index if port else 0
+            movable = elsewhere and index > 0
             try:
-                found.append(_bound(stack, host, number))
+                found.append(_bound(stack, host, 0 if movable and number in avoid else number))
             except OSError as error:
-                if not (elsewhere and index):
+                if not movable:
                     raise SetupError(f"cannot listen on {shown(host, number)} for {purpose}: {_why(error)}") from None
                 found.append(_bound(stack, host, 0))
         yield found
