@@ -194,6 +194,7 @@ async def running(
         )
         await server.start()
         if renewal is not None:
+            metrics.add_source(partial(renewal.readings, "grpc"))
             supervisor.start([Job(NAME_OF_RENEWAL, renewal.run)])
         key_use = KeepKeyUse(authenticator, store.directory)
         stack.push_async_callback(key_use.close)

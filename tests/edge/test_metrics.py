@@ -28,8 +28,10 @@ LATER = {
     "headgate_ledger_checks",
     "headgate_ledger_breaks_found",
     "headgate_streams",
+    "headgate_store_free_bytes",
+    "headgate_tls_certificate_expires_timestamp_seconds",
 }
-"""What has samples only when there are destinations, failures or streams."""
+"""What has samples only when there are destinations, failures or streams, with SQLite or with TLS."""
 
 
 def _samples(page: str) -> Mapping[str, Mapping[str, float]]:

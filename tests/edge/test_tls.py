@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -16,6 +17,8 @@ import httpx
 import pytest
 import trustme
 from click.testing import CliRunner
+from cryptography import x509
+from prometheus_client.parser import text_string_to_metric_families
 
 from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import IngestRequest
@@ -66,7 +69,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     folder = tmp_path_factory.mktemp("tls")
     leaf = SERVERS.issue_cert("localhost")
     files = Files(folder, leaf, CLIENTS)
-    with Up("--data-dir", str(folder / "data"), *files.options, folder=folder) as up:
+    with Up("--data-dir", str(folder / "data"), "--metrics-port", "0", *files.options, folder=folder) as up:
         yield Secured(up, files, leaf)
 
 
@@ -84,6 +87,21 @@ def test_both_ports_with_certificate_and_key(secured: Secured) -> None:
     for port in secured.ports.values():
         with secured.stub(port, GOOD) as ingest:
             assert ingest() == "accepted"
+
+
+def test_the_metrics_say_when_the_certificates_expire(secured: Secured) -> None:
+    """Of Envoy's and of the servers' own ports. And how much room the disk of the store has."""
+    page = httpx.get(f"http://127.0.0.1:{secured.up.metrics_port}/metrics").text
+    found = {
+        sample.labels.get("shown", sample.name): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if family.name in ("headgate_tls_certificate_expires_timestamp_seconds", "headgate_store_free_bytes")
+    }
+    ends = x509.load_pem_x509_certificate(chain_of(secured.leaf)).not_valid_after_utc.timestamp()
+    free = found.pop("headgate_store_free_bytes")
+    assert found == {"grpc": ends, "rest": ends}
+    assert 0 < free <= shutil.disk_usage(secured.files.cert.parent).total
 
 
 def test_http_2_and_a_stream(secured: Secured) -> None:

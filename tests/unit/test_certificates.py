@@ -74,6 +74,11 @@ def test_a_pair_and_its_authorities_are_read(tmp_path: Path) -> None:
     material = load(_files(tmp_path, trusted=both), system_clock)
     assert (material.chain, material.key, material.trusted) == (CHAIN, KEY, both)
     assert material.expires == x509.load_pem_x509_certificate(CHAIN).not_valid_after_utc
+    late = datetime(9000, 1, 1, tzinfo=UTC)
+    behind = CA.create_child_ca().issue_cert("localhost", not_after=late)
+    ends = [one.not_valid_after_utc for one in x509.load_pem_x509_certificates(chain_of(behind))]
+    material = load(_files(tmp_path, chain_of(behind), behind.private_key_pem.bytes()), system_clock)
+    assert material.expires == ends[1] < ends[0] == late
     assert (
         load(_files(tmp_path, chain_of(BEHIND), BEHIND.private_key_pem.bytes()), system_clock).chain.count(b"BEGIN")
         == 2

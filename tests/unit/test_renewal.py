@@ -13,6 +13,7 @@ import trustme
 from structlog.testing import capture_logs
 
 from headgate_server.process.certificates import TlsError
+from headgate_server.process.metrics.catalogue import TLS_EXPIRES
 from headgate_server.process.renewal import Renewal
 from headgate_server.process.tls import TlsFiles, TlsMaterial
 from tests.support.tls import Files, chain_of, expired, put
@@ -73,6 +74,24 @@ def test_a_pair_is_used_once_it_rests(files: Files, renewal: Renewal, logged: li
     assert _events(logged) == ["tls_renewed"]
     _looked(renewal, 3)
     assert _events(logged) == ["tls_renewed"]
+
+
+def test_the_metrics_have_the_end_of_what_is_used(files: Files, renewal: Renewal) -> None:
+    ends = START + timedelta(days=400)
+    leaf = CA.issue_cert("localhost", not_after=ends)
+    files.replace(leaf)
+    (old,) = renewal.readings("grpc")
+    assert old[2] == renewal.material.expires.timestamp() > ends.timestamp()  # type: ignore[union-attr]
+    _looked(renewal)
+    assert list(renewal.readings("grpc")) == [(TLS_EXPIRES, ("grpc",), float(int(ends.timestamp())))]
+    put(files.cert, b"broken")
+    _looked(renewal)
+    assert list(renewal.readings("grpc")) == [(TLS_EXPIRES, ("grpc",), float(int(ends.timestamp())))]
+
+
+def test_a_side_that_only_trusts_has_no_end_in_the_metrics(tmp_path: Path, clock: Clock) -> None:
+    put(tmp_path / "ca", CA.cert_pem.bytes())
+    assert list(Renewal(TlsFiles(None, None, tmp_path / "ca"), clock).readings("upstream")) == []
 
 
 def test_what_is_touched_is_not_new(files: Files, renewal: Renewal, logged: list[dict[str, object]]) -> None:

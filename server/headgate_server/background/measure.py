@@ -35,6 +35,8 @@ class Measure:
             try:
                 found = await self._measures.read()
                 self._metrics.store_bytes(found.size)
+                if found.free is not None:
+                    self._metrics.store_free_bytes(found.free)
                 self._metrics.destination_states(found.destinations)
                 if found.verified is not None:
                     self._metrics.ledgers_verified(*found.verified)

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import structlog
 
@@ -14,6 +15,7 @@ from headgate_server.process.metrics.cells import Reading
 from headgate_server.process.metrics.endpoint import Make, serving
 from headgate_server.process.metrics.merging import Page
 from headgate_server.process.metrics.text import text
+from headgate_server.process.renewal import Renewal
 from headgate_server.process.workers import Workers
 
 log = structlog.get_logger(__name__)
@@ -45,9 +47,10 @@ def of_service(
     *,
     envoy: Callable[[], Awaitable[bytes]] | None = None,
     envoy_starts: Callable[[], int] = lambda: 0,
+    certificates: Mapping[str, Renewal] = MappingProxyType({}),
 ) -> Make:
     """Return the page of a service of several processes. `envoy` returns Envoy's metrics, and `envoy_starts` how often
-    Envoy was started.
+    Envoy was started. `certificates` are those that Envoy shows, by where it does.
     """
     children = workers.children if workers is not None else ()
 
@@ -56,6 +59,8 @@ def of_service(
         readings: list[Reading] = [(RESTARTS, ("worker",), replaced)] if children else []
         if envoy is not None:
             readings.append((RESTARTS, ("envoy",), max(0, envoy_starts() - 1)))
+        for shown, renewal in certificates.items():
+            readings.extend(renewal.readings(shown))
         return readings
 
     return Page(children, own=own, further=envoy)

@@ -174,7 +174,7 @@ async def _up(settings: Settings, values: dict[str, Any]) -> None:
         try:
             await unless(stop, workers.start())
             await unless(stop, envoy.start())
-            await measured.enter_async_context(metrics.served(settings, _page(workers, envoy)))
+            await measured.enter_async_context(metrics.served(settings, _page(workers, envoy, rest=renewal)))
             grpc = ", ".join((shown(settings.server.host, ports[0]), *(f":{port}" for port in ports[1:])))
             rest = url_of(values["http_host"], envoy.port, _scheme(renewal))
             await _greet(settings, rest, grpc)
@@ -196,8 +196,9 @@ async def _up(settings: Settings, values: dict[str, Any]) -> None:
     click.echo("headgate: stopped", err=True)
 
 
-def _page(workers: Workers | None, envoy: Envoy) -> Make:
-    return metrics.of_service(workers, envoy=envoy.metrics, envoy_starts=lambda: envoy.starts)
+def _page(workers: Workers | None, envoy: Envoy, **certificates: Renewal | None) -> Make:
+    used = {shown: renewal for shown, renewal in certificates.items() if renewal is not None}
+    return metrics.of_service(workers, envoy=envoy.metrics, envoy_starts=lambda: envoy.starts, certificates=used)
 
 
 async def _bridge(settings: Settings, values: dict[str, Any], servers: UpstreamConfig) -> None:
@@ -213,7 +214,7 @@ async def _bridge(settings: Settings, values: dict[str, Any], servers: UpstreamC
         upstream_renewal.tell(envoy.renew_upstream)
     try:
         await unless(stop, envoy.start())
-        async with metrics.served(settings, _page(None, envoy)):
+        async with metrics.served(settings, _page(None, envoy, rest=renewal, upstream=upstream_renewal)):
             rest = url_of(config.http_host, envoy.port, _scheme(renewal))
             click.echo(f"REST  {rest}")
             notify.ready(f"REST {rest}")

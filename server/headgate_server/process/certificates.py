@@ -49,7 +49,7 @@ def _load(files: TlsFiles, clock: Clock) -> TlsMaterial:
         _check_chain(files.cert, certificates)
         for certificate in certificates:
             _check_dates(files.cert, certificate, now)
-        expires = certificates[0].not_valid_after_utc
+        expires = min(certificate.not_valid_after_utc for certificate in certificates)
     if files.trusted is not None:
         trusted = _read(files.trusted)
         _check_authorities(files.trusted, _certificates(files.trusted, trusted), now)

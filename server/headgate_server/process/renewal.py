@@ -2,13 +2,15 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from headgate_server.process.certificates import TlsError, lacks_chain, load
 from headgate_server.process.clock import Clock
+from headgate_server.process.metrics.catalogue import TLS_EXPIRES
+from headgate_server.process.metrics.cells import Reading
 from headgate_server.process.tls import TlsFiles, TlsMaterial
 
 log = structlog.get_logger(__name__)
@@ -46,6 +48,11 @@ class Renewal:
     def tell(self, changed: Callable[[TlsMaterial], None]) -> None:
         """Call `changed`, on the event loop, with each material that is newer than the present one."""
         self._told[changed] = self.material
+
+    def readings(self, shown: str) -> Iterator[Reading]:
+        """Return when the certificate expires, for the metrics. `shown` says where it is shown."""
+        if (expires := self.material.expires) is not None:
+            yield TLS_EXPIRES, (shown,), expires.timestamp()
 
     async def run(self) -> None:
         """Look at the files until cancelled."""

@@ -30,7 +30,7 @@ class TlsMaterial(NamedTuple):
     key: bytes
     trusted: bytes
     expires: datetime | None
-    """When the first certificate of the chain expires."""
+    """When the chain ends to be valid: when the first of its certificates expires, mostly the service's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

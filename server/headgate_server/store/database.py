@@ -102,6 +102,10 @@ class Database(ABC):
         """Return the bytes that the database takes on its disk. For use in `work`."""
 
     @abstractmethod
+    def free(self) -> int | None:
+        """Return the bytes that are free on the database's disk, None if this process does not see it."""
+
+    @abstractmethod
     def pools(self) -> Mapping[str, Pool]:
         """Return the use of each pool of connections. Any thread may call it."""
 

@@ -16,6 +16,8 @@ class Measured(NamedTuple):
 
     size: int
     """Bytes on its disk."""
+    free: int | None
+    """Bytes that are free on its disk; None: this process does not see the disk."""
     destinations: Mapping[str, int]
     """How many destinations are in each state."""
     verified: tuple[float, int] | None
@@ -35,7 +37,8 @@ class Measures:
         def work(connection: Connection) -> Measured:
             counts = {state.value: 0 for state in State}
             counts |= {str(state): int(count) for state, count in connection.execute(states)}
-            return Measured(self._database.size(connection), counts, _verified(properties.get(connection, _VERIFIED)))
+            size, free = self._database.size(connection), self._database.free()
+            return Measured(size, free, counts, _verified(properties.get(connection, _VERIFIED)))
 
         return await self._database.read(work)
 

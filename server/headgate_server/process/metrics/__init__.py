@@ -103,6 +103,10 @@ class Metrics:
         """Show the size of the store."""
         self._cells.numbers(catalogue.STORE_BYTES)[()] = size
 
+    def store_free_bytes(self, size: int) -> None:
+        """Show the free bytes of the store's disk."""
+        self._cells.numbers(catalogue.STORE_FREE_BYTES)[()] = size
+
     def ledgers_verified(self, seconds: float, breaks: int) -> None:
         """Show when all ledgers were last verified, and the breaks that were found then."""
         self._cells.numbers(catalogue.LEDGERS_VERIFIED)[()] = seconds

@@ -86,6 +86,13 @@ WORKERS_ANSWERING = _gauge(
 WORKER_CALLS = _counter("worker_calls", "Calls by worker, to see whether they are spread.", "worker")
 RESTARTS = _counter("restarts", "Starts of processes after their first one, by kind: `worker` and `envoy`.", "kind")
 ENVOY_ANSWERING = _gauge("envoy_answering", "1 if Envoy answered this scrape. Its own metrics begin with `envoy_`.")
+TLS_EXPIRES = _gauge(
+    "tls_certificate_expires_timestamp_seconds",
+    "When the certificate in use expires, in seconds since the epoch; of its chain the first one that does. By where "
+    "it is shown: `grpc`, `rest`, and `upstream`, to the servers behind a bridge. Absent without TLS.",
+    "shown",
+    merge=Merge.MIN,
+)
 LOG_LINES_DROPPED = _counter(
     "log_lines_dropped", "Lines of the log that were dropped: its reader is slow or gone, or its disk is full."
 )
@@ -131,6 +138,11 @@ POOL_IN_USE = _gauge("pool_connections_in_use", "Connections to the store that a
 POOL_OPEN = _gauge("pool_connections_open", "Connections to the store that are open.", "pool")
 POOL_BOUND = _gauge("pool_connections_bound", "The most connections to the store.", "pool")
 STORE_BYTES = _gauge("store_bytes", "Size of the store: SQLite's files, or PostgreSQL's database.", merge=Merge.MAX)
+STORE_FREE_BYTES = _gauge(
+    "store_free_bytes",
+    "Free bytes of the disk that has the store. Absent with PostgreSQL, whose disk is not seen from here.",
+    merge=Merge.MIN,
+)
 
 KEY_LOOK_UPS = _counter(
     "key_look_ups", "Look-ups of API keys: `known` and `refused` from the cache, `missed` from the store.", "result"

@@ -275,6 +275,10 @@ class PostgresDatabase(Database):
         """Return the size of the database, with its indexes."""
         return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
 
+    def free(self) -> int | None:
+        """Return None: SQL does not tell it."""
+        return None
+
     def pools(self) -> Mapping[str, Pool]:
         """Return the use of the two pools."""
         return {"append": _pool(self._appending), "read": _pool(self._reading)}

@@ -6,6 +6,7 @@ operating systems have older versions.
 
 import asyncio
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -159,6 +160,10 @@ class SqliteDatabase(Database):
     def size(self, connection: Connection) -> int:
         """Return the size of the file and of its log."""
         return sum(path.stat().st_size for path in (self._path, Path(f"{self._path}-wal")) if path.exists())
+
+    def free(self) -> int | None:
+        """Return the free bytes of the file's disk."""
+        return shutil.disk_usage(self._path.parent).free
 
     def pools(self) -> Mapping[str, Pool]:
         """Return the use of the one connection that writes, and of those that read."""
