@@ -1,8 +1,10 @@
-"""Damages events and bodies at random, and compares the compiled core with the Python code on each.
+"""Draws and damages events and bodies at random, and compares the compiled core with the Python code on each.
 
     python -m tests.native.fuzz --seconds 1800 [--seed N]
 
-It ends with status 1 at the first difference, and prints the input that shows it. `make fuzz` runs it.
+`inputs.py` draws by the grammars; here seeds are damaged too, also the bodies of vendors and CloudEvents, whose drafts
+the core links. It ends with status 1 at the first difference, and prints the input that shows it. A difference that was
+mended goes into `found.py`, with which every run begins. `make fuzz` runs it.
 """
 
 import argparse
@@ -14,16 +16,27 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from headgate.v1.event_pb2 import Event
+from google.api.httpbody_pb2 import HttpBody
+
+from headgate_server.core import timestamps
 from headgate_server.core.model import Draft, Mismatch, Problem
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import Salt
+from headgate_server.receivers import HttpRequest, Intake, Take
+from headgate_server.receivers.registry import RECEIVERS
+from headgate_server.rpc import cloudevents
 from tests.native import twins
+from tests.native.found import FOUND
+from tests.native.inputs import Inputs
 from tests.native.shapes import SHAPES, as_json, as_message
 from tests.support import poison
+from tests.support.vendors import VENDORS, with_payload
 from tests.unit.test_specification import CANONICAL
 
 _SMALL = 4_000
 """Bytes of a seed. Larger ones are slow, and no odder."""
+_MOMENTS = (twins.NOW, timestamps.month(twins.NOW)[1], 1_000, timestamps.month_start(203001))
+"""Clocks: also at the end of a month or a year, and among the first moments that an id can hold."""
 
 JSON_TOKENS = (
     b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\\u", b"\\u00", b"\\ud83d", b"\\ude00", b"\\u0000", b"\\n",
@@ -68,43 +81,13 @@ def damaged(chance: random.Random, text: bytes, seeds: Sequence[bytes], tokens: 
     return bytes(changed)
 
 
-def number(chance: random.Random) -> bytes:
-    """Return a number that is spelt in any way."""
-    digits = "".join(chance.choice("0123456789") for _ in range(chance.choice((1, 2, 5, 15, 16, 17, 18, 19, 22, 30))))
-    token = chance.choice(("", "", "-")) + (digits.lstrip("0") or "0")
-    if chance.random() < 0.6:
-        token += (
-            "." + "0" * chance.choice((0, 0, 1, 5, 6, 7, 20)) + str(chance.randrange(10 ** chance.randrange(1, 20)))
-        )
-    if chance.random() < 0.4:
-        token += chance.choice("eE") + chance.choice(("", "+", "-")) + "0" * chance.randrange(3)
-        token += str(chance.randrange(10 ** chance.randrange(1, 4)))
-    return token.encode()
-
-
-def struct_event(chance: random.Random) -> bytes:
-    """Return an event with a Struct of random doubles and names."""
-    event = Event(type="t")
-    for _ in range(chance.randrange(5)):
-        name = "".join(chance.choice('ab"\\\n\x01é👍~') for _ in range(chance.randrange(4)))
-        match chance.randrange(4):
-            case 0:
-                event.data[name] = chance.choice((chance.uniform(-1e6, 1e6), 10.0 ** chance.randrange(-320, 309)))
-            case 1:
-                event.data[name] = float(chance.randrange(-(2**60), 2**60))
-            case 2:
-                event.data[name] = {name: [None, True, name, {}, []]}
-            case _:
-                event.data[name] = chance.random() * 10.0 ** chance.randrange(-30, 30)
-    return event.SerializeToString()
-
-
 class Fuzzer:
     """Makes inputs and compares."""
 
     def __init__(self, seed: int):
         self.chance = random.Random(seed)
         self.counts: Counter[str] = Counter()
+        self._inputs = Inputs(self.chance)
         self._proto = [as_message(shape) for shape in SHAPES]
         self._proto += [
             one if isinstance(one, bytes) else one.SerializeToString() for one, _ in poison.PROTO_REJECTED.values()
@@ -113,23 +96,33 @@ class Fuzzer:
         self._json += [b'{"type":"t","data":{"a":%s}}' % vector["json"].encode() for vector in CANONICAL["values"]]
         self._proto = [one for one in self._proto if len(one) < _SMALL]
         self._json = [one for one in self._json if len(one) < _SMALL]
+        self._takes = [
+            (receiver.name, path, endpoint)
+            for receiver in RECEIVERS.values()
+            for (_, path), endpoint in receiver.routes().items()
+            if isinstance(endpoint, Take)
+        ]
         self.last: Any = None
 
     def step(self) -> None:
         """Make one input, and compare. Raises `Different`."""
-        work: Callable[[], Sequence[Draft | Problem]] = self.chance.choice(
-            (self._messages, self._messages, self._body, self._body, self._numbers, self._structs)
+        self._inputs.turn()
+        work: Sequence[Callable[[], Sequence[Draft | Problem]]] = (
+            *(self._messages, self._messages, self._body, self._body),
+            *(self._damaged_messages, self._damaged_body, self._vendors, self._cloudevents),
         )
-        slots = [self._marked(slot) for slot in work()]
+        slots = [self._marked(slot) for slot in self.chance.choice(work)()]
         if slots and self.chance.random() < 0.3:
-            chosen = [
-                self.chance.choices(slots, k=self.chance.randrange(1, 6)) for _ in range(self.chance.randrange(1, 4))
-            ]
-            quota = self.chance.choice((None, None, self.chance.randrange(6)))
-            atomic = self.chance.random() < 0.3
-            self.last = (chosen, quota, atomic)
-            twins.settled(chosen, slots[:1] * self.chance.randrange(2), quota=quota, atomic=atomic)
-            self.counts["settled"] += sum(map(len, chosen))
+            self._settle(slots)
+
+    def _settle(self, slots: Sequence[Draft | Problem]) -> None:
+        groups = [self.chance.choices(slots, k=self.chance.randrange(1, 6)) for _ in range(self.chance.randrange(1, 4))]
+        quota = self.chance.choice((None, None, self.chance.randrange(6)))
+        atomic = self.chance.random() < 0.3
+        now = self.chance.choice(_MOMENTS) + self.chance.randrange(-4, 2)
+        self.last = (groups, quota, atomic, now)
+        twins.settled(groups, slots[:1] * self.chance.randrange(2), quota=quota, atomic=atomic, now=now)
+        self.counts["settled"] += sum(map(len, groups))
 
     def _marked(self, slot: Draft | Problem) -> Draft | Problem:
         """Return a slot as another receiver or a schema would have it, sometimes."""
@@ -139,50 +132,86 @@ class Fuzzer:
             case 0:
                 return slot._replace(on_mismatch=self.chance.choice(list(Mismatch)))
             case 1:
-                return slot._replace(warnings=("w", "é"))
+                return slot._replace(warnings=("w", self._inputs.text()))
             case 2:
-                return slot._replace(refused=Problem(Reason.SCHEMA_MISMATCH, "data", "No."))
+                return slot._replace(refused=Problem(Reason.SCHEMA_MISMATCH, "data", self._inputs.text()))
             case _:
                 return slot._replace(attributes=b'{"a":1}', receiver="cloudevents")
 
     def _messages(self) -> Sequence[Draft | Problem]:
-        count = self.chance.randrange(1, 4)
-        events = [
-            damaged(self.chance, self.chance.choice(self._proto), self._proto, PROTO_TOKENS + JSON_TOKENS[:20])
-            for _ in range(count)
-        ]
-        return self._decoded_events(events)
+        return self._decoded_events([self._inputs.proto_event() for _ in range(self.chance.randrange(1, 4))])
 
-    def _structs(self) -> Sequence[Draft | Problem]:
-        event = struct_event(self.chance)
-        return self._decoded_events([event, damaged(self.chance, event, self._proto, PROTO_TOKENS)])
+    def _damaged_messages(self) -> Sequence[Draft | Problem]:
+        seeds = [*self._proto, self._inputs.proto_event(), self._inputs.proto_event()]
+        tokens = PROTO_TOKENS + JSON_TOKENS[:20]
+        count = self.chance.randrange(1, 4)
+        return self._decoded_events([damaged(self.chance, self._seed(seeds), seeds, tokens) for _ in range(count)])
+
+    def _seed(self, seeds: Sequence[bytes]) -> bytes:
+        """Choose a seed: one that was drawn just now as often as one of the others."""
+        return self.chance.choice(seeds if self.chance.random() < 0.5 else seeds[-2:])
 
     def _decoded_events(self, events: Sequence[bytes]) -> Sequence[Draft | Problem]:
         self.last = events
         self.counts["messages"] += len(events)
+        if twins.FOUND.core is not None:
+            _, left = twins.FOUND.core.decode_events(events, [Salt(bytes(16))] * len(events))
+            self.counts["taken"] += len(events) - len(left)
         return self._counted(twins.slots_of(twins.decoded_events(events)))
 
     def _body(self) -> Sequence[Draft | Problem]:
+        count = self.chance.randrange(1, 5)
+        body = self._inputs.body([self._inputs.json_event() for _ in range(count)])
+        return self._decoded_body(body, count + self.chance.choice((-1, 0, 1, 100)))
+
+    def _damaged_body(self) -> Sequence[Draft | Problem]:
+        seeds = [*self._json, self._inputs.json_event(), self._inputs.json_event()]
+        events = [damaged(self.chance, self._seed(seeds), seeds, JSON_TOKENS) for _ in range(self.chance.randrange(4))]
+        body = self._inputs.body(events)
+        if self.chance.random() < 0.2:
+            body = damaged(self.chance, body, seeds, JSON_TOKENS)
+        return self._decoded_body(body, twins.LIMIT)
+
+    def _decoded_body(self, body: bytes, limit: int) -> Sequence[Draft | Problem]:
+        self.last = (body, limit)
+        self.counts["bodies"] += 1
+        return self._counted(twins.slots_of(twins.decoded_body(body, limit)))
+
+    def _vendors(self) -> Sequence[Draft | Problem]:
+        """Read a vendor's body. The core does not read it, but links its drafts, and answers."""
+        name, path, endpoint = self.chance.choice(self._takes)
+        vendor = VENDORS[name]
         events = [
-            damaged(self.chance, self.chance.choice(self._json), self._json, JSON_TOKENS)
+            with_payload(vendor, vendor.event(self.chance.randrange(3)), self._inputs.object())
             for _ in range(self.chance.randrange(1, 4))
         ]
-        frame = self.chance.choice((b"[%s]", b'{"events":[%s]}', b' {"atomic":true, "events" : [ %s ]}', b"%s"))
-        body = frame % b",".join(events)
-        if self.chance.random() < 0.2:
-            body = damaged(self.chance, body, self._json, JSON_TOKENS)
-        return self._decoded_body(body)
+        if self.chance.random() < 0.3:
+            events[0] = damaged(self.chance, events[0], events, JSON_TOKENS)
+        body = events[0]
+        if endpoint.list_name is not None:
+            body = b"[%s]" % b",".join(events)
+            body = b'{"%s":%s}' % (endpoint.list_name.encode(), body) if endpoint.list_name else body
+        request = HttpRequest("POST", path, {}, body, twins.NOW)
+        self.last = request
+        self.counts["vendors"] += 1
+        read = twins.both(lambda: endpoint.read(request))
+        return self._counted(read.slots if isinstance(read, Intake) else ())
 
-    def _numbers(self) -> Sequence[Draft | Problem]:
-        numbers = [number(self.chance) for _ in range(4)]
-        payload = b'{"b":%s,"a":[%s,%s],"c":{"d":%s}}' % (*numbers,)
-        self._decoded_events([Event(type="t", data_json=payload).SerializeToString()])
-        return self._decoded_body(b'[{"type":"t","data":%s}]' % payload)
-
-    def _decoded_body(self, body: bytes) -> Sequence[Draft | Problem]:
+    def _cloudevents(self) -> Sequence[Draft | Problem]:
+        """Read events in CloudEvents' JSON, as a batch. As with vendors, the core links their drafts."""
+        seed = b'{"specversion":"1.0","id":%s,"source":"/s","type":"t","x":%s,"time":%s,"data":%s}'
+        drawn = self._inputs
+        events = [
+            seed % (drawn.json_text(drawn.name()), drawn.number(), drawn.time(), drawn.value())
+            for _ in range(self.chance.randrange(1, 4))
+        ]
+        if self.chance.random() < 0.3:
+            events[0] = damaged(self.chance, events[0], events, JSON_TOKENS)
+        body = HttpBody(content_type="application/cloudevents-batch+json", data=b"[%s]" % b",".join(events))
         self.last = body
-        self.counts["bodies"] += 1
-        return self._counted(twins.slots_of(twins.decoded_body(body)))
+        self.counts["cloudevents"] += 1
+        read = twins.both(lambda: cloudevents.received(body, "", twins.LIMIT).slots)
+        return self._counted([slot for slot in read if isinstance(slot, Draft | Problem)])
 
     def _counted(self, slots: Sequence[Draft | Problem]) -> Sequence[Draft | Problem]:
         drafts = sum(isinstance(slot, Draft) for slot in slots)
@@ -202,6 +231,8 @@ def main() -> int:
         return 1
     seed = time.time_ns() if options.seed is None else options.seed
     fuzzer = Fuzzer(seed)
+    for found in FOUND:
+        twins.compare(found)
     until = time.monotonic() + options.seconds
     steps = 0
     while time.monotonic() < until:

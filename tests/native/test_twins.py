@@ -1,14 +1,17 @@
 """The compiled core returns what the Python code returns, for ordinary, odd and damaged inputs."""
 
+import functools
 import json
+import re
 import struct
 import sys
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest
@@ -19,10 +22,13 @@ from headgate_server.core.reasons import Reason
 from headgate_server.core.settle import Settlement
 from headgate_server.rpc import decode
 from tests.native import twins
+from tests.native.found import FOUND, Found
+from tests.native.fuzz import Fuzzer
 from tests.native.shapes import SHAPES, as_json, as_message
 from tests.support import poison
 from tests.support.drafts import BAD, draft
 from tests.unit import jsontexts
+from tests.unit import test_compiled as failing
 from tests.unit import test_specification as independent
 from tests.unit.test_decode import _EVENTS, event_of
 from tests.unit.test_wire import OUTCOMES
@@ -198,6 +204,21 @@ def test_damaged_events(shape: Any, data: st.DataObject) -> None:
             twins.decoded_body(damaged + b"\n" + text)
 
 
+@pytest.mark.parametrize("found", FOUND, ids=lambda found: found.what)
+def test_what_fuzzing_found(found: Found) -> None:
+    twins.compare(found)
+
+
+def test_random_inputs() -> None:
+    """A second of what `make fuzz` does for an hour. Every kind of input is drawn, and the core takes a good part."""
+    fuzzer = Fuzzer(seed=14)
+    for _ in range(300):
+        fuzzer.step()
+    counts = fuzzer.counts
+    assert min(counts[kind] for kind in ("messages", "bodies", "vendors", "cloudevents", "settled", "problems")) > 20
+    assert counts["taken"] > counts["messages"] / 4 > 50
+
+
 @pytest.mark.parametrize("name", poison.PROTO_REJECTED)
 def test_poisoned_messages(name: str) -> None:
     poisoned, _ = poison.PROTO_REJECTED[name]
@@ -279,15 +300,7 @@ def test_a_ledger_that_both_have_written_verifies(turns: list[tuple[bool, list[D
     for is_compiled, slots in turns:
         with compiled.using(core() if is_compiled else None):
             assert isinstance(settlement.decide(Submission(workspace_id=1, slots=slots)), Settled)
-    previous = sha256(b"headgate/ledger/v1\0acme").digest()
-    for sequence, row in enumerate(settlement.rows, 1):
-        event = {**row._asdict(), "id": row.id.hex(), "data": row.data, "attributes": row.attributes}
-        sealed = sha256(row.salt + independent.content(event)).digest()
-        named = bytes(32) if row.key is None else independent.identity(row.receiver, row.scope or "", row.key)
-        previous = sha256(independent.frame(previous, event, named, sealed)).digest()
-        assert (row.sequence, row.commitment, row.event_hash) == (sequence, sealed, previous)
-        assert independent.uuid7(row.created_at, row.id[8:]) == row.id
-    assert settlement.head.hash == previous
+    assert settlement.head.hash == independent.verified("acme", settlement.rows)
 
 
 def test_a_run_that_fails_changes_nothing() -> None:
@@ -320,12 +333,93 @@ def test_a_lone_surrogate_is_left_to_python() -> None:
     assert core().stream_results(outcomes) is None
 
 
-# The module itself.
+# Panics. PyO3 turns an error of this class, raised by Python within a call, into a panic of Rust at that place.
 
 
-def test_a_panic_is_an_exception() -> None:
-    with pytest.raises(RuntimeError, match="panicked"):
+class _Panics(list[Any]):
+    """A list that panics once, when its element `at` is read."""
+
+    def __init__(self, values: Iterable[Any], kind: type[BaseException], at: int = 0):
+        super().__init__(values)
+        self._kind = kind
+        self._at = at
+        self.panicked = False
+
+    def __iter__(self) -> Iterator[Any]:
+        for index in range(len(self)):
+            yield self[index]
+
+    def __getitem__(self, index: Any) -> Any:
+        if not self.panicked and index == self._at:
+            self.panicked = True
+            raise self._kind("a part of an event")
+        return super().__getitem__(index)
+
+
+@functools.cache
+def _panic() -> type[BaseException]:
+    """Return the class. It is made with the first error; other packages in Rust have one of their own."""
+    with pytest.raises(TypeError):
+        core().decode_events([1], [bytes(16)])
+    for kind in BaseException.__subclasses__():
+        if kind.__name__ == "PanicException":
+            try:
+                core().decode_events(_Panics([b""], kind), [bytes(16)])
+            except RuntimeError:
+                return kind
+            except BaseException as error:
+                assert type(error) is kind  # noqa: PT017 - of another package: it passes through
+    raise LookupError("no class becomes a panic")
+
+
+class _Panicking:
+    """The real core. Each call of its functions panics, where it reads the value `at` of a list."""
+
+    def __init__(self, at: int = 0):
+        self._at = at
+
+    def __getattr__(self, name: str) -> Any:
+        def panicking(first: Any, *rest: Any) -> Any:
+            if name == "decode_body":
+                return core().decode_body(first, rest[0], lambda count: _Panics([[]], _panic())[0])
+            return getattr(core(), name)(_Panics(first, _panic(), self._at), *rest)
+
+        return panicking
+
+
+def test_after_a_panic_python_does_the_work(capfd: pytest.CaptureFixture[str]) -> None:
+    """In each function of the core."""
+    _panic()
+    capfd.readouterr()
+    noted = failing.all_work_with(_Panicking())
+    assert {(type(error), str(error).partition(";")[0]) for error in noted} == {(RuntimeError, _PANICKED)}
+    assert capfd.readouterr().err.count("resuming a panic") == len(noted)
+
+
+@settings(max_examples=20)
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=6), st.data())
+def test_a_panic_among_the_slots_of_a_run_changes_nothing(keys: list[str], data: st.DataObject) -> None:
+    """Python decides all of them again, and takes none of them for its own duplicate."""
+    slots = [draft(key) for key in keys]
+    before, decided = compiled.failures, []
+    for which in (_Panicking(data.draw(st.integers(0, len(slots) - 1))), None):
+        settlement = Settlement(1, ledger.genesis("acme"), {}, {}, twins.NOW)
+        with compiled.using(which), twins.fixed_randomness():
+            decided.append((settlement.decide(Submission(workspace_id=1, slots=slots)), settlement.rows))
+    assert decided[0] == decided[1]
+    assert compiled.failures - before == 1
+
+
+def test_a_panic_tells_its_place_and_nothing_of_an_event(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError, match=_PANICKED):
         core().panic()
+    assert re.fullmatch(r"headgate_native: panic at src/python/mod\.rs:\d+:\d+\n", capfd.readouterr().err)
+
+
+_PANICKED = "headgate_native panicked"
+
+
+# The module itself.
 
 
 @pytest.mark.parametrize(

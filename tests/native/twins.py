@@ -19,6 +19,7 @@ from headgate_server.core.model import Draft, Link, Outcome, Problem, Settled, S
 from headgate_server.core.settle import Settlement
 from headgate_server.core.types import Dedupe
 from headgate_server.rpc import decode, wire
+from tests.native.found import Found
 
 FOUND = compiled.find({})
 """The core, also where this run does not use it."""
@@ -85,6 +86,14 @@ def decoded_body(body: bytes, limit: int = LIMIT) -> Any:
     both(lambda: decode.batch(json_request(body, "application/x-ndjson"), limit))
     both(lambda: decode.single(RawIngestRequest(json=HttpBody(data=body))))
     return both(lambda: decode.batch(json_request(body), limit))
+
+
+def compare(found: Found) -> None:
+    """Compare an input that once showed a difference. Raises `Different`."""
+    if found.events:
+        decoded_events(found.events)
+    if found.body:
+        decoded_body(found.body)
 
 
 def slots_of(batch: Any) -> Sequence[Draft | Problem]:

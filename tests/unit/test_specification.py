@@ -5,7 +5,7 @@ It represents a verifier in another language: it uses only hashlib, struct and j
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,20 @@ def uuid7(created_at: int, random: bytes) -> bytes:
         + bytes([random[0] & 0x3F | 0x80])
         + random[1:]
     )
+
+
+def verified(workspace: str, rows: Iterable[Any]) -> bytes:
+    """Check a ledger's rows from its genesis on, as they are stored. Return the last hash."""
+    previous = sha256(b"headgate/ledger/v1\0" + workspace.encode()).digest()
+    for sequence, row in enumerate(rows, 1):
+        event = {**row._asdict(), "id": row.id.hex()}
+        sealed = sha256(row.salt + content(event)).digest()
+        named = bytes(32) if row.key is None else identity(row.receiver, row.scope or "", row.key)
+        previous = sha256(frame(previous, event, named, sealed)).digest()
+        assert (row.sequence, row.commitment, row.event_hash) == (sequence, sealed, previous)
+        assert uuid7(row.created_at, row.id[8:]) == row.id
+        assert row.dedupe in (None, named[:16])
+    return previous
 
 
 @pytest.mark.parametrize("vector", CANONICAL["values"], ids=lambda vector: vector["name"])

@@ -1,0 +1,66 @@
+"""Numbers in a body choose no allocation of the compiled core."""
+
+import subprocess
+import sys
+
+from tests.native import twins
+from tests.native.inputs import varint
+from tests.support.poison import field
+
+pytestmark = twins.needs_core
+
+_LIMITED = """
+import resource, sys
+from headgate_server.core import compiled
+
+core = compiled.find({}).core
+salt = bytes(16)
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, ((pages << 12) + (32 << 20),) * 2)
+try:
+    bytearray(64 << 20)
+except MemoryError:
+    print("limited")
+for event in eval(sys.stdin.readline()):
+    core.decode_events([event], [salt])
+for text in eval(sys.stdin.readline()):
+    core.decode_texts([text], [salt])
+    core.decode_body(text, sys.maxsize, lambda count: [salt] * count)
+for number in (sys.maxsize, -1, 2**63):
+    try:
+        core.decide_run([], number, b"", {}, 1, number, bytes(32), number, number)
+    except OverflowError:
+        pass
+print("done")
+"""
+_HUGE = (2**20, 2**31 - 1, 2**32, 2**40, 2**63 - 1, 2**64 - 1)
+
+
+def _events() -> list[bytes]:
+    """Return events of which one length claims more than is there, at every level."""
+    kind = field(1, b"t")
+    events = []
+    for claimed in map(varint, _HUGE):
+        events += [kind + bytes([number << 3 | 2]) + claimed for number in range(1, 8)]
+        inner = [b"\x0a" + claimed, b"\x12" + claimed, field(1, b"\x0a" + claimed), field(1, b"\x12" + claimed)]
+        inner += [field(1, field(2, tag + claimed)) for tag in (b"\x1a", b"\x2a", b"\x32")]
+        events += [kind + field(5, each) for each in inner] + [kind + field(4, b"\x08" + claimed)]
+    return events
+
+
+def _texts() -> list[bytes]:
+    """Return JSON events with numbers that are much longer when they are written out, and deep ones."""
+    numbers = [f"{digits}e{sign}{huge}" for digits in ("1", "0.1") for sign in ("", "-") for huge in (9_999, *_HUGE)]
+    texts = [b'{"type":"t","data":{"a":%s}}' % number.encode() for number in numbers]
+    texts += [b'{"type":"t","data":' + b'{"a":' * 1_000_000, b"[" * 1_000_000, b'{"events":' + b"[" * 1_000_000]
+    texts.append(b'[{"type":"t","data":{"a":[%s1]}}]' % (b"1e9999," * 100_000))
+    return texts
+
+
+def test_no_allocation_is_chosen_by_a_number() -> None:
+    """In a process with 32 MB left: an allocation that fails ends a process that runs Rust's code."""
+    given = f"{_events()!r}\n{_texts()!r}\n"
+    done = subprocess.run(
+        [sys.executable, "-c", _LIMITED], input=given, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "limited\ndone\n", "")
