@@ -4,6 +4,7 @@ import asyncio
 from hashlib import sha256
 
 from headgate_server.core.model import ApiKey, Scope, Workspace
+from headgate_server.core.types import KeyDigest
 from headgate_server.store import Store
 
 
@@ -39,6 +40,20 @@ async def test_a_key_is_found_by_its_digest(store: Store) -> None:
     await store.directory.add_key(key)
     assert await store.directory.find_key(key.digest) == key
     assert await store.directory.find_key(bytes(32)) is None
+
+
+async def test_several_keys_are_found_at_once(store: Store) -> None:
+    acme, other = await store.directory.create_workspace("acme"), await store.directory.create_workspace("other")
+    keys = [_key((acme, other)[number % 2], f"key-{number}", number) for number in range(5)]
+    for key in keys:
+        await store.directory.add_key(key)
+    assert await store.directory.revoke_key("key-1", 10)
+    keys[1] = keys[1]._replace(revoked_at=10)
+    unknown = [KeyDigest(number.to_bytes(32, "big")) for number in range(1, 100)]
+    for count in (0, 1, 2, 4, 5, 17, 65, 99):
+        asked = [*unknown[:count], *(key.digest for key in keys), keys[0].digest]
+        assert await store.directory.find_keys(asked) == {key.digest: key for key in keys}
+        assert await store.directory.find_keys(unknown[:count]) == {}
 
 
 async def test_keys_are_listed_oldest_first(store: Store) -> None:

@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 
-from headgate_server.store import ledgers
+from headgate_server.store import directory, ledgers
 from headgate_server.store.holds import Holds
 from headgate_server.store.opening import open_store
 from headgate_server.store.postgres import append as postgres_append
@@ -49,5 +49,11 @@ async def test_no_plan_reads_a_ledger(store_url: str, events: int, analysed: boo
         assert "on events_dedupe_key" in plan, plan
         assert "events_pkey" not in plan, plan
         assert "Seq Scan" not in plan, plan
+        for count, look_up in directory._LOOK_UPS.items():
+            await connection.execute(f"PREPARE keys{count} AS {look_up.compile(dialect=asyncpg_dialect.dialect())}")
+            digests = ", ".join(["''"] * count)
+            plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE keys{count}({digests})"))
+            assert "api_keys_digest_key" in plan, plan
+            assert "Seq Scan" not in plan, plan
     finally:
         await connection.close()

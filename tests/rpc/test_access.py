@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import grpc
 import pytest
@@ -352,11 +352,11 @@ async def test_a_look_up_that_fails_is_no_refusal(store: Store, monkeypatch: pyt
     key = await admin.create_key(store.directory, "acme", frozenset({Scope.ADMIN}))
     authenticator = Authenticator(store.directory)
 
-    async def lost(_: bytes) -> None:
+    async def lost(_: Sequence[bytes]) -> None:
         raise Unavailable("The store cannot be reached.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(store.directory, "find_key", lost)
+        patched.setattr(store.directory, "find_keys", lost)
         with pytest.raises(Unavailable):
             await authenticator.authenticate(key)
     assert (await authenticator.authenticate(key)).workspace.name == "acme"

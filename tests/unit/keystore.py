@@ -2,9 +2,11 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from typing import cast
 
 from headgate_server.access import auth
+from headgate_server.core.errors import Unavailable
 from headgate_server.core.model import ApiKey, Scope, Workspace
 from headgate_server.store import Directory
 
@@ -17,21 +19,28 @@ class KeyStore:
     def __init__(self) -> None:
         self.keys: dict[bytes, ApiKey] = {}
         self.asked: Counter[bytes] = Counter()
+        self.batches: list[int] = []
+        """How many keys each look-up was for."""
         self.error: Exception | None = None
+        self.broken: set[bytes] = set()
+        """Digests whose row cannot be read."""
         self.open = asyncio.Event()
         """Look-ups end once it is set."""
         self.open.set()
         self.entered = asyncio.Event()
         """Set once a look-up has begun."""
 
-    async def find_key(self, digest: bytes) -> ApiKey | None:
-        """Return the key as it is when the look-up begins."""
-        self.asked[digest] += 1
+    async def find_keys(self, digests: Sequence[bytes]) -> dict[bytes, ApiKey]:
+        """Return the keys as they are when the look-up begins."""
+        self.asked.update(digests)
+        self.batches.append(len(digests))
         self.entered.set()
-        found, error = self.keys.get(digest), self.error
+        found, error = {digest: self.keys[digest] for digest in digests if digest in self.keys}, self.error
         await self.open.wait()
         if error is not None:
             raise error
+        if self.broken & set(digests):
+            raise Unavailable("The store's database failed.")
         return found
 
     def add(self, *scopes: Scope, now: int = 0, expires_at: int | None = None) -> tuple[str, ApiKey]:

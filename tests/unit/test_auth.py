@@ -183,7 +183,7 @@ async def test_a_flood_of_bad_keys_is_kept_within_bounds_and_pushes_out_no_good_
     assert len(authenticator._refused) == bound
     await authenticator.authenticate(key)
     assert store.asked[record.digest] == 1
-    assert not authenticator._looking
+    assert authenticator._looking.idle
 
 
 def test_a_key_is_random_and_only_its_digest_is_kept() -> None:

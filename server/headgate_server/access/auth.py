@@ -1,6 +1,5 @@
 """API keys: how they are created, and how a call is authenticated."""
 
-import asyncio
 import secrets
 import string
 import time
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from cachetools import TTLCache
 
+from headgate_server.access.look_ups import KeyLookUps
 from headgate_server.core import ledger
 from headgate_server.core.audit import OPERATOR_SCOPES, RESERVED
 from headgate_server.core.errors import InvalidRequest, PermissionDenied, Unauthenticated
@@ -85,12 +85,11 @@ class Authenticator:
     """
 
     def __init__(self, directory: Directory, clock: Clock = system_clock, timer: Callable[[], float] = time.monotonic):
-        self._directory = directory
         self._clock = clock
         self._known: TTLCache[KeyDigest, ApiKey] = TTLCache(_CACHED_KEYS, CACHE_SECONDS, timer=timer)
         self._refused: TTLCache[KeyDigest, bool] = TTLCache(_CACHED_REFUSALS, CACHE_SECONDS, timer=timer)
         self._used: dict[str, int] = {}
-        self._looking: dict[KeyDigest, asyncio.Task[ApiKey | None]] = {}
+        self._looking = KeyLookUps(directory, self._keep)
         self._look_ups = {"known": 0, "refused": 0, "missed": 0}
 
     async def authenticate(self, key: str | None) -> Principal:
@@ -115,7 +114,7 @@ class Authenticator:
             raise _refusal()
         else:
             self._look_ups["missed"] += 1
-            record = await self._find(digest)
+            record = await self._looking.find(digest)
         now = self._clock()
         if (
             record is None
@@ -141,23 +140,12 @@ class Authenticator:
             yield catalogue.KEY_LOOK_UPS, (result,), count
         yield catalogue.KEYS_CACHED, (), self._known.currsize
 
-    async def _find(self, digest: KeyDigest) -> ApiKey | None:
-        """Look up a key once for all calls that need it at the same time. If one caller gives up, the look-up continues
-        for the others.
-        """
-        task = self._looking.get(digest)
-        if task is None:
-            task = self._looking[digest] = asyncio.create_task(self._look_up(digest))
-            task.add_done_callback(lambda _: self._looking.pop(digest, None))
-        return await asyncio.shield(task)
-
-    async def _look_up(self, digest: KeyDigest) -> ApiKey | None:
-        record = await self._directory.find_key(digest)
+    def _keep(self, digest: KeyDigest, record: ApiKey | None) -> None:
+        """Keep the result of a look-up."""
         if record is None:
             self._refused[digest] = True
         else:
             self._known[digest] = record
-        return record
 
 
 def require(principal: Principal, *scopes: str) -> None:

@@ -1,7 +1,7 @@
 """The directory of workspaces and their API keys."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, or_, select, update
@@ -24,8 +24,14 @@ _WORKSPACES = select(workspaces.c.id, workspaces.c.name, *_SETTINGS)
 _KEYS = select(api_keys, workspaces.c.name.label("workspace"), *_SETTINGS).join(
     workspaces, workspaces.c.id == api_keys.c.workspace_id
 )
-# It is made once, because with many workspaces most calls look up a key.
-_KEY = _KEYS.where(api_keys.c.digest == bindparam("digest"))
+_LOOK_UPS = {
+    count: _KEYS.where(api_keys.c.digest.in_([bindparam(f"digest{number}") for number in range(count)]))
+    for count in (1, 4, 16, 64)
+}
+"""The statements that find keys by their digests, each for so many. They are made once, because with many workspaces
+most calls look up a key, and there are few, because a database keeps the plan of each.
+"""
+_MOST_LOOKED_UP = max(_LOOK_UPS)
 
 
 class Directory(Audited):
@@ -82,8 +88,13 @@ class Directory(Audited):
 
     async def find_key(self, digest: KeyDigest) -> ApiKey | None:
         """Return the key with this SHA-256, even if it is revoked or expired; None if there is none."""
-        row = await self._database.read(lambda connection: connection.execute(_KEY, {"digest": digest}).first())
-        return None if row is None else _key(row)
+        return (await self.find_keys([digest])).get(digest)
+
+    async def find_keys(self, digests: Sequence[KeyDigest]) -> dict[KeyDigest, ApiKey]:
+        """Return the keys with these SHA-256, even if they are revoked or expired. Those that there are not are left
+        out.
+        """
+        return await self._database.read(lambda connection: _found(connection, digests))
 
     async def list_keys(self, workspace_id: WorkspaceId | None = None) -> list[ApiKey]:
         """Return the keys of one workspace, or of all, oldest first."""
@@ -187,6 +198,18 @@ class Directory(Audited):
 def limit_name(key_id: str) -> str:
     """Return the beginning of the names under which the limits of a key are counted."""
     return f"key:{key_id}"
+
+
+def _found(connection: Connection, digests: Sequence[KeyDigest]) -> dict[KeyDigest, ApiKey]:
+    found: dict[KeyDigest, ApiKey] = {}
+    for start in range(0, len(digests), _MOST_LOOKED_UP):
+        chunk = digests[start : start + _MOST_LOOKED_UP]
+        size = next(size for size in _LOOK_UPS if size >= len(chunk))
+        # The last digest fills the places that are left.
+        values = {f"digest{number}": chunk[min(number, len(chunk) - 1)] for number in range(size)}
+        for key in map(_key, connection.execute(_LOOK_UPS[size], values)):
+            found[key.digest] = key
+    return found
 
 
 def _locked(connection: Connection, key_id: str) -> ApiKey | None:
