@@ -116,7 +116,7 @@ def methods(
         *WorkspaceServicer(store.limits, store.event_types, change).methods(),
         *EventTypeServicer(store.event_types, change, ingest.decoded).methods(),
         *DestinationServicer(store.destinations, settings.delivery).methods(),
-        *AdminServicer(store.directory, store.limits, change).methods(),
+        *AdminServicer(store.directory, store.limits, store.managed, checks).methods(),
         *ProbeServicer(readiness, supervisor, (readiness.part, committer.part, delivery)).methods(),
         *DocsServicer(settings.docs).methods(),
     )

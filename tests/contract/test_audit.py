@@ -12,12 +12,13 @@ from sqlalchemy import Connection
 from headgate_server.access import admin
 from headgate_server.core import destinations as core
 from headgate_server.core.audit import NOBODY, RESERVED, Actor
-from headgate_server.core.errors import InvalidRequest, NotFound
+from headgate_server.core.errors import AlreadyExists, InvalidRequest, NotFound
 from headgate_server.core.event_types import Mode, Unknown
 from headgate_server.core.model import EventQuery, RateLimit, Scope, StoredEvent
 from headgate_server.delivery import manage
 from headgate_server.reading.verify import verify
-from headgate_server.store import Audit, Store
+from headgate_server.store import Audit, EventTypes, Store
+from headgate_server.store.managed import WorkspaceChange
 from tests.support.drafts import append, draft
 
 OPERATOR = Actor("key", "key_operator", "request-1")
@@ -121,11 +122,67 @@ async def test_what_changes_nothing_is_no_act(store: Store) -> None:
     assert len(await acts(store)) == before
 
 
+async def test_a_workspace_and_its_settings_are_one_act_or_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure between the parts undoes all of them, and their events."""
+    old = await store.managed.create("acme", WorkspaceChange(quota=1, rates={"scrip": RateLimit(1, 60_000_000, 2)}))
+    state, before = await _state(store), len(await acts(store))
+    assert [event.type for event in await acts(store)] == ["workspace.created", "workspace.limits_changed"]
+    change = WorkspaceChange(quota=9, rates={"flokit": None}, only_rates=True, unknown=Unknown.REJECT)
+
+    def broken(*_: object) -> int:
+        raise NotFound("between the parts")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EventTypes, "set_unknown_in", broken)
+        for call in (store.managed.create("new", change), store.managed.update("acme", change)):
+            with pytest.raises(NotFound, match="between"):
+                await call
+    assert await _state(store) == state
+    assert len(await acts(store)) == before
+    assert await store.directory.workspace("new") is None
+
+    with pytest.raises(AlreadyExists):
+        await store.managed.create("acme", change)
+    with pytest.raises(NotFound):
+        await store.managed.update("nobody", change)
+    changed = await store.managed.update("acme", change)
+    assert (changed.id, changed.rates, changed.types_revision) == (old.id, {"flokit": None}, old.types_revision + 1)
+    made = await store.managed.create("new", change)
+    assert (await store.limits.usage(made.id)).quota == 9
+    told = [(event.type, orjson.loads(event.data or b"")["workspace"]) for event in (await acts(store))[before:]]
+    both = ["workspace.limits_changed", "workspace.settings_changed"]
+    assert told == [(act, "acme") for act in both] + [(act, "new") for act in ("workspace.created", *both)]
+
+
+async def test_of_two_who_create_a_workspace_at_once_one_does(store: Store) -> None:
+    calls = (store.managed.create("acme", WorkspaceChange(quota=quota)) for quota in (1, 2, 3))
+    done = await asyncio.gather(*calls, return_exceptions=True)
+    assert sorted(type(one).__name__ for one in done) == ["AlreadyExists", "AlreadyExists", "Workspace"]
+    assert [event.type for event in await acts(store)] == ["workspace.created", "workspace.limits_changed"]
+
+
+async def test_changes_of_two_workspaces_and_keys_do_not_wait_for_each_other(store: Store) -> None:
+    """No two of these transactions lock the same rows in another order."""
+    for name in ("a", "b"):
+        await store.managed.create(name, WorkspaceChange())
+    ids = [(await admin.find_workspace(store.directory, name)).id for name in ("a", "b")]
+    async with asyncio.timeout(60):
+        for turn in range(3):
+            unknown = (Unknown.REJECT, Unknown.WARN)[turn % 2]
+            await asyncio.gather(
+                *(store.managed.update(name, WorkspaceChange(quota=turn + 1, unknown=unknown)) for name in ("a", "b")),
+                *(store.limits.change(one, turn + 10) for one in ids),
+                *(store.event_types.set_unknown(one, Unknown.ACCEPT) for one in ids),
+            )
+
+
 Change = Callable[[Store, int], Awaitable[Any]]
 CHANGES: dict[str, Change] = {
     "create_workspace": lambda store, _: store.directory.create_workspace("new"),
     "create_key": lambda store, _: admin.create_key(store.directory, "acme", frozenset({Scope.ADMIN})),
     "revoke_key": lambda store, _: _revoke(store),
+    "managed": lambda store, _: store.managed.update("acme", WorkspaceChange(quota=6)),
+    "new managed": lambda store, _: store.managed.create("newer", WorkspaceChange()),
     "limits": lambda store, workspace: store.limits.change(workspace, 5, {"scrip": None}),
     "put": lambda store, workspace: store.event_types.put(workspace, "new", b"{}", Mode.STRICT),
     "delete type": lambda store, workspace: store.event_types.delete(workspace, "t"),

@@ -15,17 +15,18 @@ from headgate_server.access import keys
 from headgate_server.access.admin import find_workspace
 from headgate_server.core import event_types
 from headgate_server.core.audit import RESERVED
-from headgate_server.core.errors import AlreadyExists, InvalidRequest
+from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.model import KeyLimits, Workspace
 from headgate_server.core.reasons import Reason
-from headgate_server.ingest.change_event_types import ChangeEventTypes
+from headgate_server.ingest.event_types import EventTypeChecks
 from headgate_server.process.clock import Clock, system_clock
 from headgate_server.rpc import admin_messages as messages
 from headgate_server.rpc import bodies
 from headgate_server.rpc.pages import bad_token, name_after, name_token, page_size
 from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Operates, Unary
-from headgate_server.store import Directory, Limits
+from headgate_server.store import Directory, Limits, ManagedWorkspaces
+from headgate_server.store.managed import WorkspaceChange
 
 SERVICE = "headgate.v1.AdminService"
 _DEFAULT_PAGE = 50
@@ -35,10 +36,18 @@ _LARGEST_PAGE = 1_000
 class AdminServicer:
     """Creates, shows and changes workspaces and keys."""
 
-    def __init__(self, directory: Directory, limits: Limits, change: ChangeEventTypes, clock: Clock = system_clock):
+    def __init__(
+        self,
+        directory: Directory,
+        limits: Limits,
+        managed: ManagedWorkspaces,
+        checks: EventTypeChecks,
+        clock: Clock = system_clock,
+    ):
         self._directory = directory
         self._limits = limits
-        self._change = change
+        self._managed = managed
+        self._checks = checks
         self._clock = clock
 
     def methods(self) -> Sequence[AnyMethod]:
@@ -70,10 +79,8 @@ class AdminServicer:
             raise InvalidRequest(text, reason=Reason.INVALID_FIELD, field="name")
         keys.check_workspace(sent.name)
         change = _changes(sent, ["quota", "rates", *(["unknown_event_types"] if sent.unknown_event_types else [])])
-        if await self._directory.workspace(sent.name) is not None:
-            raise AlreadyExists(f"There is a workspace {sent.name!r}.", field="name")
-        await self._directory.by(call.actor).create_workspace(sent.name)
-        return pb.CreateManagedWorkspaceResponse(workspace=await self._changed(call, sent.name, change))
+        made = await self._managed.by(call.actor).create(sent.name, change)
+        return pb.CreateManagedWorkspaceResponse(workspace=await self._changed(made))
 
     async def get_workspace(self, call: Call, request: pb.GetManagedWorkspaceRequest) -> pb.GetManagedWorkspaceResponse:
         """Return a workspace."""
@@ -98,10 +105,8 @@ class AdminServicer:
         named = messages.named_fields(request, "workspace", ("quota", "rates", "unknown_event_types"))
         change = _changes(request.workspace, named)
         messages.check_limitable(request.workspace_name)
-        if "rates" in named and not request.workspace.rates:
-            workspace = await find_workspace(self._directory, request.workspace_name)
-            change["rates"] = dict.fromkeys(workspace.rates, ...)
-        return pb.UpdateManagedWorkspaceResponse(workspace=await self._changed(call, request.workspace_name, change))
+        changed = await self._managed.by(call.actor).update(request.workspace_name, change)
+        return pb.UpdateManagedWorkspaceResponse(workspace=await self._changed(changed))
 
     async def create_key(self, call: Call, request: RawCreateKeyRequest) -> pb.CreateKeyResponse:
         """Create a key."""
@@ -160,30 +165,23 @@ class AdminServicer:
         record = await keys.get(self._directory, request.id)
         return pb.RevokeKeyResponse(key=messages.key_message(record, self._clock()))
 
-    async def _changed(self, call: Call, name: str, change: dict[str, Any]) -> pb.ManagedWorkspace:
-        """Change a workspace, and return it."""
-        workspace = await find_workspace(self._directory, name)
-        limits = {name: value for name, value in change.items() if name in ("quota", "rates")}
-        if limits:
-            await self._limits.by(call.actor).change(workspace.id, **limits)
-        if "unknown" in change:
-            await self._change.set_unknown(workspace.id, change["unknown"], call.actor)
-        return await self._shown(await find_workspace(self._directory, name))
+    async def _changed(self, workspace: Workspace) -> pb.ManagedWorkspace:
+        """Return a workspace that was changed. What is done with unknown types applies here at once."""
+        self._checks.changed(workspace.id, workspace.types_revision)
+        return await self._shown(workspace)
 
     async def _shown(self, workspace: Workspace) -> pb.ManagedWorkspace:
         return messages.workspace_message(workspace, await self._limits.usage(workspace.id))
 
 
-def _changes(sent: pb.ManagedWorkspace, named: Sequence[str]) -> dict[str, Any]:
-    """Return the checked values to set. Raises `InvalidRequest`."""
-    change: dict[str, Any] = {}
-    if "quota" in named:
-        change["quota"] = messages.quota_of(sent)
-    if "rates" in named:
-        change["rates"] = messages.rates_of(sent.rates)
-    if "unknown_event_types" in named:
-        change["unknown"] = event_types.unknown_of(sent.unknown_event_types)
-    return change
+def _changes(sent: pb.ManagedWorkspace, named: Sequence[str]) -> WorkspaceChange:
+    """Return the checked values to set. Rates that are named and empty are a change of all. Raises `InvalidRequest`."""
+    return WorkspaceChange(
+        quota=messages.quota_of(sent) if "quota" in named else ...,
+        rates=messages.rates_of(sent.rates) if "rates" in named else {},
+        only_rates="rates" in named and not sent.rates,
+        unknown=event_types.unknown_of(sent.unknown_event_types) if "unknown_event_types" in named else None,
+    )
 
 
 def _place_of(request: pb.ListKeysRequest) -> tuple[int, str] | None:

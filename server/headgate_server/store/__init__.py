@@ -17,6 +17,7 @@ from headgate_server.store.event_types import EventTypes
 from headgate_server.store.leases import Leases
 from headgate_server.store.ledgers import Ledgers
 from headgate_server.store.limits import Limits
+from headgate_server.store.managed import ManagedWorkspaces
 from headgate_server.store.matching import Matching
 from headgate_server.store.measures import Measures
 from headgate_server.store.migrate import Migrations
@@ -40,6 +41,7 @@ __all__ = [
     "Leases",
     "Ledgers",
     "Limits",
+    "ManagedWorkspaces",
     "Matching",
     "Measures",
     "Migrations",
@@ -71,6 +73,7 @@ class Store:
         self.measures = Measures(database)
         self.rejections = Rejections(database)
         self.event_types = EventTypes(database)
+        self.managed = ManagedWorkspaces(database, self.directory, self.limits, self.event_types)
         self.probe = Probe(database)
         self.proof = Proof(database)
         self.properties = Properties(database)
@@ -81,7 +84,7 @@ class Store:
     def by(self, actor: Actor) -> Self:
         """Return the same store, for the acts of an actor."""
         acting = copy(self)
-        for name in ("directory", "limits", "destinations", "event_types", "audit"):
+        for name in ("directory", "limits", "destinations", "event_types", "managed", "audit"):
             setattr(acting, name, getattr(self, name).by(actor))
         return acting
 

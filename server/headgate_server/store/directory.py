@@ -43,21 +43,28 @@ class Directory(Audited):
 
     async def create_workspace(self, name: str) -> Workspace:
         """Return the workspace of this name. It is created if there is none, with an empty ledger."""
-        return await self._database.write(lambda connection: self._create_workspace(connection, name))
 
-    def _create_workspace(self, connection: Connection, name: str) -> Workspace:
-        made_id = create_workspace(connection, name, self._database.now(connection))
-        if made_id is None:
-            found = _workspace_of(connection, name)
+        def work(connection: Connection) -> Workspace:
+            found = self.create_workspace_in(connection, name) or workspace_of(connection, name)
             if found is None:
                 raise NotFound(f"The workspace {name!r} was removed while it was looked up.")
             return found
+
+        return await self._database.write(work)
+
+    def create_workspace_in(self, connection: Connection, name: str) -> Workspace | None:
+        """Create a workspace in the caller's transaction. Return None if there is one of this name, also if another
+        process created it meanwhile.
+        """
+        made_id = create_workspace(connection, name, self._database.now(connection))
+        if made_id is None:
+            return None
         self._audit.record(connection, made_id, Act("workspace.created", name, after={"name": name}))
         return Workspace(made_id, name)
 
     async def workspace(self, name: str) -> Workspace | None:
         """Return the workspace of this name, None if there is none."""
-        return await self._database.read(lambda connection: _workspace_of(connection, name))
+        return await self._database.read(lambda connection: workspace_of(connection, name))
 
     async def workspaces(self) -> list[Workspace]:
         """Return all workspaces, sorted by name."""
@@ -217,7 +224,8 @@ def _locked(connection: Connection, key_id: str) -> ApiKey | None:
     return None if row is None else _key(row)
 
 
-def _workspace_of(connection: Connection, name: str) -> Workspace | None:
+def workspace_of(connection: Connection, name: str) -> Workspace | None:
+    """Return the workspace of this name, None if there is none."""
     row = connection.execute(_WORKSPACES.where(workspaces.c.name == name)).first()
     return None if row is None else _workspace(*row)
 

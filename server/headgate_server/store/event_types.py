@@ -45,7 +45,7 @@ class EventTypes(Audited):
 
     async def set_unknown(self, workspace_id: WorkspaceId, unknown: Unknown) -> int:
         """Set what is done with events of unknown types, and return the revision. Raises `NotFound`."""
-        return await self._database.write(lambda connection: self._set_unknown(connection, workspace_id, unknown))
+        return await self._database.write(lambda connection: self.set_unknown_in(connection, workspace_id, unknown))
 
     async def get(self, workspace_id: WorkspaceId, type_: str) -> EventType | None:
         """Return an event type, None if the workspace has none of this name."""
@@ -104,7 +104,8 @@ class EventTypes(Audited):
         self._audit.record(connection, workspace_id, Act("event_type.deleted", type_, event_type_facts(old)))
         return revision + 1
 
-    def _set_unknown(self, connection: Connection, workspace_id: WorkspaceId, unknown: Unknown) -> int:
+    def set_unknown_in(self, connection: Connection, workspace_id: WorkspaceId, unknown: Unknown) -> int:
+        """Do the same as `set_unknown` in the caller's transaction."""
         revision, old = _locked(connection, workspace_id)
         if old is unknown:
             return revision

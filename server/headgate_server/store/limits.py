@@ -62,15 +62,16 @@ class Limits(Audited):
         A quota of None means no quota; `...` leaves it unchanged. A rate of None means no limit; `...` means the
         receiver's default. Values that are set already change nothing.
         """
-        await self._database.write(lambda connection: self._change(connection, workspace_id, quota, rates))
+        await self._database.write(lambda connection: self.change_in(connection, workspace_id, quota, rates))
 
-    def _change(
+    def change_in(
         self,
         connection: Connection,
         workspace_id: WorkspaceId,
         quota: int | EllipsisType | None,
         rates: Mapping[str, RateLimit | EllipsisType | None],
     ) -> None:
+        """Do the same in the caller's transaction."""
         here = workspaces.c.id == workspace_id
         row = connection.execute(select(workspaces.c.name, workspaces.c.rates).where(here).with_for_update()).first()
         counted = heads.c.workspace_id == workspace_id
