@@ -23,6 +23,7 @@ from tests.delivery.conftest import render
 from tests.support.delivering import stored
 from tests.support.nats import NatsServer, nats_server
 from tests.support.natsidentities import Identities
+from tests.support.spans import Traced, identity
 from tests.support.waiting import until
 
 EVENTS = [stored(number, {"n": number}, type="order.placed") for number in range(1, 2001)]
@@ -96,6 +97,17 @@ async def test_the_stream_is_created_and_gets_each_event_as_rest_returns_it(
         assert headers["Headgate-Destination"] == "dst_1"
         assert headers["Content-Type"] == "application/json"
         assert headers.get("Nats-Expected-Last-Msg-Id") == (before and str(UUID(bytes=before.id)))
+
+
+async def test_each_message_goes_on_with_the_trace_of_its_delivery(server: NatsServer, jetstream: Make) -> None:
+    traced, sender = Traced(), jetstream(server.url)
+    with traced.tracing.delivery("jetstream", {}):
+        assert delivered(await sender.send(EVENTS[:2], 1))
+    assert delivered(await sender.send(EVENTS[2:3], 1))
+    (span,) = traced.named("deliver jetstream")
+    trace_id, span_id = identity(span)
+    expected = f"00-{trace_id:032x}-{span_id:016x}-{span.context.trace_flags:02x}"
+    assert [(one.headers or {}).get("traceparent") for one in await messages(server)] == [expected, expected, None]
 
 
 async def test_many_events_and_later_ones_are_in_order(server: NatsServer, jetstream: Make) -> None:

@@ -1,15 +1,24 @@
 """Calls from pages in a browser: none unless an operator names their origins."""
 
+import json
+import re
+import secrets
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import grpc
 import httpx
 import pytest
 
+from headgate.v1.event_pb2 import Event
+from headgate.v1.ingest_service_pb2 import IngestRequest
+from headgate.v1.ingest_service_pb2_grpc import IngestServiceStub
 from tests.support.edge import JSON, Edge, failure
 from tests.support.up import Up, headgate
 from tests.support.vendors import VENDORS
+from tests.support.waiting import until_true
 
 ALLOWED, OTHER = "https://app.example.com", "https://evil.example"
 ORIGINS = ("--cors-origin", "https://App.example.com:443", "--cors-origin", "http://localhost:3000")
@@ -19,9 +28,10 @@ ASKED = {"access-control-request-method": "POST", "access-control-request-header
 
 @pytest.fixture(scope="module")
 def open_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    """Return clients of a service that two origins may call."""
+    """Return clients of a service that two origins may call, and that prints its spans."""
     folder = tmp_path_factory.mktemp("cors")
-    with Up("--data-dir", "data", *ORIGINS, folder=folder) as up, closing(Edge(up, "", up.key)) as edge:
+    traces = {"OTEL_TRACES_EXPORTER": "console", "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    with Up("--data-dir", "data", *ORIGINS, folder=folder, **traces) as up, closing(Edge(up, "", up.key)) as edge:
         yield edge
 
 
@@ -33,6 +43,7 @@ def test_a_preflight_needs_no_key(open_edge: Edge, path: str, origin: str) -> No
     assert response.headers["access-control-allow-origin"] == origin
     allowed = response.headers["access-control-allow-headers"].split(", ")
     assert {"authorization", "x-api-key", "content-type", "content-encoding", "idempotency-key"} <= set(allowed)
+    assert {"traceparent", "tracestate"} <= set(allowed)
     assert {"last-event-id", "prefer", "ce-id", "ce-source", "ce-specversion", "ce-time", "ce-type"} <= set(allowed)
     assert response.headers["access-control-allow-methods"] == "GET, HEAD, POST, PUT, PATCH, DELETE"
     assert int(response.headers["access-control-max-age"]) > 0
@@ -108,3 +119,27 @@ def test_what_is_no_origin(tmp_path: Path, command: str, origin: str) -> None:
     done = headgate(command, *arguments)
     assert done.returncode == 2
     assert f"{origin!r} is not an origin" in done.stderr
+
+
+def test_a_trace_goes_on_in_the_service(open_edge: Edge) -> None:
+    """That of a page, of a stub on Envoy's port, and of one on the server's own."""
+    traces = [(secrets.token_hex(16), secrets.token_hex(8)) for _ in range(3)]
+    sent = [{"traceparent": f"00-{trace}-{parent}-01", "tracestate": "shop=7"} for trace, parent in traces]
+    headers = JSON | {"origin": ALLOWED} | sent[0]
+    assert open_edge.http.post("/v1/events", content=b'{"type":"t"}', headers=headers).status_code == 200
+    request = IngestRequest(event=Event(type="t"))
+    open_edge.ingest.Ingest(request, metadata=(*open_edge.metadata, *sent[1].items()))
+    with grpc.insecure_channel(open_edge.up.grpc) as channel:
+        IngestServiceStub(channel).Ingest(request, metadata=(*open_edge.metadata, *sent[2].items()))
+    calls = until_true(lambda: _calls(open_edge.up, {trace for trace, _ in traces}))
+    for trace, parent in traces:
+        span = calls[trace]
+        assert (span["parent_id"], span["name"]) == (f"0x{parent}", "headgate.v1.IngestService/Ingest")
+        assert "shop" in span["context"]["trace_state"]
+
+
+def _calls(up: Up, traces: set[str]) -> dict[str, Any]:
+    """Return the spans of calls by trace, when there is one of each of these."""
+    spans = [json.loads(text) for text in re.findall(r"^\{\n.*?^\}\n", up.said, re.MULTILINE | re.DOTALL)]
+    calls = {one["context"]["trace_id"][2:]: one for one in spans if one["kind"] == "SpanKind.SERVER"}
+    return calls if traces <= calls.keys() else {}

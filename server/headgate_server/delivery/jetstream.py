@@ -23,6 +23,7 @@ from headgate_server.core.types import EventId
 from headgate_server.delivery.attempt import Attempt, Verdict, printable
 from headgate_server.delivery.nats_connection import Ack, Connection, Nats, NotConnected
 from headgate_server.delivery.payload import Render
+from headgate_server.process.tracing.outgoing import outgoing
 
 _WINDOW_MESSAGES = 512
 _WINDOW_BYTES = 4 * 1024 * 1024
@@ -197,6 +198,7 @@ class JetStream:
             _EXPECTED_LAST_SEQUENCE: str(sequence),
             _OWNER: self._owner,
             "Content-Type": "application/json",
+            **dict(outgoing()),
         }
         # The first message does not have it. A server before 2.15 forgets the id of the last message at a restart if
         # the message is older than the stream's duplicate window. It would refuse the right successor for ever.
