@@ -18,6 +18,7 @@ from headgate_server.store.postgres import connection, target
 from headgate_server.store.postgres import database as postgres
 from tests.support.drafts import append, draft
 from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 _FOUND = 5.0
 """The seconds within which a dead connection must be found."""
@@ -164,6 +165,7 @@ async def test_the_deadlines_are_what_the_service_states() -> None:
     assert postgres.DEADLINE + postgres.COMMIT_DEADLINE + postgres.RESOLVE_DEADLINE <= 20
     assert postgres.DEADLINE > postgres_append.LOCK_TIMEOUT
     assert postgres.RESOLVE_DEADLINE > postgres_append.IDLE_TIMEOUT
+    assert postgres_append.LOCK_TIMEOUT > postgres_append.IDLE_TIMEOUT + 1
     assert target.LONGEST_CONNECT < postgres.DEADLINE
     assert 2 * postgres_append.SILENCE < _FOUND
 
@@ -179,3 +181,42 @@ async def test_the_system_looks_after_connections_over_tcp() -> None:
         assert watched.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == target.USER_TIMEOUT
         writer.close()
         await writer.wait_closed()
+
+
+@pytest.mark.parametrize(("call", "commit"), [("append", b"COMMIT\0"), ("admit", b"COMMIT;")])
+async def test_rows_that_a_silent_process_has_locked_are_free_before_others_give_up(
+    proxy: Proxy,
+    store: Store,
+    postgres_url: str,
+    workspace: int,
+    call: str,
+    commit: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server ends the transaction of a process that was cut off. Otherwise the rows would be locked for hours."""
+    idle = (f"'{postgres_append.IDLE_TIMEOUT}s'", "'1s'")
+    monkeypatch.setattr(postgres_append, "_BEGIN", postgres_append._BEGIN.replace(*idle))
+    monkeypatch.setattr(postgres, "_SETTINGS", postgres._SETTINGS.replace(*idle))
+    other = await open_store(postgres_url)
+    proxy.freeze_at = commit
+    cut_off = asyncio.create_task(_CALLS[call](store, workspace))
+    try:
+        await until(proxy.is_frozen)
+        started = time.monotonic()
+        await _CALLS[call](other, workspace)
+        assert time.monotonic() - started < postgres_append.LOCK_TIMEOUT
+    finally:
+        cut_off.cancel()
+        await asyncio.gather(cut_off, return_exceptions=True)
+        await other.close()
+
+
+async def test_the_server_looks_after_its_side_of_a_connection(postgres_url: str) -> None:
+    for pooler, source in ((False, "client"), (True, "default")):
+        one = await connection.Connector(target.parse(postgres_url), pooler=pooler).connect()
+        try:
+            sources = await one.fetch("SELECT name, source FROM pg_settings WHERE name LIKE 'tcp_keepalives%'")
+        finally:
+            one.terminate()
+        assert {row["source"] for row in sources} == {source}
+        assert len(sources) == 3

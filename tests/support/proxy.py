@@ -21,7 +21,7 @@ class Proxy:
 
     `drop` makes all present connections silent for ever, without an error, like a firewall. `freeze` makes all
     connections silent, also new ones, until `thaw`, like a stopped server; with `freeze_at` this happens when a client
-    sends it.
+    sends it. `refuse` ends all connections, also new ones, until `thaw`.
     """
 
     def __init__(self, folder: Path, url: str, moment: str = "before", trigger: bytes = b"COMMIT\0"):
@@ -42,6 +42,8 @@ class Proxy:
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._generation = 0
+        self._refusing = False
+        self._clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -64,8 +66,19 @@ class Proxy:
         """Hold back all bytes."""
         self._thawed.clear()
 
+    async def is_frozen(self) -> bool:
+        """Whether `freeze_at` was sent."""
+        return not self._thawed.is_set()
+
+    def refuse(self) -> None:
+        """End every connection at once."""
+        self._refusing = True
+        for client in self._clients:
+            client.transport.abort()
+
     def thaw(self) -> None:
         """Forward all bytes again."""
+        self._refusing = False
         self.freeze_at = None
         self._thawed.set()
 
@@ -77,6 +90,10 @@ class Proxy:
             await writer.drain()
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refusing:
+            writer.transport.abort()
+            return
+        self._clients.add(writer)
         task = asyncio.ensure_future(self._serve(reader, writer))
         self._tasks.add(task)
 
@@ -94,11 +111,13 @@ class Proxy:
         except ConnectionError:
             pass
         finally:
-            for end in (writer, upstream):
-                if end is not None:
-                    end.close()
-                    with suppress(ConnectionError):
-                        await end.wait_closed()
+            self._clients.discard(writer)
+            ends = [end for end in (writer, upstream) if end is not None]
+            for end in ends:
+                end.close()
+            for end in ends:
+                with suppress(ConnectionError):
+                    await end.wait_closed()
 
     async def _forward(
         self,

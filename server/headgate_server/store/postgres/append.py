@@ -25,8 +25,22 @@ SILENCE = 2.0
 LOCK_TIMEOUT = 5
 """Seconds to wait for a head. A transaction that holds one commits within milliseconds, or is stuck."""
 
-IDLE_TIMEOUT = 5
-"""Seconds after which the server ends a transaction whose client sends nothing, and so frees its heads."""
+IDLE_TIMEOUT = 3
+"""Seconds after which the server ends a transaction whose client sends nothing, and so frees its heads: a process that
+is cut off from the database. It is less than LOCK_TIMEOUT, so that other processes wait for the heads and get them.
+"""
+
+BOUNDS = {
+    "lock_timeout": f"{LOCK_TIMEOUT}s",
+    "idle_in_transaction_session_timeout": f"{IDLE_TIMEOUT}s",
+    "tcp_keepalives_idle": "1",
+    "tcp_keepalives_interval": "1",
+    "tcp_keepalives_count": "3",
+}
+"""The server's settings of every transaction that locks rows. Without them the rows of a process that is cut off from
+the database, or of a machine that lost its power, could stay locked for hours. The keepalives find it after 4 seconds
+during a COPY; no timeout of the server covers that case.
+"""
 
 # Without statistics (in a new database), or with those of an average workspace, the planner would find identities by
 # reading the workspace's whole ledger through the primary key. These settings leave one plan: the statements below use
@@ -43,17 +57,12 @@ SET LOCAL jit = off
 
 # This is one simple query. The isolation is READ COMMITTED, because the probe must see what was committed during the
 # wait for the lock. The settings are local to the transaction, so they work behind a pooler that shares connections.
-# The keepalives free the heads of a client that disappeared during COPY; no timeout of the server covers that case.
 # synchronous_commit has the value that the store last read, and never `off`, even if the database's setting changes.
 # There is no statement_timeout: it would end a commit's wait for a synchronous replica, and the commit would succeed
 # without the replica.
 _BEGIN = f"""
 BEGIN ISOLATION LEVEL READ COMMITTED;
-SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s';
-SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}s';
-SET LOCAL tcp_keepalives_idle = 5;
-SET LOCAL tcp_keepalives_interval = 2;
-SET LOCAL tcp_keepalives_count = 3;
+{"".join(f"SET LOCAL {name} = '{value}';" for name, value in BOUNDS.items())}
 SET LOCAL synchronous_commit = {{level}};
 {_PLANNER}
 """

@@ -35,6 +35,12 @@ QUIET = 0.5
 connections silently. Under load connections are used more often, and none is tested."""
 
 
+_KEEPALIVES = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
+"""Settings of the server's side of a connection. The sessions of a machine that lost its power or its network end after
+a minute. By default they would count against max_connections for two hours.
+"""
+
+
 class Connection(asyncpg.Connection):  # type: ignore[misc] # the driver brings no types
     """A connection whose failure is detected, and whose close is not waited for."""
 
@@ -88,7 +94,7 @@ class Connector:
             arguments["statement_cache_size"] = 0
         else:
             # A pooler would refuse settings that it does not know.
-            arguments["server_settings"] = arguments["server_settings"] | self._settings
+            arguments["server_settings"] = _KEEPALIVES | arguments["server_settings"] | self._settings
         connection = await asyncpg.connect(
             host=host[0],
             port=host[1],

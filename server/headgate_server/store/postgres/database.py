@@ -17,7 +17,7 @@ from headgate_server.store import migrate
 from headgate_server.store.database import Database, DataRefused, Pool
 from headgate_server.store.phases import Phase, Phases
 from headgate_server.store.postgres.append import (
-    LOCK_TIMEOUT,
+    BOUNDS,
     CommitMarker,
     Decided,
     decide_and_write,
@@ -85,6 +85,11 @@ _CONTINUE_IDS = """
 SELECT setval(pg_get_serial_sequence('workspaces', 'id'), greatest(:last, (SELECT max(id) FROM workspaces)))
 WHERE :last > 0
 """
+
+_SETTINGS = "SELECT " + ", ".join(
+    f"set_config('{name}', '{value}', true)" for name, value in {**BOUNDS, "synchronous_commit": "{level}"}.items()
+)
+"""The settings of a write's transaction, in one round trip."""
 
 OLDEST_SERVER = 15
 """The oldest version that the tests run on. Most distributions and hosting providers have it or a newer one."""
@@ -243,10 +248,7 @@ class PostgresDatabase(Database):
         committing = False
         try:
             async with asyncio.timeout_at(deadline) as limit, self._appending.connect() as connection:
-                await connection.exec_driver_sql(
-                    f"SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}s', true),"
-                    f" set_config('synchronous_commit', '{level}', true)"
-                )
+                await connection.exec_driver_sql(_SETTINGS.format(level=level))
                 try:
                     result = await connection.run_sync(work)
                 except DBAPIError as error:

@@ -23,14 +23,16 @@ _READ_ONLY = "25006"
 _UNIQUE_VIOLATION = "23505"
 _EXCLUSION_VIOLATION = "23P01"
 _LOCK_NOT_AVAILABLE = "55P03"
+_IDLE_TOO_LONG = "25P03"
 
 # Data exceptions, violated constraints, and limits of PostgreSQL such as a value beyond 1 GB.
 _DATA_CLASSES = ("22", "23", "54")
 
 # Serialization failure and deadlock: the other transaction is done, and this one may succeed now. If an identity is
 # used although the probe did not find it (exclusion), the other writer did not take the head's lock; in the second
-# attempt the probe sees its row. If an id is already used (unique), the second attempt makes another.
-_TRANSIENT = ("40001", "40P01", _EXCLUSION_VIOLATION, _UNIQUE_VIOLATION)
+# attempt the probe sees its row. If an id is already used (unique), the second attempt makes another. If this process
+# stood still for so long within a transaction that the server ended it, the second attempt is in time.
+_TRANSIENT = ("40001", "40P01", _EXCLUSION_VIOLATION, _UNIQUE_VIOLATION, _IDLE_TOO_LONG)
 
 
 class Transient(Unavailable):
