@@ -134,12 +134,14 @@ class Transport:
             raise
         return self._answer(future)
 
-    def stream(self, method: str, request: bytes, answer: type[Message]) -> "Stream":
+    def stream(
+        self, method: str, request: bytes, answer: type[Message], metadata: tuple[tuple[str, str], ...] = ()
+    ) -> "Stream":
         """Begin a call with many answers. Raises `Closed` if the transport is closed."""
         with self._changed:
             channel = self._entered()
             begin = channel.unary_stream(method, request_serializer=None, response_deserializer=answer.FromString)
-            call = begin(request, metadata=self._metadata)
+            call = begin(request, metadata=self._metadata + metadata)
             self._running.add(call)
         return Stream(self, call)
 

@@ -189,6 +189,8 @@ def test_a_command(secured: Secured, tmp_path: Path) -> None:
     put(ca, SERVERS.cert_pem.bytes())
     put(cert, chain_of(GOOD.leaf))
     put(key, GOOD.leaf.private_key_pem.bytes())
+    events = tmp_path / "events.ndjson"
+    events.write_text('{"type": "imported"}\n')
     trusted, shown = ("--ca", str(ca)), ("--client-cert", str(cert), "--client-key", str(key))
     with secured.http(GOOD) as http:
         assert http.post("/v1/events", json={"type": "t"}).status_code == 200
@@ -196,6 +198,9 @@ def test_a_command(secured: Secured, tmp_path: Path) -> None:
         there = ("events", "list", "--limit", "1", "--url", f"https://localhost:{port}", "--key", secured.key)
         done = CliRunner().invoke(headgate_command, [*there, *trusted, *shown])
         assert (done.exit_code, done.stdout.count("\n")) == (0, 1), done.stderr
+        sent = ("import", str(events), "--url", f"https://localhost:{port}", "--key", secured.key)
+        done = CliRunner().invoke(headgate_command, [*sent, "--name", f"over {port}", *trusted, *shown])
+        assert (done.exit_code, "1 accepted" in done.stdout) == (0, True), done.output
         for less in (trusted, shown):
             done = CliRunner().invoke(headgate_command, [*there, *less])
             assert (done.exit_code, done.stdout) == (2, "")

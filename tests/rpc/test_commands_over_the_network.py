@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from headgate_server.access import admin
 from headgate_server.access.auth import digest_of
 from headgate_server.cli.commands import headgate
+from headgate_server.core.audit import RESERVED
 from headgate_server.core.errors import SetupError
 from headgate_server.core.model import Scope
 from tests.support.calls import Caller, event
@@ -258,7 +259,8 @@ async def test_who_may_do_what(service: Service, shell: Shell, desk: Desk) -> No
     assert (await stranger.over_the_network("rejections", "list")).out == ""
     assert "There is no rejection" in (await stranger.over_the_network("rejections", "show", missing.id)).err
     named = await stranger.over_the_network("rejections", "list", "--workspace", "acme")
-    assert (named.out, named.err) == ("", "headgate: the key is of the workspace 'other', not 'acme'\n")
+    assert named.out == ""
+    assert named.err.startswith("headgate: The API key is of the workspace 'other', not 'acme'.")
     reader, writer = [Shell(service, await service.key(scope)) for scope in (Scope.EVENTS_READ, Scope.EVENTS_WRITE)]
     assert (await reader.over_the_network("rejections", "list")).code == 0
     for weak, command in (
@@ -272,6 +274,29 @@ async def test_who_may_do_what(service: Service, shell: Shell, desk: Desk) -> No
     assert (await writer.over_the_network("rejections", "replay", moment.id)).code == 1, "replayed, and refused again"
     unknown = await Shell(service, "hg_" + "x" * 43).over_the_network("destinations", "list")
     assert (unknown.out, unknown.code) == ("", 2)
+
+
+async def test_an_operators_key_works_in_each_workspace(service: Service, desk: Desk) -> None:
+    await desk.caller.json(BATCH)
+    await desk.seen(2)
+    shell = Shell(service, await service.key(workspace=RESERVED))
+    acme = ("--workspace", "acme")
+    made = ("create", "--name", "bi", "--stream", "b", "--subject-prefix", "p")
+    assert (await shell.at_store("destinations", *made)).code == 0
+    for group, command in (
+        ("destinations", "list"),
+        ("event-types", "list"),
+        ("rejections", "list"),
+        ("events", "list"),
+    ):
+        here = await shell.at_store(group, command)
+        assert here == await shell.over_the_network(group, command, *acme)
+        assert here.code == 0
+        assert bool(here.out) == (group != "event-types")
+    for name, said in (("nobody", "there is no workspace 'nobody'"), ("größe", "there is no workspace 'größe'")):
+        missing = await shell.over_the_network("rejections", "list", "--workspace", name)
+        assert (missing.out, missing.code, missing.err) == ("", 2, f"headgate: {said}\n")
+    assert (await shell.over_the_network("destinations", "list")).out == "", "without a name it is that of the key"
 
 
 @pytest.mark.parametrize(

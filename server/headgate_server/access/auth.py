@@ -1,5 +1,6 @@
 """API keys: how they are created, and how a call is authenticated."""
 
+import re
 import secrets
 import string
 import time
@@ -12,7 +13,7 @@ from cachetools import TTLCache
 from headgate_server.access.look_ups import KeyLookUps
 from headgate_server.core import ledger
 from headgate_server.core.audit import OPERATOR_SCOPES, RESERVED
-from headgate_server.core.errors import InvalidRequest, PermissionDenied, Unauthenticated
+from headgate_server.core.errors import InvalidRequest, NotFound, PermissionDenied, Unauthenticated
 from headgate_server.core.model import NO_LIMITS, ApiKey, KeyLimits, Scope, Workspace
 from headgate_server.core.reasons import Reason
 from headgate_server.core.types import KeyDigest
@@ -85,6 +86,7 @@ class Authenticator:
     """
 
     def __init__(self, directory: Directory, clock: Clock = system_clock, timer: Callable[[], float] = time.monotonic):
+        self._directory = directory
         self._clock = clock
         self._known: TTLCache[KeyDigest, ApiKey] = TTLCache(_CACHED_KEYS, CACHE_SECONDS, timer=timer)
         self._refused: TTLCache[KeyDigest, bool] = TTLCache(_CACHED_REFUSALS, CACHE_SECONDS, timer=timer)
@@ -125,6 +127,24 @@ class Authenticator:
         self._used[record.id] = now
         return Principal(record.id, record.workspace, record.scopes, record.limits)
 
+    async def within(self, owner: Principal, name: str) -> Principal:
+        """Return who acts in the workspace of this name with the key of `owner`: an operator, with every scope of the
+        workspace, or the owner itself where that is its own.
+
+        Raises `PermissionDenied` if the key is of another workspace and no operator's, `NotFound` if there is no such
+        workspace, and `Unavailable` if it could not be looked up.
+        """
+        if name == owner.workspace.name:
+            return owner
+        if not is_operator(owner):
+            of, told = owner.workspace.name, name[:100]
+            message = f"The API key is of the workspace {of!r}, not {told!r}. Only an operator's key acts in others."
+            raise PermissionDenied(message)
+        found = await self._directory.workspace(name) if re.fullmatch(WORKSPACE_NAME, name) else None
+        if found is None:
+            raise NotFound(f"there is no workspace {name[:100]!r}")
+        return Principal(owner.key_id, found, frozenset({Scope.ADMIN}), owner.limits)
+
     def take_used(self) -> dict[str, int]:
         """Return when keys were used since the last call of this, by their ids."""
         used, self._used = self._used, {}
@@ -155,9 +175,14 @@ def require(principal: Principal, *scopes: str) -> None:
         raise PermissionDenied(f"The API key lacks the scope {names}.")
 
 
+def is_operator(principal: Principal) -> bool:
+    """Whether the key is an operator's."""
+    return principal.workspace.name == RESERVED and Scope.ADMIN in principal.scopes
+
+
 def require_operator(principal: Principal) -> None:
     """Raise `PermissionDenied` if the caller's key is no operator's."""
-    if principal.workspace.name != RESERVED or Scope.ADMIN not in principal.scopes:
+    if not is_operator(principal):
         raise PermissionDenied(f'The API key lacks the scope "admin" of the workspace {RESERVED}.')
 
 

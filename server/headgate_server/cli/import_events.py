@@ -28,6 +28,7 @@ from headgate_server.cli.importing.sending import Import, Sending, Summary
 from headgate_server.cli.importing.source import Source
 from headgate_server.cli.importing.state import State, StateFile
 from headgate_server.cli.running import check_output, run, show
+from headgate_server.cli.target import certificate_options, certificates_of
 from headgate_server.core.errors import SetupError
 
 _FORMATS = {".csv": "csv", ".tsv": "csv"}
@@ -47,6 +48,7 @@ _ATTEMPT_TIMEOUT = 60.0
     help="The service: HOST:PORT, https://HOST or http://HOST.",
 )
 @click.option("--key", envvar="HEADGATE_KEY", show_envvar=True, help="An API key with the scope events:write.")
+@certificate_options
 @click.option(
     "--format",
     "format_",
@@ -126,7 +128,17 @@ async def _import(stack: contextlib.ExitStack, file: str, values: dict[str, Any]
 
 async def _send(importing: Import, work: Iterator[Batch], values: dict[str, Any], *, keyed: bool) -> Summary:
     try:
-        client = AsyncClient(values["url"], api_key=values["key"], timeout=_TIMEOUT, attempt_timeout=_ATTEMPT_TIMEOUT)
+        ca, client_cert, client_key = certificates_of(values)
+        client = AsyncClient(
+            values["url"],
+            api_key=values["key"],
+            timeout=_TIMEOUT,
+            attempt_timeout=_ATTEMPT_TIMEOUT,
+            ca=ca,
+            client_cert=client_cert,
+            client_key=client_key,
+            plaintext=True if values["service_plaintext"] else None,
+        )
     except ValueError as error:
         raise SetupError(str(error)) from error
     try:

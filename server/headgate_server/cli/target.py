@@ -24,28 +24,24 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FILES = (("--ca", "service_ca"), ("--client-cert", "service_cert"), ("--client-key", "service_key"))
+_TEXTS = (
+    "the key of that certificate.",
+    "a certificate to show.",
+    "the certificates that may sign the service's. By default the system's.",
+)
+"""What is in each, the last one first."""
 
 
 def options_of_target(command: _Command, *, flag: str = "--url") -> _Command:
     """Add the options that say where a command works. `flag` names the service."""
+    command = certificate_options(command, when=f"With {flag}: ")
     for option in (
-        click.option("--plaintext", "service_plaintext", is_flag=True, help=f"With {flag}: do not encrypt."),
-        click.option(
-            "--ca",
-            "service_ca",
-            type=_FILE,
-            help=f"With {flag}: a file with the certificates that may sign the service's. By default the system's.",
-        ),
-        *(
-            click.option(f"--client-{name}", f"service_{name}", type=_FILE, help=f"With {flag}: a file with {text}.")
-            for name, text in (("key", "the key of that certificate"), ("cert", "a certificate to show"))
-        ),
         click.option(
             "--key",
             "service_api_key",
             envvar="HEADGATE_KEY",
             show_envvar=True,
-            help=f"With {flag}: an API key of the workspace, or of _headgate for keys and workspaces.",
+            help=f"With {flag}: an API key of the workspace, or of an operator (workspace _headgate, scope admin).",
         ),
         click.option(
             flag,
@@ -60,9 +56,27 @@ def options_of_target(command: _Command, *, flag: str = "--url") -> _Command:
     return options(StoreConfig)(command)
 
 
+def certificate_options(command: _Command, *, when: str = "") -> _Command:
+    """Add the options of the connection to a service."""
+    for option in (
+        click.option("--plaintext", "service_plaintext", is_flag=True, help=_sentence(f"{when}do not encrypt.")),
+        *(
+            click.option(name, value, type=_FILE, help=_sentence(f"{when}a file with {text}"))
+            for (name, value), text in zip(reversed(_FILES), _TEXTS, strict=True)
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
 def workspace_option(command: _Command, *, flag: str = "--url") -> _Command:
     """Add the option that names the workspace. A service, which `flag` names, knows that of the key."""
-    return click.option("--workspace", help=f"The workspace. With {flag} it is that of the key, if left out.")(command)
+    text = f"The workspace. With {flag} it is that of the key, if left out; an operator's key works in each."
+    return click.option("--workspace", help=text)(command)
 
 
 @contextlib.asynccontextmanager
@@ -81,9 +95,9 @@ async def operating(values: dict[str, Any]) -> AsyncIterator[Api]:
 @contextlib.asynccontextmanager
 async def within(values: dict[str, Any], workspace: str | None) -> AsyncIterator[Api]:
     """Yield what makes calls in a workspace. Raises `NotFound` if there is no such workspace, and `SetupError` if the
-    key belongs to another one.
+    key belongs to another one and is no operator's.
     """
-    if (service := _service(values)) is not None:
+    if (service := _service(values, workspace)) is not None:
         async with _closing(service) as api:
             if workspace is not None:
                 await _check_workspace(api, workspace)
@@ -96,6 +110,9 @@ async def within(values: dict[str, Any], workspace: str | None) -> AsyncIterator
 
 
 async def _check_workspace(api: Api, workspace: str) -> None:
+    """Raise `SetupError` if calls are made in another workspace: a service of an older release knows only that of the
+    key.
+    """
     answer = await api.call("WorkspaceService/GetWorkspace")
     if (name := answer["workspace"]["name"]) != workspace:
         raise SetupError(f"the key is of the workspace {name!r}, not {workspace!r}")
@@ -109,7 +126,7 @@ async def _closing(service: Remote) -> AsyncIterator[Api]:
         service.close()
 
 
-def _service(values: dict[str, Any]) -> Remote | None:
+def _service(values: dict[str, Any], workspace: str | None = None) -> Remote | None:
     """Return the service that the options name, None if they name the store. An option counts more than a variable.
     Raises `click.UsageError` if both are named.
     """
@@ -125,8 +142,13 @@ def _service(values: dict[str, Any]) -> Remote | None:
         return None
     if not said and given("store") is ParameterSource.ENVIRONMENT:
         raise click.UsageError(f"HEADGATE_URL and HEADGATE_STORE are both set: give {flag} or --store")
-    certificates = Certificates(*(None if values[value] is None else values[value].read_bytes() for _, value in _FILES))
-    return Remote(url, values["service_api_key"], certificates, True if values["service_plaintext"] else None)
+    plaintext = True if values["service_plaintext"] else None
+    return Remote(url, values["service_api_key"], certificates_of(values), plaintext, workspace)
+
+
+def certificates_of(values: dict[str, Any]) -> Certificates:
+    """Return what the options of `certificate_options` name."""
+    return Certificates(*(None if values[value] is None else values[value].read_bytes() for _, value in _FILES))
 
 
 def _flag() -> str:

@@ -3,6 +3,7 @@ command line works with either.
 """
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -25,13 +26,13 @@ from headgate_client.core.address import Certificates, check_certificates, check
 from headgate_client.core.errors import Problem
 from headgate_client.core.scripts import Call as ClientCall
 from headgate_client.transport import Transport, channel_maker
-from headgate_server.access.auth import Principal
-from headgate_server.core.audit import Actor
-from headgate_server.core.errors import HeadgateError, SetupError
+from headgate_server.access.auth import WORKSPACE_NAME, Principal
+from headgate_server.core.audit import RESERVED, Actor
+from headgate_server.core.errors import HeadgateError, NotFound, SetupError
 from headgate_server.core.model import Scope, Workspace
 from headgate_server.core.reasons import Reason
 from headgate_server.rpc.pipeline import printer
-from headgate_server.rpc.pipeline.call import Call
+from headgate_server.rpc.pipeline.call import WORKSPACE_KEY, Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Serialized, ServerStream, Unary
 
 _PACKAGE = "headgate.v1"
@@ -108,11 +109,20 @@ class Remote(Api):
     """Calls a service. It is closed after use."""
 
     def __init__(
-        self, url: str, key: str | None, certificates: Certificates = NO_CERTIFICATES, plaintext: bool | None = None
+        self,
+        url: str,
+        key: str | None,
+        certificates: Certificates = NO_CERTIFICATES,
+        plaintext: bool | None = None,
+        workspace: str | None = None,
     ):
-        """The connection is encrypted, except to this machine itself, to `http://`, and with `plaintext`. Raises
-        `SetupError` if the address or the key cannot be one.
+        """The connection is encrypted, except to this machine itself, to `http://`, and with `plaintext`. `workspace`
+        is that of the calls, which an operator's key can choose; None: that of the key. Raises `SetupError` if the
+        address or the key cannot be one, and `NotFound` if no workspace has such a name.
         """
+        if workspace not in (None, RESERVED) and not re.fullmatch(WORKSPACE_NAME, str(workspace)):
+            raise NotFound(f"there is no workspace {workspace!r}")
+        self._metadata = () if workspace is None else ((WORKSPACE_KEY, workspace),)
         try:
             address = parse(url, plaintext)
             check_certificates(certificates, address)
@@ -127,14 +137,16 @@ class Remote(Api):
 
     async def _answer(self, method: str, request: Message) -> Message:
         kinds = _kinds(method)
-        call = ClientCall(f"/{_PACKAGE}.{method}", request.SerializeToString(), kinds.response, _SECONDS)
+        name = f"/{_PACKAGE}.{method}"
+        call = ClientCall(name, request.SerializeToString(), kinds.response, _SECONDS, self._metadata)
         answer = await self._transport.call_async(call)
         if isinstance(answer, Problem):
             raise self._failed(answer)
         return answer
 
     async def _answers(self, method: str, request: Message) -> AsyncGenerator[Message, None]:
-        stream = self._transport.stream(f"/{_PACKAGE}.{method}", request.SerializeToString(), _kinds(method).response)
+        name, kinds = f"/{_PACKAGE}.{method}", _kinds(method)
+        stream = self._transport.stream(name, request.SerializeToString(), kinds.response, self._metadata)
         answers = iter(stream)
         try:
             while (answer := await asyncio.to_thread(next, answers, None)) is not None:

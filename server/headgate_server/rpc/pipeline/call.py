@@ -15,6 +15,9 @@ from headgate_server.core.reasons import Reason
 REQUEST_KEY = "idempotency-key"
 """The metadata key of a request key, as HTTP's `Idempotency-Key`."""
 
+WORKSPACE_KEY = "headgate-workspace"
+"""The metadata key of the workspace of a call: any with an operator's key, and that of the key with another one."""
+
 CODING_KEY = "x-headgate-content-encoding"
 """The metadata key for the content-encoding of an HTTP body. The bridge passes it on and does not decode the body."""
 

@@ -16,7 +16,7 @@ from google.api.httpbody_pb2 import HttpBody
 from headgate_server.access import auth
 from headgate_server.access.auth import Authenticator, Principal
 from headgate_server.access.limits import RateLimiter
-from headgate_server.core.errors import HeadgateError, Unavailable
+from headgate_server.core.errors import HeadgateError, PermissionDenied, Unavailable
 from headgate_server.core.randomness import draw
 from headgate_server.core.reasons import Reason
 from headgate_server.process.aside import aside
@@ -24,7 +24,7 @@ from headgate_server.process.causes import Causes, cause_of
 from headgate_server.process.metrics import Metrics
 from headgate_server.rpc import status
 from headgate_server.rpc.pipeline import sse
-from headgate_server.rpc.pipeline.call import Call, Failure, Handler, repetition
+from headgate_server.rpc.pipeline.call import WORKSPACE_KEY, Call, Failure, Handler, repetition
 from headgate_server.rpc.pipeline.load import Load
 from headgate_server.rpc.pipeline.messages import handler_of
 from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, Needs, Operates, OwnWords, Public
@@ -241,14 +241,21 @@ def authenticate(authenticator: Authenticator, limiter: RateLimiter) -> Intercep
             return handler
 
         async def authenticated(call: Call) -> bytes:
-            key = api_key(call)
-            principal = call.principal = await authenticator.authenticate(key)
-            call.log["workspace"] = principal.workspace.name
-            call.log["key"] = principal.key_id
+            key, named = api_key(call), _only(call.text(WORKSPACE_KEY), WORKSPACE_KEY)
+            owner = await authenticator.authenticate(key)
+            call.log["workspace"] = owner.workspace.name
+            call.log["key"] = owner.key_id
             check = _check(access, call)
-            check(principal)
+            if named is None or named == owner.workspace.name:
+                principal = owner
+            else:
+                principal = await _within(authenticator, access, owner, named)
+                call.log["workspace"] = principal.workspace.name
+                check = auth.require_operator
+            call.principal = principal
+            check(owner)
             if method.counted:
-                await limiter.admit_call(principal)
+                await limiter.admit_call(owner)
             if call.send is not None:
 
                 async def recheck() -> None:
@@ -261,6 +268,15 @@ def authenticate(authenticator: Authenticator, limiter: RateLimiter) -> Intercep
         return authenticated
 
     return interceptor
+
+
+async def _within(
+    authenticator: Authenticator, access: Needs | Operates | OwnWords, owner: Principal, workspace: str
+) -> Principal:
+    """Return who acts in a workspace that is not the key's own. Raises `PermissionDenied` and `NotFound`."""
+    if not isinstance(access, Needs):
+        raise PermissionDenied(f"This call is not made in a workspace of the header {WORKSPACE_KEY}.")
+    return await authenticator.within(owner, workspace)
 
 
 def _check(access: Needs | Operates | OwnWords, call: Call) -> Callable[[Principal], None]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from headgate_server.core.errors import PermissionDenied
 from headgate_server.core.reasons import Reason
-from headgate_server.rpc.pipeline.call import REQUEST_KEY, Call, Handler
+from headgate_server.rpc.pipeline.call import REQUEST_KEY, WORKSPACE_KEY, Call, Handler
 from headgate_server.rpc.pipeline.method import AnyMethod
 
 BRIDGE_KEY = "x-headgate-bridge"
@@ -15,7 +15,7 @@ clients that can reach the server's own port.
 """
 _BRIDGES = ("x-envoy-", "x-headgate-", "x-forwarded-client-cert")
 """The last one is what proxies say of a client's certificate. Nothing here reads it, so that nobody can claim one."""
-_CREDENTIALS = frozenset({"authorization", "x-api-key"})
+_CREDENTIALS = frozenset({"authorization", "x-api-key", WORKSPACE_KEY})
 
 
 def token_of(text: str) -> str:
@@ -71,7 +71,7 @@ def _without_bridges(metadata: Mapping[str, str | bytes]) -> dict[str, str | byt
 
 def repeated(metadata: Iterable[tuple[str, str | bytes]]) -> frozenset[str]:
     """Return the names that were sent more than once although only one is allowed. That is a request key with any
-    values, and a credential with different values.
+    values, and a credential, or the workspace, with different values.
     """
     found = set()
     values: dict[str, str | bytes] = {}
