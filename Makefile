@@ -112,6 +112,10 @@ $(DEPLOY_TOOLS): $(wildcard tests/deploy/go/go.* tests/deploy/go/compose/*.go)
 test-deploy: $(DEPLOY_STAMP) $(DEPLOY_TOOLS) ## test deploy/: the Dockerfile's steps, the Helm chart, compose; needs go
 	$(BIN)/python -m pytest tests/deploy/deploy.py --durations=5
 
+.PHONY: drill
+drill: install ## recover a PostgreSQL to a point in time, as docs/operations.md says
+	$(BIN)/python -m pytest tests/contract/drill.py --durations=5
+
 .PHONY: deploy-lock
 deploy-lock: ## write the hashes of the container's packages again: deploy/requirements.txt, deploy/build.txt
 	test -x $(UV) || { $(PYTHON) -m venv .build/uv && .build/uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9; }

@@ -28,20 +28,23 @@ assert _WHEEL.origin is not None
 _PROGRAMS = Path(_WHEEL.origin).parent / "pginstall18" / "bin"
 
 
-async def _headgate(*arguments: str, code: int = 0) -> str:
+async def ran(*arguments: str, code: int = 0) -> str:
+    """Run a command, and return what it prints."""
     done: Result = await asyncio.to_thread(CliRunner().invoke, headgate, arguments)
     assert done.exit_code == code, done.output
     return done.stdout
 
 
-async def _program(name: str, *arguments: str) -> None:
+async def program(name: str, *arguments: str) -> None:
+    """Run one of PostgreSQL's programs."""
     done = await asyncio.to_thread(
         subprocess.run, [_PROGRAMS / name, *arguments], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
 
-async def _send(url: str, keys: Sequence[str]) -> Sequence[Outcome]:
+async def send(url: str, keys: Sequence[str]) -> Sequence[Outcome]:
+    """Store an event for each key."""
     store = await open_store(url)
     try:
         return await append(store, (await store.directory.create_workspace("acme")).id, *map(draft, keys))
@@ -58,7 +61,7 @@ class Sqlite:
 
     async def save(self) -> None:
         """Make a backup."""
-        await _headgate("backup", "--store", self.url, "--out", str(self._folder))
+        await ran("backup", "--store", self.url, "--out", str(self._folder))
 
     async def lose(self) -> None:
         """Lose the store."""
@@ -67,7 +70,7 @@ class Sqlite:
 
     async def restore(self) -> None:
         """Restore the backup."""
-        await _headgate("restore", "--from", str(self._folder), "--store", self.url)
+        await ran("restore", "--from", str(self._folder), "--store", self.url)
 
 
 class Postgres:
@@ -79,7 +82,7 @@ class Postgres:
 
     async def save(self) -> None:
         """Make a dump."""
-        await _program("pg_dump", "--format=custom", f"--file={self._dump}", self.url)
+        await program("pg_dump", "--format=custom", f"--file={self._dump}", self.url)
 
     async def lose(self) -> None:
         """Replace the database by an empty one."""
@@ -92,7 +95,7 @@ class Postgres:
 
     async def restore(self) -> None:
         """Restore the dump."""
-        await _program("pg_restore", "--exit-on-error", "--single-transaction", f"--dbname={self.url}", str(self._dump))
+        await program("pg_restore", "--exit-on-error", "--single-transaction", f"--dbname={self.url}", str(self._dump))
 
 
 @pytest.fixture(params=[Sqlite, Postgres])
@@ -107,48 +110,48 @@ async def kept(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 
 async def test_a_store_is_lost_and_restored(kept: Sqlite | Postgres, tmp_path: Path) -> None:
-    stored = await _send(kept.url, OLD)
-    key = (await _headgate("keys", "create", "--store", kept.url, "--workspace", "acme", "--scope", "admin")).strip()
+    stored = await send(kept.url, OLD)
+    key = (await ran("keys", "create", "--store", kept.url, "--workspace", "acme", "--scope", "admin")).strip()
     heads = tmp_path / "heads.json"
-    heads.write_text(await _headgate("ledger", "heads", "--store", kept.url))
+    heads.write_text(await ran("ledger", "heads", "--store", kept.url))
     await kept.save()
-    await _send(kept.url, LOST)
+    await send(kept.url, LOST)
     newer = tmp_path / "newer.json"
-    newer.write_text(await _headgate("ledger", "heads", "--store", kept.url))
+    newer.write_text(await ran("ledger", "heads", "--store", kept.url))
 
     await kept.lose()
     await kept.restore()
     verify = ("ledger", "verify", "--store", kept.url, "--expected-head")
-    assert "acme: 1000 events, sound\n" in await _headgate(*verify, str(heads))
+    assert "acme: 1000 events, sound\n" in await ran(*verify, str(heads))
     # A newer head shows how much was lost.
-    assert "head_mismatch at sequence 1050" in await _headgate(*verify, str(newer), code=1)
-    again = await _send(kept.url, OLD)
+    assert "head_mismatch at sequence 1050" in await ran(*verify, str(newer), code=1)
+    again = await send(kept.url, OLD)
     assert {outcome.status for outcome in again} == {"duplicate"}
     assert [outcome.link for outcome in again] == [outcome.link for outcome in stored]
-    assert {outcome.status for outcome in await _send(kept.url, LOST)} == {"accepted"}
-    assert "acme: 1050 events, sound\n" in await _headgate(*verify, str(heads))
-    assert key[:8] in await _headgate("keys", "list", "--store", kept.url)
+    assert {outcome.status for outcome in await send(kept.url, LOST)} == {"accepted"}
+    assert "acme: 1050 events, sound\n" in await ran(*verify, str(heads))
+    assert key[:8] in await ran("keys", "list", "--store", kept.url)
 
 
 async def test_an_expected_head(sqlite_url: str, tmp_path: Path) -> None:
-    await _send(sqlite_url, ["a", "b", "c"])
+    await send(sqlite_url, ["a", "b", "c"])
     store = ("--store", sqlite_url)
-    head = json.loads(await _headgate("ledger", "heads", *store, "--workspace", "acme"))["heads"][0]
+    head = json.loads(await ran("ledger", "heads", *store, "--workspace", "acme"))["heads"][0]
     pair = f"{head['sequence']}:{head['hash']}"
     verify = ("ledger", "verify", *store)
-    assert await _headgate(*verify, "--workspace", "acme", "--expected-head", pair) == "acme: 3 events, sound\n"
+    assert await ran(*verify, "--workspace", "acme", "--expected-head", pair) == "acme: 3 events, sound\n"
     wrong = f"2:{head['hash']}"
-    said = await _headgate(*verify, "--workspace", "acme", "--expected-head", wrong, code=1)
+    said = await ran(*verify, "--workspace", "acme", "--expected-head", wrong, code=1)
     assert "head_mismatch at sequence 2" in said
     further = f"4:{head['hash']}"
-    assert "at sequence 4" in await _headgate(*verify, "--workspace", "acme", "--expected-head", further, code=1)
+    assert "at sequence 4" in await ran(*verify, "--workspace", "acme", "--expected-head", further, code=1)
 
     gone = tmp_path / "gone.json"
     gone.write_text(json.dumps({"format": "headgate-heads/1", "heads": [head, head | {"workspace": "gone"}]}))
-    said = await _headgate(*verify, "--expected-head", str(gone), code=1)
+    said = await ran(*verify, "--expected-head", str(gone), code=1)
     assert said.splitlines()[:2] == ["acme: 3 events, sound", "gone: 0 events, 1 breaks"]
     # Only the named workspace is looked at.
-    assert await _headgate(*verify, "--workspace", "acme", "--expected-head", str(gone)) == "acme: 3 events, sound\n"
+    assert await ran(*verify, "--workspace", "acme", "--expected-head", str(gone)) == "acme: 3 events, sound\n"
 
 
 @pytest.mark.parametrize(

@@ -68,10 +68,12 @@ def _stop(keeper: int) -> None:
 
 
 @contextmanager
-def own_server(*settings: str, programs: Path | None = None) -> Iterator[str]:
+def own_server(*settings: str, programs: Path | None = None, data: Path | None = None) -> Iterator[str]:
     """Yield the URL of a database of a server of one's own, which runs with these settings (`fsync=off`), from the
-    wheel's programs or from these."""
+    wheel's programs or from these. `data` is a data folder to take, in place of a new one."""
     folder = Path(tempfile.mkdtemp(prefix="headgate-pg-"))
+    if data is not None:
+        shutil.move(data, folder / "data")
     keeper = os.pidfd_open(_start_keeper(folder, programs, *settings))
     try:
         yield f"postgresql://postgres@/postgres?host={folder}"

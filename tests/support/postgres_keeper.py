@@ -1,9 +1,9 @@
 """Runs one real PostgreSQL for one run of the tests, and ends with it: `python postgres_keeper.py FOLDER CONTROLLER_PID
 PROGRAMS [SETTING=VALUE ...]`. PROGRAMS is the folder of its programs; empty: those of the wheel.
 
-It makes a cluster in FOLDER and prints "ready" once the server accepts connections on the socket in FOLDER. It stops
-the server on SIGTERM, or when the controller (the process that started the run) has ended in any way. Then it removes
-FOLDER.
+It makes a cluster in FOLDER, unless there is one in FOLDER/data, and prints "ready" once the server accepts connections
+on the socket in FOLDER. It stops the server on SIGTERM, or when the controller (the process that started the run) has
+ended in any way. Then it removes FOLDER.
 """
 
 import importlib.util
@@ -45,23 +45,15 @@ def main() -> None:
 def _start(folder: Path) -> "subprocess.Popen[str]":
     binaries, user = _binaries(folder), _user()
     data = folder / "data"
-    data.mkdir(mode=0o700)
+    taken = data.exists()
+    data.mkdir(mode=0o700, exist_ok=True)
     if user is not None:
-        shutil.chown(data, user)
+        for path in (data, *data.rglob("*")):
+            shutil.chown(path, user)
         # The socket's folder.
         shutil.chown(folder, user)
-    initdb = [
-        binaries / "initdb",
-        "--no-sync",
-        "--auth=trust",
-        "--encoding=UTF8",
-        "--locale=C",
-        "--username=postgres",
-        data,
-    ]
-    made = subprocess.run(initdb, user=user, cwd=folder, capture_output=True, text=True)
-    if made.returncode:
-        raise SystemExit(made.stderr)
+    if not taken:
+        _make_cluster(binaries, data, user)
     settings = [f"--{name}={value}" for name, value in _SETTINGS.items()] + [f"--{given}" for given in sys.argv[4:]]
     server = subprocess.Popen(
         [binaries / "postgres", "-D", data, "-k", folder, *settings],
@@ -80,6 +72,22 @@ def _start(folder: Path) -> "subprocess.Popen[str]":
             threading.Thread(target=lambda: [None for _ in server.stderr or ()], daemon=True).start()
             return server
     raise SystemExit("".join(said))
+
+
+def _make_cluster(binaries: Path, data: Path, user: str | None) -> None:
+    """Make an empty cluster in a folder. Raises `SystemExit` with what initdb says."""
+    initdb = [
+        binaries / "initdb",
+        "--no-sync",
+        "--auth=trust",
+        "--encoding=UTF8",
+        "--locale=C",
+        "--username=postgres",
+        data,
+    ]
+    made = subprocess.run(initdb, user=user, cwd=data.parent, capture_output=True, text=True)
+    if made.returncode:
+        raise SystemExit(made.stderr)
 
 
 def _binaries(folder: Path) -> Path:
