@@ -17,8 +17,9 @@ from click.testing import CliRunner, Result
 
 from headgate_server.access import backup
 from headgate_server.cli.commands import headgate
-from headgate_server.core import heads
+from headgate_server.core import heads, timestamps
 from headgate_server.core.errors import SetupError
+from headgate_server.process.clock import system_clock
 from headgate_server.store import Store
 from headgate_server.store.opening import open_store
 from tests.support import database
@@ -255,6 +256,27 @@ async def test_a_damaged_backup_is_refused(location: Path, folder: Path, damage:
     with pytest.raises(SetupError, match=r"is damaged|is not a whole backup"):
         await backup.restore(folder, location)
     assert _names(location.parent) <= {"headgate.db.lock"}
+
+
+async def test_a_clock_that_is_behind_the_backup(location: Path, folder: Path) -> None:
+    """Ids of new events would be older than those of events that were stored before."""
+    await _filled(location, "a")
+    made = await backup.make(location, folder, clock=lambda: system_clock() + 600_000_000)
+    _remove_store(location)
+    refused = await _run("restore", "--from", str(folder), "--data-dir", str(location.parent))
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert re.search(rf"clock is (599|600) s behind the time of the backup, {re.escape(made.made_at)}", refused.stderr)
+    assert not _exists(location)
+    # Machines differ a little.
+    at = timestamps.parse(made.made_at)[0]
+    assert await backup.restore(folder, location, clock=lambda: at - 1_900_000) == made
+    _remove_store(location)
+    allowed = await _run("restore", "--any-clock", "--from", str(folder), "--data-dir", str(location.parent))
+    assert allowed.exit_code == 0
+    description = json.loads((folder / "backup.json").read_text())
+    (folder / "backup.json").write_text(json.dumps(description | {"made_at": "yesterday"}))
+    with pytest.raises(SetupError, match="is damaged"):
+        await backup.restore(folder, location.with_name("other.db"))
 
 
 async def test_heads_that_the_database_does_not_have(location: Path, folder: Path) -> None:

@@ -40,6 +40,8 @@ _WORK = ".partial"
 
 _FORMAT = "headgate-backup/1"
 _CHUNK = 1024 * 1024
+_CLOCKS_DIFFER = 2_000_000
+"""Microseconds by which two machines with NTP may differ."""
 
 _Result = TypeVar("_Result")
 
@@ -100,13 +102,18 @@ async def make(location: str | Path, folder: Path, *, check: bool = True, clock:
     return description
 
 
-async def restore(folder: Path, location: str | Path, *, check: bool = True) -> Description:
+async def restore(
+    folder: Path, location: str | Path, *, check: bool = True, any_clock: bool = False, clock: Clock = system_clock
+) -> Description:
     """Put a backup into the place of an SQLite store, where there is none.
 
-    With `check`, every hash is recomputed, and each ledger must have the head that the backup names. Raises `Unsound`
-    if it does not, and `SetupError`; nothing is left then. The restored store has this program's schema.
+    Without `any_clock` it is refused where the clock is behind the time of the backup. With `check`, every hash is
+    recomputed, and each ledger must have the head that the backup names. Raises `Unsound` if it does not, and
+    `SetupError`; nothing is left then. The restored store has this program's schema.
     """
     description, expected = _described(folder)
+    if not any_clock:
+        _check_clock(description.made_at, clock())
     target = _file(location)
     with _free(target) as made:
         digest = await _thread(lambda stop: _digest(folder / DATABASE, made, stop))
@@ -123,6 +130,19 @@ async def restore(folder: Path, location: str | Path, *, check: bool = True) -> 
             raise SetupError(f"There is a store {target} now.") from None
     _sync(target.parent)
     return description
+
+
+def _check_clock(made_at: str, now: int) -> None:
+    """Raise `SetupError` if the clock is behind the time of a backup. Ids of events begin with the time: those of new
+    events would be older than those of events that were lost, and a JetStream stream that has the lost ones takes an
+    event with an older id for delivered.
+    """
+    behind = timestamps.parse(made_at)[0] - now
+    if behind > _CLOCKS_DIFFER:
+        raise SetupError(
+            f"This machine's clock is {behind / 1_000_000:.0f} s behind the time of the backup, {made_at}: set it "
+            "right, since ids of new events begin with the time. If the backup's clock was ahead, give --any-clock."
+        )
 
 
 async def _looked(source: Path, copied: Path, check: bool) -> tuple[str, Mapping[str, Head]]:
@@ -168,7 +188,9 @@ def _described(folder: Path) -> tuple[Description, Mapping[str, Head]]:
         value = json.loads((folder / DESCRIPTION).read_text())
         if not isinstance(value, dict) or value.pop("format", None) != _FORMAT:
             raise ValueError(f'it is not of the format "{_FORMAT}"')
-        return Description(**value), heads.of_text((folder / HEADS).read_text())
+        description = Description(**value)
+        timestamps.parse(description.made_at)
+        return description, heads.of_text((folder / HEADS).read_text())
     except FileNotFoundError as error:
         raise SetupError(f"{folder} is not a whole backup: it has no {Path(error.filename).name}.") from None
     except (OSError, TypeError, ValueError, RecursionError) as error:

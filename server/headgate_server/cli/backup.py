@@ -37,12 +37,14 @@ def backup(folder: Path, no_verify: bool, **values: Any) -> None:
 @options(StoreConfig)
 @click.option("--from", "folder", type=_FOLDER, required=True, help="The folder of the backup.")
 @click.option("--no-verify", is_flag=True, help="Do not recompute the hashes; restore also ledgers with breaks.")
-def restore(folder: Path, no_verify: bool, **values: Any) -> None:
+@click.option("--any-clock", is_flag=True, help="Restore also where the clock is behind the time of the backup.")
+def restore(folder: Path, no_verify: bool, any_clock: bool, **values: Any) -> None:
     """Put a backup into the place of an SQLite store, and check it against the heads of the backup.
 
     There must be no store and no server. Exits with 1 if a ledger has breaks; nothing is restored then.
     """
-    made = _result(backups.restore(folder, build(StoreConfig, values).location, check=not no_verify))
+    location = build(StoreConfig, values).location
+    made = _result(backups.restore(folder, location, check=not no_verify, any_clock=any_clock))
     show(f"restored {_line(made)}, made {made.made_at}{', not verified' if no_verify else ', sound'}")
 
 
