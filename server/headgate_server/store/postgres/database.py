@@ -27,6 +27,7 @@ from headgate_server.store.postgres.connection import (
     OVERFLOW,
     POOL,
     Connector,
+    Kept,
     engine,
     plain_connection,
     stands_behind_pooler,
@@ -103,6 +104,7 @@ class PostgresDatabase(Database):
         """The synchronous_commit of our transactions: the database's setting, unless that is off."""
         self._connector = Connector(target, pooler=pooler)
         self._appending = engine(self._connector, "READ COMMITTED")
+        self._kept = Kept(self._appending)
         # A read is one statement, or several on rows that never change. It needs no transaction and saves its round
         # trips. Reads use an index: a plan that was made and cached for a small table would read all of a large one.
         self._readers = Connector(target, pooler=pooler, settings={"enable_seqscan": "off", "jit": "off"})
@@ -158,7 +160,7 @@ class PostgresDatabase(Database):
     async def _append(
         self, submissions: Sequence[Submission], wait: bool, deadline: float, phases: Phases
     ) -> list[Decision | None]:
-        async with plain_connection(self._appending, deadline) as connection:
+        async with plain_connection(self._kept, deadline) as connection:
             try:
                 async with asyncio.timeout_at(deadline):
                     decided = await decide_and_write(connection, submissions, wait, self._commit_level, phases)
@@ -212,6 +214,7 @@ class PostgresDatabase(Database):
         # Closing a dead connection would wait without end, so there is a deadline.
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_DEADLINE):
+                await self._kept.close()
                 await self._appending.dispose()
                 await self._reading.dispose()
 
@@ -283,7 +286,7 @@ class PostgresDatabase(Database):
 
     def pools(self) -> Mapping[str, Pool]:
         """Return the use of the two pools."""
-        return {"append": _pool(self._appending), "read": _pool(self._reading)}
+        return {"append": _pool(self._appending, self._kept.count), "read": _pool(self._reading)}
 
     def describe(self, connection: Connection) -> Mapping[str, str]:
         """Return the server's version, and the settings that matter to a store."""
@@ -311,10 +314,10 @@ class PostgresDatabase(Database):
         self._commit_level = commit_level(connection)
 
 
-def _pool(engine: AsyncEngine) -> Pool:
+def _pool(engine: AsyncEngine, kept: int = 0) -> Pool:
     pool = engine.pool
     assert isinstance(pool, QueuePool)  # noqa: S101 - `engine` makes no other
-    return Pool(pool.checkedout(), pool.checkedout() + pool.checkedin(), POOL + OVERFLOW)
+    return Pool(max(0, pool.checkedout() - kept), pool.checkedout() + pool.checkedin(), POOL + OVERFLOW)
 
 
 def _in(seconds: float) -> float:
