@@ -90,3 +90,34 @@ async def test_a_cancelled_request_frees_its_place(send: Send) -> None:
     last = send(gate, 1)
     last.arrived.set()
     assert await last.task == b"request"
+
+
+async def test_each_request_has_the_whole_time(send: Send) -> None:
+    """The timer may run for an earlier request that has arrived."""
+    clock = asyncio.get_running_loop().time
+    gate = Gate(2, 2, seconds=0.05)
+    first = send(gate, 1)
+    first.arrived.set()
+    assert await first.task == b"request"
+    await asyncio.sleep(0.025)
+    begun = clock()
+    with pytest.raises(TooSlow):
+        await send(gate, 1).task
+    assert clock() - begun >= 0.05
+    third = send(gate, 1)
+    third.arrived.set()
+    assert await third.task == b"request"
+    assert not gate._callers
+
+
+async def test_a_request_that_is_cancelled_is_not_too_slow(send: Send) -> None:
+    """This holds even if its time is over in the same moment."""
+    gate = Gate(1, 1, seconds=60)
+    gone = send(gate, 1)
+    await _turns()
+    gone.task.cancel()
+    gate._limit._over.add(gone.task)
+    gone.task.cancel()
+    await asyncio.wait([gone.task])
+    assert gone.task.cancelled()
+    assert not gate._limit._over

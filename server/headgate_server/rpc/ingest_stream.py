@@ -88,30 +88,20 @@ class IngestStream:
 
         The end of the stream interrupts only the wait for a request. What was read is stored.
         """
-        waiting: asyncio.Timeout | None = None
         assert call.ended is not None  # noqa: S101 - the pipeline sets it for a lasting stream
-
-        def interrupt(_: object) -> None:
-            if waiting is not None:
-                waiting.reschedule(0)
-
-        call.ended.add_done_callback(interrupt)
+        patience = _Patience(_IDLE_SECONDS)
+        call.ended.add_done_callback(patience.interrupt)
         try:
             while True:
                 await unanswered.room()
                 if call.ended.done():
                     return
-                try:
-                    async with asyncio.timeout(_IDLE_SECONDS) as waiting:
-                        request = await anext(requests, None)
-                except TimeoutError:
-                    return
-                finally:
-                    waiting = None
+                request = await patience.wait(requests)
                 if request is None:
                     return
                 unanswered.add(await self._begun(call, request))
         finally:
+            patience.close()
             unanswered.close()
 
     async def _begun(self, call: Call, request: RawStreamIngestRequest) -> _Asked:
@@ -148,6 +138,54 @@ class IngestStream:
             return status.bug(call.request_id)
         assert isinstance(outcomes, Sequence)  # noqa: S101 - without a request key nothing is replayed
         return outcomes
+
+
+class _Patience:
+    """Waits for a stream's requests in its task, each for a bounded time. It has one timer for all of them: a timer for
+    each would take longer than to read one.
+    """
+
+    def __init__(self, seconds: float):
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this is used in coroutines
+        self._task = task
+        self._seconds = seconds
+        self._clock = asyncio.get_running_loop()
+        self._since: float | None = None
+        """When the wait for a request began; None: there is none now."""
+        self._interrupted = False
+        self._timer = self._clock.call_later(seconds, self._check)
+
+    async def wait(self, requests: AsyncIterator[RawStreamIngestRequest]) -> RawStreamIngestRequest | None:
+        """Return the next request; None if there are no more, or if the wait was interrupted or took too long."""
+        self._since = self._clock.time()
+        try:
+            return await anext(requests, None)
+        except asyncio.CancelledError:
+            # Another one may have cancelled the task too: then it is cancelled.
+            if self._interrupted and self._task.uncancel() == 0:
+                return None
+            raise
+        finally:
+            self._since = None
+
+    def interrupt(self, _: object = None) -> None:
+        """End the wait for a request. Do nothing if there is none."""
+        if self._since is not None and not self._interrupted:
+            self._interrupted = True
+            self._task.cancel()
+
+    def close(self) -> None:
+        """Stop the timer."""
+        self._timer.cancel()
+
+    def _check(self) -> None:
+        now = self._clock.time()
+        waited = 0.0 if self._since is None else now - self._since
+        if waited >= self._seconds:
+            self.interrupt()
+        else:
+            self._timer = self._clock.call_later(self._seconds - waited, self._check)
 
 
 class _Unanswered:

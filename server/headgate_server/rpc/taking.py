@@ -96,7 +96,10 @@ class Taking:
 
 def counted(call: Call, outcomes: Sequence[Outcome], metrics: Metrics | None) -> Mapping[str, int]:
     """Return the number of outcomes with each status, and record them in the call's log line and in the metrics."""
-    statuses = Counter(outcome.status.value for outcome in outcomes)
+    if len(outcomes) == 1:  # most calls, and a Counter takes longer than the rest of this
+        statuses: Mapping[str, int] = {outcomes[0].status.value: 1}
+    else:
+        statuses = Counter(outcome.status.value for outcome in outcomes)
     call.log.update(statuses)
     if metrics is not None:
         reasons = None

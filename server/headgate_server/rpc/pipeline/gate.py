@@ -6,6 +6,7 @@ the server reads a request only after the caller is authenticated, and reads few
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from headgate_server.core.errors import Overloaded, TooSlow
 
@@ -19,7 +20,7 @@ class Gate:
         """`seconds` is the longest time for waiting and receiving together."""
         self._all = asyncio.Semaphore(at_once)
         self._of_one = of_one
-        self._seconds = seconds
+        self._limit = _TimeLimit(seconds)
         self._callers: dict[int, _Caller] = {}
 
     async def receive(self, caller: int, request: Callable[[], Awaitable[bytes]]) -> bytes:
@@ -33,18 +34,65 @@ class Gate:
             own = self._callers[caller] = _Caller(self._of_one)
         own.requests += 1
         waits = True
+        task = self._limit.begin()
         try:
-            async with asyncio.timeout(self._seconds), own.turn, self._all:
+            async with own.turn, self._all:
                 waits = False
                 return await request()
-        except TimeoutError:
+        except asyncio.CancelledError:
+            if not self._limit.is_over(task):
+                raise
             if waits:
                 raise Overloaded("Too many requests arrive at once; nothing of this one was done.") from None
-            raise TooSlow(f"The request did not arrive within {self._seconds:g} s.") from None
+            raise TooSlow(f"The request did not arrive within {self._limit.seconds:g} s.") from None
         finally:
+            self._limit.end(task)
             own.requests -= 1
             if not own.requests:
                 del self._callers[caller]
+
+
+class _TimeLimit:
+    """The same limit of time for many tasks, with one timer. `asyncio.timeout` starts and stops a timer for each task,
+    which takes longer than all else here.
+    """
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+        self._ends: dict[asyncio.Task[Any], float] = {}
+        """When each task's time is over. The first one's is over first."""
+        self._over: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> "asyncio.Task[Any]":
+        """Begin the time of the current task, and return the task."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # noqa: S101 - this is used in coroutines
+        self._ends[task] = loop.time() + self.seconds
+        if self._timer is None:
+            self._timer = loop.call_later(self.seconds, self._check)
+        return task
+
+    def is_over(self, task: "asyncio.Task[Any]") -> bool:
+        """Whether a task is cancelled only because its time is over. Then it is not cancelled any more."""
+        return task in self._over and task.uncancel() == 0
+
+    def end(self, task: "asyncio.Task[Any]") -> None:
+        """End the time of a task."""
+        self._ends.pop(task, None)
+        self._over.discard(task)
+
+    def _check(self) -> None:
+        """Cancel the tasks whose time is over, and wait for the next one's."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while self._ends and self._ends[first := next(iter(self._ends))] <= now:
+            del self._ends[first]
+            self._over.add(first)
+            first.cancel()
+        self._timer = None
+        if self._ends:
+            self._timer = loop.call_later(next(iter(self._ends.values())) - now, self._check)
 
 
 class _Caller:

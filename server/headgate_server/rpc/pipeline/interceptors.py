@@ -312,11 +312,12 @@ def api_key(call: Call) -> str | None:
 
     Raises `InvalidRequest` if that header was sent with different values.
     """
-    authorization = call.text("authorization") or ""
-    if _BEARERS.fullmatch(authorization):
-        authorization = _only(authorization, "authorization") or ""
-    bearer = _BEARER.fullmatch(authorization)
-    return bearer[1] if bearer is not None else _only(call.text("x-api-key"), "x-api-key")
+    if authorization := call.text("authorization"):
+        if _BEARERS.fullmatch(authorization):
+            authorization = _only(authorization, "authorization") or ""
+        if (bearer := _BEARER.fullmatch(authorization)) is not None:
+            return bearer[1]
+    return _only(call.text("x-api-key"), "x-api-key")
 
 
 def _only(joined: str | None, name: str) -> str | None:
