@@ -17,7 +17,17 @@ from hypothesis import strategies as st
 from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest
 from headgate.v1.event_pb2 import Event
 from headgate_server.core import compiled, ledger, timestamps
-from headgate_server.core.model import Draft, Mismatch, Outcome, Problem, Settled, Status, Submission, Usage
+from headgate_server.core.model import (
+    Draft,
+    Mismatch,
+    Outcome,
+    Problem,
+    Settled,
+    Status,
+    StoredEvent,
+    Submission,
+    Usage,
+)
 from headgate_server.core.reasons import Reason
 from headgate_server.core.settle import Settlement
 from headgate_server.rpc import decode
@@ -333,6 +343,45 @@ def test_a_lone_surrogate_is_left_to_python() -> None:
     assert core().stream_results(outcomes) is None
 
 
+# Rows.
+
+_NO_LINK = ledger.genesis("acme")
+
+
+def _copied(rows: list[StoredEvent]) -> bytes:
+    """Return rows in the binary format of COPY, as PostgreSQL documents it."""
+    stream = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
+    for row in rows:
+        stream += struct.pack("!h", len(row))
+        for value in row:
+            encoded: Any = value.encode() if isinstance(value, str) else value
+            encoded = struct.pack("!q", encoded) if isinstance(encoded, int) else encoded
+            stream += struct.pack("!i", -1) if encoded is None else struct.pack("!i", len(encoded)) + encoded
+    return stream + struct.pack("!h", -1)
+
+
+@given(_SLOTS)
+def test_rows_are_as_postgresql_documents_them(slots: list[Draft | Problem]) -> None:
+    settlement = Settlement(1, _NO_LINK, {}, {}, twins.NOW)
+    settlement.decide(Submission(workspace_id=1, slots=slots))
+    assert core().copy_rows(settlement.rows) == [_copied(settlement.rows)]
+
+
+def test_many_rows_are_copied_in_pieces() -> None:
+    settlement = Settlement(1, _NO_LINK, {}, {}, twins.NOW)
+    settlement.decide(Submission(workspace_id=1, slots=[draft(data={"text": "é" * 1_000})] * 1_000))
+    pieces = core().copy_rows(settlement.rows)
+    assert len(pieces) > 3
+    assert all(len(piece) < 600_000 for piece in pieces)
+    assert b"".join(pieces) == _copied(settlement.rows)
+
+
+@pytest.mark.parametrize("value", ["\ud800", 1 << 63])
+def test_what_no_column_can_hold_is_left_to_the_driver(value: Any) -> None:
+    """Its error says that the value is refused."""
+    assert core().copy_rows([(1, value)]) is None
+
+
 # Panics. PyO3 turns an error of this class, raised by Python within a call, into a panic of Rust at that place.
 
 
@@ -431,6 +480,7 @@ _PANICKED = "headgate_native panicked"
         lambda core: core.decode_body(b'[{"type":"t"}]', 1, lambda count: None),
         lambda core: core.decide_run([draft()], 0, b"", {}, 1, 0, bytes(32), 0, 1),
         lambda core: core.batch_message([None], ()),
+        lambda core: core.copy_rows([(1.5,)]),
     ],
 )
 def test_wrong_values_are_exceptions(wrong: Any) -> None:

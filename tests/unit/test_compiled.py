@@ -120,7 +120,8 @@ def all_work_with(core: Any) -> list[Exception]:
         response = BatchIngestResponse.FromString(wire.batch_bytes(outcomes))
         assert len(response.results) == len(wire.add_results(StreamIngestResponse(), outcomes).results) == 5
         assert wire.batch_answer(outcomes).data.startswith(b'{"total":5,"success_count":5,')
-    assert compiled.failures - before == len(noted) == 9
+        assert compiled.copy_rows(settlement.rows) is None  # then asyncpg encodes them
+    assert compiled.failures - before == len(noted) == 10
     return noted
 
 

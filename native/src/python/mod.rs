@@ -2,6 +2,7 @@
 
 mod drafts;
 mod outcomes;
+mod rows;
 mod run;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +19,7 @@ use crate::canonical::Writer;
 use crate::{draft, event};
 
 /// The version of the functions; `compiled.SEAM` of the server must be the same.
-const SEAM: u32 = 1;
+const SEAM: u32 = 2;
 
 /// Run a function. A panic becomes an exception, after which the caller goes on in Python.
 fn guarded<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
@@ -190,6 +191,11 @@ impl Core {
             answer::write_results(0x12, outcomes, out);
             Some(())
         })
+    }
+
+    /// The twin of asyncpg's `copy_records_to_table`: rows as PostgreSQL's binary COPY.
+    fn copy_rows<'py>(&self, rows: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyList>>> {
+        rows::copied(rows)
     }
 
     /// Panic, for the test of what happens then.

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from headgate_server.core.model import NATIVE, Draft, Link, Mismatch, Outcome, Problem, Status, StoredEvent
 from headgate_server.core.types import Dedupe, EventHash, Salt, WorkspaceId
 
-SEAM = 1
+SEAM = 2
 """The version of the functions below. A core that was built for other ones is refused."""
 PURE = "HEADGATE_PURE"
 """The environment variable that turns the compiled core off, unless it is empty or 0."""
@@ -80,6 +80,8 @@ class Core(Protocol):
     def batch_json(self, outcomes: Sequence[Outcome], lines: Sequence[int]) -> bytes | None: ...
 
     def stream_results(self, outcomes: Sequence[Outcome]) -> bytes | None: ...
+
+    def copy_rows(self, rows: Sequence[StoredEvent]) -> list[bytes] | None: ...
 
 
 class Found(NamedTuple):
@@ -208,6 +210,11 @@ def batch_json(outcomes: Sequence[Outcome], lines: Sequence[int]) -> bytes | Non
 def stream_results(outcomes: Sequence[Outcome]) -> bytes | None:
     """Return the results of a serialized StreamIngestResponse. The twin is `wire.add_results`."""
     return _tried(lambda core: core.stream_results(outcomes))
+
+
+def copy_rows(rows: Sequence[StoredEvent]) -> list[bytes] | None:
+    """Return rows in PostgreSQL's binary format for COPY, in pieces. The twin is asyncpg's `copy_records_to_table`."""
+    return _tried(lambda core: core.copy_rows(rows))
 
 
 def _tried(work: Callable[[Core], _Result]) -> _Result | None:

@@ -6,17 +6,18 @@ COPY, the heads and answers, and COMMIT. It takes one more if events are superse
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from asyncpg.pgproto.pgproto import UUID
 
-from headgate_server.core.model import Decision, Head, Link, StoredAnswer, StoredEvent, Submission, Usage
+from headgate_server.core import compiled
+from headgate_server.core.model import Decision, Draft, Head, Link, StoredAnswer, StoredEvent, Submission, Usage
 from headgate_server.core.settle import Settlement
 from headgate_server.core.types import Dedupe, EventId, WorkspaceId
 from headgate_server.store.answers import ANSWER_LIFETIME
 from headgate_server.store.database import DataRefused
-from headgate_server.store.group import answer_key, identities, request_keys
+from headgate_server.store.group import answer_key, request_keys
 from headgate_server.store.phases import Phase, Phases
 
 SILENCE = 2.0
@@ -191,8 +192,7 @@ async def _settlements(
         for workspace, group in groups.items()
         for scope, key in request_keys(group)
     }
-    holders = _holders({workspace: identities(group) for workspace, group in groups.items()})
-    rows = await connection.fetch(_PROBE, holders, *_transposed(requests, 3))
+    rows = await connection.fetch(_PROBE, _claimed(groups), *_transposed(requests, 3))
     known: dict[WorkspaceId, dict[Dedupe, Link]] = {workspace: {} for workspace in groups}
     answers: dict[WorkspaceId, dict[tuple[str, str], StoredAnswer]] = {workspace: {} for workspace in groups}
     now: int = next(row["now"] for row in rows if row["kind"] == "now")
@@ -209,7 +209,7 @@ async def _settlements(
 
 async def _write(connection: Any, settlements: Mapping[WorkspaceId, Settlement], now: int) -> CommitMarker | None:
     superseded = {workspace: settled.superseded for workspace, settled in settlements.items() if settled.superseded}
-    rows = [(row[0], UUID(row[1]), *row[2:]) for settled in settlements.values() for row in settled.rows]
+    rows = [row for settled in settlements.values() for row in settled.rows]
     answers = [
         (workspace, request.scope, answer_key(request.key), request.fingerprint, answer)
         for workspace, settled in settlements.items()
@@ -223,11 +223,31 @@ async def _write(connection: Any, settlements: Mapping[WorkspaceId, Settlement],
     if superseded:
         await connection.execute(_SUPERSEDE, _holders(superseded))
     if rows:
-        await connection.copy_records_to_table("events", columns=StoredEvent._fields, records=rows)
+        await copy_events(connection, rows)
     await connection.execute(_FINISH, *_transposed(answers, 5), now, *_transposed(moved, 6))
     if rows:
-        return CommitMarker(rows[-1][0], rows[-1][1].bytes, None)
+        return CommitMarker(rows[-1].workspace_id, rows[-1].id, None)
     return CommitMarker(answers[-1][0], None, (answers[-1][1], answers[-1][2], now))
+
+
+async def copy_events(connection: Any, rows: Sequence[StoredEvent]) -> None:
+    """Insert new rows of `events` by COPY. Raises asyncpg's errors.
+
+    With the compiled core each value must have the type of its column, because the core looks at the values alone.
+    """
+    pieces = compiled.copy_rows(rows)
+    if pieces is not None:
+        source = _one_by_one(pieces)
+        await connection.copy_to_table("events", source=source, columns=StoredEvent._fields, format="binary")
+        return
+    records = [(row[0], UUID(row[1]), *row[2:]) for row in rows]
+    await connection.copy_records_to_table("events", columns=StoredEvent._fields, records=records)
+
+
+async def _one_by_one(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    # asyncpg waits before each piece until the connection takes more.
+    for piece in pieces:
+        yield piece
 
 
 async def was_committed(connection: Any, marker: CommitMarker) -> bool:
@@ -246,6 +266,20 @@ async def was_committed(connection: Any, marker: CommitMarker) -> bool:
             SELECT EXISTS (SELECT FROM answers WHERE workspace_id = $1 AND scope = $2 AND key = $3 AND created_at = $4)
         """
         return bool(await connection.fetchval(statement, marker.workspace_id, *(marker.answer or ())))
+
+
+def _claimed(groups: Mapping[WorkspaceId, Sequence[Submission]]) -> list[bytes]:
+    """Return the parameter of `_IDENTITIES` for all drafts, in one pass. An identity that two drafts have is in it
+    twice: to look it up again costs less than to look for it here. The order has no meaning for the hash index.
+    """
+    return [
+        holder + slot.dedupe
+        for workspace, group in groups.items()
+        for holder in [workspace.to_bytes(8, "big")]
+        for submission in group
+        for slot in submission.slots
+        if isinstance(slot, Draft) and slot.dedupe is not None
+    ]
 
 
 def _holders(groups: Mapping[WorkspaceId, Sequence[Dedupe]]) -> list[bytes]:
