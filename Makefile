@@ -136,7 +136,7 @@ bench-tools: $(BENCH_STAMP) ## install missing load tools: wrk from Debian, ghz 
 	command -v ghz >/dev/null || [ -x $(BIN)/ghz ] || GOBIN=$(CURDIR)/$(BIN) go install github.com/bojand/ghz/cmd/ghz@v0.120.0
 
 .PHONY: bench
-bench: bench-tools ## measure everything, against the database's limit; takes an hour, and 15 GB of temporary files
+bench: bench-tools ## measure everything, against the database's limit; takes half an hour, and 15 GB of temporary files
 	$(BIN)/python -m bench.run all
 
 .PHONY: bench-quick

@@ -133,7 +133,8 @@ def _by_http(client: httpx.AsyncClient, address: str, keys: Sequence[str]) -> Se
 if __name__ == "__main__":
     way, target = sys.argv[1:]
     keys = os.environ["HEADGATE_KEYS"].split(",")
-    http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=60)
+    # Connections outlive the pause between a load's turns, and end before Envoy closes idle ones, after 300 s.
+    http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None, keepalive_expiry=250), timeout=60)
     # The first assignment makes them, because only then is there an event loop.
     channels: list[grpc.aio.Channel] = []
 

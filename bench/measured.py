@@ -34,8 +34,9 @@ class Played:
         found = []
         for ratio in self.scenario.ratios:
             over, under = (max(side, key=lambda load: rate(self.rounds[load])) for side in (ratio.over, ratio.under))
-            both = zip(rates(self.rounds[over]), rates(self.rounds[under]), strict=True)
-            found.append(Compared(ratio, over, under, [one / other for one, other in both]))
+            sides = [self.rounds[over], self.rounds[under]]
+            values = [[turn.p99 for turn in turns] if ratio.of_p99 else rates(turns) for turns in sides]
+            found.append(Compared(ratio, over, under, [one / other for one, other in zip(*values, strict=True)]))
         return found
 
 
@@ -53,4 +54,5 @@ class Compared:
         """Whether the target is reached; empty without a target."""
         if self.ratio.target is None:
             return ""
-        return "reached" if median(self.by_round) >= self.ratio.target else "short"
+        seen, target = median(self.by_round), self.ratio.target
+        return "reached" if (seen <= target if self.ratio.of_p99 else seen >= target) else "short"

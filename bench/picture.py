@@ -35,7 +35,7 @@ def draw(all_played: Sequence[Played], path: Path) -> None:
 def _draw_ratios(axes: Axes, ratios: Sequence[Compared]) -> None:
     """Draw each ratio as a share of its target, or of 1 without a target."""
     shares = [median(one.by_round) / (one.ratio.target or 1) for one in ratios]
-    targets = (f" (at least {one.ratio.target:g})" if one.ratio.target else "" for one in ratios)
+    targets = (f" ({one.ratio.said})" if one.ratio.said else "" for one in ratios)
     labels = [f"{median(one.by_round):.2f}{text}" for one, text in zip(ratios, targets, strict=True)]
     bars = axes.barh([one.ratio.name for one in ratios], shares, color=[_VERDICTS[one.verdict] for one in ratios])
     axes.bar_label(bars, labels, padding=3)

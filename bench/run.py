@@ -18,15 +18,17 @@ from pathlib import Path
 import click
 from pysqlite3 import dbapi2 as sqlite
 
-from bench import cost, parts, report, suite
+from bench import parts, report, suite
 from bench.contender import Assignment, Child, Timing
 from bench.measured import Played, Rounds, rate
 from bench.stage import Role, set_up
 from bench.suite import By, Load, Scenario, Store
+from tests.support import cost
 
 _RESULTS = Path(__file__).with_name("results")
 _WARM_UP_EVENTS = 2_000
-"""Events that are sent before the measurement, to estimate the rate."""
+_WARM_UP_CALLS = 500
+"""Events, or calls if those are fewer, that are sent before the measurement, to estimate the rate."""
 _CALLS_EACH = 3
 """The fewest calls of each caller, so that the beginning and the end of a turn have little influence."""
 _LONGEST = 15.0
@@ -39,13 +41,14 @@ _LONGEST = 15.0
 def main(extent: str, only: tuple[str, ...]) -> None:
     """Run the benchmark. A missed target is reported; only an error makes the run fail."""
     scenarios = {one.name: one for one in (suite.quick() if extent == "quick" else suite.everything())}
-    if not set(only) <= set(scenarios):
-        raise click.UsageError(f"The scenarios are {', '.join(scenarios)}.")
+    known = scenarios | {one.name: one for one in suite.by_request()}
+    if not set(only) <= set(known):
+        raise click.UsageError(f"The scenarios are {', '.join(known)}.")
     # At SIGTERM the run ends its parts, too, and removes its files from the temporary folder.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     command, played = "make bench-quick" if extent == "quick" else "make bench", []
     for name in only or scenarios:
-        played.append(_played(scenarios[name]))
+        played.append(_played(known[name]))
         if not only:
             # Written after each scenario, so that a long run that is stopped has results.
             report.write(command, played, _RESULTS)
@@ -68,13 +71,14 @@ async def _play(scenario: Scenario, url: str, database: Sequence[int], folder: P
         warm = {}
         for load in scenario.loads:
             if isinstance(roles[load.by].sender, Child):
-                warm[load] = rate([await _turn(url, roles[load.by], _assignment(load, _WARM_UP_EVENTS), 0)])
+                events = min(_WARM_UP_EVENTS, _WARM_UP_CALLS * load.batch)
+                warm[load] = rate([await _turn(url, roles[load.by], _assignment(load, events), 0)])
         latest = time.monotonic() + scenario.patience
         for number in range(scenario.rounds):
             if time.monotonic() > latest:
                 break
             for load in scenario.loads[::-1] if number % 2 else scenario.loads:
-                pace = load.pace * highest_rate(load, rounds, by=load.by)
+                pace = load.pace * highest_rate(load, rounds, by=load.rate_of or load.by)
                 assignment = _assignment(load, (pace or warm.get(load, 0.0)) * scenario.seconds, pace)
                 # A tool that cannot count calls gets the time that its callers' calls will take.
                 least = _CALLS_EACH * load.callers * load.batch / (highest_rate(load, rounds) or math.inf)

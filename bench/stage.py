@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import parts
-from bench.contender import Assignment, Child, child
-from bench.suite import By, Load, Scenario
+from bench.contender import Child, child
+from bench.suite import By, Scenario
 from bench.tools import Ghz, Wrk
-
-_FILLED_AT_ONCE = 100_000
-"""Events that the limit prepares in memory at once: about 200 MB."""
+from tests.support.filling import fill
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,8 @@ async def set_up(
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         workspace, keys = await parts.workspaces(url, max(load.workspaces for load in scenario.loads))
-        await _fill(url, workspace, scenario.rows)
+        if scenario.rows:
+            await fill(url, workspace, scenario.rows)
         limit = await enter(child("bench.limit", await _limit_url(url, folder), str(workspace)))
         servers, port, envoy = await enter(parts.product(url, keys, folder, scenario.workers))
         direct, address = {"server": servers.pids, **spent}, f"http://127.0.0.1:{port}/v1/events/batch"
@@ -70,15 +69,3 @@ async def _limit_url(url: str, folder: Path) -> str:
     # SQLite has one writer, so the limit gets its own file.
     await parts.execute(url, "PRAGMA wal_checkpoint(TRUNCATE)")
     return f"sqlite:///{shutil.copy(url.removeprefix('sqlite:///'), folder / 'limit.db')}"
-
-
-async def _fill(url: str, workspace: int, rows: int) -> None:
-    """Let the limit store this many events, which is about the fastest way to fill the table."""
-    async with child("bench.limit", url, str(workspace)) as limit:
-        for start in range(0, rows, _FILLED_AT_ONCE):
-            await limit.prepare(Assignment(Load(By.LIMIT, 4_000), min(_FILLED_AT_ONCE, rows - start)))
-            await limit.go()
-    if rows and url.startswith("postgresql"):
-        # Autovacuum has done this in a table of this size long before; otherwise it would run during a measurement.
-        await parts.execute(url, "VACUUM (FREEZE, ANALYZE) events")
-        await parts.execute(url, "CHECKPOINT")

@@ -25,12 +25,13 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from bench import calls, cost, workload
+from bench import calls, workload
 from bench.contender import Assignment, Child, Timing, child, contend
 from bench.suite import By, Load
 from headgate.v1.bridge_view_pb2 import RawStreamIngestRequest
 from headgate.v1.ingest_service_pb2 import StreamIngestResponse
 from headgate_client import AsyncClient, Client
+from tests.support import cost
 from tests.support.service import ServerProcess, make_key
 
 UNANSWERED = 64

@@ -16,6 +16,7 @@ from bench.run import highest_rate
 from bench.stage import Role
 from bench.suite import By, Load, Ratio, Scenario, Store
 from headgate.v1.ingest_service_pb2 import BatchIngestRequest, BatchIngestResponse, EventResult
+from headgate_server.core import compiled
 from headgate_server.store.opening import open_store
 from tests.support import ghzfiles
 
@@ -44,7 +45,11 @@ def test_every_event_of_ghz_has_a_key_of_its_own_in_every_call(batch: int) -> No
     assert all("{{.UUID}}" in key for key in keys)
 
 
-@pytest.mark.parametrize("scenarios", [suite.quick(), suite.everything()], ids=["quick", "all"])
+@pytest.mark.parametrize(
+    "scenarios",
+    [suite.quick(), [*suite.everything(), *suite.by_request()]],
+    ids=["quick", "all"],
+)
 def test_scenarios_hold_what_their_ratios_are_of(scenarios: list[Scenario]) -> None:
     assert len({scenario.name for scenario in scenarios}) == len(scenarios)
     for scenario in scenarios:
@@ -62,9 +67,27 @@ def test_everything_covers_what_the_documentation_promises() -> None:
         (1_000, 10, False),
         (1_000, 10, True),
     }
-    assert {load.by for load in loads if load.pace} == {By.GRPC, By.HTTP}
+    assert {load.by for load in loads if load.pace} == {By.GRPC, By.HTTP, By.EMPTY}
     assert {load.by for load in loads} == set(By)
     assert {scenario.rows for scenario in suite.everything()} == {0, 200_000, 10_000_000}
+    assert {scenario.name for scenario in suite.by_request()} == {"growth-100000k-postgresql", "growth-100000k-sqlite"}
+    lone = {(load.by, load.batch) for load in loads if load.callers == 1}
+    assert lone >= {(by, batch) for by in (By.GRPC, By.HTTP) for batch in (1, 100)}
+
+
+@pytest.mark.parametrize(("core", "of_limit", "of_peer"), [(None, 0.50, 6), (object(), 0.62, 8)])
+def test_targets_are_those_of_the_code_in_use(core: Any, of_limit: float, of_peer: float) -> None:
+    with compiled.using(core):
+        targets = {ratio.name: ratio.target for ratio in suite.quick()[0].ratios}
+    assert targets["gRPC, 100 a batch ÷ the limit, PostgreSQL"] == of_limit
+    assert targets["gRPC, 100 a batch ÷ FastAPI + SQLAlchemy, PostgreSQL"] == of_peer
+
+
+def test_the_report_says_which_core_was_used_and_how_long_it_took() -> None:
+    played = [Played(Scenario("", Store.SQLITE, (_FAST,)), {_FAST: _turns(60)}, "SQLite", 90.0)] * 2
+    head = report.markdown("make bench", played).splitlines()[2]
+    assert f"core: {compiled.found.said}" in head
+    assert "3 minutes in all" in head
 
 
 def test_a_ratio_is_of_the_fastest_loads_round_by_round() -> None:
@@ -75,6 +98,17 @@ def test_a_ratio_is_of_the_fastest_loads_round_by_round() -> None:
     assert compared.over == _FAST
     assert compared.by_round == pytest.approx([0.6, 1.0, 0.7])
     assert compared.verdict == "short"
+
+
+@pytest.mark.parametrize(("slower", "verdict"), [(40.0, "reached"), (41.0, "short")])
+def test_a_ratio_of_p99_has_a_most(slower: float, verdict: str) -> None:
+    rounds = {_FAST: [Timing(100, p99=slower, seconds=1.0)], _SLOW: [Timing(100, p99=10.0, seconds=9.0)]}
+    ratio = Ratio("", (_FAST,), (_SLOW,), 4, of_p99=True)
+    played = Played(Scenario("", Store.SQLITE, tuple(rounds), (ratio,)), rounds, "", 0.0)
+    (compared,) = played.compared()
+    assert compared.by_round == [slower / 10]
+    assert compared.verdict == verdict
+    assert "at most 4" in report.ratios([played])
 
 
 def test_half_load_is_half_of_the_fastest_of_the_same_kind() -> None:
