@@ -214,6 +214,15 @@ def test_damaged_events(shape: Any, data: st.DataObject) -> None:
             twins.decoded_body(damaged + b"\n" + text)
 
 
+@pytest.mark.parametrize("levels", [28, 29, 30, 31, 32])
+def test_lists_of_many_levels_in_a_struct(levels: int) -> None:
+    value = b""
+    for _ in range(levels):
+        value = poison.field(6, poison.field(1, value))
+    member = poison.field(1, b"a") + poison.field(2, value)
+    twins.decoded_events([poison.field(1, b"t") + poison.field(5, poison.field(1, member))])
+
+
 @pytest.mark.parametrize("found", FOUND, ids=lambda found: found.what)
 def test_what_fuzzing_found(found: Found) -> None:
     twins.compare(found)
