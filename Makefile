@@ -17,6 +17,9 @@ DEPLOY_TOOLS := .build/deploy/.installed
 UV := .build/uv/bin/uv
 TYPESCRIPT_STAMP := tests/clients/typescript/node_modules/.package-lock.json
 
+# Where this variable is set, every process that a test starts would compile all modules of Headgate again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

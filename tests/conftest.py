@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from headgate_server.store import Store
 from headgate_server.store.opening import open_store
-from tests.support import postgres
+from tests.support import database, memoryfolder, postgres
 
 # Every run has the same examples, so that a failure comes from the change and not from chance;
 # `--hypothesis-profile explore` searches for new ones. Slow or filtered examples are not faults of the code.
@@ -21,15 +22,19 @@ settings.load_profile("fixed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose, once a run, the folder of its PostgreSQL. Workers of xdist find it in their environment."""
+    """Choose, once a run, its folder for temporary files and the one of its PostgreSQL. Workers of xdist find both in
+    their environment.
+    """
     if not hasattr(config, "workerinput"):
+        memoryfolder.prepare_run()
         postgres.prepare_run()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop the run's PostgreSQL, also when workers crashed."""
+    """Stop the run's PostgreSQL, also when workers crashed, and remove the run's files."""
     if not hasattr(config, "workerinput"):
         postgres.finish_run()
+        memoryfolder.finish_run()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -61,9 +66,28 @@ async def oldest_postgres_url() -> AsyncIterator[str]:
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
+def absent_sqlite_url(tmp_path: Path) -> str:
     """Return the URL of an SQLite database that does not exist yet."""
     return f"sqlite:///{tmp_path}/headgate.db"
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file of an empty, migrated SQLite database, from which others are copied."""
+    path = tmp_path_factory.mktemp("migrated") / "headgate.db"
+    asyncio.run(_migrate(f"sqlite:///{path}"))
+    return path
+
+
+async def _migrate(url: str) -> None:
+    await (await open_store(url)).close()
+
+
+@pytest.fixture
+def sqlite_url(absent_sqlite_url: str, migrated_sqlite: Path) -> str:
+    """Return the URL of a fresh, migrated SQLite database."""
+    shutil.copy(migrated_sqlite, database.sqlite_path(absent_sqlite_url))
+    return absent_sqlite_url
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

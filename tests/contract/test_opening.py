@@ -50,8 +50,8 @@ async def _open_in_processes(url: str) -> None:
     assert await database.execute(url, "SELECT name FROM workspaces") == [("acme",)]
 
 
-async def test_processes_that_open_a_new_sqlite_store_at_once(sqlite_url: str) -> None:
-    await _open_in_processes(sqlite_url)
+async def test_processes_that_open_a_new_sqlite_store_at_once(absent_sqlite_url: str) -> None:
+    await _open_in_processes(absent_sqlite_url)
 
 
 async def test_processes_that_open_a_new_postgres_store_at_once(postgres_server: None) -> None:

@@ -27,7 +27,7 @@ class Beside:
 
     @contextmanager
     def writing(self, path: Path) -> Iterator[None]:
-        """Let it write to a file, which it creates, for the length of a block."""
+        """Let it write to a store's file for the length of a block."""
         assert self._ask(str(path)) == "began"
         yield
         assert int(self._ask("stop")) > 0

@@ -23,6 +23,7 @@ import asyncpg
 
 from headgate_server.store.opening import open_store
 from headgate_server.store.postgres.database import OLDEST_SERVER
+from tests.support import memoryfolder
 
 _FOLDER = "HEADGATE_TEST_POSTGRES"
 _CONTROLLER = "HEADGATE_TEST_CONTROLLER"
@@ -133,7 +134,9 @@ async def _make_template(server: str) -> None:
 async def fresh_database(template: str = _TEMPLATE, server: str = NEWEST) -> AsyncIterator[str]:
     """Yield the URL of a new database: migrated, or empty with the template `template1`. It is dropped afterwards."""
     name = f"test_{uuid.uuid4().hex}"
-    await _execute(f"CREATE DATABASE {name} TEMPLATE {template}", server)
+    # Copying files is cheaper than writing each page to the log, but makes a checkpoint, which waits for a disk.
+    strategy = "FILE_COPY" if memoryfolder.is_used() else "WAL_LOG"
+    await _execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY {strategy}", server)
     try:
         yield url(name, server)
     finally:
