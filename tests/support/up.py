@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from headgate_server.core.compiled import PURE
+from tests.support import commands
 from tests.support.processes import children, is_gone
 from tests.support.waiting import until_true
 
@@ -22,7 +23,9 @@ _REQUEST = re.compile(r"^curl (?:.*\n)+?.*}'\n", re.MULTILINE)
 
 
 def headgate(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command to its end."""
+    """Run a command to its end. Python reads its own variables at the start, so a fork would not obey them."""
+    if not any(name.startswith("PYTHON") or name == PURE for name in environment):
+        return commands.run(arguments, _environment(environment))
     return subprocess.run(
         [*HEADGATE, *arguments], env=_environment(environment), capture_output=True, text=True, timeout=60, check=False
     )
