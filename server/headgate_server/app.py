@@ -5,7 +5,7 @@ import gc
 import platform
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -85,39 +85,57 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-def methods(
-    store: Store,
-    committer: Committer,
-    readiness: Readiness,
-    supervisor: Supervisor,
-    subscriptions: Subscriptions,
-    settings: Settings,
-    metrics: Metrics,
-    rejections: RejectionQueue,
-    checker: Checker,
-    delivery: Callable[[], Part],
-) -> Sequence[AnyMethod]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What the calls of one process work with."""
+
+    settings: Settings
+    store: Store
+    metrics: Metrics
+    supervisor: Supervisor
+    readiness: Readiness
+    committer: Committer
+    checker: Checker
+    rejections: RejectionQueue
+    heads: Heads
+    subscriptions: Subscriptions
+    delivery: Leased | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Door:
+    """What every call passes first."""
+
+    authenticator: Authenticator
+    load: Load
+    trust: Trust
+    streams: Streams
+
+
+def _methods(parts: _Parts) -> Sequence[AnyMethod]:
     """Return every RPC that Headgate serves."""
-    checks = EventTypeChecks(store.event_types, checker)
-    change = ChangeEventTypes(store.event_types, checks, checker)
-    ingest = Ingest(store.ledgers, store.limits, committer, checks)
+    store, settings, metrics = parts.store, parts.settings, parts.metrics
+    checks = EventTypeChecks(store.event_types, parts.checker)
+    change = ChangeEventTypes(store.event_types, checks, parts.checker)
+    ingest = Ingest(store.ledgers, store.limits, parts.committer, checks)
     compat = Compat(store.ledgers, store.proof, store.deliveries, store.destinations, ingest)
     limiter = RateLimiter(store.limits)
-    taking = Taking(ingest, limiter, metrics, rejections)
+    taking = Taking(ingest, limiter, metrics, parts.rejections)
     readers = (RECEIVERS, decode.proto_event, cloudevents.as_kept)
     replaying = Replaying(store.rejections, store.ledgers, ingest, *readers, store.audit)
+    shown = (parts.readiness.part, parts.committer.part, partial(_delivery_part, parts.delivery))
     return (
         *IngestServicer(ingest, settings.ingest, taking).methods(),
-        *EventServicer(store.ledgers, store.deliveries, subscriptions).methods(),
+        *EventServicer(store.ledgers, store.deliveries, parts.subscriptions).methods(),
         *LedgerServicer(store.ledgers, store.proof, metrics).methods(),
         *CloudEventServicer(ingest, settings.ingest, taking).methods(),
-        *CompatServicer(compat, RECEIVERS, limiter, metrics, system_clock, rejections).methods(),
+        *CompatServicer(compat, RECEIVERS, limiter, metrics, system_clock, parts.rejections).methods(),
         *RejectionServicer(store.rejections, ingest, replaying, RECEIVERS, limiter, metrics).methods(),
         *WorkspaceServicer(store.limits, store.event_types, change).methods(),
         *EventTypeServicer(store.event_types, change, ingest.decoded).methods(),
         *DestinationServicer(store.destinations, settings.delivery).methods(),
         *AdminServicer(store.directory, store.limits, store.managed, checks).methods(),
-        *ProbeServicer(readiness, supervisor, (readiness.part, committer.part, delivery)).methods(),
+        *ProbeServicer(parts.readiness, parts.supervisor, shown).methods(),
         *DocsServicer(settings.docs).methods(),
     )
 
@@ -139,76 +157,87 @@ async def running(
         metrics = metrics or Metrics(settings.metrics_workspaces)
         _describe(metrics, store)
         _watch_core()
-        supervisor = Supervisor(metrics)
-        readiness = Readiness(store.probe)
-        metrics.add_source(readiness.readings)
-        stack.push_async_callback(readiness.close)
-        rejections = RejectionQueue(settings.rejections, metrics)
-        keep_rejections = KeepRejections(rejections, store.rejections, metrics)
+        holder = process_name()
+        parts = _parts(stack, settings, store, metrics, holder, tracing)
+        keep_rejections = KeepRejections(parts.rejections, store.rejections, metrics)
         stack.push_async_callback(keep_rejections.close)
-        checker = Checker()
-        stack.push_async_callback(checker.close)
-        wakeups, holder = Wakeups(), process_name()
-        delivers = settings.delivery.deliver == "on"
-        delivery = _delivery(store, settings, metrics, wakeups.add(), holder, tracing) if delivers else None
-        committer = Committer(
-            store.database, settings.committer, readiness, stored=wakeups.ring, metrics=metrics, tracing=tracing
-        )
-        stack.push_async_callback(committer.close)
-        watched_heads = Heads(store.ledgers, wakeups.add())
-        subscriptions = Subscriptions(store.ledgers, watched_heads, settings.subscriptions)
-        open_streams = Streams(metrics, settings.server.streams_of_one, settings.server.ingest_streams_of_one)
-        trust = Trust(settings.server.bridge_token)
-        load = Load(settings.server)
-        metrics.add_source(load.readings)
-        authenticator = Authenticator(store.directory)
-        metrics.add_source(authenticator.readings)
-        encryption = _encryption(renewal)
-        server = GrpcServer(
-            settings.server,
-            methods(
-                store,
-                committer,
-                readiness,
-                supervisor,
-                subscriptions,
-                settings,
-                metrics,
-                rejections,
-                checker,
-                partial(_delivery_part, delivery),
-            ),
-            standard(
-                authenticator,
-                RateLimiter(store.limits),
-                metrics,
-                load,
-                trust,
-                open_streams,
-                settings.server.body_limit,
-                tracing,
-            ),
-            load.public,
-            open_streams,
-            encryption,
-        )
+        # It ends before the rejections are written: what it refuses may be kept.
+        stack.push_async_callback(parts.committer.close)
+        door = _door(settings, store, metrics)
+        server = _server(parts, door, _encryption(renewal), tracing)
         await server.start()
-        if renewal is not None:
-            metrics.add_source(partial(renewal.readings, "grpc"))
-            supervisor.start([Job(NAME_OF_RENEWAL, renewal.run)])
-        key_use = KeepKeyUse(authenticator, store.directory)
+        key_use = KeepKeyUse(door.authenticator, store.directory)
         stack.push_async_callback(key_use.close)
-        supervisor.start(_jobs(store, readiness, server, settings.rejections.days, metrics, holder))
-        supervisor.start([Job(REJECTIONS, keep_rejections), Job(KEY_USE, key_use)])
-        supervisor.start((Job(heads.NAME, watched_heads), Job(streams.NAME, open_streams)))
-        supervisor.start([Job(measure.NAME, measure.Measure(store.measures, metrics))])
-        if delivery is not None:
-            supervisor.start([Job(engine.NAME, delivery)])
+        parts.supervisor.start(
+            [
+                *([Job(NAME_OF_RENEWAL, renewal.run)] if renewal is not None else ()),
+                *_jobs(parts, server, holder),
+                Job(REJECTIONS, keep_rejections),
+                Job(KEY_USE, key_use),
+                Job(streams.NAME, door.streams),
+            ]
+        )
         # Calls end before the jobs: no call waits for a receiver, and none waits behind a job that gives back its lease
         # and waits for the store's lock.
-        stack.push_async_callback(supervisor.stop)
+        stack.push_async_callback(parts.supervisor.stop)
         stack.push_async_callback(server.stop, settings.shutdown_grace)
         yield server
+
+
+def _parts(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    store: Store,
+    metrics: Metrics,
+    holder: str,
+    tracing: "Tracing | None",
+) -> _Parts:
+    """Return the parts of a server. The stack closes them, without the committer."""
+    readiness, checker, wakeups = Readiness(store.probe), Checker(), Wakeups()
+    metrics.add_source(readiness.readings)
+    stack.push_async_callback(readiness.close)
+    stack.push_async_callback(checker.close)
+    delivers = settings.delivery.deliver == "on"
+    delivery = _delivery(store, settings, metrics, wakeups.add(), holder, tracing) if delivers else None
+    watched = Heads(store.ledgers, wakeups.add())
+    return _Parts(
+        settings=settings,
+        store=store,
+        metrics=metrics,
+        supervisor=Supervisor(metrics),
+        readiness=readiness,
+        committer=Committer(
+            store.database, settings.committer, readiness, stored=wakeups.ring, metrics=metrics, tracing=tracing
+        ),
+        checker=checker,
+        rejections=RejectionQueue(settings.rejections, metrics),
+        heads=watched,
+        subscriptions=Subscriptions(store.ledgers, watched, settings.subscriptions),
+        delivery=delivery,
+    )
+
+
+def _door(settings: Settings, store: Store, metrics: Metrics) -> _Door:
+    """Return what every call passes first, and show its numbers."""
+    door = _Door(
+        authenticator=Authenticator(store.directory),
+        load=Load(settings.server),
+        trust=Trust(settings.server.bridge_token),
+        streams=Streams(metrics, settings.server.streams_of_one, settings.server.ingest_streams_of_one),
+    )
+    metrics.add_source(door.load.readings)
+    metrics.add_source(door.authenticator.readings)
+    return door
+
+
+def _server(parts: _Parts, door: _Door, encryption: Encryption | None, tracing: "Tracing | None") -> GrpcServer:
+    """Return the server of all methods, behind the door. It is not started yet."""
+    config = parts.settings.server
+    limiter = RateLimiter(parts.store.limits)
+    chain = standard(
+        door.authenticator, limiter, parts.metrics, door.load, door.trust, door.streams, config.body_limit, tracing
+    )
+    return GrpcServer(config, _methods(parts), chain, door.load.public, door.streams, encryption)
 
 
 _ANY_SERVER = Settings(
@@ -227,19 +256,28 @@ async def at_store(location: str | Path) -> AsyncIterator[tuple[Directory, Seque
     Servers may use the store meanwhile. Raises `SetupError` if it cannot be opened.
     """
     async with admin.opened(location) as store, contextlib.AsyncExitStack() as stack:
-        metrics, checker = Metrics(), Checker()
+        metrics, checker, readiness = Metrics(), Checker(), Readiness(store.probe)
         stack.push_async_callback(checker.close)
-        committer, readiness = Committer(store.database), Readiness(store.probe)
         stack.push_async_callback(readiness.close)
+        committer, supervisor = Committer(store.database), Supervisor(metrics)
         stack.push_async_callback(committer.close)
         watched = Heads(store.ledgers, Wakeup())
-        supervisor = Supervisor(metrics)
         supervisor.start([Job(heads.NAME, watched)])
         stack.push_async_callback(supervisor.stop)
-        subscriptions = Subscriptions(store.ledgers, watched)
-        rejections = RejectionQueue(_ANY_SERVER.rejections, metrics)
-        parts = (store, committer, readiness, supervisor, subscriptions, _ANY_SERVER, metrics, rejections, checker)
-        yield store.directory, methods(*parts, partial(_delivery_part, None))
+        parts = _Parts(
+            settings=_ANY_SERVER,
+            store=store,
+            metrics=metrics,
+            supervisor=supervisor,
+            readiness=readiness,
+            committer=committer,
+            checker=checker,
+            rejections=RejectionQueue(_ANY_SERVER.rejections, metrics),
+            heads=watched,
+            subscriptions=Subscriptions(store.ledgers, watched),
+            delivery=None,
+        )
+        yield store.directory, _methods(parts)
 
 
 @contextlib.asynccontextmanager
@@ -328,23 +366,17 @@ def _encryption(renewal: Renewal | None) -> Encryption | None:
     return encryption
 
 
-def _jobs(
-    store: Store, readiness: Readiness, server: GrpcServer, rejection_days: int, metrics: Metrics, holder: str
-) -> Sequence[Job]:
-    """Return the background work of a server process, without the delivery and the rejections."""
+def _jobs(parts: _Parts, server: GrpcServer, holder: str) -> Sequence[Job]:
+    """Return the background work of a server process that needs only its parts."""
+    store, metrics = parts.store, parts.metrics
+    purging = purge.Purge(store.answers, store.rejections, parts.settings.rejections.days)
+    changed = metrics.lease_changed
     return (
-        Job(watch.NAME, watch.Watch(readiness, server.set_serving)),
-        Job(
-            purge.NAME,
-            Leased(
-                purge.NAME,
-                store.leases,
-                holder,
-                purge.Purge(store.answers, store.rejections, rejection_days),
-                terms=purge.TERMS,
-                changed=metrics.lease_changed,
-            ),
-        ),
+        Job(watch.NAME, watch.Watch(parts.readiness, server.set_serving)),
+        Job(purge.NAME, Leased(purge.NAME, store.leases, holder, purging, terms=purge.TERMS, changed=changed)),
+        Job(heads.NAME, parts.heads),
+        Job(measure.NAME, measure.Measure(store.measures, metrics)),
+        *([Job(engine.NAME, parts.delivery)] if parts.delivery is not None else ()),
     )
 
 

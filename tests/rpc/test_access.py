@@ -27,20 +27,10 @@ from headgate.v1.event_service_pb2 import GetEventRequest, ListEventsRequest
 from headgate_server import app
 from headgate_server.access import admin
 from headgate_server.access.auth import Authenticator
-from headgate_server.background.heads import Heads
-from headgate_server.background.subscription import Subscriptions
-from headgate_server.background.supervisor import Supervisor
-from headgate_server.background.wakeup import Wakeup
-from headgate_server.config import Settings
 from headgate_server.core.audit import RESERVED
 from headgate_server.core.errors import Unauthenticated, Unavailable
 from headgate_server.core.model import Scope
-from headgate_server.ingest.checker import Checker
-from headgate_server.ingest.committer import Committer
-from headgate_server.ingest.readiness import Readiness
-from headgate_server.ingest.rejections import RejectionQueue
 from headgate_server.process.clock import system_clock
-from headgate_server.process.metrics import Metrics
 from headgate_server.rpc.pipeline.method import AnyMethod, Needs, Operates, OwnWords, Public
 from headgate_server.store import Store
 from tests.support.calls import Caller, Refusal, event, refused
@@ -134,17 +124,10 @@ NEEDED = {
 
 
 @pytest.fixture
-async def served(store: Store) -> dict[str, AnyMethod]:
-    """Return the methods that the server serves, by name."""
-    metrics, readiness = Metrics(), Readiness(store.probe)
-    committer = Committer(store.database, readiness=readiness)
-    settings = Settings()
-    rejections = RejectionQueue(settings.rejections, metrics)
-    subscriptions = Subscriptions(store.ledgers, Heads(store.ledgers, Wakeup()), settings.subscriptions)
-    supervisor = Supervisor(metrics)
-    parts = (store, committer, readiness, supervisor, subscriptions, settings, metrics, rejections, Checker())
-    methods = app.methods(*parts, lambda: app._delivery_part(None))
-    return {method.full_name: method for method in methods}
+async def served(store_url: str) -> AsyncIterator[dict[str, AnyMethod]]:
+    """Return the methods that are served, by name. Commands at a store have the same ones."""
+    async with app.at_store(store_url) as (_, methods):
+        yield {method.full_name: method for method in methods}
 
 
 @on_sqlite
