@@ -1,12 +1,13 @@
 """The job that writes refused events to the store, so that their calls do not wait for it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
 from headgate_server.core.errors import Unavailable
 from headgate_server.core.rejections import Rejection
+from headgate_server.core.types import WorkspaceId
 from headgate_server.ingest.rejections import Refused, RejectionQueue
 from headgate_server.process.metrics import Metrics
 from headgate_server.store import Rejections
@@ -51,21 +52,36 @@ class KeepRejections:
         while self._queue.ready.is_set():
             taken, omitted = self._queue.take(_CHUNK_EVENTS, _CHUNK_BYTES)
             try:
-                rows = await asyncio.to_thread(_rows, taken)
-                for chunk in _chunks(rows):
-                    await self._rejections.keep(chunk, {})
-                if omitted:
-                    await self._rejections.keep((), omitted)
+                rows = await self._write(taken)
             except (Unavailable, asyncio.CancelledError):
                 self._queue.put_back(taken, omitted)
                 raise
             except Exception:
                 # Another try would fail as well, and would block all later events.
                 self._queue.lose(taken)
+                self._queue.put_back((), omitted)
                 raise
             self._metrics.rejections_kept(len(rows))
+            await self._count(omitted)
             for workspace_id in {row.workspace_id for row in rows}:
                 await self._rejections.trim(workspace_id, self._queue.config.most)
+
+    async def _write(self, taken: Sequence[Refused]) -> Sequence[Rejection]:
+        """Write events. Return their rows."""
+        rows = await asyncio.to_thread(_rows, taken)
+        for chunk in _chunks(rows):
+            await self._rejections.keep(chunk, {})
+        return rows
+
+    async def _count(self, omitted: Mapping[WorkspaceId, int]) -> None:
+        """Write how many events of each workspace were left out."""
+        if not omitted:
+            return
+        try:
+            await self._rejections.keep((), omitted)
+        except (Unavailable, asyncio.CancelledError):
+            self._queue.put_back((), omitted)
+            raise
 
 
 def _rows(taken: Sequence[Refused]) -> list[Rejection]:

@@ -29,11 +29,15 @@ class Topic:
         self.trimmed: list[tuple[int, int]] = []
         self.failure: Exception | None = None
         self.hangs = False
+        self.counts = True
+        """Whether numbers of events that were left out can be stored."""
 
     async def keep(self, kept: Sequence[Rejection], omitted: Mapping[int, int]) -> None:
         """Store rows, or do as the test says."""
         if self.failure is not None:
             raise self.failure
+        if omitted and not self.counts:
+            raise Unavailable("The store is away.")
         if self.hangs:
             await asyncio.Event().wait()
         self.rows |= {row.id: row for row in kept}
@@ -121,14 +125,27 @@ async def test_nothing_is_lost_while_the_store_is_away() -> None:
 async def test_what_fails_otherwise_is_counted_and_does_not_come_again() -> None:
     bench = Bench()
     bench.refuse(2)
+    bench.refuse(1_001, workspace=2)
     bench.topic.failure = ValueError("a bug")
     async with bench.running() as task:
         with pytest.raises(ValueError, match="a bug"):
             await task
     bench.topic.failure = None
-    bench.refuse(1)
     await bench.job.close()
-    assert (len(bench.topic.rows), bench.topic.omitted) == (1, 2)
+    assert (len(bench.topic.rows), bench.topic.omitted) == (0, 2 + 1_000 + 1)
+
+
+async def test_counts_that_are_not_written_wait_alone() -> None:
+    """The events of the same round are stored, so they are not written again."""
+    bench = Bench()
+    bench.refuse(1_001)
+    bench.topic.counts = False
+    with pytest.raises(Unavailable):
+        await bench.job()
+    assert (bench.queue.waiting, bench.kept()) == (0, 1_000)
+    bench.topic.counts = True
+    await bench.job.close()
+    assert (len(bench.topic.rows), bench.topic.omitted, bench.kept()) == (1_000, 1, 1_000)
 
 
 async def test_the_end_writes_what_still_waits() -> None:
