@@ -70,9 +70,13 @@ $(CLIENTS_STAMP): tests/clients/package.json tests/clients/package-lock.json
 .PHONY: clients
 clients: $(CLIENTS_STAMP) ## install what receivers in JavaScript use; needs node and npm
 
+# Each worker begins with a block of neighbouring tests, so that few of them start the servers that a module shares;
+# who has done its block takes half of what another one still has.
+SPREAD := --numprocesses auto --dist worksteal
+
 .PHONY: test
 test: install clients ## run the tests: unit, contract, rpc, edge and faults, on real parts
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest $(SPREAD)
 
 # All that calls the compiled core. The other tests of units, stores and RPC do the same with it and without it.
 PURE_TESTS := tests/unit/test_*.py tests/unit/receivers \
@@ -83,11 +87,11 @@ PURE_TESTS := tests/unit/test_*.py tests/unit/receivers \
 
 .PHONY: test-pure
 test-pure: install ## run the tests of what the compiled core replaces, without it
-	HEADGATE_PURE=1 $(BIN)/python -m pytest --numprocesses auto $(PURE_TESTS)
+	HEADGATE_PURE=1 $(BIN)/python -m pytest $(SPREAD) $(PURE_TESTS)
 
 .PHONY: coverage
 coverage: install clients ## run the same tests, and show the lines that none of them runs; takes a third longer
-	$(BIN)/python -m pytest --numprocesses auto --cov --cov-report=term
+	$(BIN)/python -m pytest $(SPREAD) --cov --cov-report=term
 
 $(GO_STAMP): tests/clients/go/go.mod tests/clients/go/go.sum
 	mkdir -p .build/clients/bin
