@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from headgate_server.core.errors import InvalidRequest, Unavailable
+from headgate_server.ingest import checker as checker_module
 from headgate_server.ingest.checker import Checker, TooCostly
 from headgate_server.ingest.checker_process import LENGTHS
 from tests.support.waiting import until_true
@@ -101,6 +102,29 @@ async def test_a_caller_that_gives_up_does_not_mix_up_the_answers(checker: Check
         await asyncio.sleep(0)
         given_up.cancel()
         assert await checker.check(OBJECT, b"{}") is None
+
+
+async def test_a_caller_that_gives_up_before_its_turn_is_not_asked_for(
+    checker: Checker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callers of a costly schema that all gave up do not delay the next one."""
+    await checker.compile(OBJECT)
+    exchange, asked = checker_module._exchange, list[bytes]()
+
+    async def counted(process: asyncio.subprocess.Process, request: bytes) -> Any:
+        asked.append(request)
+        return await exchange(process, request)
+
+    monkeypatch.setattr("headgate_server.ingest.checker._exchange", counted)
+    await checker._turn.acquire()
+    waiting = [asyncio.create_task(checker.check(OBJECT, b"[]")) for _ in range(5)]
+    await asyncio.sleep(0)
+    for each in waiting:
+        each.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    checker._turn.release()
+    assert await checker.check(OBJECT, b"{}") is None
+    assert len(asked) == 1
 
 
 async def test_many_questions_at_once_are_answered_each_its_own(checker: Checker) -> None:

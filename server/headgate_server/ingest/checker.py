@@ -63,36 +63,46 @@ class Checker:
                 await end(process, 0)
 
     async def _ask(self, schema: bytes, data: bytes | None, seconds: float) -> Any:
-        # If the caller gives up, the answer is nevertheless read, because the next question has the next answer.
-        answer = await asyncio.shield(asyncio.ensure_future(self._in_turn(schema, data, seconds)))
+        # A caller that gives up before its turn leaves the queue: what nobody waits for would delay all others.
+        await self._turn.acquire()
+        # If it gives up later, the answer is nevertheless read, because the next question has the next answer.
+        asking = asyncio.create_task(self._in_turn(schema, data, seconds))
+        asking.add_done_callback(lambda done: done.cancelled() or done.exception())
+        answer = await asyncio.shield(asking)
         if "invalid" in answer:
             message, field = answer["invalid"]
             raise InvalidRequest(message, reason=Reason.INVALID_SCHEMA, field=field)
         return answer
 
     async def _in_turn(self, schema: bytes, data: bytes | None, seconds: float) -> Any:
+        """Ask the process, and end the turn that the caller has taken."""
+        try:
+            return await self._exchanged(schema, data, seconds)
+        finally:
+            self._turn.release()
+
+    async def _exchanged(self, schema: bytes, data: bytes | None, seconds: float) -> Any:
         length = NO_DATA if data is None else len(data)
         request = b"".join((LENGTHS.pack(len(schema), length, seconds), schema, data or b""))
-        async with self._turn:
-            for is_last in (False, True):
-                process = await self._running()
-                try:
-                    async with asyncio.timeout(_ANSWER_SECONDS):
-                        return await _exchange(process, request)
-                except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
-                    await self._replace(process)
-                except Exception:
-                    # Such as a loop's error for a pipe that it has just closed.
-                    log.exception("checker_failed")
-                    await self._replace(process)
-                    if is_last:
-                        raise _unavailable() from None
-                    continue
-                code = process.returncode
-                log.warning("checker_ended", exit_code=code, data_bytes=0 if data is None else len(data))
-                # Something else may have ended it, such as an operator: another process tries once more.
-                if code == -signal.SIGPROF or is_last:
-                    raise TooCostly
+        for is_last in (False, True):
+            process = await self._running()
+            try:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    return await _exchange(process, request)
+            except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+                await self._replace(process)
+            except Exception:
+                # Such as a loop's error for a pipe that it has just closed.
+                log.exception("checker_failed")
+                await self._replace(process)
+                if is_last:
+                    raise _unavailable() from None
+                continue
+            code = process.returncode
+            log.warning("checker_ended", exit_code=code, data_bytes=0 if data is None else len(data))
+            # Something else may have ended it, such as an operator: another process tries once more.
+            if code == -signal.SIGPROF or is_last:
+                raise TooCostly
         raise AssertionError("the second try returns or raises")
 
     async def _replace(self, process: Process) -> None:
