@@ -96,7 +96,7 @@ class JetStream:
             async with self._one_at_a_time, asyncio.timeout(self._timeout) as limit:
                 await self._deliver(events, limit)
         except TimeoutError:
-            complaint = self._nats.complaint()
+            complaint = self._nats.complaint(self._concerns)
             detail = f"no confirmation within {self._timeout:g} s"
             return self._failed(f"{detail}; NATS said: {complaint}" if complaint else detail, started)
         except (_Trouble, NotConnected) as trouble:
@@ -107,6 +107,16 @@ class JetStream:
 
     async def close(self) -> None:
         """Do nothing: the connection is shared."""
+
+    def _concerns(self, complaint: str) -> bool:
+        """Whether a complaint of the server names no subject, or only ones of this destination. Another one may be of
+        another workspace, which this one must not see.
+        """
+        mine, stream = f"{self._prefix}.".lower(), self._stream.lower()
+        return all(
+            subject.startswith((mine, "_inbox.")) or (subject.startswith("$js.") and stream in subject.split("."))
+            for subject in _QUOTED.findall(complaint.lower())
+        )
 
     def _failed(self, detail: str, started: float) -> Attempt:
         return Attempt(Verdict.FAILED, None, printable(detail), None, self._timer() - started)
@@ -259,6 +269,8 @@ def _event_id(text: str) -> EventId:
 
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_\-.]")
+_QUOTED = re.compile(r'"([^"]*)"')
+"""A subject in a complaint of the server."""
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _SUBJECT = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -178,9 +178,11 @@ class Nats:
         if self._connection is not None:
             await self._connection.close()
 
-    def complaint(self) -> str:
-        """Return the last error that the server reported by itself, and clear it. Empty if there is none."""
-        if self._connection is None:
+    def complaint(self, concerns: Callable[[str], bool]) -> str:
+        """Return the last error that the server reported by itself, and clear it. Empty if there is none, or if it
+        does not concern the caller: all destinations share the connection.
+        """
+        if self._connection is None or not concerns(self._connection.complaint):
             return ""
         complaint, self._connection.complaint = self._connection.complaint, ""
         return complaint
