@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from headgate_server.store import Store
 from headgate_server.store.opening import open_store
-from tests.support import database, memoryfolder, postgres
+from tests.support import citus, database, memoryfolder, postgres
 
 # Every run has the same examples, so that a failure comes from the change and not from chance;
 # `--hypothesis-profile explore` searches for new ones. Slow or filtered examples are not faults of the code.
@@ -62,6 +62,26 @@ async def oldest_postgres_url() -> AsyncIterator[str]:
         pytest.skip("there is no older PostgreSQL on this machine: apt-get install postgresql")
     await asyncio.to_thread(postgres.ensure_started, postgres.OLDEST)
     async with postgres.fresh_database(server=postgres.OLDEST) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def distributed_template(postgres_server: None) -> str:
+    """Return the name of a database whose tables seem to be distributed. It goes with its server."""
+    return asyncio.run(citus.make_template())
+
+
+@pytest.fixture
+async def distributed_url(distributed_template: str) -> AsyncIterator[str]:
+    """Return the URL of a fresh PostgreSQL database whose tables seem to be distributed."""
+    async with postgres.fresh_database(distributed_template) as url:
+        yield url
+
+
+@pytest.fixture
+async def citus_url() -> AsyncIterator[str]:
+    """Return the URL of an empty database on a real Citus. Skipped where none is named."""
+    async with citus.emptied() as url:
         yield url
 
 

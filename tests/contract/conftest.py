@@ -6,9 +6,15 @@ from pathlib import Path
 import pytest
 
 from headgate_server.store import Store
-from tests.support import beside, database, tampering
+from tests.support import beside, database, distributed, tampering
 
 _BESIDE = "shared_sqlite"
+_DISTRIBUTED = "distributed"
+_ALSO_DISTRIBUTED = {"test_append", "test_requests"}
+"""The modules that also run where the tables seem to be distributed: those about the append's own statements."""
+
+_CITUS = "citus"
+
 _WITH_A_SECOND_PROCESS = {
     "test_append",
     "test_beside",
@@ -27,16 +33,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         shared = isinstance(item, pytest.Function) and _BESIDE in item.name
         unfit = shared and item.path.parent == Path(__file__).parent and item.path.stem not in _WITH_A_SECOND_PROCESS
+        if isinstance(item, pytest.Function) and item.path.parent == Path(__file__).parent:
+            unfit |= f"[{_DISTRIBUTED}" in item.name and item.path.stem not in _ALSO_DISTRIBUTED
         (left_out if unfit else kept).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)
 
 
-@pytest.fixture(params=["sqlite", "postgres", "oldest_postgres", _BESIDE])
+@pytest.fixture(params=["sqlite", "postgres", "oldest_postgres", _BESIDE, _DISTRIBUTED, _CITUS])
 def store_url(request: pytest.FixtureRequest) -> str:
-    """Return the URL of a fresh store, of each dialect and of the oldest server in turn."""
+    """Return the URL of a fresh store, of each dialect, of the oldest server, and of a Citus in turn."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
+
+
+@pytest.fixture(autouse=True)
+def statements_name_their_workspace() -> Iterator[None]:
+    """Check that Citus can send each statement to one node, on every database."""
+    with distributed.watched() as found:
+        yield
+    assert not found, found
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 import pytest
 
 from headgate_server.core import ledger
-from headgate_server.core.model import Head, Mismatch
+from headgate_server.core.model import Head, Mismatch, Workspace
+from headgate_server.core.types import WorkspaceId
 from headgate_server.reading.verify import verify
 from headgate_server.store import Store
 from headgate_server.store.opening import open_store
@@ -360,3 +361,28 @@ async def test_beside_writers_nothing_breaks(store: Store, store_url: str, tampe
             await other.close()
     assert checked
     assert await tampered.found(expected=await store.ledgers.head(workspace)) == set()
+
+
+async def test_an_identity_of_two_events_is_found(store: Store, store_url: str, workspace: int) -> None:
+    """Nothing else shows it: both events were linked. It happens only where the index of identities is no guard."""
+    for statement in database.unguarded(store_url):
+        await database.execute(store_url, statement)
+    await append(store, workspace, draft("a"), draft("k"))
+    held = await database.execute(store_url, "SELECT dedupe FROM events WHERE sequence = 2")
+    await database.execute(store_url, "UPDATE events SET dedupe = NULL WHERE sequence = 2")
+    await append(store, workspace, draft("k"), draft("b"))
+    named = Workspace(WorkspaceId(workspace), "acme")
+    assert [one.sequence for one in (await verify(store.proof, named, limit=100)).breaks] == []
+    value = database.literal(store_url, held[0][0])
+    await database.execute(store_url, f"UPDATE events SET dedupe = {value} WHERE sequence = 2")
+    for limit in (1, 100):
+        found = []
+        after = None
+        while True:
+            page = await verify(store.proof, named, limit=limit, after=after)
+            found += [(one.sequence, one.type, one.expected, one.actual) for one in page.breaks]
+            after = page.resume
+            if after is None:
+                break
+        wrong = (HASH, "dedupe: of one event", "dedupe: of 2 events")
+        assert found == [(2, *wrong), (3, *wrong)]

@@ -1,7 +1,7 @@
 """Accesses a store's database without the store: to tamper with it, and to hold its locks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -60,6 +60,16 @@ def _execute_sqlite(url: str, statement: str) -> list[tuple[Any, ...]]:
         return rows
     finally:
         connection.close()
+
+
+def unguarded(url: str) -> Sequence[str]:
+    """Return the statements that leave the index of identities, but let two events have one."""
+    if url.startswith("sqlite"):
+        guard, index = "DROP INDEX events_dedupe_key", "(workspace_id, dedupe)"
+    else:
+        guard = "ALTER TABLE events DROP CONSTRAINT events_dedupe_key"
+        index = "USING hash ((int8send(workspace_id) || dedupe))"
+    return guard, f"CREATE INDEX events_dedupe_key ON events {index} WHERE dedupe IS NOT NULL"
 
 
 def lock_waiters(url: str) -> int:

@@ -22,7 +22,7 @@ from pathlib import Path
 import asyncpg
 
 from headgate_server.store.opening import open_store
-from headgate_server.store.postgres.database import OLDEST_SERVER
+from headgate_server.store.postgres.durability import OLDEST_SERVER
 from tests.support import memoryfolder
 
 _FOLDER = "HEADGATE_TEST_POSTGRES"
@@ -134,13 +134,18 @@ async def _make_template(server: str) -> None:
 async def fresh_database(template: str = _TEMPLATE, server: str = NEWEST) -> AsyncIterator[str]:
     """Yield the URL of a new database: migrated, or empty with the template `template1`. It is dropped afterwards."""
     name = f"test_{uuid.uuid4().hex}"
-    # Copying files is cheaper than writing each page to the log, but makes a checkpoint, which waits for a disk.
-    strategy = "FILE_COPY" if memoryfolder.is_used() else "WAL_LOG"
-    await _execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY {strategy}", server)
+    await make_database(name, template, server)
     try:
         yield url(name, server)
     finally:
         await _execute(f"DROP DATABASE {name} WITH (FORCE)", server)
+
+
+async def make_database(name: str, template: str = _TEMPLATE, server: str = NEWEST) -> None:
+    """Make a database from a template that nothing uses."""
+    # Copying files is cheaper than writing each page to the log, but makes a checkpoint, which waits for a disk.
+    strategy = "FILE_COPY" if memoryfolder.is_used() else "WAL_LOG"
+    await _execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY {strategy}", server)
 
 
 async def _execute(statement: str, server: str) -> None:

@@ -48,9 +48,10 @@ def decision(submission: Submission) -> Settled:
 class GatedStore:
     """Gives every append to the test."""
 
-    def __init__(self, *, waits: bool = False) -> None:
+    def __init__(self, *, waits: bool = False, one_workspace_per_group: bool = False) -> None:
         """With `waits` the store waits for its turn until the test calls an append's `begin`."""
         self._waits = waits
+        self.one_workspace_per_group = one_workspace_per_group
         self.appends: asyncio.Queue[Append] = asyncio.Queue()
 
     async def append(

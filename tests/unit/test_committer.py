@@ -21,8 +21,8 @@ def events(workspace: int, count: int, data: str = "") -> Submission:
 class Bench:
     """A committer on a gated store, and its callers."""
 
-    def __init__(self, *, config: CommitterConfig | None = None, waits: bool = False):
-        self.store = GatedStore(waits=waits)
+    def __init__(self, *, config: CommitterConfig | None = None, waits: bool = False, nodes: bool = False):
+        self.store = GatedStore(waits=waits, one_workspace_per_group=nodes)
         self.committer = Committer(self.store.as_store(), config)
 
     def call(self, submitted: Submission) -> "asyncio.Task[Decision]":
@@ -412,4 +412,53 @@ async def test_a_lane_that_finds_no_place_to_wait_for_its_lock_fails() -> None:
         await ends(other)
     group.finish()
     await ends(calls[locked - 1])
+    await bench.drain()
+
+
+async def test_on_several_nodes_each_workspace_has_its_own_groups_and_they_are_stored_together() -> None:
+    bench = Bench(nodes=True)
+    first = await bench.calls(events(1, 1), events(2, 1), events(1, 1))
+    appends = [await bench.store.next(), await bench.store.next()]
+    assert sorted(append.workspaces for append in appends) == [[1, 1], [2]]
+    assert all(append.wait for append in appends)
+    # One that waits delays no other, and its workspace's next group comes after it.
+    slow, fast = sorted(appends, key=lambda append: append.workspaces)
+    later = await bench.calls(events(1, 1), events(3, 1))
+    fast.finish()
+    third = await bench.store.next()
+    assert third.workspaces == [3]
+    third.finish()
+    await ends(later[1])
+    assert await bench.store.quiet()
+    slow.finish()
+    following = await bench.store.next()
+    assert following.workspaces == [1]
+    following.finish()
+    await asyncio.gather(*map(ends, [*first, *later]))
+    await bench.drain()
+
+
+async def test_on_several_nodes_only_so_many_workspaces_are_stored_at_a_time() -> None:
+    bench = Bench(nodes=True, config=CommitterConfig(workspaces_at_once=2))
+    calls = await bench.calls(*(events(workspace, 1) for workspace in (1, 2, 3)))
+    appends = [await bench.store.next(), await bench.store.next()]
+    assert await bench.store.quiet()
+    appends[0].finish()
+    (await bench.store.next()).finish()
+    appends[1].finish()
+    await asyncio.gather(*map(ends, calls))
+    await bench.drain()
+
+
+async def test_on_several_nodes_a_node_that_fails_fails_its_own_callers() -> None:
+    bench = Bench(nodes=True)
+    lost, kept = await bench.calls(events(1, 1), events(2, 1))
+    for append in [await bench.store.next(), await bench.store.next()]:
+        if append.workspaces == [1]:
+            append.fail(Unavailable("The node is down."))
+        else:
+            append.finish()
+    with pytest.raises(Unavailable):
+        await ends(lost)
+    await ends(kept)
     await bench.drain()

@@ -3,7 +3,7 @@ the topics that it needs.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType, MappingProxyType
 from typing import Any, NamedTuple
@@ -64,6 +64,23 @@ async def missing_migrations(location: str | Path) -> Sequence[Step]:
         return steps()
     async with opened(location, as_is=True) as store:
         return await store.migrations.missing()
+
+
+def is_postgres(location: str | Path) -> bool:
+    """Whether this names a store in PostgreSQL."""
+    return isinstance(location, str) and location.partition("://")[0] in ("postgresql", "postgres")
+
+
+async def distribute(location: str | Path, say: Callable[[str], None], *, dry_run: bool = False) -> bool:
+    """Distribute the tables of a store in PostgreSQL over the nodes of a Citus, and say each step. Return whether there
+    was anything to do. Raises `SetupError`; nothing is changed then.
+    """
+    from headgate_server.store.citus.distribution import distribute as work
+
+    # This refuses a store that is half a copy, or that this program does not know.
+    async with opened(location, as_is=True):
+        pass
+    return await work(str(location), say, dry_run=dry_run)
 
 
 async def create_key(

@@ -168,7 +168,8 @@ class Checker:
     is a head that was kept elsewhere: the event at its sequence must have its hash.
 
     `passed_expected` says whether the run has reached that sequence. `released` holds the identities of the events last
-    added whose `dedupe` is empty; give `holds` the events that hold them now.
+    added whose `dedupe` is empty; give `holds` the events that hold them now. `held` has the events last added that
+    hold an identity; give `shares` the identities that more than one event holds.
     """
 
     def __init__(self, previous: Head, expected: Head | None = None):
@@ -176,12 +177,13 @@ class Checker:
         self.checked = 0
         self.breaks: list[Break] = []
         self.released: dict[Dedupe, StoredEvent] = {}
+        self.held: list[StoredEvent] = []
         self.passed_expected = False
         self._expected = expected
 
     def add(self, events: Iterable[StoredEvent]) -> None:
         """Check the next events of the run. It takes about 8 µs an event: call it off the event loop."""
-        self.released = {}
+        self.released, self.held = {}, []
         for event in events:
             self.checked += 1
             misshapen = shapes.misshapen_event(event)
@@ -202,6 +204,13 @@ class Checker:
             holder = holders.get(dedupe)
             if holder is None or not (type(holder.sequence) is int and holder.sequence > event.sequence):
                 wrong = (f"dedupe: {_shown(dedupe)}", f"dedupe: {_shown(None)}")
+                self._break(event, event.sequence, BreakType.HASH_MISMATCH, *wrong)
+
+    def shares(self, counts: Mapping[Dedupe, int]) -> None:
+        """Name the events of `held` whose identity more than one event holds. `counts` says how many."""
+        for event in self.held:
+            if event.dedupe is not None and (count := counts.get(event.dedupe, 1)) > 1:
+                wrong = ("dedupe: of one event", f"dedupe: of {count} events")
                 self._break(event, event.sequence, BreakType.HASH_MISMATCH, *wrong)
 
     def expect_head(self, head: Head) -> None:
@@ -288,6 +297,8 @@ class Checker:
         elif (event.scope is None) != (event.key is None):
             wrong = (f"scope: {shapes.name_of(event.key)}", f"scope: {shapes.name_of(event.scope)}")
         elif event.dedupe == dedupe:
+            if dedupe is not None:
+                self.held.append(event)
             return
         elif event.dedupe is None and dedupe is not None:
             self.released[dedupe] = event

@@ -4,6 +4,9 @@ There is no timer. If no transaction is in progress, the first submission is sto
 Submissions that arrive during a transaction form the next group (`lanes` selects them). While the store waits for its
 turn to write, the group grows. If another process has locked a workspace's head, that workspace waits for the lock
 separately and delays no other workspace.
+
+If the database has its workspaces on several nodes, each workspace's submissions are groups of their own, and several
+groups are stored at a time.
 """
 
 import asyncio
@@ -54,6 +57,10 @@ class CommitterConfig(Bounds):
     parked_lanes: int = 4
     """Workspaces that may wait for their locks at the same time. Each takes a connection, and most connections must
     stay free for the other workspaces.
+    """
+    workspaces_at_once: int = 12
+    """Workspaces that are stored at the same time, where each has groups of its own. A node that does not answer holds
+    up its own workspaces; the others need connections meanwhile.
     """
 
 
@@ -119,7 +126,9 @@ class Committer:
         self._main: asyncio.Task[None] | None = None
         self._growing: Growing[_Call] | None = None
         self._alone: set[asyncio.Task[None]] = set()
-        self._parking = asyncio.Semaphore(self._config.parked_lanes)
+        self._each_alone = database.one_workspace_per_group
+        at_once = self._config.workspaces_at_once if self._each_alone else self._config.parked_lanes
+        self._parking = asyncio.Semaphore(at_once)
         self._pace = Pace()
 
     async def submit(self, submission: Submission) -> Decision:
@@ -134,6 +143,8 @@ class Committer:
             call.span = self._tracing.here()
         self.check_room(submission.workspace_id, call.events, call.bytes)
         self._lanes.add(call)
+        if self._each_alone:
+            self._start_alone(self._lanes.park_ready())
         if self._growing is not None:
             self._growing.grow(self._more)
         if self._main is None and self._lanes.ready:
@@ -214,7 +225,10 @@ class Committer:
 
     def _park(self, skipped: Sequence[_Call]) -> None:
         """Let the workspaces of skipped submissions wait for their locks, each in a task of its own."""
-        for workspace in self._lanes.park(skipped):
+        self._start_alone(self._lanes.park(skipped))
+
+    def _start_alone(self, workspaces: Sequence[WorkspaceId]) -> None:
+        for workspace in workspaces:
             task = asyncio.create_task(self._run_alone(workspace))
             self._alone.add(task)
             task.add_done_callback(self._alone.discard)

@@ -203,6 +203,14 @@ class Lanes(Generic[W]):
             lane.waiting.appendleft(waiting)
         return list(dict.fromkeys(waiting.submission.workspace_id for waiting in skipped))
 
+    def park_ready(self) -> list[WorkspaceId]:
+        """Park every ready lane, and return their workspaces."""
+        parked = list(self._ready)
+        self._ready.clear()
+        for workspace in parked:
+            self._lanes[workspace].parked = True
+        return parked
+
     def unpark(self, parked: WorkspaceId) -> bool:
         """End the parking of a lane if it is empty. Return whether it is."""
         lane = self._lanes[parked]

@@ -52,7 +52,8 @@ async def verify(
         _check_start(checker, previous, expected, resumed=after is not None)
     resume = None
     if id_range is not None:
-        resume = await _run(proof, id_range, checker, limit, after)
+        guarded = await proof.is_guarded()
+        resume = await _run(proof, id_range, checker, limit, after, guarded=guarded)
     if expected is not None and expected.sequence > previous.sequence and not checker.passed_expected:
         _check_unpassed(checker, expected, ended=resume is None, bounded=created_to is not None)
     if resume is None and created_to is None:
@@ -70,14 +71,21 @@ def _range(
     return None if end.newest is None else id_range._replace(last=end.newest.id)
 
 
-async def _run(proof: Proof, id_range: LedgerRange, checker: Checker, limit: int, after: Any) -> EventId | None:
-    """Check events up to the limit or the end of the range. Return the id after which the check continues."""
+async def _run(
+    proof: Proof, id_range: LedgerRange, checker: Checker, limit: int, after: Any, *, guarded: bool
+) -> EventId | None:
+    """Check events up to the limit or the end of the range. Return the id after which the check continues. Where the
+    database is no guard of identities, look for events that share one.
+    """
     while True:
         left = limit - checker.checked
         page = await proof.page(id_range, min(_PAGE_EVENTS, left) if left > 0 else _PAGE_EVENTS, after)
         await asyncio.to_thread(checker.add, page.events)
         if checker.released:
             checker.holds(await proof.holders(id_range.workspace_id, sorted(checker.released)))
+        if checker.held and not guarded:
+            identities = [event.dedupe for event in checker.held if event.dedupe is not None]
+            checker.shares(await proof.shared(id_range.workspace_id, identities))
         after = resume = page.resume
         if resume is None or (checker.checked >= limit and shapes.is_event_id(resume)):
             return resume

@@ -56,12 +56,12 @@ class Audit:
 
     def _settlement(self, connection: Connection) -> tuple[WorkspaceId, Settlement]:
         """Lock the head of the reserved workspace, and return what links events to it. It has no quota."""
-        head = select(heads).join(workspaces, workspaces.c.id == heads.c.workspace_id)
-        locked = head.where(workspaces.c.name == RESERVED).with_for_update(of=heads)
-        row = connection.execute(locked).first()
-        if row is None:
+        named = select(workspaces.c.id).where(workspaces.c.name == RESERVED)
+        reserved = connection.execute(named).scalar_one_or_none()
+        if reserved is None:
             create_workspace(connection, RESERVED, self._database.now(connection))
-            row = connection.execute(locked).one()
+            reserved = connection.execute(named).scalar_one()
+        row = connection.execute(select(heads).where(heads.c.workspace_id == reserved).with_for_update()).one()
         usage = Usage(None, row.month, row.month_events)
         last = Head(row.sequence, row.hash, row.created_at)
         return row.workspace_id, Settlement(row.workspace_id, last, {}, {}, self._database.now(connection), usage)

@@ -4,12 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
 from headgate_server.core.errors import Unavailable
 from headgate_server.core.model import Decision, StoredEvent, Submission
 from headgate_server.core.reasons import Reason
+from headgate_server.core.types import WorkspaceId
 from headgate_server.store.phases import Phases
+from headgate_server.store.schema import events
 
 T = TypeVar("T")
 
@@ -39,6 +41,11 @@ class Database(ABC):
     Every method may raise `errors.Unavailable`: the database could not be reached or did not answer in time, and
     nothing was changed. A database raises no exceptions of its driver. Methods may be called concurrently from one
     event loop. Each ends within 20 seconds, whatever the database does.
+    """
+
+    one_workspace_per_group = False
+    """Whether a group for `append` should have one workspace only, and several groups should be stored at a time: each
+    workspace is on one of many servers. A group of several workspaces is stored nevertheless.
     """
 
     @abstractmethod
@@ -114,6 +121,22 @@ class Database(ABC):
         """Return the settings that an operator should see, by the dialect's own names, and the `version`. For use in
         `work`.
         """
+
+    @abstractmethod
+    def guards_identities(self, connection: Connection) -> bool:
+        """Return whether the database itself refuses a second event of an identity, whoever writes it. For use in
+        `work`.
+        """
+
+    def workspaces_of_events(self, connection: Connection) -> Sequence[WorkspaceId]:
+        """Return the ids in `events.workspace_id`, each once. It reads one row of `events` for each. For use in
+        `work`.
+        """
+        # A recursive query, because DISTINCT would read every event.
+        lowest = select(func.min(events.c.workspace_id).label("id")).cte("ids", recursive=True)
+        above = select(func.min(events.c.workspace_id)).where(events.c.workspace_id > lowest.c.id).scalar_subquery()
+        ids = lowest.union_all(select(above).where(lowest.c.id.is_not(None)))
+        return connection.execute(select(ids.c.id).where(ids.c.id.is_not(None))).scalars().all()
 
     @abstractmethod
     def load(self, connection: Connection, rows: Sequence[StoredEvent]) -> None:

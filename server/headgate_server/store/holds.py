@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, LargeBinary, bindparam, text
+from sqlalchemy import BigInteger, ColumnElement, LargeBinary, bindparam, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from headgate_server.core.types import Dedupe, WorkspaceId
+
+DISTRIBUTED = "headgate_distributed"
+"""The attribute of a dialect whose tables Citus has distributed."""
 
 
 class Holds(ColumnElement[bool]):
@@ -37,8 +40,21 @@ def _on_sqlite(element: Holds, compiler: SQLCompiler, **options: Any) -> str:
 
 @compiles(Holds, "postgresql")
 def _on_postgres(element: Holds, compiler: SQLCompiler, **options: Any) -> str:
+    if getattr(compiler.dialect, DISTRIBUTED, False):
+        return _on_citus(element, compiler, **options)
     condition = text("(int8send(events.workspace_id) || events.dedupe) = ANY (:holders) AND events.dedupe IS NOT NULL")
     owner = element.workspace_id.to_bytes(8, "big")
     holders = [owner + dedupe for dedupe in element.dedupes]
     bound = condition.bindparams(bindparam("holders", holders, postgresql.ARRAY(LargeBinary)))
+    return compiler.process(bound, **options)
+
+
+def _on_citus(element: Holds, compiler: SQLCompiler, **options: Any) -> str:
+    condition = text(
+        "events.workspace_id = :workspace_id AND events.dedupe = ANY (:dedupes) AND events.dedupe IS NOT NULL"
+    )
+    bound = condition.bindparams(
+        bindparam("workspace_id", element.workspace_id, BigInteger),
+        bindparam("dedupes", element.dedupes, postgresql.ARRAY(LargeBinary)),
+    )
     return compiler.process(bound, **options)

@@ -22,7 +22,7 @@ PAGE_BYTES = 4 * 1024 * 1024
 limit of every HTTP client.
 """
 
-_FETCH_CHUNK = 1_000
+FETCH_CHUNK = 1_000
 """Events that one statement looks up by id or identity."""
 
 _LINKS = select(*(events.c[name] for name in ("dedupe", *Link._fields)))
@@ -96,8 +96,8 @@ class Ledgers:
 def _heads(connection: Connection, workspace_ids: Sequence[WorkspaceId]) -> dict[WorkspaceId, Head]:
     found: dict[WorkspaceId, Head] = {}
     columns = select(heads.c.workspace_id, heads.c.sequence, heads.c.hash, heads.c.created_at)
-    for start in range(0, len(workspace_ids), _FETCH_CHUNK):
-        statement = columns.where(heads.c.workspace_id.in_(workspace_ids[start : start + _FETCH_CHUNK]))
+    for start in range(0, len(workspace_ids), FETCH_CHUNK):
+        statement = columns.where(heads.c.workspace_id.in_(workspace_ids[start : start + FETCH_CHUNK]))
         found |= {workspace_id: Head(*head) for workspace_id, *head in connection.execute(statement)}
     return found
 
@@ -105,8 +105,8 @@ def _heads(connection: Connection, workspace_ids: Sequence[WorkspaceId]) -> dict
 def lookup(connection: Connection, workspace_id: WorkspaceId, dedupes: Sequence[Dedupe]) -> dict[Dedupe, Link]:
     """Return the links of the events that hold these identities now."""
     found: dict[Dedupe, Link] = {}
-    for start in range(0, len(dedupes), _FETCH_CHUNK):
-        statement = _LINKS.where(Holds(workspace_id, dedupes[start : start + _FETCH_CHUNK]))
+    for start in range(0, len(dedupes), FETCH_CHUNK):
+        statement = _LINKS.where(Holds(workspace_id, dedupes[start : start + FETCH_CHUNK]))
         found |= {dedupe: Link(*link) for dedupe, *link in connection.execute(statement)}
     return found
 
@@ -114,8 +114,8 @@ def lookup(connection: Connection, workspace_id: WorkspaceId, dedupes: Sequence[
 def _fetch(connection: Connection, workspace_id: WorkspaceId, ids: Sequence[EventId]) -> list[StoredEvent]:
     found: list[StoredEvent] = []
     ordered = sorted(set(ids))
-    for start in range(0, len(ordered), _FETCH_CHUNK):
-        chunk = ordered[start : start + _FETCH_CHUNK]
+    for start in range(0, len(ordered), FETCH_CHUNK):
+        chunk = ordered[start : start + FETCH_CHUNK]
         statement = select(events).where(events.c.workspace_id == workspace_id, events.c.id.in_(chunk))
         found += map(StoredEvent._make, connection.execute(statement.order_by(events.c.id)))
     return found

@@ -4,9 +4,13 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headgate_server.core.errors import SetupError
 from headgate_server.store import Store
+
+if TYPE_CHECKING:
+    from headgate_server.store.postgres.database import PostgresDatabase
 
 COPYING = "copying"
 """The property of a store into which another one is being copied."""
@@ -107,7 +111,14 @@ async def _open_postgres(url: str, as_is: bool) -> Store:
         from headgate_server.store.postgres.database import PostgresDatabase
     except ImportError as error:
         raise _extra_missing(error) from error
-    return Store(await PostgresDatabase.open(url, as_is=as_is))
+    return Store(await PostgresDatabase.open(url, as_is=as_is, distributed=_citus))
+
+
+def _citus() -> "type[PostgresDatabase]":
+    """Return the class for distributed tables, which most processes do not need."""
+    from headgate_server.store.citus.database import CitusDatabase
+
+    return CitusDatabase
 
 
 def _extra_missing(error: ImportError) -> SetupError:

@@ -4,16 +4,17 @@ SQLite can store a text in a column of bytes, and a text that is not UTF-8. Othe
 must not fail, since then it would not report any other fault.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Text, cast, func, literal, select, true, type_coerce, union
+from sqlalchemy import ColumnElement, Connection, Text, cast, func, literal, select, true, type_coerce
 from sqlalchemy.types import TypeEngine
 
 from headgate_server.core.model import EventPage, LedgerEnd, LedgerRange, Link, StoredEvent, StoredHead, StoredLedger
 from headgate_server.core.types import Dedupe, EventId, WorkspaceId
 from headgate_server.store.database import Database
-from headgate_server.store.ledgers import PAGE_BYTES, lookup
+from headgate_server.store.holds import Holds
+from headgate_server.store.ledgers import FETCH_CHUNK, PAGE_BYTES, lookup
 from headgate_server.store.schema import CONTENT_SIZE, events, heads, id_type, workspaces
 
 
@@ -45,7 +46,9 @@ class Proof:
 
     async def ledgers(self) -> list[StoredLedger]:
         """Return every ledger in the tables, also one without a workspace, with its name as stored."""
-        return await self._read(_ledgers)
+        return await self._read(
+            lambda connection: _ledgers(connection, self._database.workspaces_of_events(connection))
+        )
 
     async def end(self, workspace_id: WorkspaceId) -> LedgerEnd:
         """Return the head and the newest event, read at one moment."""
@@ -74,8 +77,28 @@ class Proof:
         """Return the links of the events that have these identities now."""
         return await self._read(lambda connection: lookup(connection, workspace_id, dedupes))
 
+    async def is_guarded(self) -> bool:
+        """Return whether the database itself refuses a second event of an identity."""
+        return await self._read(self._database.guards_identities)
+
+    async def shared(self, workspace_id: WorkspaceId, dedupes: Sequence[Dedupe]) -> dict[Dedupe, int]:
+        """Return those of these identities that more than one event has now, with their number. The index of identities
+        finds them, also if it is not unique.
+        """
+        return await self._read(lambda connection: _shared(connection, workspace_id, dedupes))
+
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await self._database.read(work, as_stored=True)
+
+
+def _shared(connection: Connection, workspace_id: WorkspaceId, dedupes: Sequence[Dedupe]) -> dict[Dedupe, int]:
+    found: dict[Dedupe, int] = {}
+    count = func.count().label("number")
+    grouped = select(events.c.dedupe, count).group_by(events.c.dedupe).having(count > 1)
+    for start in range(0, len(dedupes), FETCH_CHUNK):
+        statement = grouped.where(Holds(workspace_id, dedupes[start : start + FETCH_CHUNK]))
+        found |= {row.dedupe: row.number for row in connection.execute(statement)}
+    return found
 
 
 def _end(connection: Connection, workspace_id: WorkspaceId) -> LedgerEnd:
@@ -113,20 +136,13 @@ def _page(connection: Connection, id_range: LedgerRange, limit: int, after: Any 
     return EventPage(found, _cursor(found[-1].id) if more and found else None)
 
 
-def _ledgers(connection: Connection) -> list[StoredLedger]:
-    """Return every ledger: one for each workspace, and one for each id in `heads` or `events` without a workspace.
-
-    It reads one row of `events` for each ledger, whatever its size.
-    """
-    # A recursive query, because DISTINCT would read every event.
-    lowest = select(func.min(events.c.workspace_id).label("id")).cte("ids", recursive=True)
-    above = select(func.min(events.c.workspace_id)).where(events.c.workspace_id > lowest.c.id).scalar_subquery()
-    ids = lowest.union_all(select(above).where(lowest.c.id.is_not(None)))
-    with_rows = union(select(heads.c.workspace_id.label("id")), select(ids.c.id)).subquery()
-    orphans = select(with_rows.c.id).where(with_rows.c.id.is_not(None), with_rows.c.id.not_in(select(workspaces.c.id)))
-    named = connection.execute(select(workspaces.c.id, workspaces.c.name)).all()
-    nameless = connection.execute(orphans).all()
-    return [StoredLedger(*row) for row in named] + [StoredLedger(row.id, None) for row in nameless]
+def _ledgers(connection: Connection, with_events: Collection[WorkspaceId]) -> list[StoredLedger]:
+    """Return every ledger: one for each workspace, and one for each id in `heads` or `events` without a workspace."""
+    named = [StoredLedger(*row) for row in connection.execute(select(workspaces.c.id, workspaces.c.name))]
+    with_rows = {*connection.execute(select(heads.c.workspace_id)).scalars(), *with_events}
+    orphans = with_rows - {ledger.workspace_id for ledger in named} - {None}
+    # SQLite can store ids of other types.
+    return named + [StoredLedger(orphan, None) for orphan in sorted(orphans, key=repr)]
 
 
 def _one(connection: Connection, bounds: Sequence[ColumnElement[bool]]) -> StoredEvent | None:

@@ -192,7 +192,7 @@ async def _settlements(
         for workspace, group in groups.items()
         for scope, key in request_keys(group)
     }
-    rows = await connection.fetch(_PROBE, _claimed(groups), *_transposed(requests, 3))
+    rows = await connection.fetch(_PROBE, _claimed(groups), *transposed(requests, 3))
     known: dict[WorkspaceId, dict[Dedupe, Link]] = {workspace: {} for workspace in groups}
     answers: dict[WorkspaceId, dict[tuple[str, str], StoredAnswer]] = {workspace: {} for workspace in groups}
     now: int = next(row["now"] for row in rows if row["kind"] == "now")
@@ -224,7 +224,7 @@ async def _write(connection: Any, settlements: Mapping[WorkspaceId, Settlement],
         await connection.execute(_SUPERSEDE, _holders(superseded))
     if rows:
         await copy_events(connection, rows)
-    await connection.execute(_FINISH, *_transposed(answers, 5), now, *_transposed(moved, 6))
+    await connection.execute(_FINISH, *transposed(answers, 5), now, *transposed(moved, 6))
     if rows:
         return CommitMarker(rows[-1].workspace_id, rows[-1].id, None)
     return CommitMarker(answers[-1][0], None, (answers[-1][1], answers[-1][2], now))
@@ -292,7 +292,7 @@ def _holders(groups: Mapping[WorkspaceId, Sequence[Dedupe]]) -> list[bytes]:
     ]
 
 
-def _transposed(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
+def transposed(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
     """Turn rows into columns, as unnest takes them. There are `width` columns even without any row."""
     columns = [list(column) for column in zip(*rows, strict=True)]
     return columns or [[] for _ in range(width)]

@@ -4,7 +4,7 @@ import asyncio
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -62,7 +62,7 @@ class Connector:
 
     def __init__(self, target: Target, *, pooler: bool = False, settings: Mapping[str, str] | None = None):
         self.target = target
-        self._settings = settings or {}
+        self.settings = settings or {}
         self._hosts = target.hosts
         self.pooler = pooler
         self.closed = False
@@ -94,7 +94,7 @@ class Connector:
             arguments["statement_cache_size"] = 0
         else:
             # A pooler would refuse settings that it does not know.
-            arguments["server_settings"] = _KEEPALIVES | arguments["server_settings"] | self._settings
+            arguments["server_settings"] = _KEEPALIVES | arguments["server_settings"] | self.settings
         connection = await asyncpg.connect(
             host=host[0],
             port=host[1],
@@ -136,12 +136,15 @@ _SOCKET_OPTIONS = {
 }
 
 
-async def _learn_types(connection: Any) -> None:
+async def _learn_types(connection: Any, settings: Mapping[str, str]) -> None:
     """Let the driver look up the array types that the append uses. For this it switches `jit` off in the session.
-    Without the rollback `jit` would stay off in a server process that the pooler gives to other clients.
+    Without the rollback `jit` would stay off in a server process that the pooler gives to other clients. `settings`
+    apply to the look-up alone.
     """
     looking = connection.transaction()
     await looking.start()
+    for name, value in settings.items():
+        await connection.execute(f"SET LOCAL {name} = '{value}'")
     await connection.fetch("SELECT $1::bytea[], $2::bigint[], $3::text[], $4::int[]", [], [], [], [])
     await looking.rollback()
 
@@ -152,21 +155,25 @@ async def stands_behind_pooler(connection: Any) -> bool:
         return bool(await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid())
 
 
-def engine(connector: Connector, isolation_level: str) -> AsyncEngine:
-    """Return a pool of connections."""
+def engine(connector: Connector, isolation_level: str, overflow: int = OVERFLOW) -> AsyncEngine:
+    """Return a pool of connections, at most `POOL` and `overflow`."""
     made = create_async_engine(
         "postgresql+asyncpg://",
         connect_args={"async_creator_fn": connector.connect} | (_UNNAMED if connector.pooler else {}),
         isolation_level=isolation_level,
         hide_parameters=True,  # an error's text may be logged, so it must not contain event data
         pool_size=POOL,
-        max_overflow=OVERFLOW,
+        max_overflow=overflow,
         pool_timeout=POOL_TIMEOUT,
     )
 
     if connector.pooler:
+
+        def learn(driver: Any) -> Awaitable[None]:
+            return _learn_types(driver, connector.settings)
+
         # This runs after SQLAlchemy's own listener, which clears the driver's cache of types.
-        event.listen(made.sync_engine, "connect", lambda connection, _: connection.run_async(_learn_types))
+        event.listen(made.sync_engine, "connect", lambda connection, _: connection.run_async(learn))
 
     @event.listens_for(made.sync_engine, "checkout")
     def checked_out(connection: Any, record: Any, proxy: Any) -> None:

@@ -3,17 +3,18 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import QueuePool
 
 from headgate_server.core.errors import OutcomeUnknown, SetupError, Unavailable
 from headgate_server.core.model import Decision, StoredEvent, Submission
 from headgate_server.store import migrate
+from headgate_server.store.citus.catalog import is_distributed
 from headgate_server.store.database import Database, DataRefused, Pool
 from headgate_server.store.phases import Phase, Phases
 from headgate_server.store.postgres.append import (
@@ -32,7 +33,7 @@ from headgate_server.store.postgres.connection import (
     plain_connection,
     stands_behind_pooler,
 )
-from headgate_server.store.postgres.durability import commit_level
+from headgate_server.store.postgres.durability import check_settings, commit_level
 from headgate_server.store.postgres.errors import (
     DRIVER_ERRORS,
     Transient,
@@ -92,43 +93,51 @@ _SETTINGS = "SELECT " + ", ".join(
 )
 """The settings of a write's transaction, in one round trip."""
 
-OLDEST_SERVER = 15
-"""The oldest version that the tests run on. Most distributions and hosting providers have it or a newer one."""
+_GUARD = """
+SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'events'::regclass AND conname = 'events_dedupe_key')
+"""
 
 
 class PostgresDatabase(Database):
     """The `Database` promise on PostgreSQL. `PostgresDatabase.open` makes one."""
 
+    _overflow = OVERFLOW
+    _settings: ClassVar[Mapping[str, str]] = {}
+    """The settings of all its sessions."""
+
     def __init__(self, target: Target, *, pooler: bool):
         self._commit_level = "on"
         """The synchronous_commit of our transactions: the database's setting, unless that is off."""
-        self._connector = Connector(target, pooler=pooler)
-        self._appending = engine(self._connector, "READ COMMITTED")
+        self._connector = Connector(target, pooler=pooler, settings=self._settings)
+        self._appending = engine(self._connector, "READ COMMITTED", self._overflow)
         self._kept = Kept(self._appending)
         # A read is one statement, or several on rows that never change. It needs no transaction and saves its round
         # trips. Reads use an index: a plan that was made and cached for a small table would read all of a large one.
-        self._readers = Connector(target, pooler=pooler, settings={"enable_seqscan": "off", "jit": "off"})
+        reading = {**self._settings, "enable_seqscan": "off", "jit": "off"}
+        self._readers = Connector(target, pooler=pooler, settings=reading)
         self._reading = engine(self._readers, "AUTOCOMMIT")
 
     @classmethod
-    async def open(cls, url: str, *, as_is: bool = False) -> "PostgresDatabase":
+    async def open(
+        cls, url: str, *, as_is: bool = False, distributed: Callable[[], "type[PostgresDatabase]"] | None = None
+    ) -> "PostgresDatabase":
         """Connect to the database, check that it does not lose acknowledged events, and migrate it unless `as_is`.
 
-        Raises `errors.SetupError`.
+        If Citus has distributed its tables, the class that `distributed` returns is used. Raises `errors.SetupError`.
         """
         target = parse(url)
         try:
-            store = cls(target, pooler=await _is_pooled(target))
+            pooler, over_nodes = await _look(target)
+            kind = distributed() if over_nodes and distributed is not None else cls
+            store = kind(target, pooler=pooler)
         except DRIVER_ERRORS as error:
             raise _unusable(error) from error
         try:
             async with store._appending.connect() as connection:
                 async with asyncio.timeout(SETUP_DEADLINE):
-                    store._commit_level = await connection.run_sync(_check)
-                if not as_is:
-                    async with asyncio.timeout(MIGRATION_DEADLINE):
-                        await connection.run_sync(_upgrade)
-                        await connection.commit()
+                    store._commit_level = await connection.run_sync(store._check_settings)
+            if not as_is:
+                await store.alone(store._upgrade)
         except DRIVER_ERRORS as error:
             await store.close()
             raise _unusable(error) from error
@@ -136,6 +145,29 @@ class PostgresDatabase(Database):
             await store.close()
             raise
         return store
+
+    async def alone(self, work: Callable[[Connection], T]) -> T:
+        """Return the result of `work` after the commit. Processes that change one database's schema wait for each other
+        here. Raises errors of the driver.
+        """
+
+        def locked(connection: Connection) -> T:
+            # Statements must see what another process committed during the wait, whatever the database's default.
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
+            return work(connection)
+
+        async with asyncio.timeout(MIGRATION_DEADLINE), self._appending.connect() as connection:
+            result = await connection.run_sync(locked)
+            await connection.commit()
+            return result
+
+    def _upgrade(self, connection: Connection) -> None:
+        """Run the missing migrations."""
+        migrate.upgrade(connection)
+
+    def _check_settings(self, connection: Connection) -> str:
+        """Return the level of synchronous_commit. Raises `SetupError` if the database cannot be used."""
+        return check_settings(connection)
 
     async def append(
         self,
@@ -163,7 +195,7 @@ class PostgresDatabase(Database):
         async with plain_connection(self._kept, deadline) as connection:
             try:
                 async with asyncio.timeout_at(deadline):
-                    decided = await decide_and_write(connection, submissions, wait, self._commit_level, phases)
+                    decided = await self._decide(connection, submissions, wait, phases)
                     if decided.marker is None:
                         await connection.execute("ROLLBACK")
                         return decided.decisions
@@ -173,12 +205,19 @@ class PostgresDatabase(Database):
             phases.ended(Phase.COMMIT)
             return decisions
 
+    async def _decide(self, connection: Any, submissions: Sequence[Submission], wait: bool, phases: Phases) -> Decided:
+        return await decide_and_write(connection, submissions, wait, self._commit_level, phases)
+
+    def _is_unsettled(self, error: BaseException) -> bool:
+        """Whether this error of a COMMIT leaves it open whether the transaction was committed."""
+        return is_disconnect(error)
+
     async def _commit(self, connection: Any, decided: Decided, marker: CommitMarker) -> list[Decision | None]:
         try:
             async with asyncio.timeout(COMMIT_DEADLINE):
                 await connection.execute("COMMIT")
         except DRIVER_ERRORS as error:
-            if not is_disconnect(error):
+            if not self._is_unsettled(error):
                 raise translate(error) from error
             connection.terminate()
             if not await self._resolve(marker):
@@ -202,11 +241,16 @@ class PostgresDatabase(Database):
 
     async def _look_up(self, marker: CommitMarker) -> bool:
         # A new connection: those of the pool most likely were lost as well. This also works while the store closes.
-        connection = await Connector(self._connector.target, pooler=self._connector.pooler).connect()
+        connection = await Connector(
+            self._connector.target, pooler=self._connector.pooler, settings=self._settings
+        ).connect()
         try:
-            return await was_committed(connection, marker)
+            return await self._was_committed(connection, marker)
         finally:
             connection.terminate()
+
+    async def _was_committed(self, connection: Any, marker: CommitMarker) -> bool:
+        return await was_committed(connection, marker)
 
     async def close(self) -> None:
         """Finish the operations in progress and close every connection."""
@@ -251,7 +295,7 @@ class PostgresDatabase(Database):
         committing = False
         try:
             async with asyncio.timeout_at(deadline) as limit, self._appending.connect() as connection:
-                await connection.exec_driver_sql(_SETTINGS.format(level=level))
+                await self._begin_write(connection, level)
                 try:
                     result = await connection.run_sync(work)
                 except DBAPIError as error:
@@ -264,17 +308,25 @@ class PostgresDatabase(Database):
                 await connection.commit()
                 return result
         except DRIVER_ERRORS as error:
-            if committing and is_disconnect(error):
+            if committing and self._is_unsettled(error):
                 if not durable:
                     raise Unavailable("The connection to the store's database was lost during the commit.") from error
                 raise OutcomeUnknown("The connection to the store's database was lost during the commit.") from error
             raise translate(error) from error
+
+    async def _begin_write(self, connection: AsyncConnection, level: str) -> None:
+        """Set what applies to this transaction alone; `level` is its synchronous_commit."""
+        await connection.exec_driver_sql(_SETTINGS.format(level=level))
 
     def now(self, connection: Connection) -> int:
         """Return the server's time."""
         return int(
             connection.execute(text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")).scalar_one()
         )
+
+    def guards_identities(self, connection: Connection) -> bool:
+        """Return whether there is the exclusion constraint."""
+        return bool(connection.execute(text(_GUARD)).scalar_one())
 
     def size(self, connection: Connection) -> int:
         """Return the size of the database, with its indexes."""
@@ -286,7 +338,10 @@ class PostgresDatabase(Database):
 
     def pools(self) -> Mapping[str, Pool]:
         """Return the use of the two pools."""
-        return {"append": _pool(self._appending, self._kept.count), "read": _pool(self._reading)}
+        return {
+            "append": _pool(self._appending, POOL + self._overflow, self._kept.count),
+            "read": _pool(self._reading, POOL + OVERFLOW),
+        }
 
     def describe(self, connection: Connection) -> Mapping[str, str]:
         """Return the server's version, and the settings that matter to a store."""
@@ -314,10 +369,10 @@ class PostgresDatabase(Database):
         self._commit_level = commit_level(connection)
 
 
-def _pool(engine: AsyncEngine, kept: int = 0) -> Pool:
+def _pool(engine: AsyncEngine, most: int, kept: int = 0) -> Pool:
     pool = engine.pool
     assert isinstance(pool, QueuePool)  # noqa: S101 - `engine` makes no other
-    return Pool(max(0, pool.checkedout() - kept), pool.checkedout() + pool.checkedin(), POOL + OVERFLOW)
+    return Pool(max(0, pool.checkedout() - kept), pool.checkedout() + pool.checkedin(), most)
 
 
 def _in(seconds: float) -> float:
@@ -325,46 +380,18 @@ def _in(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-async def _is_pooled(target: Target) -> bool:
-    """Return whether a pooler is in front of the database. Raises asyncpg's errors."""
+async def _look(target: Target) -> tuple[bool, bool]:
+    """Return whether a pooler is in front of the database, and whether its tables are distributed. Raises asyncpg's
+    errors.
+    """
     async with asyncio.timeout(SETUP_DEADLINE):
         # Connect as if there were a pooler, because it is not known yet.
         connection = await Connector(target, pooler=True).connect()
         try:
-            return await stands_behind_pooler(connection)
+            return await stands_behind_pooler(connection), await is_distributed(connection)
         finally:
             connection.terminate()
 
 
 def _unusable(error: BaseException) -> SetupError:
     return SetupError(f"The store's database cannot be used: {describe(error)}.")
-
-
-def _upgrade(connection: Connection) -> None:
-    """Run the missing migrations. Processes that start at the same time wait here for each other."""
-    # Statements must see what another process committed during the wait, whatever the database's default.
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
-    migrate.upgrade(connection)
-
-
-def _check(connection: Connection) -> str:
-    """Return the level of synchronous_commit. Raises `SetupError` if the server is too old, stores no Unicode, or
-    acknowledges events before they are on disk.
-    """
-    names = ("server_version_num", "server_encoding", "fsync", "synchronous_commit")
-    settings = connection.execute(text(f"SELECT {', '.join(f'current_setting({name!r})' for name in names)}")).one()
-    version, encoding, fsync, synchronous_commit = settings
-    if int(version) < OLDEST_SERVER * 10_000:
-        raise SetupError(
-            f"The store's database is PostgreSQL {int(version) // 10_000}; headgate needs {OLDEST_SERVER} or newer."
-        )
-    if encoding != "UTF8":
-        raise SetupError(f"The store's database has the encoding {encoding}; headgate needs UTF8.")
-    if fsync != "on":
-        raise SetupError("The store's database runs with fsync=off: it would lose acknowledged events. Set fsync=on.")
-    if synchronous_commit == "off":
-        raise SetupError(
-            "The store's database runs with synchronous_commit=off: it would lose acknowledged events. "
-            "Set synchronous_commit=on."
-        )
-    return str(synchronous_commit)

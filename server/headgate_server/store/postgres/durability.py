@@ -2,7 +2,11 @@
 
 from sqlalchemy import Connection, text
 
+from headgate_server.core.errors import SetupError
 from headgate_server.store.database import not_durable
+
+OLDEST_SERVER = 15
+"""The oldest version that the tests run on. Most distributions and hosting providers have it or a newer one."""
 
 LEVELS = ("on", "local", "remote_write", "remote_apply")
 """The levels of synchronous_commit at which a commit is on this server's disk when it returns."""
@@ -35,3 +39,26 @@ def commit_level(connection: Connection) -> str:
     if level not in LEVELS:
         raise not_durable(f"The store's database is set to synchronous_commit={level}")
     return str(level)
+
+
+def check_settings(connection: Connection) -> str:
+    """Return the level of synchronous_commit. Raises `SetupError` if the server is too old, stores no Unicode, or
+    acknowledges events before they are on disk.
+    """
+    names = ("server_version_num", "server_encoding", "fsync", "synchronous_commit")
+    settings = connection.execute(text(f"SELECT {', '.join(f'current_setting({name!r})' for name in names)}")).one()
+    version, encoding, fsync, synchronous_commit = settings
+    if int(version) < OLDEST_SERVER * 10_000:
+        raise SetupError(
+            f"The store's database is PostgreSQL {int(version) // 10_000}; headgate needs {OLDEST_SERVER} or newer."
+        )
+    if encoding != "UTF8":
+        raise SetupError(f"The store's database has the encoding {encoding}; headgate needs UTF8.")
+    if fsync != "on":
+        raise SetupError("The store's database runs with fsync=off: it would lose acknowledged events. Set fsync=on.")
+    if synchronous_commit == "off":
+        raise SetupError(
+            "The store's database runs with synchronous_commit=off: it would lose acknowledged events. "
+            "Set synchronous_commit=on."
+        )
+    return str(synchronous_commit)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pysqlite3 import dbapi2 as driver
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
@@ -156,6 +156,13 @@ class SqliteDatabase(Database):
     def check_durable(self, connection: Connection) -> None:
         """Raise `errors.Unavailable` unless commits are synced."""
         durability.check(connection)
+
+    def guards_identities(self, connection: Connection) -> bool:
+        """Return whether the index of identities is unique."""
+        found = connection.execute(
+            text("SELECT max(\"unique\") FROM pragma_index_list('events') WHERE name = 'events_dedupe_key'")
+        )
+        return bool(found.scalar_one())
 
     def size(self, connection: Connection) -> int:
         """Return the size of the file and of its log."""

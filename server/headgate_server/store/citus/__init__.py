@@ -1,0 +1,1 @@
+"""PostgreSQL with Citus: each workspace's rows are on one node of several."""
