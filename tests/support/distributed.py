@@ -19,7 +19,8 @@ from headgate_server.store.holds import Holds
 CROSSING = {
     "_heads": "the heads of many ledgers, by their ids",
     "_ledgers": "all ledgers, for a check of all",
-    "Database.workspaces_of_events": "all ledgers, for a check of all; `CitusDatabase` has another",
+    "Database.workspaces_of_events": "all ledgers, for a check of all",
+    "CitusDatabase.workspaces_of_events": "the same, one statement for each",
     "Cursors.lagging": "every ledger beyond a follower's cursor; heads and cursors are joined by the workspace",
     "Deliveries.watch": "every active destination with its head, joined by the workspace",
     "Deliveries.lags": "every destination with its head, joined by the workspace, and the counts of failures",

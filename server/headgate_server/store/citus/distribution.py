@@ -64,7 +64,8 @@ def _kind(found: Mapping[str, str], name: str, wanted: str) -> str | None:
 _IDENTITIES = Step(
     "events: the guard of identities becomes a unique index",
     [
-        "ALTER TABLE events DROP CONSTRAINT events_dedupe_key",
+        "ALTER TABLE events DROP CONSTRAINT IF EXISTS events_dedupe_key",
+        "DROP INDEX IF EXISTS events_dedupe_key",
         "CREATE UNIQUE INDEX events_dedupe_key ON events (workspace_id, dedupe) WHERE dedupe IS NOT NULL",
     ],
 )
