@@ -3,6 +3,7 @@
 import json
 
 from tests.edge.conftest import MakeEdge
+from tests.support.edge import failure
 from tests.support.up import headgate
 
 
@@ -18,6 +19,17 @@ def test_an_operator_without_the_store(make_edge: MakeEdge) -> None:
     assert headgate("keys", "revoke", *there, key["id"]).returncode == 0
     acts = headgate("audit", *there, "--workspace", "over-the-network", "--json").stdout.splitlines()
     assert [json.loads(act)["type"] for act in acts] == ["workspace.created", "key.created", "key.revoked"]
+
+    listed = headgate("destinations", "list", "--service", *there[1:], "--workspace", "over-the-network")
+    assert (listed.returncode, listed.stdout) == (0, ""), listed.stderr
+    for edge, name, status in (
+        (operator, "over-the-network", 200),
+        (operator, "nobody", 404),
+        (acme, "over-the-network", 403),
+    ):
+        answer = edge.http.get("/v1/events", headers={"headgate-workspace": name})
+        assert answer.status_code == status, answer.text
+        assert status == 200 or failure(answer)[0] == status
 
     acme.batch({"type": "t", "data": {"n": 12345678901234567890}})
     own = ("--url", acme.up.rest, "--key", acme.key)
