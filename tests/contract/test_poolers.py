@@ -2,18 +2,32 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from ipaddress import ip_network
 
 import asyncpg
 import pytest
 
+from headgate.v1.event_pb2 import Event
+from headgate.v1.ledger_service_pb2 import VerifyLedgerRequest
+from headgate_server.access.admin import revoke_key
+from headgate_server.access.auth import digest_of
 from headgate_server.core.errors import SetupError
 from headgate_server.core.model import EventQuery, Mismatch, RateLimit, Replayed
+from headgate_server.delivery.config import DeliveryConfig
 from headgate_server.store import Store
 from headgate_server.store.opening import open_store
 from headgate_server.store.postgres import target
 from headgate_server.store.postgres.connection import Connector, stands_behind_pooler
 from tests.support import database, pgbouncer, postgres
+from tests.support.calls import event
+from tests.support.destinations import SECRET, Operator
 from tests.support.drafts import append, draft, request
+from tests.support.eventtypes import Types
+from tests.support.inprocess import serving
+from tests.support.receivers import answers, receiver
+from tests.support.rejection_desk import Desk
+from tests.support.subscribing import subscribe
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(pgbouncer.program() is None, reason="there is no PgBouncer: apt-get install pgbouncer")
 
@@ -94,14 +108,66 @@ async def test_a_pooler_that_allows_no_transaction_is_refused(postgres_url: str)
         await open_store(url)
 
 
-async def test_nothing_is_left_on_the_pooler_s_connections(store: Store, pooled_url: str, workspace: int) -> None:
-    await append(store, workspace, draft("a"))
-    connection = await asyncpg.connect(pooled_url, statement_cache_size=0)
+async def test_what_a_session_keeps_is_found(pooled_url: str) -> None:
+    """The test below finds nothing because there is nothing."""
+    await pgbouncer.left_in_sessions(pooled_url)
+    client = await asyncpg.connect(pooled_url, statement_cache_size=0)
     try:
-        for name in ("enable_seqscan", "lock_timeout", "synchronous_commit", "jit"):
-            changed = f"SELECT setting <> reset_val FROM pg_settings WHERE name = '{name}'"
-            assert not await connection.fetchval(changed), name
-        assert await connection.fetchval("SELECT count(*) FROM pg_prepared_statements") == 0
+        for statement in (
+            "SET jit = off",
+            "PREPARE p AS SELECT 1",
+            "LISTEN c",
+            "DECLARE h CURSOR WITH HOLD FOR SELECT 1",
+            "CREATE TEMP TABLE t (n int)",
+            "SELECT pg_advisory_lock(1)",
+        ):
+            await client.execute(statement)
+        used = {await client.fetchval("SELECT pg_backend_pid()") for _ in range(6)}
     finally:
-        await connection.close()
-    assert await database.execute(pooled_url, "SELECT count(*) FROM events") == [(1,)]
+        await client.close()
+    assert len(used) == pgbouncer.CONNECTIONS, "each transaction goes to another server process"
+    kept = ["channel c", "cursor h", "lock", "setting jit", "statement p", "table t"]
+    assert await pgbouncer.left_in_sessions(pooled_url) == kept
+
+
+async def test_two_services_behind_one_pooler_keep_nothing_in_sessions(pooled_url: str) -> None:
+    """Everything that a server does, while each transaction goes to another server process than the one before."""
+    await pgbouncer.left_in_sessions(pooled_url)
+    delivery = DeliveryConfig(allowed=(ip_network("127.0.0.0/8"),))
+    async with (
+        receiver(answers(200)) as hook,
+        serving(pooled_url, delivery=delivery) as one,
+        serving(pooled_url, delivery=delivery) as two,
+        one.caller() as first,
+        two.caller() as second,
+    ):
+        stream = subscribe(second)
+        assert await stream.caught_up() == 0
+        target = {"url": f"http://127.0.0.1:{hook.port}/", "secret": SECRET}
+        made = await Operator.of(second).create({"name": "crm", "webhook": target})
+        sent = [call for n in range(10) for call in (first.single(event(f"k{n}")), second.single(event(f"k{n}")))]
+        statuses = [result.status for result in await asyncio.gather(*sent)]
+        assert (statuses.count("accepted"), statuses.count("duplicate")) == (10, 10)
+        assert await stream.sequences(10) == list(range(1, 11))
+        answer, _ = await first.keyed("r", event("r"))
+        assert await second.keyed("r", event("r")) == (answer, True)
+        (result,) = (await first.batch(Event(source="s"))).results
+        assert result.status == "rejected"
+        (refusal,) = await Desk(first).seen(1)
+        assert (await Types(first).put("order", {"type": "object"})).type == "order"
+        assert (await second.ledger.VerifyLedger(VerifyLedgerRequest(), metadata=second.metadata)).valid
+        assert len(await second.all_events()) == 11
+
+        async def delivered() -> bool:
+            return len(hook.requests) >= 11
+
+        await until(delivered)
+        assert (await Operator.of(first).get(made["id"]))["name"] == "crm"
+        assert (await Desk(second).get(refusal.id)).id == refusal.id
+        record = await one.store.directory.find_key(digest_of(dict(first.metadata)["x-api-key"]))
+        assert record is not None
+        await revoke_key(one.store.directory, record.id)
+        assert await pgbouncer.left_in_sessions(pooled_url) == []
+    assert await pgbouncer.left_in_sessions(pooled_url) == []
+    stored = "SELECT count(*) FROM events JOIN workspaces ON workspaces.id = workspace_id WHERE name = 'acme'"
+    assert await database.execute(pooled_url, stored) == [(11,)]

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -31,60 +30,9 @@ from tests.support.processes import children, is_gone
 from tests.support.service import Client, ServerProcess, make_key
 from tests.support.up import HEADGATE, Up, headgate
 from tests.support.waiting import held, until, until_true
+from tests.support.writing import BATCH, Writers, over_grpc
 
 WRITERS = 8
-BATCH = 5
-SHARED_KEYS = 200
-"""Keys that all writers share, beside keys of their own."""
-
-
-class Writers:
-    """Writers through Envoy that remember the acknowledged events, and send unanswered batches again."""
-
-    def __init__(self, client: Client):
-        self.acknowledged: dict[str, str] = {}
-        self.accepted: Counter[str] = Counter()
-        self.answers = 0
-        self.failures: list[str] = []
-        self._client = client
-        self._stop = asyncio.Event()
-
-    async def write(self, number: int) -> None:
-        count = 0
-        while not self._stop.is_set():
-            count += 1
-            keys = [f"{number}-{count}-{index}" for index in range(BATCH)] + [f"shared-{count % SHARED_KEYS}"]
-            while not await self._send(keys):
-                pass
-
-    async def _send(self, keys: list[str]) -> bool:
-        batch = BatchIngestRequest(events=[Event(type="t", source="s", idempotency_key=key) for key in keys])
-        try:
-            response = await self._client.ingest.BatchIngest(batch, metadata=self._client.metadata, timeout=30)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                raise
-            self.failures.append(f"{error.details()} {error.trailing_metadata()}")
-            return False
-        for key, result in zip(keys, response.results, strict=True):
-            assert result.status in ("accepted", "duplicate"), result
-            self.accepted[key] += result.status == "accepted"
-            assert self.acknowledged.setdefault(key, result.id) == result.id, "a key was acknowledged with two ids"
-        self.answers += 1
-        return True
-
-    async def some_more(self, answers: int = 100) -> None:
-        """Return after so many more answers."""
-        goal = self.answers + answers
-
-        async def reached() -> bool:
-            return self.answers >= goal
-
-        await until(reached)
-
-    def stop(self) -> None:
-        """Let each writer end after its next answer."""
-        self._stop.set()
 
 
 async def _scraped(http: httpx.AsyncClient, up: Up) -> dict[str, float]:
@@ -140,7 +88,7 @@ async def test_one_of_two_is_killed_under_traffic(store_url: str, tmp_path: Path
 
                 await until(called)
 
-            writers = Writers(client)
+            writers = Writers(over_grpc(client))
             tasks = [asyncio.create_task(writers.write(number)) for number in range(WRITERS)]
             await both_called([0, 0])
             assert not writers.failures
@@ -150,11 +98,14 @@ async def test_one_of_two_is_killed_under_traffic(store_url: str, tmp_path: Path
             os.kill(victim, signal.SIGKILL)
             await writers.some_more()
             await both_called(await _calls(http, up))
-            # Each writer has one call in progress at a time. If it fails, it is sent again at once, and may meet the
-            # dead worker once more: on a busy machine the kernel needs some 50 ms to end a process, and until then its
-            # sockets take connections.
+            # Each writer has one call in progress at a time, and at most two of them fail. A trace of the kernel shows
+            # why (sock:inet_sock_set_state): it closes the sockets of a killed process some 50 ms after the signal, one
+            # after the other. The first call was on a connection that was there. The second was on one that Envoy made
+            # between the end of that connection and that of the listening socket: the kernel accepts it, and nobody
+            # ever reads it. After that connections are refused, and Envoy sends the calls to the other worker.
             failed = len(writers.failures)
-            assert failed <= 2 * WRITERS, writers.failures
+            assert max(writers.failures_of_each.values(), default=0) <= 2, writers.failures
+            assert not [failure for failure in writers.failures if "check the key" in failure]
             await writers.some_more()
             assert len(writers.failures) == failed, writers.failures
             later = await _scraped(http, up)
@@ -185,7 +136,7 @@ async def test_one_of_two_is_asked_to_end_under_traffic(postgres_url: str, tmp_p
     """If an operator or a tool sends SIGTERM to a worker, it is replaced, and no call fails."""
     with Up("--store", postgres_url, "--workers", "2", folder=tmp_path) as up:
         async with Client(int(up.rest.rpartition(":")[2]), up.key) as client:
-            writers = Writers(client)
+            writers = Writers(over_grpc(client))
             tasks = [asyncio.create_task(writers.write(number)) for number in range(4 * WRITERS)]
             for replaced in (1, 2):
                 await writers.some_more()
