@@ -165,6 +165,8 @@ async def running(
         stack.push_async_callback(parts.committer.close)
         door = _door(settings, store, metrics)
         server = _server(parts, door, _encryption(renewal), tracing)
+        if renewal is not None:
+            metrics.add_source(partial(renewal.readings, "grpc"))
         await server.start()
         key_use = KeepKeyUse(door.authenticator, store.directory)
         stack.push_async_callback(key_use.close)
