@@ -15,13 +15,13 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import EventResult
 from headgate_server.access import admin
-from headgate_server.access.auth import CACHE_SECONDS, Authenticator
+from headgate_server.access.auth import CACHE_SECONDS, Authenticator, Principal
 from headgate_server.access.limits import RateLimiter
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.model import Scope
 from headgate_server.process.metrics import Metrics
 from headgate_server.rpc.pipeline.call import Call
-from headgate_server.rpc.pipeline.interceptors import standard
+from headgate_server.rpc.pipeline.interceptors import _RECHECK_SECONDS, standard
 from headgate_server.rpc.pipeline.load import Load
 from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, Method, Needs, Public, ServerStream, Unary
 from headgate_server.rpc.pipeline.streams import Streams
@@ -95,6 +95,7 @@ class Running:
     """The server, its metrics, and calls to it with a key."""
 
     channel: grpc.aio.Channel
+    authenticator: Authenticator
 
     def __init__(self, store: Store, key: str):
         self.metrics = Metrics()
@@ -149,7 +150,7 @@ def serve(store: Store) -> Serve:
         load = Load(config)
         key = await admin.create_key(store.directory, "acme", frozenset({Scope.EVENTS_READ}))
         running = Running(store, key)
-        authenticator = Authenticator(store.directory, timer=lambda: running.seconds)
+        authenticator = running.authenticator = Authenticator(store.directory, timer=lambda: running.seconds)
         streams = Streams(running.metrics, config.streams_of_one)
         chain = standard(authenticator, RateLimiter(store.limits), running.metrics, load, Trust(PUBLIC), streams, LIMIT)
         server = GrpcServer(config, running.echo.methods(access), chain, load.public, streams)
@@ -323,6 +324,28 @@ async def test_a_streams_requests_count_while_they_are_worked_on(serve: Serve) -
         held.cancel()
         await until(running.is_idle)
         assert len(await running.call("Both", large)) == 1
+
+
+async def test_the_key_of_a_stream_is_checked_again_after_a_while(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check for each message would take a tenth of the time of a small one."""
+    checks: list[str | None] = []
+    authenticate = running.authenticator.authenticate
+
+    async def counted(key: str | None) -> Principal:
+        checks.append(key)
+        return await authenticate(key)
+
+    monkeypatch.setattr(running.authenticator, "authenticate", counted)
+    call = running.both()
+    for expected in (1, 1, 1, 2, 2):
+        if expected == 2:
+            running.seconds = _RECHECK_SECONDS
+        await call.write(Event(type="a"))
+        assert (await call.read()).status == "a"
+        assert len(checks) == expected
+    call.cancel()
 
 
 async def test_a_revoked_key_ends_a_stream(serve: Serve) -> None:

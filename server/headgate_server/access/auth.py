@@ -88,6 +88,8 @@ class Authenticator:
     def __init__(self, directory: Directory, clock: Clock = system_clock, timer: Callable[[], float] = time.monotonic):
         self._directory = directory
         self._clock = clock
+        self.timer = timer
+        """What measures how long a key is remembered, in seconds."""
         self._known: TTLCache[KeyDigest, ApiKey] = TTLCache(_CACHED_KEYS, CACHE_SECONDS, timer=timer)
         self._refused: TTLCache[KeyDigest, bool] = TTLCache(_CACHED_REFUSALS, CACHE_SECONDS, timer=timer)
         self._used: dict[str, int] = {}

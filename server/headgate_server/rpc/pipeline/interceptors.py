@@ -45,6 +45,10 @@ REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _LAST_MESSAGE_SECONDS = 1.0
 """For a stream's reader to take the error that ends it."""
+_RECHECK_SECONDS = 0.5
+"""Before the key of a stream is checked again. With the time that a key is remembered it stays below the five seconds
+within which a revoked key ends.
+"""
 _BEARERS = re.compile(r"bearer [^,]*(, *bearer [^,]*)+", re.IGNORECASE)
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
@@ -231,8 +235,9 @@ def admit(load: Load) -> Interceptor:
 def authenticate(authenticator: Authenticator, limiter: RateLimiter) -> Interceptor:
     """Authenticate the call's key, check that it may call this method, and count the call against the key's limit.
 
-    In a stream the key is checked again with every message, so that a revoked key ends the stream.
-    `Streams` checks the keys of silent streams.
+    In a stream the key is checked again with its messages, so that a revoked key ends the stream: with the first one
+    after `_RECHECK_SECONDS`, since a check takes a tenth of the time that a small message does. `Streams` checks the
+    keys of silent streams.
     """
 
     def interceptor(method: AnyMethod, handler: Handler) -> Handler:
@@ -262,7 +267,7 @@ def authenticate(authenticator: Authenticator, limiter: RateLimiter) -> Intercep
                     check(await authenticator.authenticate(key))
 
                 call.recheck = recheck
-                _guard(call, answers=not (method.lasting and isinstance(method.kind, BothWays)))
+                _guard(call, authenticator.timer, answers=not (method.lasting and isinstance(method.kind, BothWays)))
             return await handler(call)
 
         return authenticated
@@ -287,18 +292,25 @@ def _check(access: Needs | Operates | OwnWords, call: Call) -> Callable[[Princip
     return lambda principal: auth.require(principal, *scopes)
 
 
-def _guard(call: Call, *, answers: bool) -> None:
+def _guard(call: Call, timer: Callable[[], float], *, answers: bool) -> None:
     """Pass a stream's messages on as long as its key is valid; its responses too if `answers`."""
     send, messages = call.send, call.messages
+    checked = timer()
+
+    async def recheck() -> None:
+        nonlocal checked
+        if (now := timer()) - checked >= _RECHECK_SECONDS:
+            checked = now
+            await call.recheck()
 
     async def checked_send(message: bytes) -> None:
-        await call.recheck()
+        await recheck()
         if send is not None:
             await send(message)
 
     async def checked_messages(inner: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for message in inner:
-            await call.recheck()
+            await recheck()
             yield message
 
     if answers:
