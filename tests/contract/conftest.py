@@ -14,6 +14,20 @@ _ALSO_DISTRIBUTED = {"test_append", "test_requests"}
 """The modules that also run where the tables seem to be distributed: those about the append's own statements."""
 
 _CITUS = "citus"
+_NOT_ON_CITUS = {
+    "test_bench_limit",
+    "test_failures",
+    "test_migrations",
+    "test_misshapen_cells",
+    "test_a_commit_that_failed_shows_at_once_and_one_that_succeeded_costs_no_probe",
+    "test_an_event_of_another_workspace",
+    "test_an_identity_of_two_events_is_found",
+    "test_every_column_of_the_head",
+}
+"""The modules and tests that do not run on a real Citus: they are about statements that only an ordinary PostgreSQL
+gets, undo migrations, put triggers on distributed tables, which cannot have any, take the guard of identities away, or
+move a row to another workspace, which Citus refuses.
+"""
 
 _WITH_A_SECOND_PROCESS = {
     "test_append",
@@ -35,6 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         unfit = shared and item.path.parent == Path(__file__).parent and item.path.stem not in _WITH_A_SECOND_PROCESS
         if isinstance(item, pytest.Function) and item.path.parent == Path(__file__).parent:
             unfit |= f"[{_DISTRIBUTED}" in item.name and item.path.stem not in _ALSO_DISTRIBUTED
+            unfit |= f"[{_CITUS}" in item.name and not _NOT_ON_CITUS.isdisjoint({item.path.stem, item.originalname})
         (left_out if unfit else kept).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)

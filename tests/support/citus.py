@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
+from headgate_server.core.errors import SetupError
 from headgate_server.store.citus.catalog import DISTRIBUTED, LOCAL, REFERENCE
 from headgate_server.store.citus.distribution import distribute
 from headgate_server.store.opening import open_store
@@ -61,15 +62,33 @@ async def emptied() -> AsyncIterator[str]:
     url = os.environ.get(VARIABLE)
     if not url:
         pytest.skip(f"no Citus: {VARIABLE}=postgresql://… names a database whose content may be deleted")
-    await (await open_store(url)).close()
-    await distribute(url, lambda _: None)
     connection = await asyncpg.connect(url)
     try:
         assert "test" in await connection.fetchval("SELECT current_database()"), "its name must contain 'test'"
         await connection.execute("SELECT pg_advisory_lock(1)")
-        tables = (*DISTRIBUTED, *reversed(REFERENCE), *(name for name in LOCAL if name != "properties"))
-        for table in tables:
-            await connection.execute(f"TRUNCATE {table} RESTART IDENTITY CASCADE")
+        try:
+            await _empty(url, connection)
+        except (SetupError, asyncpg.PostgresError):
+            # The test before has changed the schema.
+            await connection.execute(f"DROP TABLE IF EXISTS alembic_version, {', '.join(_TABLES)} CASCADE")
+            await _empty(url, connection)
         yield url
     finally:
         await connection.close()
+
+
+_TABLES = (*DISTRIBUTED, *reversed(REFERENCE), *LOCAL)
+
+
+async def _empty(url: str, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Make the tables that are missing, and delete the rows of all."""
+    for (left,) in await connection.fetch(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> ALL ($1)",
+        ["alembic_version", *_TABLES],
+    ):
+        await connection.execute(f"DROP TABLE {left}")
+    await (await open_store(url)).close()
+    await distribute(url, lambda _: None)
+    for table in _TABLES:
+        if table != "properties":
+            await connection.execute(f"TRUNCATE {table} RESTART IDENTITY CASCADE")
