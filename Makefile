@@ -129,8 +129,8 @@ deploy-lock: ## write the hashes of the container's packages again: deploy/requi
 	$(UV) pip compile $(LOCK) pyproject.toml deploy/image.in --extra server --extra bridge --output-file deploy/requirements.txt
 	$(UV) pip compile $(LOCK) deploy/build.in --output-file deploy/build.txt
 
-# For each platform and every Python that is supported; without the name of an index.
-LOCK := --quiet --constraint constraints.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+# For each platform and every Python that is supported. The name of an index is not written, unless it is asked for.
+LOCK := --quiet --constraint constraints.txt --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make deploy-lock'
 
 $(BENCH_STAMP): $(STAMP)
