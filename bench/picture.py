@@ -33,11 +33,11 @@ def draw(all_played: Sequence[Played], path: Path) -> None:
 
 
 def _draw_ratios(axes: Axes, ratios: Sequence[Compared]) -> None:
-    """Draw each ratio as a share of its target, or of 1 without a target."""
+    """Draw each ratio as a share of its target, or of 1 without a target. Two may have one name, in two scenarios."""
     shares = [median(one.by_round) / (one.ratio.target or 1) for one in ratios]
-    targets = (f" ({one.ratio.said})" if one.ratio.said else "" for one in ratios)
-    labels = [f"{median(one.by_round):.2f}{text}" for one, text in zip(ratios, targets, strict=True)]
-    bars = axes.barh([one.ratio.name for one in ratios], shares, color=[_VERDICTS[one.verdict] for one in ratios])
+    labels = [f"{median(one.by_round):.2f}" + (f" ({one.ratio.said})" if one.ratio.said else "") for one in ratios]
+    colours = [_VERDICTS[one.verdict] for one in ratios]
+    bars = axes.barh(range(len(ratios)), shares, tick_label=[one.ratio.name for one in ratios], color=colours)
     axes.bar_label(bars, labels, padding=3)
     axes.axvline(1, color="black", linewidth=0.8)
     _finish(axes, "Ratios; the line is the target of each", shares)
