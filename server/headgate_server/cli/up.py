@@ -184,16 +184,22 @@ async def _up(settings: Settings, values: dict[str, Any]) -> None:
             pass
         finally:
             notify.stopping()
-            # The servers end subscriptions, and Envoy passes that on before it ends.
-            try:
-                await envoy.drain(grace)
-            finally:
-                try:
-                    await measured.aclose()
-                    await workers.stop()
-                finally:
-                    await envoy.stop()
+            await _end(envoy, workers, measured, grace)
     click.echo("headgate: stopped", err=True)
+
+
+async def _end(envoy: Envoy, workers: Workers, measured: contextlib.AsyncExitStack, grace: float) -> None:
+    """End all processes, whatever fails meanwhile. The servers end subscriptions, and Envoy passes that on before it
+    ends.
+    """
+    try:
+        await envoy.drain(grace)
+    finally:
+        try:
+            await measured.aclose()
+            await workers.stop()
+        finally:
+            await envoy.stop()
 
 
 def _page(workers: Workers | None, envoy: Envoy, **certificates: Renewal | None) -> Make:
