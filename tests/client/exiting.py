@@ -10,6 +10,7 @@ import asyncio
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -67,8 +68,7 @@ def end(way: str) -> None:
         os._exit(4)
     if way == "SIGTERM":
         say("ready")
-        while True:  # `signal.pause` would miss a signal that arrives just before it
-            time.sleep(0.05)
+        threading.Event().wait()  # `signal.pause` would miss a signal that arrives just before it
 
 
 RETRY = Retry(first=0.05, most=0.2)
