@@ -9,8 +9,8 @@ reported as not stored (`reported SOURCE N`).
 import asyncio
 import multiprocessing
 import os
+import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -67,8 +67,19 @@ def end(way: str) -> None:
     if way in ("os._exit", "flush"):
         os._exit(4)
     if way == "SIGTERM":
-        say("ready")
-        threading.Event().wait()  # `signal.pause` would miss a signal that arrives just before it
+        wait_for_a_signal()
+
+
+def wait_for_a_signal() -> None:
+    """Wait in the main thread until a signal arrives.
+
+    A wait for a lock and `signal.pause` miss a signal that arrives just before them; a byte in a pipe stays there.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    say("ready")
+    os.read(reader, 1)
 
 
 RETRY = Retry(first=0.05, most=0.2)
