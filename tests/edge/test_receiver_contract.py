@@ -12,7 +12,7 @@ import pytest
 
 from headgate_bridge.config import BridgeConfig
 from headgate_bridge.envoy import Envoy
-from headgate_server import app
+from headgate_server.app import methods
 from headgate_server.core import validate
 from headgate_server.core.errors import HeadgateError
 from headgate_server.core.model import Draft, Outcome, Problem
@@ -75,7 +75,7 @@ def _seen(request: HttpRequest, page: Page) -> Reply:
 @pytest.fixture
 async def mirror(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
     """Run a server with the receiver, behind Envoy, and return a client of the receiver."""
-    monkeypatch.setattr(app, "RECEIVERS", MappingProxyType({**RECEIVERS, "mirror": Mirror()}))
+    monkeypatch.setattr(methods, "RECEIVERS", MappingProxyType({**RECEIVERS, "mirror": Mirror()}))
     async with serving(sqlite_url) as service:
         config = BridgeConfig(http_port=0, upstreams=(("127.0.0.1", service.port),), body_limit=1 << 20, marker=PUBLIC)
         async with Envoy(config) as envoy, await _client(service, envoy) as client:

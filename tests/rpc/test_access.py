@@ -24,9 +24,9 @@ from headgate.v1 import (
     workspace_service_pb2,
 )
 from headgate.v1.event_service_pb2 import GetEventRequest, ListEventsRequest
-from headgate_server import app
 from headgate_server.access import admin
 from headgate_server.access.auth import Authenticator
+from headgate_server.app.at_store import at_store
 from headgate_server.core.audit import RESERVED
 from headgate_server.core.errors import Unauthenticated, Unavailable
 from headgate_server.core.model import Scope
@@ -126,7 +126,7 @@ NEEDED = {
 @pytest.fixture
 async def served(store_url: str) -> AsyncIterator[dict[str, AnyMethod]]:
     """Return the methods that are served, by name. Commands at a store have the same ones."""
-    async with app.at_store(store_url) as (_, methods):
+    async with at_store(store_url) as (_, methods):
         yield {method.full_name: method for method in methods}
 
 

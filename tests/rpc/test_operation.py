@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from headgate.v1.event_service_pb2 import ListEventsRequest
-from headgate_server import app
+from headgate_server.app.server import running
 from headgate_server.config import Settings, StoreConfig
 from headgate_server.core.errors import SetupError
 from headgate_server.core.model import Decision, Submission
@@ -140,7 +140,7 @@ async def test_a_port_in_use(sqlite_url: str) -> None:
         port = taken.getsockname()[1]
         settings = Settings(store=StoreConfig(url=sqlite_url), server=ServerConfig(port=port))
         with pytest.raises(SetupError, match="gRPC") as refusal:
-            async with app.running(settings):
+            async with running(settings):
                 pass
     assert str(port) in str(refusal.value)
     assert "\n" not in str(refusal.value)

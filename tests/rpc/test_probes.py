@@ -8,7 +8,7 @@ import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from headgate_server import app
+from headgate_server.app.server import running
 from headgate_server.config import Settings, StoreConfig
 from headgate_server.core.errors import SetupError
 from headgate_server.process.tls import TlsConfig
@@ -28,8 +28,8 @@ async def server(sqlite_url: str, tmp_path: Path) -> AsyncIterator[GrpcServer]:
     """A server that asks its clients for certificates."""
     files = Files(tmp_path, trustme.CA().issue_cert("localhost"), trustme.CA())
     tls = TlsConfig(cert=files.cert, key=files.key, client_ca=files.client_ca)
-    async with app.running(_settings(sqlite_url, 0, tls)) as running:
-        yield running
+    async with running(_settings(sqlite_url, 0, tls)) as started:
+        yield started
 
 
 async def test_ready_and_live_are_two_states(server: GrpcServer) -> None:
@@ -61,5 +61,5 @@ async def test_nothing_else_is_on_the_port(server: GrpcServer) -> None:
 
 async def test_a_port_that_is_taken(server: GrpcServer, sqlite_url: str) -> None:
     with pytest.raises(SetupError, match="for probes: the port is in use"):
-        async with app.running(_settings(sqlite_url + "2", server.health_port or 0)):
+        async with running(_settings(sqlite_url + "2", server.health_port or 0)):
             pass

@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from headgate_server import app
 from headgate_server.access import admin
+from headgate_server.app.server import running
 from headgate_server.config import Settings, StoreConfig
 from headgate_server.core.model import Scope
 from headgate_server.process.metrics import Metrics
@@ -56,5 +56,5 @@ async def serving(
         ingest=IngestConfig(max_events=max_events),
         **settings,
     )
-    async with app.running(wanted, metrics, tracing) as server, admin.opened(url) as store:
+    async with running(wanted, metrics, tracing) as server, admin.opened(url) as store:
         yield Service(url, server.port, store)

@@ -15,8 +15,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headgate.v1.bridge_view_pb2 import GetReadinessRequest, GetReadinessResponse
 from headgate_bridge import BridgeConfig, Envoy
-from headgate_server import app
 from headgate_server.access import admin
+from headgate_server.app.server import running
 from headgate_server.config import Settings, StoreConfig
 from headgate_server.delivery.config import DeliveryConfig
 from headgate_server.process.ports import reserved
@@ -47,7 +47,7 @@ class Replica:
 
     async def start(self) -> None:
         """Return when it accepts calls."""
-        await self._running.enter_async_context(app.running(self._settings))
+        await self._running.enter_async_context(running(self._settings))
 
     async def stop(self) -> None:
         """End it as SIGTERM does."""

@@ -147,13 +147,13 @@ def test_only_the_rpc_floor_knows_the_wire() -> None:
 
 def test_stores_are_opened_where_objects_are_wired_and_nowhere_else() -> None:
     opening = {name for name, path in SERVER.items() if "headgate_server.store.opening.open_store" in imports(path)}
-    assert opening == {"app", "access.admin"}
+    assert opening == {"app.server", "app.delivery", "access.admin"}
 
 
 def test_topics_are_taken_and_not_the_whole_store() -> None:
-    """Beside the code that opens stores, only the copy of a whole store takes it."""
+    """Beside the code that opens stores or connects the parts, only the copy of a whole store takes it."""
     taking = {name for name, path in SERVER.items() if "headgate_server.store.Store" in imports(path)}
-    assert taking == {"app", "access.admin", "access.copying", "store.opening"}
+    assert {name for name in taking if floor(name) != "app"} == {"access.admin", "access.copying", "store.opening"}
 
 
 def test_only_the_commands_that_run_envoy_know_the_bridge() -> None:

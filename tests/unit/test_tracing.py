@@ -83,7 +83,7 @@ async def test_an_exporter_that_hangs_does_not_keep_the_process(monkeypatch: pyt
 
 def test_without_the_variables_nothing_is_imported() -> None:
     script = (
-        "import sys, headgate_server.cli.commands, headgate_server.app\n"
+        "import sys, headgate_server.cli.commands, headgate_server.app.server\n"
         "from headgate_server.process import tracing\n"
         "assert tracing.from_environment() is None\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from headgate_server import app
+from headgate_server.app import until_stopped
 from headgate_server.cli import metrics
 from headgate_server.cli.options import options
 from headgate_server.cli.running import run, traced
@@ -42,4 +42,4 @@ def deliver(**values: Any) -> None:
 async def _deliver(settings: Settings) -> None:
     own = Metrics()
     async with metrics.served(settings, metrics.of_process(own)), traced() as tracing:
-        await app.deliver(settings, own, tracing)
+        await until_stopped.deliver(settings, own, tracing)

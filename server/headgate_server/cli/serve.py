@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from headgate_server import app
+from headgate_server.app import until_stopped
 from headgate_server.cli import metrics
 from headgate_server.cli.exposed import check_exposed
 from headgate_server.cli.options import options
@@ -69,11 +69,11 @@ async def _serve(settings: Settings, ready: Callable[..., None], metrics_fd: int
     if metrics_fd is not None:
         line.answer(metrics_fd, own.read)
     async with metrics.served(settings, metrics.of_process(own)), traced() as tracing:
-        await app.serve(settings, ready, own, tracing)
+        await until_stopped.serve(settings, ready, own, tracing)
 
 
 async def _serve_workers(settings: Settings, ready: Callable[..., None]) -> None:
-    """Serve like `app.serve`, in several processes; `ready` gets all their ports."""
+    """Serve like `until_stopped.serve`, in several processes; `ready` gets all their ports."""
     stop = stop_signal()
     with workers_of(settings, settings.shutdown_grace) as (workers, ports):
         try:

@@ -9,8 +9,8 @@ import click
 from click.core import ParameterSource
 
 from headgate_client.core.address import Certificates
-from headgate_server import app
 from headgate_server.access import admin
+from headgate_server.app.at_store import at_store
 from headgate_server.cli.options import options
 from headgate_server.config import StoreConfig
 from headgate_server.core.audit import RESERVED
@@ -86,7 +86,7 @@ async def operating(values: dict[str, Any]) -> AsyncIterator[Api]:
         async with _closing(service) as api:
             yield api
         return
-    async with app.at_store(build(StoreConfig, values).location) as (directory, methods):
+    async with at_store(build(StoreConfig, values).location) as (directory, methods):
         reserved = await directory.workspace(RESERVED)
         # Before the first act there is no such workspace.
         yield Direct(methods, admin.operator(), reserved or Workspace(WorkspaceId(0), RESERVED))
@@ -105,7 +105,7 @@ async def within(values: dict[str, Any], workspace: str | None) -> AsyncIterator
         return
     if workspace is None:
         raise click.UsageError("Missing option '--workspace'.")
-    async with app.at_store(build(StoreConfig, values).location) as (directory, methods):
+    async with at_store(build(StoreConfig, values).location) as (directory, methods):
         yield Direct(methods, admin.operator(), await admin.find_workspace(directory, workspace))
 
 
