@@ -6,6 +6,7 @@ kept as bytes and read when the clock has stopped.
 """
 
 import asyncio
+import itertools
 import os
 import random
 import sys
@@ -35,42 +36,45 @@ class Loop:
     """Callers that make their next call as soon as the last one is answered. At a fixed rate, each call has its own
     caller, which makes it when it is due. The senders take turns.
 
+    The clock runs from the first answer after as many as there are callers, to the answer after which a caller has
+    nothing left to send. Both are the first of a round of answers, so whole rounds count, and every caller has a call
+    outstanding. With `overload` callers stop then. At a fixed rate the clock runs from the beginning to the end.
+
     A call's latency counts from the time it was due, so a stall of the server counts for every call that it delays. A
-    refused caller waits the requested time, and up to the same time again at random, so that not all callers retry at
-    the same moment. With `overload` they stop when the first caller has nothing left to send; only calls that were
-    answered before count.
+    refused caller waits the requested time and up to as long again at random, so that not all retry at the same moment.
     """
 
     def __init__(self, plan: Plan, senders: Sequence[Send], assignment: Assignment):
         self._plan, self._senders, (self._load, _, self._rate) = plan, senders, assignment
         self._answers: list[tuple[Call, bytes]] = []
         self._latencies: list[float] = []
-        self._refused = self._in_time = 0
-        self._over = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._refused, self._over = 0, asyncio.Event()
+        self._begun = self._ended = (0.0, 0)
+        """When the clock started and stopped, and the number of answers then."""
 
     async def run(self) -> None:
-        started, interval, waiting = time.perf_counter(), 0.0, iter(self._plan.calls)
+        self._begun, interval, waiting = self._now(), 0.0, iter(self._plan.calls)
         callers: list[Iterable[Call]] = [waiting] * self._load.callers
         if self._rate:
             interval, callers = self._load.batch / self._rate, [[call] for call in waiting]
-        for number, its in enumerate(callers):
-            send = self._senders[number % len(self._senders)]
-            self._tasks.append(asyncio.create_task(self._call(its, send, started + number * interval)))
-        until = asyncio.FIRST_COMPLETED if self._load.overload else asyncio.ALL_COMPLETED
-        await asyncio.wait(self._tasks, return_when=until)
-        self._in_time = len(self._answers)
-        self._over.set()
+        due = itertools.count(self._begun[0], interval)
+        await asyncio.gather(*map(self._call, callers, itertools.cycle(self._senders), due))
+        if self._rate:
+            self._ended = self._now()
 
     async def check(self) -> Timing:
-        await asyncio.gather(*self._tasks)
         if not self._load.overload and len(self._answers) != len(self._plan.calls):
             raise RuntimeError(f"{len(self._answers)} answers to {len(self._plan.calls)} calls")
         stored = sum(self._plan.encoding.check(call, answer) for call, answer in self._answers)
         stored += sum(len(call.statuses) for call in self._plan.originals)
         ordered = sorted(self._latencies)
         p50, p99 = (ordered[int(share * (len(ordered) - 1))] * 1000 for share in (0.50, 0.99))
-        return Timing(self._in_time * self._load.batch, stored, self._refused, p50, p99)
+        (begun, before), (ended, after) = self._begun, self._ended
+        counted, answered = (number * self._load.batch for number in (after - before, len(self._answers)))
+        return Timing(counted, stored, self._refused, p50, p99, ended - begun, answered=answered)
+
+    def _now(self) -> tuple[float, int]:
+        return time.perf_counter(), len(self._answers)
 
     async def _call(self, calls: Iterable[Call], send: Send, due: float) -> None:
         # The event loop wakes up once a millisecond, so a call may be sent up to a millisecond late.
@@ -80,6 +84,10 @@ class Loop:
             if self._over.is_set():
                 return
             due = time.perf_counter()
+        if not (self._rate or self._ended[1]):
+            self._ended = self._now()
+            if self._load.overload:
+                self._over.set()
 
     async def _insist(self, call: Call, send: Send, due: float) -> None:
         while not self._over.is_set():
@@ -93,6 +101,8 @@ class Loop:
             else:
                 self._latencies.append(time.perf_counter() - due)
                 self._answers.append((call, answer))
+                if len(self._answers) == self._load.callers + 1 and not self._rate:
+                    self._begun = self._now()
                 return
 
 

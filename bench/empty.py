@@ -10,23 +10,16 @@ import sys
 import grpc
 import grpc.aio
 import uvloop
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from headgate.v1.ingest_service_pb2 import EventResult, IngestResponse
 
 METHOD = "/bench.Empty/Answer"
-_RESULT = EventResult(
-    status="accepted",
-    id="01a1fc55-87c1-728f-9c4c-d55d5623739d",
-    sequence=1_000_000,
-    created_at=Timestamp(seconds=1_790_000_000, nanos=177_160_000),
-    event_hash="21b9fa4b7634524aad25c6210c9209a225161981c1e5a8a020d664923ec8b621",
-)
-_ANSWER = IngestResponse(result=_RESULT).SerializeToString()
+ANSWER = IngestResponse(result=EventResult(status="accepted", id=119 * "0")).SerializeToString()
+"""As many bytes as the product answers to a new event with."""
 
 
 async def _answer(request: bytes, context: object) -> bytes:
-    return _ANSWER
+    return ANSWER
 
 
 async def _serve() -> None:

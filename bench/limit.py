@@ -2,14 +2,15 @@
 
 `python -m bench.limit URL WORKSPACE_ID`. It writes the same rows into the same table, as durably as the product: lock
 the head, look for the identities, insert (PostgreSQL: COPY; SQLite: 256 rows a statement), move the head, commit. The
-rows are built beforehand, with ids and hashes, and there are no answers. No other process may write to the workspace
-from `prepare`, which builds on the ledger's head, to the end of the work.
+rows are built beforehand, with ids and hashes, for PostgreSQL as the bytes of COPY, and there are no answers. No other
+process may write to the workspace from `prepare`, which builds on the ledger's head, to the end of the work.
 """
 
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
@@ -33,10 +34,10 @@ _COUNT = "SELECT count(*) FROM events WHERE workspace_id = $1 AND sequence > $2"
 
 
 class _Group(NamedTuple):
-    """The data of one transaction: identities in order, rows in the table's columns, and the head's row after them."""
+    """The data of one transaction: identities in order, rows of the table, and the head's row after them."""
 
     identities: Any
-    rows: Sequence[Any]
+    rows: Any
     head: Sequence[Any]
 
 
@@ -63,11 +64,15 @@ class _Postgres:
     async def row(self, statement: str, *values: Any) -> Sequence[Any]:
         return list(await self.connection.fetchrow(statement, *values))
 
-    def encode(self, group: _Group) -> _Group:
-        """Put the workspace before each identity, as in the index, and ids into COPY's form."""
+    async def encode(self, group: _Group) -> _Group:
+        """Put the workspace before each identity, as in the index, and let the database write the rows for COPY."""
         holder = self.workspace_id.to_bytes(8, "big")
         identities = [holder + identity for identity in group.identities]
-        return _Group(identities, [(row[0], UUID(row[1]), *row[2:]) for row in group.rows], group.head)
+        rows, encoded = [(row[0], UUID(row[1]), *row[2:]) for row in group.rows], BytesIO()
+        await self.connection.copy_records_to_table("bench_rows", columns=_COLUMNS, records=rows)
+        await self.connection.copy_from_table("bench_rows", columns=_COLUMNS, output=encoded, format="binary")
+        await self.connection.execute("TRUNCATE bench_rows")
+        return _Group(identities, encoded.getvalue(), group.head)
 
     async def append(self, group: _Group) -> None:
         connection = self.connection
@@ -75,7 +80,7 @@ class _Postgres:
         await connection.fetch(f"{_HEAD} FOR NO KEY UPDATE", self.workspace_id)
         if await connection.fetch(self._PROBE, group.identities):
             raise RuntimeError("an event of the limit was stored before")
-        await connection.copy_records_to_table("events", columns=_COLUMNS, records=group.rows)
+        await connection.copy_to_table("events", columns=_COLUMNS, source=memoryview(group.rows), format="binary")
         await connection.execute(_MOVE, self.workspace_id, *group.head)
         await connection.execute("COMMIT")
 
@@ -102,7 +107,7 @@ class _Sqlite:
     async def row(self, statement: str, *values: Any) -> Sequence[Any]:
         return list(self.connection.execute(statement.replace("$", "?"), values).fetchone())
 
-    def encode(self, group: _Group) -> _Group:
+    async def encode(self, group: _Group) -> _Group:
         """Concatenate the identities, and make statements from the rows, each with its values."""
         parts = (group.rows[start : start + self._AT_ONCE] for start in range(0, len(group.rows), self._AT_ONCE))
         insert, row = "INSERT OR FAIL INTO events VALUES", f"({', '.join('?' * len(_COLUMNS))})"
@@ -159,7 +164,7 @@ async def prepare(limit: _Postgres | _Sqlite, assignment: Assignment) -> Appends
         settlement.decide(Submission(workspace_id=limit.workspace_id, slots=drafts))
         head, usage = settlement.head, settlement.usage
         identities = sorted(draft.identity[:16] for draft in drafts)
-        groups.append(limit.encode(_Group(identities, settlement.rows, (*head, *usage[1:]))))
+        groups.append(await limit.encode(_Group(identities, settlement.rows, (*head, *usage[1:]))))
     return Appends(limit, groups, after)
 
 
@@ -168,7 +173,7 @@ async def opened(url: str, workspace_id: WorkspaceId) -> _Postgres | _Sqlite:
     if url.startswith("sqlite"):
         return _Sqlite(url.removeprefix("sqlite:///"), workspace_id)
     connection = await asyncpg.connect(url)
-    await connection.execute(_Postgres.PLANNER)
+    await connection.execute(f"{_Postgres.PLANNER}; CREATE TEMPORARY TABLE bench_rows (LIKE events)")
     return _Postgres(connection, workspace_id)
 
 

@@ -1,8 +1,9 @@
 """The real parts of a run: a separate PostgreSQL, the product on a store, and the programs to compare it with."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any, NamedTuple
@@ -13,11 +14,11 @@ from sqlalchemy import make_url
 
 from bench.contender import child
 from headgate_server.access import admin
+from headgate_server.core.compiled import PURE
 from headgate_server.core.model import Scope
 from tests.support import postgres
 from tests.support.processes import children
 from tests.support.up import Up
-from tests.support.waiting import until
 
 
 class Servers(NamedTuple):
@@ -27,10 +28,6 @@ class Servers(NamedTuple):
     pids: Sequence[int]
     keys: Sequence[str] = ("none",)
     """API keys that may write, each for a different workspace."""
-
-    def listed(self) -> str:
-        """Return the ports as the lean driver takes them."""
-        return ",".join(map(str, self.ports))
 
 
 @contextmanager
@@ -66,9 +63,12 @@ async def workspaces(url: str, count: int) -> tuple[int, list[str]]:
 
 
 @asynccontextmanager
-async def product(url: str, keys: Sequence[str], folder: Path, workers: int) -> AsyncIterator[tuple[Servers, int, int]]:
+async def product(
+    url: str, keys: Sequence[str], folder: Path, workers: int, *, pure: bool = False
+) -> AsyncIterator[tuple[Servers, int, int]]:
     """Run `headgate up` until the block ends. Yield its servers, Envoy's port and Envoy's process id."""
-    up = Up(f"--workers={workers}", folder=folder, HEADGATE_STORE=url)
+    without = "1" if pure else os.environ.get(PURE, "")
+    up = Up(f"--workers={workers}", folder=folder, HEADGATE_STORE=url, HEADGATE_PURE=without)
     await asyncio.to_thread(up.__enter__)
     try:
         envoy = next(pid for pid, name in children(up.pid).items() if "envoy" in name)
@@ -87,22 +87,16 @@ async def empty(processes: int) -> AsyncIterator[Servers]:
 
 @asynccontextmanager
 async def peer(url: str, workers: int) -> AsyncIterator[Servers]:
-    """Run the peer until the block ends, in a new database on the same server as this URL."""
+    """Run the peer in this number of processes until the block ends, in a new database on the same server."""
     await execute(url, "CREATE DATABASE peer")
     address = make_url(url).set(drivername="postgresql+asyncpg", database="peer").render_as_string(False)
-    key = token_urlsafe(32)
-    async with child("bench.peer", str(workers), PEER_DATABASE=address, PEER_KEY=key) as server:
-        port = int(await server.line())
-        await until(lambda: _is_up(port), seconds=60)
-        yield Servers([port], [server.pid], [key])
-
-
-async def _is_up(port: int) -> bool:
-    with suppress(OSError):
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.close()
-        return True
-    return False
+    key, ports, pids = token_urlsafe(32), list[int](), list[int]()
+    async with AsyncExitStack() as stack:
+        for _ in range(workers):
+            server = await stack.enter_async_context(child("bench.peer", PEER_DATABASE=address, PEER_KEY=key))
+            ports.append(int(await server.line()))
+            pids.append(server.pid)
+        yield Servers(ports, pids, [key])
 
 
 async def stored(url: str) -> int:

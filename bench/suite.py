@@ -45,7 +45,9 @@ class Load:
     rate_of: By | None = None
     """The sender whose highest rate counts instead, so that two senders can be compared at the same rate."""
     overload: bool = False
-    """Whether the clock stops when the first caller has nothing left to send: after that there are too few callers."""
+    """Whether callers stop when the first one has nothing left to send, also those that wait after a refusal."""
+    pure: bool = False
+    """Whether the product works without the compiled core."""
 
     def times(self, times: int) -> "Load":
         """Return the load with this many times the callers, as an overload."""
@@ -60,6 +62,7 @@ class Load:
             f"at {self.pace:.0%} of the peak": self.pace and not self.rate_of,
             f"at {self.pace:.0%} of the peak of {self.rate_of}": self.pace and self.rate_of,
             "honouring RetryInfo": self.overload,
+            "pure Python": self.pure,
         }
         return [text for text, applies in differences.items() if applies]
 
@@ -98,6 +101,11 @@ class Scenario:
     """Events in the table before the scenario, in the one workspace that the limit and the product share then."""
     workers: int = 2  # what `auto` is on two processors
 
+    @property
+    def left_out(self) -> bool:
+        """Whether it compares the compiled core with Python alone, and the core is not in use."""
+        return any(load.pure for load in self.loads) and not in_use()
+
 
 MOST_MIB = 250
 """The most resident memory of a server process under overload."""
@@ -116,7 +124,7 @@ _WAYS = (By.GRPC, By.GHZ, By.REST)
 
 def quick() -> list[Scenario]:
     """Return the scenarios with the main ratios, which run in less than two minutes."""
-    postgresql, sqlite = _core(Store.POSTGRESQL, (32, 64), (4_000,)), _core(Store.SQLITE, (32,), (4_000,))
+    postgresql, sqlite = _core(Store.POSTGRESQL, (32, 64, 128), (4_000,)), _core(Store.SQLITE, (32,), (4_000,))
     return [replace(postgresql, seconds=0.8, patience=40.0), replace(sqlite, seconds=0.8, patience=20.0)]
 
 
@@ -124,8 +132,8 @@ def everything() -> list[Scenario]:
     """Return the scenarios of `all`, which run in about half an hour."""
     made = []
     for store in Store:
-        made.append(replace(_core(store, (8, 16, 32, 64), _LIMITS[store]), rounds=4, patience=150.0))
-        made += [_overload(store), _shapes(store), _latency(store), _content(store)]
+        made.append(replace(_core(store, (16, 32, 64, 128), _LIMITS[store]), rounds=4, patience=150.0))
+        made += [_compiled(store), _overload(store), _shapes(store), _latency(store), _content(store)]
         made += [_growth(store, rows) for rows in (200_000, 10_000_000)]
     return made
 
@@ -148,6 +156,15 @@ def _core(store: Store, callers: tuple[int, ...], groups: tuple[int, ...]) -> Sc
         ratios.append(Ratio(f"gRPC, 100 a batch ÷ FastAPI + SQLAlchemy, {store}", batches, (peer,), _OF_PEER[in_use()]))
         ratios.append(Ratio(f"single events, 64 callers ÷ the empty RPC, {store}", (single,), (empty,), 0.65))
     return _of_ratios("core", store, ratios, ghz)
+
+
+def _compiled(store: Store) -> Scenario:
+    loads = [replace(_FULL, by=by, callers=64) for by in (By.GRPC, By.REST)]
+    pure, limits = [replace(load, pure=True) for load in loads], [Load(By.LIMIT, size) for size in _LIMITS[store][-2:]]
+    ratios = [Ratio(f"pure Python: gRPC, 100 a batch ÷ the limit, {store}", pure[:1], limits, _OF_LIMIT[store][False])]
+    for one, other in zip(loads, pure, strict=True):
+        ratios.append(Ratio(f"with the core ÷ pure Python, {one.by}, 100 a batch, {store}", (one,), (other,), 1.45))
+    return _of_ratios("compiled", store, ratios)
 
 
 def _overload(store: Store) -> Scenario:
@@ -188,12 +205,8 @@ def _content(store: Store) -> Scenario:
 
 def _growth(store: Store, rows: int) -> Scenario:
     batches, limits = (_FULL, replace(_FULL, callers=64)), [Load(By.LIMIT, size) for size in _LIMITS[store][-2:]]
-    ratio = Ratio(
-        f"gRPC, 100 a batch ÷ the limit, {store} with {rows:,} events",
-        batches,
-        limits,
-        _OF_LIMIT[store][in_use()],
-    )
+    name = f"gRPC, 100 a batch ÷ the limit, {store} with {rows:,} events"
+    ratio = Ratio(name, batches, limits, _OF_LIMIT[store][in_use()])
     return replace(_of_ratios(f"growth-{rows // 1000}k", store, [ratio]), rounds=2, seconds=4.0, rows=rows)
 
 

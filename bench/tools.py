@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import orjson
@@ -31,23 +31,26 @@ _HERE = Path(__file__).parent
 
 
 class Tool:
-    """A tool that sends with an API key, and its next load and time."""
+    """A tool with its next load and time. Each target has a process of the tool and an equal share of the callers."""
 
-    def __init__(self, name: str, key: str):
+    def __init__(self, name: str, targets: Sequence[str], key: str):
         found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         if found is None:
             raise FileNotFoundError(f"{name} is not installed: run `make bench-tools`")
-        self._program, self._key = found, key
+        self._program, self._targets, self._key = found, targets, key
 
     async def prepare(self, assignment: Assignment, seconds: float) -> None:
         """Set the load, and the time to send it."""
         self._load, self._seconds = assignment.load, f"{max(_SHORTEST, round(seconds))}s"
 
-    async def _run(self, *commands: Sequence[str]) -> tuple[list[str], float]:
-        """Run these commands at the same time. Return the output of each, and the CPU seconds of all."""
+    async def _run(self, command: Callable[[str, int], Sequence[str]]) -> tuple[list[str], float]:
+        """Run a command for each target and its callers at the same time. Return the outputs, and all CPU seconds."""
         # This counts all children of this process that ended in this time. The other parts do not end during a run.
         before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-        outputs = await asyncio.gather(*(asyncio.to_thread(self._output, command) for command in commands))
+        callers, of = self._load.callers, len(self._targets)
+        shares = [(target, len(range(number, callers, of))) for number, target in enumerate(self._targets)]
+        commands = [command(target, share) for target, share in shares if share]
+        outputs = await asyncio.gather(*(asyncio.to_thread(self._output, each) for each in commands))
         return outputs, sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
 
     def _output(self, command: Sequence[str]) -> str:
@@ -59,19 +62,17 @@ class Tool:
 
 
 class Ghz(Tool):
-    """ghz against server processes that share a store: one ghz for each, on its own connection.
+    """ghz against server processes that share a store, each on its own connection.
 
     Its configurations are in `bench/ghz/`, and can be run separately (`tests/support/ghzfiles.py`).
     """
 
     def __init__(self, ports: Sequence[int], key: str):
-        super().__init__("ghz", key)
-        self._ports = ports
+        super().__init__("ghz", [f"127.0.0.1:{port}" for port in ports], key)
 
     async def go(self) -> Timing:
         """Send. Raises `RuntimeError` if a call fails."""
-        file, callers = _HERE / "ghz" / f"batch-{self._load.batch}.json", self._load.callers
-        shares = [(port, len(range(number, callers, len(self._ports)))) for number, port in enumerate(self._ports)]
+        file = _HERE / "ghz" / f"batch-{self._load.batch}.json"
         with tempfile.NamedTemporaryFile("w", suffix=".json") as metadata:
             # The key is not an argument, because other users could read it.
             json.dump({"x-api-key": self._key}, metadata)
@@ -79,8 +80,7 @@ class Ghz(Tool):
             # Calls in progress at the end of the time are waited for and counted.
             common = ["--config", str(file), "--metadata-file", metadata.name, "--format", "json"]
             common += ["--duration", self._seconds, "--duration-stop", "wait"]
-            each = ([*common, "--concurrency", str(share), f"127.0.0.1:{port}"] for port, share in shares if share)
-            outputs, cpu_seconds = await self._run(*each)
+            outputs, cpu_seconds = await self._run(lambda port, share: [*common, "--concurrency", str(share), port])
         reports = list(map(json.loads, outputs))
         codes = sum((Counter(report["statusCodeDistribution"]) for report in reports), Counter[str]())
         if not set(codes) <= {"OK", "ResourceExhausted"}:
@@ -93,11 +93,10 @@ class Ghz(Tool):
 
 
 class Wrk(Tool):
-    """wrk for one address, `http://127.0.0.1:8080/v1/events/batch`: batches of new events from one prepared body."""
+    """wrk for addresses such as `http://127.0.0.1:8080/v1/events/batch`: new events from one prepared body."""
 
-    def __init__(self, address: str, key: str):
-        super().__init__("wrk", key)
-        self._address = address
+    def __init__(self, addresses: Sequence[str], key: str):
+        super().__init__("wrk", addresses, key)
 
     async def go(self) -> Timing:
         """Send. Calls in progress at the end of the time are stored but not counted.
@@ -110,14 +109,18 @@ class Wrk(Tool):
             body.write(calls.JSON_BATCH.request(events))
             body.flush()
             # One thread can send many times more than is answered. A second one would only take the server's CPU time.
-            command = ["--threads", "1", "--connections", str(self._load.callers), "--timeout", "30s"]
-            command += ["--duration", self._seconds, "--script", str(_HERE / "wrk.lua"), self._address, "--"]
-            command += [body.name, _MARK, secrets.token_hex(6), str(self._load.batch)]
-            (output,), cpu_seconds = await self._run(command)
-        report = json.loads(output.splitlines()[-1])
-        answered, failed = report.pop("calls") - report["refused"], report.pop("failed")
+            common = ["--threads", "1", "--timeout", "30s", "--duration", self._seconds, "--connections"]
+
+            def command(to: str, share: int) -> Sequence[str]:
+                arguments = [body.name, _MARK, secrets.token_hex(6), str(self._load.batch)]
+                return [*common, str(share), "--script", str(_HERE / "wrk.lua"), to, "--", *arguments]
+
+            outputs, cpu_seconds = await self._run(command)
+        reports = [json.loads(output.splitlines()[-1]) for output in outputs]
+        made, failed, refused = (sum(one[name] for one in reports) for name in ("calls", "failed", "refused"))
+        p50, p99, seconds = (max(one[name] for one in reports) for name in ("p50", "p99", "seconds"))
         if failed:
-            raise RuntimeError(f"wrk to {self._address}: {failed} calls failed, {answered} were answered")
-        if answered + report["refused"] < self._load.callers:
-            raise TimeoutError(f"wrk to {self._address}: {answered} calls were answered in {self._seconds}")
-        return Timing(events=answered * self._load.batch, cpu_seconds=cpu_seconds, **report)
+            raise RuntimeError(f"wrk to {self._targets}: {failed} calls failed, {made - refused} were answered")
+        if made < self._load.callers:
+            raise TimeoutError(f"wrk to {self._targets}: {made} calls were answered in {self._seconds}")
+        return Timing((made - refused) * self._load.batch, 0, refused, p50, p99, seconds, cpu_seconds)

@@ -1,22 +1,20 @@
-"""The service: `PEER_DATABASE=postgresql+asyncpg://... PEER_KEY=... python -m bench.peer WORKERS`.
+"""A process of the service: `PEER_DATABASE=postgresql+asyncpg://... PEER_KEY=... python -m bench.peer`.
 
-Makes the table, prints the port, and serves on it with so many uvicorn workers until it is sent SIGTERM or its standard
-input is closed.
+Makes the table, serves with uvicorn, and prints the port, until it is sent SIGTERM or its input is closed. Each
+process has a port of its own: uvicorn's workers share one, and then one worker may get nearly all connections.
 """
 
 import asyncio
 import os
 import secrets
-import signal
+import socket
 import sys
-import threading
 from collections.abc import AsyncIterator
 from typing import Annotated
 
 import uvicorn
 from fastapi import Depends, FastAPI, Header, HTTPException
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from uvicorn.supervisors import Multiprocess
 
 from bench.peer.ingest import ingest
 from bench.peer.models import Base, BatchIn, BatchOut
@@ -52,23 +50,16 @@ async def post_batch(batch: BatchIn, session: Session, tenant_id: Tenant) -> Bat
     return BatchOut(total=len(results), success_count=stored, error_count=len(results) - stored, results=results)
 
 
-async def _make_table() -> None:
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
-    await engine.dispose()
-
-
-def _end_with_input() -> None:
-    sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGTERM)
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Make the table, begin to serve, and print the port. From then on, end when the standard input is closed."""
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        await super().startup(sockets)
+        print(self.servers[0].sockets[0].getsockname()[1], flush=True)
+        asyncio.get_running_loop().add_reader(sys.stdin, setattr, self, "should_exit", True)
 
 
 if __name__ == "__main__":
-    asyncio.run(_make_table())
-    # What `uvicorn --workers N --no-access-log` does, on a free port that is made known.
-    workers, name = int(sys.argv[1]), "bench.peer.__main__:app"
-    config = uvicorn.Config(name, host="127.0.0.1", port=0, workers=workers, access_log=False, log_level="warning")
-    listener = config.bind_socket()
-    print(listener.getsockname()[1], flush=True)
-    threading.Thread(target=_end_with_input, daemon=True).start()
-    Multiprocess(config, sockets=[listener]).run()
+    # What `uvicorn --no-access-log` does, on a free port.
+    _Server(uvicorn.Config(app, host="127.0.0.1", port=0, access_log=False, log_level="warning")).run()

@@ -26,9 +26,10 @@ _CASES: list[tuple[list[Any], list[str]]] = [
 
 @pytest.fixture
 async def peer(postgres_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with parts.peer(postgres_url, 1) as servers:
+    async with parts.peer(postgres_url, 2) as servers:
         headers = {"X-Api-Key": servers.keys[0]}
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{servers.ports[0]}", headers=headers) as client:
+        # The second process stores in the table that the first one made.
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{servers.ports[1]}", headers=headers) as client:
             yield client
     await parts.execute(postgres_url, "DROP DATABASE peer WITH (FORCE)")
 

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from bench import calls, report, run, suite
+from bench import calls, empty, report, run, suite
 from bench.calls import Call
 from bench.contender import Assignment, Timing
 from bench.driver import Loop, Refused
@@ -15,7 +18,13 @@ from bench.measured import Played
 from bench.run import highest_rate
 from bench.stage import Role
 from bench.suite import By, Load, Ratio, Scenario, Store
-from headgate.v1.ingest_service_pb2 import BatchIngestRequest, BatchIngestResponse, EventResult
+from bench.tools import Tool
+from headgate.v1.ingest_service_pb2 import (
+    BatchIngestRequest,
+    BatchIngestResponse,
+    EventResult,
+    IngestResponse,
+)
 from headgate_server.core import compiled
 from headgate_server.store.opening import open_store
 from tests.support import ghzfiles
@@ -71,6 +80,7 @@ def test_everything_covers_what_the_documentation_promises() -> None:
     assert {load.by for load in loads} == set(By)
     assert {scenario.rows for scenario in suite.everything()} == {0, 200_000, 10_000_000}
     assert {scenario.name for scenario in suite.by_request()} == {"growth-100000k-postgresql", "growth-100000k-sqlite"}
+    assert {load.callers for load in suite.everything()[0].ratios[0].over} == {16, 32, 64, 128}
     lone = {(load.by, load.batch) for load in loads if load.callers == 1}
     assert lone >= {(by, batch) for by in (By.GRPC, By.HTTP) for batch in (1, 100)}
 
@@ -81,6 +91,30 @@ def test_targets_are_those_of_the_code_in_use(core: Any, of_limit: float, of_pee
         targets = {ratio.name: ratio.target for ratio in suite.quick()[0].ratios}
     assert targets["gRPC, 100 a batch ÷ the limit, PostgreSQL"] == of_limit
     assert targets["gRPC, 100 a batch ÷ FastAPI + SQLAlchemy, PostgreSQL"] == of_peer
+
+
+def test_the_core_is_compared_with_python_alone_where_it_is_in_use() -> None:
+    scenarios = [one for one in suite.everything() if any(load.pure for load in one.loads)]
+    assert [one.name for one in scenarios] == ["compiled-postgresql", "compiled-sqlite"]
+    for core, left_out in ((None, True), (object(), False)):
+        with compiled.using(cast("Any", core)):
+            assert {one.left_out for one in scenarios} == {left_out}
+            assert not any(one.left_out for one in suite.quick())
+            assert [ratio.target for ratio in scenarios[0].ratios] == [0.50, 1.45, 1.45]
+    for ratio in scenarios[0].ratios[1:]:
+        (over,), (under,) = ratio.over, ratio.under
+        assert (replace(over, pure=True), over.callers) == (under, 64)
+
+
+def test_the_report_says_what_is_left_out() -> None:
+    assert "Left out: one." in report.markdown("make bench", [], "Left out: one.").splitlines()
+
+
+def test_the_empty_rpc_answers_with_as_many_bytes_as_the_product() -> None:
+    created = Timestamp(seconds=1_790_000_000, nanos=177_160_000)
+    result = EventResult(status="accepted", id=36 * "0", sequence=1_000_000, created_at=created, event_hash=64 * "0")
+    assert len(empty.ANSWER) == IngestResponse(result=result).ByteSize()
+    assert calls.SINGLE.statuses(empty.ANSWER) == ["accepted"]
 
 
 def test_the_report_says_which_core_was_used_and_how_long_it_took() -> None:
@@ -121,10 +155,12 @@ def test_half_load_is_half_of_the_fastest_of_the_same_kind() -> None:
 
 def test_a_row_says_what_each_part_spent_on_100_000_events() -> None:
     scenario = Scenario("", Store.SQLITE, (_FAST,))
-    lines = report.markdown("make bench", [Played(scenario, {_FAST: _turns(60, 50)}, "SQLite", 1.0)]).splitlines()
+    turns = _turns(60, 50)
+    turns[1].answered = 300  # two thirds of them before the clock started and after it stopped
+    lines = report.markdown("make bench", [Played(scenario, {_FAST: turns}, "SQLite", 1.0)]).splitlines()
     cells = [cell.strip() for cell in lines[-1].strip("|").split("|")]
     assert cells[:7] == ["gRPC, lean driver", "100", "64", "", "55", "50", "60"]
-    assert cells[9:] == ["500.00", "-", "-", "-", "40"]
+    assert cells[9:] == ["250.00", "-", "-", "-", "40"]
 
 
 def test_a_plan_sends_its_duplicates_twice_and_takes_workspaces_in_turn() -> None:
@@ -152,7 +188,7 @@ def test_an_answer_that_is_not_as_it_must_be_ends_the_run() -> None:
 
 
 async def test_a_refused_caller_comes_again_and_is_counted() -> None:
-    assignment = Assignment(Load(By.GRPC, 1, callers=2), 4)
+    assignment = Assignment(Load(By.GRPC, 1, callers=2), 8)
     refusals = [0.0, 0.001]
 
     async def send(call: Call) -> bytes:
@@ -164,25 +200,67 @@ async def test_a_refused_caller_comes_again_and_is_counted() -> None:
     loop = Loop(calls.plan(assignment, calls.BATCH), [send], assignment)
     await loop.run()
     timing = await loop.check()
-    assert (timing.events, timing.stored, timing.refused) == (4, 4, 2)
+    assert (timing.answered, timing.stored, timing.refused) == (8, 8, 2)
 
 
 async def test_an_overload_ends_with_the_first_caller_who_has_nothing_to_send() -> None:
-    assignment = Assignment(Load(By.GRPC, 1, callers=2, overload=True), 3)
-    slow = asyncio.Event()
+    assignment = Assignment(Load(By.GRPC, 1, callers=2, overload=True), 8)
     sent: list[Call] = []
 
     async def send(call: Call) -> bytes:
         sent.append(call)
         if len(sent) == 1:
-            await slow.wait()
+            # Much longer than the other caller needs for all calls; the end of its calls must end this wait.
+            raise Refused(60.0)
         return _answer("accepted")
 
     loop = Loop(calls.plan(assignment, calls.BATCH), [send], assignment)
-    await loop.run()
-    slow.set()
+    async with asyncio.timeout(30):
+        await loop.run()
     timing = await loop.check()
-    assert (timing.events, timing.stored) == (2, 3)
+    # The other caller has sent seven calls. The clock ran from its third answer to its last one.
+    assert (timing.answered, timing.stored, timing.refused, timing.events) == (7, 7, 1, 4)
+
+
+async def test_the_clock_runs_while_every_caller_has_a_call_outstanding() -> None:
+    assignment = Assignment(Load(By.GRPC, 10, callers=3), 120)
+    rounds: list[asyncio.Event] = []
+    sent = 0
+
+    async def send(call: Call) -> bytes:
+        nonlocal sent
+        number, sent = sent // 3, sent + 1
+        rounds.extend([asyncio.Event()] if number == len(rounds) else [])
+        if sent % 3 == 0:
+            # The server answers a whole round at once, and takes longer before the first.
+            asyncio.get_running_loop().call_later(0.0 if number else 0.05, rounds[number].set)
+        await rounds[number].wait()
+        return _answer(*["accepted"] * 10)
+
+    loop = Loop(calls.plan(assignment, calls.BATCH), [send], assignment)
+    started = time.perf_counter()
+    await loop.run()
+    whole = time.perf_counter() - started
+    timing = await loop.check()
+    # Of four rounds the clock counts two, from the first answer of the second to the first answer of the fourth.
+    assert (timing.events, timing.answered, timing.stored) == (60, 120, 120)
+    assert 0.0 < timing.seconds < whole - 0.045
+
+
+@pytest.mark.parametrize(("events", "calls_each"), [(1, 4), (6_400 * 5 - 99, 5), (6_400 * 5 + 1, 6)])
+def test_every_caller_has_equally_many_calls(events: float, calls_each: int) -> None:
+    assert run._assignment(_FAST, events).events == 6_400 * calls_each
+    assert run._assignment(replace(_FAST, pace=0.5), events, pace=1.0).events == -(-events // 100) * 100
+
+
+async def test_callers_of_a_tool_are_shared_among_its_targets() -> None:
+    tool = Tool("echo", ["one", "other", "none"], "key")
+    await tool.prepare(Assignment(Load(By.PEER, 100, callers=2), 0), 1.0)
+    outputs, _ = await tool._run(lambda target, share: [target, str(share)])
+    assert outputs == ["one 1\n", "other 1\n"]
+    await tool.prepare(Assignment(Load(By.PEER, 100, callers=8), 0), 1.0)
+    outputs, _ = await tool._run(lambda target, share: [target, str(share)])
+    assert outputs == ["one 3\n", "other 3\n", "none 2\n"]
 
 
 async def test_a_latency_at_a_rate_counts_from_when_the_call_was_due() -> None:
