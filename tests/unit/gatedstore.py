@@ -48,10 +48,13 @@ def decision(submission: Submission) -> Settled:
 class GatedStore:
     """Gives every append to the test."""
 
-    def __init__(self, *, waits: bool = False, one_workspace_per_group: bool = False) -> None:
-        """With `waits` the store waits for its turn until the test calls an append's `begin`."""
+    def __init__(self, *, waits: bool = False, one_workspace_per_group: bool = False, others_join: bool = True) -> None:
+        """With `waits` the store waits for its turn until the test calls an append's `begin`. Without `others_join`
+        only calls of a group's workspaces may join it meanwhile.
+        """
         self._waits = waits
         self.one_workspace_per_group = one_workspace_per_group
+        self.others_join = others_join
         self.appends: asyncio.Queue[Append] = asyncio.Queue()
 
     async def append(

@@ -147,7 +147,7 @@ def test_a_parked_lane_is_taken_from_by_itself_and_delays_nobody() -> None:
     other = queue.add(2, 1)
     assert queue.take() == [other]
     assert not queue.lanes.unpark(1)
-    assert queue.take(parked=1) == [stuck, later]
+    assert queue.take(lane_of=1) == [stuck, later]
     assert not queue.lanes.ready
     assert queue.lanes.unpark(1)
     assert queue.lanes.idle
@@ -163,9 +163,9 @@ def test_a_parked_lane_is_bounded_as_the_others_are() -> None:
     queue.lanes.park([first])
     for _ in range(3):
         queue.add(1, 3)
-    assert sizes(queue.take(parked=1)) == [1, 3]
+    assert sizes(queue.take(lane_of=1)) == [1, 3]
     assert not queue.lanes.ready
-    assert sizes(queue.take(parked=1)) == [3, 3]
+    assert sizes(queue.take(lane_of=1)) == [3, 3]
     assert queue.lanes.unpark(1)
 
 
@@ -174,12 +174,12 @@ def test_what_comes_while_a_parked_lane_is_stored_waits_for_its_lock_too() -> No
     first = queue.add(1, 1)
     queue.lanes.take(0.0)
     queue.lanes.park([first])
-    assert queue.lanes.take(0.0, parked=1).group == [first]
+    assert queue.lanes.take(0.0, lane_of=1).group == [first]
     later = queue.add(1, 1)
     assert not queue.lanes.ready
     queue.lanes.release(first)
     assert not queue.lanes.unpark(1)
-    assert queue.take(parked=1) == [later]
+    assert queue.take(lane_of=1) == [later]
     assert queue.lanes.unpark(1)
 
 
@@ -192,8 +192,8 @@ def test_what_was_skipped_keeps_its_order_before_what_came_later() -> None:
     assert taken == [*early, other]
     assert queue.lanes.park(taken) == [1, 2]
     assert not queue.lanes.ready
-    assert queue.take(parked=1) == [*early, late[0]]
-    assert queue.take(parked=2) == [other, late[1]]
+    assert queue.take(lane_of=1) == [*early, late[0]]
+    assert queue.take(lane_of=2) == [other, late[1]]
 
 
 def test_a_lane_that_waits_for_its_lock_gives_up_what_is_late() -> None:
@@ -260,4 +260,41 @@ def test_asking_for_room_leaves_no_trace() -> None:
     queue = Queue(waiting_events=1)
     queue.add(1, 1)
     assert not any(queue.lanes.has_room(workspace, 1, 0) for workspace in range(2, 50))
+    queue.empty()
+
+
+def test_one_lane_is_taken_from_and_the_others_keep_their_turns() -> None:
+    queue = Queue(group_events=4)
+    one, two = queue.add(1, 1), [queue.add(2, 1), queue.add(2, 2), queue.add(2, 1)]
+    assert queue.take(lane_of=2, taken_events=1) == two[:2]
+    assert queue.take() == [one, two[2]]
+    three = queue.add(3, 1)
+    assert queue.take(lane_of=3) == [three]
+    assert not queue.lanes.ready
+    queue.add(3, 1)
+    assert queue.lanes.ready
+    queue.empty()
+
+
+def test_what_is_put_back_comes_first_in_its_order() -> None:
+    queue = Queue()
+    early = [queue.add(1, 1), queue.add(2, 1), queue.add(1, 1)]
+    taken = queue.lanes.take(0.0).group
+    assert not queue.lanes.ready
+    late = [queue.add(3, 1), queue.add(1, 1)]
+    queue.lanes.put_back(taken)
+    assert queue.lanes.events == 5
+    assert queue.take() == [early[1], late[0], early[0], early[2], late[1]]
+    queue.empty()
+
+
+def test_what_is_put_back_to_a_parked_lane_stays_parked() -> None:
+    queue = Queue()
+    stuck = queue.add(1, 1)
+    assert queue.lanes.park(queue.lanes.take(0.0).group) == [1]
+    taken = queue.lanes.take(0.0, lane_of=1).group
+    queue.lanes.put_back(taken)
+    assert not queue.lanes.ready
+    assert queue.take(lane_of=1) == [stuck]
+    assert queue.lanes.unpark(1)
     queue.empty()

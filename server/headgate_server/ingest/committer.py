@@ -1,9 +1,9 @@
 """Group commit: the submissions of many callers are stored in few, large transactions.
 
 There is no timer. If no transaction is in progress, the first submission is stored at once, even if it is the only one.
-Submissions that arrive during a transaction form the next group (`lanes` selects them). While the store waits for its
-turn to write, the group grows. If another process has locked a workspace's head, that workspace waits for the lock
-separately and delays no other workspace.
+Submissions that arrive during a transaction form the next group (`lanes` selects them). The group grows until the store
+has its turn to write, or the locks of the heads. If another process has locked a workspace's head, that workspace waits
+for the lock separately and delays no other workspace.
 
 If the database has its workspaces on several nodes, each workspace's submissions are groups of their own, and several
 groups are stored at a time.
@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -125,6 +126,9 @@ class Committer:
         self._closing = False
         self._main: asyncio.Task[None] | None = None
         self._growing: Growing[_Call] | None = None
+        self._growing_alone: dict[WorkspaceId, Growing[_Call]] = {}
+        """The groups of parked lanes."""
+        self._others_join = database.others_join
         self._alone: set[asyncio.Task[None]] = set()
         self._each_alone = database.one_workspace_per_group
         at_once = self._config.workspaces_at_once if self._each_alone else self._config.parked_lanes
@@ -145,17 +149,24 @@ class Committer:
         self._lanes.add(call)
         if self._each_alone:
             self._start_alone(self._lanes.park_ready())
-        if self._growing is not None:
-            self._growing.grow(self._more)
+        self._grow(submission.workspace_id)
         if self._main is None and self._lanes.ready:
             self._main = asyncio.create_task(self._run())
         return await call.decision
 
-    def _more(self) -> Sequence[_Call]:
+    def _grow(self, workspace: WorkspaceId) -> None:
+        """Let a call of this workspace, which is in the queue now, join the group that it may join."""
+        growing, lane_of = self._growing_alone.get(workspace), None if self._others_join else workspace
+        if growing is not None:
+            growing.grow(partial(self._more, growing, workspace))
+        elif self._growing is not None and (self._others_join or workspace in self._growing.workspaces):
+            self._growing.grow(partial(self._more, self._growing, lane_of))
+
+    def _more(self, growing: Growing[_Call], lane_of: WorkspaceId | None) -> Sequence[_Call]:
         """Take calls that fit into the growing group."""
-        growing = self._growing
-        assert growing is not None  # noqa: S101 - only called by it
-        more, late = self._lanes.take(time.monotonic(), taken_events=growing.events, taken_bytes=growing.bytes)
+        more, late = self._lanes.take(
+            time.monotonic(), lane_of=lane_of, taken_events=growing.events, taken_bytes=growing.bytes
+        )
         self._give_up(late)
         return more
 
@@ -245,11 +256,13 @@ class Committer:
                 self._give_up(lanes.take_late(time.monotonic(), workspace))
                 continue
             try:
-                group, late = lanes.take(time.monotonic(), parked=workspace)
+                group, late = lanes.take(time.monotonic(), lane_of=workspace)
                 self._give_up(late)
                 if group:
-                    await self._append(group, wait=True)
+                    self._growing_alone[workspace] = growing = Growing(group)
+                    await self._store(growing, wait=True)
             finally:
+                self._growing_alone.pop(workspace, None)
                 self._parking.release()
 
     def _give_up(self, late: Sequence[_Call]) -> None:
@@ -261,13 +274,15 @@ class Committer:
         return await self._store(Growing(group), wait=wait)
 
     async def _store(self, growing: Growing[_Call], *, wait: bool) -> list[_Call]:
-        """As `_append`, with a group that may grow until the store begins."""
+        """As `_append`, with a group that may grow until the store begins. If the store fails before, the calls that
+        joined return to the queue.
+        """
         started, phases = time.monotonic(), Phases()
         group, begin = growing.calls, growing.begin
         try:
             decisions = await self._database.append(growing.submissions, wait=wait, begin=begin, phases=phases)
         except Exception as error:
-            growing.begin()
+            self._lanes.put_back(growing.withdraw())
             # The callers must learn of every error, and the next group must be tried. Two errors mean that nothing was
             # stored and that one submission is the cause: then each submission is tried alone.
             if isinstance(error, (DataRefused, AnswerFailed)) and len(group) > 1:

@@ -1,4 +1,4 @@
-"""A group that grows while the store waits for its turn to write."""
+"""A group that grows until the store begins."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -15,7 +15,10 @@ class Growing(Generic[W]):
 
     def __init__(self, calls: Sequence[W]):
         self.calls = list(calls)
+        self._first = len(calls)
         self.submissions: list[Submission] = [call.submission for call in calls]
+        self.workspaces = frozenset(submission.workspace_id for submission in self.submissions)
+        """The workspaces of the first calls."""
         self.events = sum(call.events for call in calls)
         self.bytes = sum(call.bytes for call in calls)
         self._open = True
@@ -25,6 +28,17 @@ class Growing(Generic[W]):
         """End the growth. The store calls this right before it reads the submissions."""
         with self._lock:
             self._open = False
+
+    def withdraw(self) -> Sequence[W]:
+        """End the growth of a group that failed. Return the calls that joined it, which are no longer in it, if the
+        store had not begun. Otherwise return none.
+        """
+        with self._lock:
+            joined = self.calls[self._first :] if self._open else []
+            self._open = False
+            for grown in (self.calls, self.submissions):
+                del grown[len(grown) - len(joined) :]
+            return joined
 
     def grow(self, take: Callable[[], Sequence[W]]) -> None:
         """Add the calls that `take` takes from the queue, unless the store has begun: then it is not called."""

@@ -150,14 +150,14 @@ class Lanes(Generic[W]):
             self._ready.append(workspace)
 
     def take(
-        self, now: float, *, parked: WorkspaceId | None = None, taken_events: int = 0, taken_bytes: int = 0
+        self, now: float, *, lane_of: WorkspaceId | None = None, taken_events: int = 0, taken_bytes: int = 0
     ) -> Taken[W]:
-        """Take a fair share from every ready lane, in turn, up to the bounds of a group. With `parked`, take from that
-        parked lane alone. The group may have events and bytes already.
+        """Take a fair share from every ready lane, in turn, up to the bounds of a group. With `lane_of`, take from that
+        workspace's lane alone, even if it is parked. The group may have events and bytes already.
 
         A submission is never split, so one may exceed the bounds.
         """
-        turns = list(self._ready) if parked is None else [parked]
+        turns = list(self._ready) if lane_of is None else [lane_of]
         events, size = self._bounds.group_events - taken_events, self._bounds.group_bytes - taken_bytes
         if taken_events and (events <= 0 or size <= 0):
             return Taken([], [])
@@ -165,7 +165,8 @@ class Lanes(Generic[W]):
         taken: Taken[W] = Taken([], [])
         for workspace in turns:
             lane, quota = self._lanes[workspace], share
-            if parked is None:
+            was_ready = bool(lane.waiting) and not lane.parked
+            if lane_of is None:
                 self._ready.popleft()
             while lane.waiting and quota > 0 and ((events > 0 and size > 0) or not taken.group):
                 waiting = lane.waiting.popleft()
@@ -175,8 +176,10 @@ class Lanes(Generic[W]):
                 quota -= waiting.events
                 events -= waiting.events
                 size -= waiting.bytes
-            if lane.waiting and parked is None:
+            if lane_of is None and lane.waiting:
                 self._ready.append(workspace)
+            elif lane_of is not None and was_ready and not lane.waiting:
+                self._ready.remove(workspace)
             self._forget_if_idle(workspace, lane)
             if taken.group and (events <= 0 or size <= 0):
                 break
@@ -202,6 +205,15 @@ class Lanes(Generic[W]):
                     self._ready.remove(workspace)
             lane.waiting.appendleft(waiting)
         return list(dict.fromkeys(waiting.submission.workspace_id for waiting in skipped))
+
+    def put_back(self, taken: Sequence[W]) -> None:
+        """Put submissions that were taken but not stored back to the front, in their order."""
+        for waiting in reversed(taken):
+            workspace = waiting.submission.workspace_id
+            lane = self._lanes[workspace]
+            if not lane.parked and not lane.waiting:
+                self._ready.appendleft(workspace)
+            lane.waiting.appendleft(waiting)
 
     def park_ready(self) -> list[WorkspaceId]:
         """Park every ready lane, and return their workspaces."""

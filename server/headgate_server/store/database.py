@@ -48,6 +48,11 @@ class Database(ABC):
     workspace is on one of many servers. A group of several workspaces is stored nevertheless.
     """
 
+    others_join = True
+    """Whether calls of any workspace may join a group until `begin` is called. Otherwise only calls of workspaces that
+    the group has already may: `append` begins when it has the locks of these heads.
+    """
+
     @abstractmethod
     async def read(self, work: Callable[[Connection], T], *, as_stored: bool = False, snapshot: bool = False) -> T:
         """Return the result of `work`, which reads. It may run twice, and MUST NOT write. Raises what `work` raises.
@@ -79,8 +84,9 @@ class Database(ABC):
     ) -> list[Decision | None]:
         """Decide and store submissions, in order, in one transaction. Return one decision for each.
 
-        `begin` is called once, right before the submissions are read, perhaps in another thread. Until then the caller
-        may add some at the end, so that a group grows while other processes write.
+        `begin` is called right before the submissions are read, perhaps in another thread, and again if the
+        transaction is tried again. Until the first time the caller may add some at the end, so that a group grows while
+        other processes write. Without `others_join` their workspaces MUST be among those of the first submissions.
 
         When it returns, every event that is `accepted` or `replaced` MUST be on disk, linked into its workspace's
         ledger, and visible to every reader. The same applies to every stored answer. Submissions are decided under the

@@ -7,7 +7,7 @@ takes one more if events are superseded.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyncpg.pgproto.pgproto import UUID
@@ -101,23 +101,33 @@ STATEMENTS = {
 
 
 async def decide_and_write(
-    connection: Any, submissions: Sequence[Submission], wait: bool, level: str, phases: Phases
+    connection: Any,
+    submissions: Sequence[Submission],
+    wait: bool,
+    begin: Callable[[], None],
+    level: str,
+    phases: Phases,
 ) -> Decided:
-    """As `postgres/append.py`. The workspaces of a group come one after the other, in one transaction.
+    """As `postgres/append.py`. The workspaces of a group come one after the other, in one transaction. `begin` is
+    called when the first one is locked.
 
     Raises `DataRefused` and what asyncpg raises; the caller rolls back.
     """
     async with asyncio.timeout(SILENCE):
         await connection.execute(_BEGIN.format(level=level))
+    # In the order of their ids, as on PostgreSQL: no two transactions wait for each other.
+    first, *others = sorted({submission.workspace_id for submission in submissions})
+    locked = await _lock(connection, first, wait)
+    begin()
     groups: dict[WorkspaceId, list[int]] = {}
     for index, submission in enumerate(submissions):
         groups.setdefault(submission.workspace_id, []).append(index)
     decisions: list[Decision | None] = [None] * len(submissions)
     marker: CommitMarker | None = None
-    # In the order of their ids, as on PostgreSQL: no two transactions wait for each other.
-    for workspace in sorted(groups):
+    for workspace in (first, *others):
         group = [submissions[index] for index in groups[workspace]]
-        locked = await _lock(connection, workspace, wait)
+        if workspace != first:
+            locked = await _lock(connection, workspace, wait)
         phases.ended(Phase.LOCK)
         if locked is None:
             if wait:

@@ -1,6 +1,6 @@
 """The `Database` promise on PostgreSQL whose tables are distributed by Citus. It speaks to the coordinator alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection, func, select, text
@@ -79,8 +79,10 @@ class CitusDatabase(PostgresDatabase):
             if fsync != "on":
                 raise not_durable(f"The node {node} of the store's database runs with fsync=off")
 
-    async def _decide(self, connection: Any, submissions: Sequence[Submission], wait: bool, phases: Phases) -> Decided:
-        return await append.decide_and_write(connection, submissions, wait, self._commit_level, phases)
+    async def _decide(
+        self, connection: Any, submissions: Sequence[Submission], wait: bool, begin: Callable[[], None], phases: Phases
+    ) -> Decided:
+        return await append.decide_and_write(connection, submissions, wait, begin, self._commit_level, phases)
 
     def _is_unsettled(self, error: BaseException) -> bool:
         """Whatever the coordinator's error says: a node may have committed before it."""

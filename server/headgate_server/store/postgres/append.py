@@ -6,7 +6,7 @@ COPY, the heads and answers, and COMMIT. It takes one more if events are superse
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from asyncpg.pgproto.pgproto import UUID
@@ -142,10 +142,16 @@ class Decided(NamedTuple):
 
 
 async def decide_and_write(
-    connection: Any, submissions: Sequence[Submission], wait: bool, level: str, phases: Phases
+    connection: Any,
+    submissions: Sequence[Submission],
+    wait: bool,
+    begin: Callable[[], None],
+    level: str,
+    phases: Phases,
 ) -> Decided:
     """Begin a transaction, decide the submissions under their heads' locks, and write the results. The caller sends
-    COMMIT; `level` is its synchronous_commit.
+    COMMIT; `level` is its synchronous_commit. `begin` is called when the locks are held: until then submissions of the
+    same workspaces may be added.
 
     Raises `DataRefused` and what asyncpg raises; the caller rolls back.
     """
@@ -154,6 +160,7 @@ async def decide_and_write(
         await connection.execute(_BEGIN.format(level=level))
     heads = await _lock(connection, sorted({submission.workspace_id for submission in submissions}), wait)
     phases.ended(Phase.LOCK)
+    begin()
     groups: dict[WorkspaceId, list[int]] = {}
     for index, submission in enumerate(submissions):
         if submission.workspace_id in heads:

@@ -101,6 +101,7 @@ SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'events'::regclass AND
 class PostgresDatabase(Database):
     """The `Database` promise on PostgreSQL. `PostgresDatabase.open` makes one."""
 
+    others_join = False
     _overflow = OVERFLOW
     _settings: ClassVar[Mapping[str, str]] = {}
     """The settings of all its sessions."""
@@ -178,24 +179,29 @@ class PostgresDatabase(Database):
         phases: Phases | None = None,
     ) -> list[Decision | None]:
         """Decide and store submissions in one transaction."""
-        begin()
         if not submissions:
+            begin()
             return []
         deadline, phases = _in(DEADLINE), phases or Phases()
         for _ in range(ATTEMPTS - 1):
             try:
-                return await self._append(submissions, wait, deadline, phases)
+                return await self._append(submissions, wait, begin, deadline, phases)
             except Transient:
                 continue
-        return await self._append(submissions, wait, deadline, phases)
+        return await self._append(submissions, wait, begin, deadline, phases)
 
     async def _append(
-        self, submissions: Sequence[Submission], wait: bool, deadline: float, phases: Phases
+        self,
+        submissions: Sequence[Submission],
+        wait: bool,
+        begin: Callable[[], None],
+        deadline: float,
+        phases: Phases,
     ) -> list[Decision | None]:
         async with plain_connection(self._kept, deadline) as connection:
             try:
                 async with asyncio.timeout_at(deadline):
-                    decided = await self._decide(connection, submissions, wait, phases)
+                    decided = await self._decide(connection, submissions, wait, begin, phases)
                     if decided.marker is None:
                         await connection.execute("ROLLBACK")
                         return decided.decisions
@@ -205,8 +211,10 @@ class PostgresDatabase(Database):
             phases.ended(Phase.COMMIT)
             return decisions
 
-    async def _decide(self, connection: Any, submissions: Sequence[Submission], wait: bool, phases: Phases) -> Decided:
-        return await decide_and_write(connection, submissions, wait, self._commit_level, phases)
+    async def _decide(
+        self, connection: Any, submissions: Sequence[Submission], wait: bool, begin: Callable[[], None], phases: Phases
+    ) -> Decided:
+        return await decide_and_write(connection, submissions, wait, begin, self._commit_level, phases)
 
     def _is_unsettled(self, error: BaseException) -> bool:
         """Whether this error of a COMMIT leaves it open whether the transaction was committed."""
