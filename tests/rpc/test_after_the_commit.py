@@ -52,7 +52,7 @@ PLACES: dict[str, tuple[Any, str, Any]] = {
     "the log": (interceptors, "log", _BrokenLog()),
     "timing the store": (Pace, "stored", bug),
     "noting a commit": (Readiness, "stored", bug),
-    "counting statuses": (taking, "Counter", bug),
+    "counting statuses": (taking, "_statuses", bug),
     "reading what a conflict is with": (Ledgers, "fetch", bug),
     "comparing a conflict": (use_case, "differing_paths", bug),
     "writing the message": (wire, "batch_bytes", once(wire.batch_bytes)),

@@ -18,7 +18,7 @@ from headgate.v1.rejection_service_pb2 import (
 from headgate_server.access.limits import RateLimiter
 from headgate_server.core import validate
 from headgate_server.core.errors import InvalidRequest, NotFound
-from headgate_server.core.model import CLOUDEVENTS, NATIVE, STORED, Outcome, Scope, Status
+from headgate_server.core.model import CLOUDEVENTS, NATIVE, STORED, Outcome, Scope
 from headgate_server.core.reasons import Reason
 from headgate_server.core.rejections import Rejection, RejectionQuery
 from headgate_server.core.types import EventId, RejectionId, WorkspaceId
@@ -31,7 +31,7 @@ from headgate_server.rpc import decode, replay_requests, wire
 from headgate_server.rpc.pages import page_size, page_token, resume_from
 from headgate_server.rpc.pipeline.call import Call
 from headgate_server.rpc.pipeline.method import AnyMethod, Method, Needs, Unary
-from headgate_server.rpc.taking import counted, explained, written
+from headgate_server.rpc.taking import conflicting, counted, explained, written
 from headgate_server.store import Rejections
 
 SERVICE = "headgate.v1.RejectionService"
@@ -199,11 +199,7 @@ class RejectionServicer:
         outcomes: Sequence[Outcome] = [replay.outcome for replay in replays]
         with aside("events"):
             counted(call, outcomes, None if validate_only else self._metrics)
-        conflicts = {
-            index: outcome.link.id
-            for index, outcome in enumerate(outcomes)
-            if outcome.status is Status.CONFLICT and outcome.link is not None
-        }
+        conflicts = conflicting(outcomes)
         if conflicts and call.caller.may(Scope.EVENTS_READ):
             slots = [replay.slot for replay in replays]
             outcomes = explained(outcomes, await self._ingest.differences(call.caller.workspace.id, slots, conflicts))
