@@ -1,16 +1,19 @@
 """Metrics of the delivery, and one log line without secrets for each failed attempt."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
+import pytest
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
 from headgate_server.background.wakeup import Wakeup
 from headgate_server.core.destinations import EventFilter, Secrets
+from headgate_server.core.errors import Unavailable
 from headgate_server.delivery.engine import Engine, EngineConfig
 from headgate_server.process.metrics import Metrics
-from headgate_server.store import Store
+from headgate_server.store import Deliveries, Store
 from tests.delivery.test_engine import GONE, ControlledSender, delivers, fails, filled, reached, running
 from tests.support.destinations import made
 from tests.support.waiting import until
@@ -54,11 +57,28 @@ async def test_a_failed_attempt_is_one_line_without_secrets(store: Store) -> Non
     assert "hunter2" not in str(lines)
 
 
+async def test_the_lags_are_measured_again_after_any_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = (await store.directory.create_workspace("acme")).id
+    only = (await made(store, workspace, "only", start=1)).destination.id
+    errors = [ValueError("a bug"), Unavailable("The store is away.")]
+    lags = Deliveries.lags
+
+    async def failing(self: Deliveries) -> dict[str, tuple[int, int, int]]:
+        if errors:
+            raise errors.pop(0)
+        return await lags(self)
+
+    monkeypatch.setattr(Deliveries, "lags", failing)
+    metrics = Metrics()
+    with capture_logs() as lines:
+        async with _measured(store, ControlledSender(delivers), metrics):
+            await _shows(metrics, f'headgate_destination_lag_events{{destination="{only}"}} 0.0')
+    logged = [line["error"] for line in lines if line["event"] == "delivery_not_measured"]
+    assert logged == ["ValueError", "Unavailable"]
+
+
 @asynccontextmanager
 async def _measured(store: Store, sender: ControlledSender, metrics: Metrics) -> AsyncIterator[None]:
-    import asyncio
-    from contextlib import suppress
-
     lease = await store.leases.take("deliver", "one", 60.0)
     assert lease is not None
     config = EngineConfig(measure_every=0.05, stop_grace=0.2, change_grace=0.2)

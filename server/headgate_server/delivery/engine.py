@@ -12,7 +12,7 @@ import structlog
 from headgate_server.background.supervisor import BackOff
 from headgate_server.background.wakeup import Wakeup
 from headgate_server.core.destinations import Watched
-from headgate_server.core.errors import HeadgateError, LeaseLost
+from headgate_server.core.errors import LeaseLost
 from headgate_server.core.model import Lease
 from headgate_server.core.types import WorkspaceId
 from headgate_server.delivery.channel import ChannelConfig
@@ -136,11 +136,13 @@ class Engine:
         return config.busy_spacing if look.woken else config.idle_spacing
 
     async def _measure(self) -> None:
-        """Set the metrics of the lags repeatedly, until cancelled."""
+        """Set the metrics of the lags repeatedly, until cancelled. After any error it goes on: otherwise the metrics
+        would show the last lags for ever, and the delivery itself does not need them.
+        """
         while True:
             try:
                 self._metrics.destinations(await self._deliveries.lags())
-            except HeadgateError as error:
+            except Exception as error:
                 self._causes.tell("delivery_not_measured", error)
             await asyncio.sleep(self._config.measure_every)
 
