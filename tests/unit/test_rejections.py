@@ -152,8 +152,9 @@ async def test_it_is_taken_in_parts_and_put_back_in_order() -> None:
 async def test_events_that_cannot_be_written_count_as_left_out() -> None:
     door = Door()
     door.refuse(REJECTED, REJECTED)
-    taken, _ = door.queue.take(10, 10)
-    door.queue.lose(taken)
+    door.queue.take(10, 10)
+    door.queue.lose(1, 2)
+    assert door.queue.ready.is_set()
     assert door.taken() == ([], {1: 2})
     assert door.omitted() == 2
 

@@ -1,6 +1,7 @@
 """The job that writes refused events to the store, so that their calls do not wait for it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import structlog
@@ -9,6 +10,7 @@ from headgate_server.core.errors import Unavailable
 from headgate_server.core.rejections import Rejection
 from headgate_server.core.types import WorkspaceId
 from headgate_server.ingest.rejections import Refused, RejectionQueue
+from headgate_server.process.causes import Causes
 from headgate_server.process.metrics import Metrics
 from headgate_server.store import Rejections
 
@@ -32,6 +34,7 @@ class KeepRejections:
         self._queue = queue
         self._rejections = rejections
         self._metrics = metrics
+        self._causes = Causes()
 
     async def __call__(self) -> None:
         """Write until cancelled. Raises `Unavailable`; the next run tries again to write the events."""
@@ -52,26 +55,52 @@ class KeepRejections:
         while self._queue.ready.is_set():
             taken, omitted = self._queue.take(_CHUNK_EVENTS, _CHUNK_BYTES)
             try:
-                rows = await self._write(taken)
-            except (Unavailable, asyncio.CancelledError):
+                kept = await self._write(taken)
+            except BaseException:
                 self._queue.put_back(taken, omitted)
                 raise
-            except Exception:
-                # Another try would fail as well, and would block all later events.
-                self._queue.lose(taken)
-                self._queue.put_back((), omitted)
-                raise
-            self._metrics.rejections_kept(len(rows))
+            self._metrics.rejections_kept(sum(kept.values()))
+            lost = Counter(refused.origin.workspace_id for refused in taken for _ in refused.positions) - kept
+            for workspace_id, number in lost.items():
+                self._queue.lose(workspace_id, number)
             await self._count(omitted)
-            for workspace_id in {row.workspace_id for row in rows}:
+            for workspace_id in kept:
                 await self._rejections.trim(workspace_id, self._queue.config.most)
 
-    async def _write(self, taken: Sequence[Refused]) -> Sequence[Rejection]:
-        """Write events. Return their rows."""
-        rows = await asyncio.to_thread(_rows, taken)
+    async def _write(self, taken: Sequence[Refused]) -> Counter[WorkspaceId]:
+        """Write events, and return for each workspace how many were written. An event that cannot be written is lost
+        alone, since another try would fail as well, and would block all later events.
+        """
+        rows, errors = await asyncio.to_thread(_rows, taken)
+        kept: Counter[WorkspaceId] = Counter()
         for chunk in _chunks(rows):
+            written, failed = await self._keep(chunk)
+            kept.update(row.workspace_id for row in written)
+            errors += failed
+        for error in errors:
+            self._causes.tell("rejection_lost", error)
+        return kept
+
+    async def _keep(self, chunk: Sequence[Rejection]) -> tuple[Sequence[Rejection], list[Exception]]:
+        """Write rows in one transaction. If the store refuses them, write each of them alone. Return those that were
+        written, and the errors of the others.
+        """
+        try:
             await self._rejections.keep(chunk, {})
-        return rows
+        except Unavailable:
+            raise
+        except Exception as error:
+            if len(chunk) == 1:
+                return (), [error]
+        else:
+            return chunk, []
+        written: list[Rejection] = []
+        errors: list[Exception] = []
+        for row in chunk:
+            kept, failed = await self._keep([row])
+            written += kept
+            errors += failed
+        return written, errors
 
     async def _count(self, omitted: Mapping[WorkspaceId, int]) -> None:
         """Write how many events of each workspace were left out."""
@@ -84,8 +113,16 @@ class KeepRejections:
             raise
 
 
-def _rows(taken: Sequence[Refused]) -> list[Rejection]:
-    return [row for refused in taken for row in refused.rejections()]
+def _rows(taken: Sequence[Refused]) -> tuple[list[Rejection], list[Exception]]:
+    """Return the rows of requests, and the errors of the requests whose events cannot be read."""
+    rows: list[Rejection] = []
+    errors: list[Exception] = []
+    for refused in taken:
+        try:
+            rows += list(refused.rejections())
+        except Exception as error:
+            errors.append(error)
+    return rows, errors
 
 
 def _chunks(rows: Sequence[Rejection]) -> list[list[Rejection]]:

@@ -199,10 +199,10 @@ class RejectionQueue:
         if self._waiting or self._omitted:
             self.ready.set()
 
-    def lose(self, taken: Sequence[Refused]) -> None:
+    def lose(self, workspace_id: WorkspaceId, number: int) -> None:
         """Count events that cannot be written as left out."""
-        for refused in taken:
-            self._omit(refused.origin.workspace_id, len(refused.positions))
+        self._omit(workspace_id, number)
+        self.ready.set()
 
     @property
     def waiting(self) -> int:

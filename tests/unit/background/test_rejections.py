@@ -1,10 +1,12 @@
 """The job that writes refused events: nothing is lost while the store is away, and an end does not wait for ever."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from headgate_server.background import rejections
 from headgate_server.background.rejections import KeepRejections
@@ -14,6 +16,7 @@ from headgate_server.core.reasons import Reason
 from headgate_server.core.rejections import Encoding, Rejection
 from headgate_server.ingest.rejections import Origin, RejectionConfig, RejectionQueue
 from headgate_server.process.metrics import Metrics
+from headgate_server.store import DataRefused
 from tests.support.waiting import until
 
 REJECTED = Outcome(Status.REJECTED, problem=Problem(Reason.MISSING_FIELD, "type", "The type field is required."))
@@ -26,6 +29,10 @@ class Topic:
         self.rows: dict[bytes, Rejection] = {}
         self.transactions: list[int] = []
         self.omitted = 0
+        self.lost: Counter[int] = Counter()
+        """What was omitted, by workspace."""
+        self.transactions_left: int | None = None
+        """After so many transactions the store is away."""
         self.trimmed: list[tuple[int, int]] = []
         self.failure: Exception | None = None
         self.hangs = False
@@ -36,12 +43,19 @@ class Topic:
         """Store rows, or do as the test says."""
         if self.failure is not None:
             raise self.failure
+        if any(row.event == b"poison" for row in kept):
+            raise DataRefused("DataError")
+        if self.transactions_left is not None:
+            if not self.transactions_left:
+                raise Unavailable("The store is away.")
+            self.transactions_left -= 1
         if omitted and not self.counts:
             raise Unavailable("The store is away.")
         if self.hangs:
             await asyncio.Event().wait()
         self.rows |= {row.id: row for row in kept}
         self.omitted += sum(omitted.values())
+        self.lost.update(omitted)
         self.transactions.append(len(kept))
 
     async def trim(self, workspace_id: int, most: int) -> int:
@@ -124,15 +138,52 @@ async def test_nothing_is_lost_while_the_store_is_away() -> None:
 
 async def test_what_fails_otherwise_is_counted_and_does_not_come_again() -> None:
     bench = Bench()
-    bench.refuse(2)
-    bench.refuse(1_001, workspace=2)
-    bench.topic.failure = ValueError("a bug")
-    async with bench.running() as task:
-        with pytest.raises(ValueError, match="a bug"):
-            await task
-    bench.topic.failure = None
+    bench.refuse(2, b"poison")
+    bench.refuse(1_001, b"poison", workspace=2)
+    with capture_logs() as lines:
+        async with bench.running():
+
+            async def counted() -> bool:
+                return bench.topic.omitted == 2 + 1_000 + 1
+
+            await until(counted)
     await bench.job.close()
-    assert (len(bench.topic.rows), bench.topic.omitted) == (0, 2 + 1_000 + 1)
+    assert (bench.topic.rows, bench.topic.omitted, bench.queue.waiting) == ({}, 2 + 1_000 + 1, 0)
+    assert lines[0] == {"event": "rejection_lost", "log_level": "error", "error": "DataRefused"}
+    assert bench.kept() is None or bench.kept() == 0
+
+
+async def test_an_event_that_cannot_be_written_is_lost_alone() -> None:
+    """Also one whose request cannot be read."""
+
+    def unreadable(positions: Sequence[int]) -> Sequence[bytes]:
+        raise ValueError("a bug")
+
+    bench = Bench()
+    bench.refuse(3)
+    bench.refuse(1, b"poison")
+    origin = Origin(3, "key_1", "r-2", "native", "", Encoding.JSON)
+    bench.queue.note(origin, [REJECTED] * 4, unreadable, 8)
+    bench.refuse(3, workspace=2)
+    with capture_logs() as lines:
+        await bench.job.close()
+    assert Counter(row.workspace_id for row in bench.topic.rows.values()) == {1: 3, 2: 3}
+    assert bench.topic.lost == {1: 1, 3: 4}
+    assert (bench.kept(), bench.queue.waiting) == (6, 0)
+    assert [line["error"] for line in lines] == ["ValueError", "DataRefused"]
+
+
+async def test_the_others_are_tried_again_if_the_store_goes_away_meanwhile() -> None:
+    bench = Bench()
+    bench.refuse(3)
+    bench.refuse(1, b"poison")
+    bench.topic.transactions_left = 1
+    with pytest.raises(Unavailable):
+        await bench.job()
+    assert (bench.queue.waiting, bench.topic.omitted) == (4, 0)
+    bench.topic.transactions_left = None
+    await bench.job.close()
+    assert (len(bench.topic.rows), bench.topic.lost) == (3, {1: 1})
 
 
 async def test_counts_that_are_not_written_wait_alone() -> None:
