@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
+from ipaddress import ip_address
 
 import pytest
 
@@ -12,6 +15,7 @@ from tests.delivery.conftest import Make, Names
 from tests.support.connections import watched
 from tests.support.delivering import stored
 from tests.support.receivers import answers, receiver
+from tests.support.waiting import until
 
 EVENT = stored()
 OK = answers(200)
@@ -141,3 +145,64 @@ async def test_look_ups_that_hang_do_not_delay_other_hosts(webhook: Make, monkey
     finally:
         release.set()
         dead.close()
+
+
+async def test_many_hosts_that_hang_do_not_delay_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At first they fill all places. From then on they are known as slow, and have their own places."""
+    release, heals = threading.Event(), False
+
+    def look_up(host: str) -> list[object]:
+        if host.startswith("hangs") and not heals:
+            release.wait(20)
+            raise OSError("no name server")
+        return [ip_address("192.0.2.1")]
+
+    monkeypatch.setattr("headgate_server.delivery.resolver._look_up", look_up)
+    names = SystemResolver(quick=2, slow=3, soon=0.05)
+    hosts = [f"hangs{number}.example" for number in range(5)]
+    try:
+        first = [asyncio.create_task(names.resolve(host)) for host in hosts]
+        await until(lambda: _all_true(len(names._slow_hosts) == 5))
+        release.set()
+        assert {str(error) for error in await asyncio.gather(*first, return_exceptions=True)} == {"no name server"}
+        release.clear()
+        again = [asyncio.create_task(names.resolve(host)) for host in hosts]
+        await until(lambda: _all_true(names._slow.locked()))
+        async with asyncio.timeout(10):
+            for number in range(5):
+                assert await names.resolve(f"good{number}.example") == [ip_address("192.0.2.1")]
+        assert not any(task.done() for task in again)
+        heals = True
+        release.set()
+        await asyncio.gather(*again, return_exceptions=True)
+        assert await names.resolve(hosts[0]) == [ip_address("192.0.2.1")]
+        assert hosts[0] not in names._slow_hosts
+    finally:
+        release.set()
+        names.close()
+
+
+async def _all_true(state: bool) -> bool:
+    return state
+
+
+def test_the_process_ends_while_a_look_up_hangs() -> None:
+    script = (
+        "import asyncio, threading\n"
+        "from headgate_server.delivery import resolver\n"
+        "begun = threading.Event()\n"
+        "def hang(host):\n"
+        "    begun.set()\n"
+        "    threading.Event().wait()\n"
+        "resolver._look_up = hang\n"
+        "async def main():\n"
+        "    names = resolver.SystemResolver()\n"
+        "    waiting = asyncio.ensure_future(names.resolve('hangs.example'))\n"
+        "    await asyncio.to_thread(begun.wait)\n"
+        "    names.close()\n"
+        "    await asyncio.wait([waiting])\n"
+        "    print(waiting.cancelled())\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")

@@ -37,13 +37,12 @@ def delivery_work(
 
     async def deliver(lease: Lease) -> None:
         resolver, nats = SystemResolver(), Nats(config.nats)
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(resolver.close)
+            stack.push_async_callback(nats.close)
             senders = Senders(config.networks, wire.event_json, resolver, nats)
             topics = (store.deliveries, store.ledgers, store.matching)
             await engine.Engine(*topics, senders, metrics, wakeup, config=pace, tracing=tracing)(lease)
-        finally:
-            await nats.close()
-            resolver.close()
 
     return Leased(engine.NAME, store.leases, holder, deliver, changed=metrics.lease_changed)
 
