@@ -1,5 +1,7 @@
 """Request keys: one answer per key, stored with the events, for its lifetime."""
 
+from typing import Any
+
 import pytest
 
 from headgate_server.core.model import KeyReused, Replayed, Settled
@@ -83,6 +85,58 @@ async def test_all_answers_whose_time_is_over_are_purged_in_chunks(
     await store.database.append([request(workspace, "new", draft())])
     assert await store.answers.purge() == 7
     assert await store.database.append([request(workspace, "new", draft())]) == [Replayed(b"accepted")]
+
+
+async def test_a_purge_goes_through_the_table_once_in_parts(
+    store: Store, store_url: str, workspace: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Expired answers lie between others, of several scopes and workspaces."""
+    monkeypatch.setattr(answers, "SCAN_CHUNK", 4)
+    monkeypatch.setattr(answers, "PURGE_CHUNK", 3)
+    other = (await store.directory.create_workspace("other")).id
+    for space in (workspace, other):
+        for scope in ("batch", "single"):
+            await store.database.append([request(space, f"{n}", draft(), scope=scope) for n in range(6)])
+    old = [database.literal(store_url, answer_key(f"{n}")) for n in (1, 2, 4)]
+    await database.execute(
+        store_url, f"UPDATE answers SET created_at = created_at - {ANSWER_LIFETIME} WHERE key IN ({', '.join(old)})"
+    )
+    looks, writes = await _counted(store, monkeypatch)
+    assert await store.answers.purge() == 12
+    assert len(looks) == 24 // 4 + 1
+    assert len(writes) <= 6
+    assert await database.execute(store_url, "SELECT count(*) FROM answers") == [(12,)]
+
+
+async def _counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> tuple[list[object], list[object]]:
+    """Return lists to which each read and each write of the store's database is added from now on."""
+    looks: list[object] = []
+    writes: list[object] = []
+    for name, calls in (("read", looks), ("write", writes)):
+        usual = getattr(store.database, name)
+
+        async def counting(work: Any, usual: Any = usual, calls: list[object] = calls, **options: Any) -> Any:
+            calls.append(work)
+            return await usual(work, **options)
+
+        monkeypatch.setattr(store.database, name, counting)
+    return looks, writes
+
+
+async def test_an_answer_that_is_stored_anew_during_a_purge_stays(
+    store: Store, store_url: str, workspace: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.database.append([request(workspace, "r", draft(), body=b"1")])
+    await database.execute(store_url, f"UPDATE answers SET created_at = created_at - {ANSWER_LIFETIME}")
+    usual = store.database.write
+
+    async def after_a_retry(work: Any, **options: Any) -> Any:
+        await store.database.append([request(workspace, "r", draft(), body=b"2")])
+        return await usual(work, **options)
+
+    monkeypatch.setattr(store.database, "write", after_a_retry)
+    assert await store.answers.purge() == 0
+    assert await store.database.append([request(workspace, "r", draft(), body=b"2")]) == [Replayed(b"accepted")]
 
 
 async def test_answers_do_not_stand_in_the_way_of_events(store: Store, workspace: int) -> None:

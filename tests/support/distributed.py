@@ -24,7 +24,7 @@ CROSSING = {
     "Cursors.lagging": "every ledger beyond a follower's cursor; heads and cursors are joined by the workspace",
     "Deliveries.watch": "every active destination with its head, joined by the workspace",
     "Deliveries.lags": "every destination with its head, joined by the workspace, and the counts of failures",
-    "Answers._purge_some": "expired answers of all workspaces",
+    "Answers._expired": "expired answers of all workspaces; they are deleted by workspace",
     "Rejections.purge": "old counts of all workspaces",
     "_purge_some": "old rejections of all workspaces; they are deleted by workspace",
     "Survey._facts": "totals of all heads",
