@@ -1,6 +1,7 @@
 """Processes that write to one SQLite file take turns: fairly, in order, and without a way to block each other."""
 
 import asyncio
+import errno
 import fcntl
 import os
 import signal
@@ -16,7 +17,7 @@ from headgate_server.core.errors import Unavailable
 from headgate_server.store import Store
 from headgate_server.store.sqlite import connection as sqlite_connection
 from headgate_server.store.sqlite import database as sqlite_database
-from headgate_server.store.sqlite import writes
+from headgate_server.store.sqlite import turns, writes
 from headgate_server.store.sqlite.database import SqliteDatabase
 from headgate_server.store.sqlite.turns import Turns
 from tests.support.drafts import append, draft, submission
@@ -246,6 +247,29 @@ async def test_a_group_grows_until_its_turn_comes(file: Path, store: Store, acme
         holder.do("end")
         assert len(await waiting) == 2
     assert begun == [2]
+    assert (await store.ledgers.head(acme)).sequence == 3
+
+
+async def test_without_locks_of_the_system_it_writes_without_turns(
+    file: Path, store: Store, acme: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that writes must not end: all later writes would wait for ever."""
+
+    def none_left(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as locks:
+        locks.setattr(turns.fcntl, "flock", none_left)
+        for _ in range(2):
+            async with asyncio.timeout(20):
+                assert [outcome.status for outcome in await append(store, acme, draft())] == ["accepted"]
+    with another(file) as holder:
+        holder.do("take")
+        waiting = asyncio.create_task(append(store, acme, draft()))
+        done, _ = await asyncio.wait([waiting], timeout=0.05)
+        assert not done
+        holder.do("end")
+        await waiting
     assert (await store.ledgers.head(acme)).sequence == 3
 
 

@@ -142,7 +142,7 @@ class Writes:
                     job.do()
             finally:
                 if turn:
-                    self._turns.end()
+                    self._end()
             del job  # or the last job's memory is kept while the thread waits for the next one
             job = self._jobs.get()
 
@@ -153,16 +153,33 @@ class Writes:
         with self._lock:
             if self._left is not None:
                 return False
-            if self._turns.try_take():
-                return True
+            with contextlib.suppress(OSError):
+                if self._turns.try_take():
+                    return True
             self._waiting = _Waiting(threading.current_thread(), job, time.monotonic())
-        self._turns.take()
+        taken = self._taken()
         with self._lock:
             if self._waiting is not None and self._waiting.job is job:
                 self._waiting = None
-                return True
+                return taken
             self._left = None
-            self._turns.end()
+            if taken:
+                self._end()
             if self._closed:
                 self._turns.close()
             return None
+
+    def _taken(self) -> bool:
+        """Wait for the turn. Return False if the operating system has no locks left (ENOLCK): without a turn the write
+        is correct too, and the thread must not end.
+        """
+        try:
+            self._turns.take()
+        except OSError:
+            return False
+        return True
+
+    def _end(self) -> None:
+        """End the turn. If the operating system fails, the next turn of this process ends it."""
+        with contextlib.suppress(OSError):
+            self._turns.end()
