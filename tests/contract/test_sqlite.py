@@ -191,3 +191,16 @@ async def test_the_log_is_emptied_when_the_store_closes(tmp_path: Path) -> None:
     await store.close()
     # The empty files of the turns stay: another process may wait in them.
     assert sorted(os.listdir(tmp_path)) == ["headgate.db", "headgate.db.next", "headgate.db.turn"]
+
+
+async def test_a_store_whose_folder_is_gone_says_so(tmp_path: Path) -> None:
+    """The metrics stay as they were, and the job that reads them goes on."""
+    folder = tmp_path / "data"
+    store = Store(await SqliteDatabase.open(folder / "headgate.db"))
+    try:
+        assert (await store.measures.read()).size > 0
+        folder.rename(tmp_path / "elsewhere")
+        with pytest.raises(Unavailable, match="cannot be measured"):
+            await store.measures.read()
+    finally:
+        await store.close()

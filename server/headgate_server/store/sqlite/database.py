@@ -5,10 +5,11 @@ operating systems have older versions.
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -166,11 +167,13 @@ class SqliteDatabase(Database):
 
     def size(self, connection: Connection) -> int:
         """Return the size of the file and of its log."""
-        return sum(path.stat().st_size for path in (self._path, Path(f"{self._path}-wal")) if path.exists())
+        with _measured():
+            return sum(path.stat().st_size for path in (self._path, Path(f"{self._path}-wal")) if path.exists())
 
     def free(self) -> int | None:
         """Return the free bytes of the file's disk."""
-        return shutil.disk_usage(self._path.parent).free
+        with _measured():
+            return shutil.disk_usage(self._path.parent).free
 
     def pools(self) -> Mapping[str, Pool]:
         """Return the use of the one connection that writes, and of those that read."""
@@ -202,6 +205,15 @@ def _pool(engine: Engine) -> Pool:
     pool = engine.pool
     assert isinstance(pool, QueuePool)  # noqa: S101 - `make_engine` makes no other
     return Pool(pool.checkedout(), pool.checkedout() + pool.checkedin(), pool.size())
+
+
+@contextlib.contextmanager
+def _measured() -> Iterator[None]:
+    """Turn an error of the operating system into `Unavailable`: the store's folder may be gone, or its disk."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable("The store's files cannot be measured.") from error
 
 
 def _system_clock() -> int:
