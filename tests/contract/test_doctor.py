@@ -79,14 +79,15 @@ async def test_a_sound_store(store: Store, store_url: str) -> None:
     ("store_name", "said"),
     [
         pytest.param("sqlite:////nowhere/headgate.db", "There is no store /nowhere/headgate.db", id="no file"),
-        pytest.param(f"sqlite:///{__file__}", "cannot be opened", id="no database"),
+        pytest.param("sqlite:///{folder}/text.db", "cannot be opened", id="no database"),
         pytest.param("sqlite:////", "names no file", id="no path"),
         pytest.param("mysql://host/db", "unknown scheme", id="another database"),
         pytest.param("postgresql://nobody@127.0.0.1:1/db", "cannot be used", id="no server"),
     ],
 )
-async def test_no_store(store_name: str, said: str) -> None:
-    done = await _run("--store", store_name, "--http-port", "0", "--grpc-port", "0")
+async def test_no_store(store_name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("This is no database. " * 100)
+    done = await _run("--store", store_name.format(folder=tmp_path), "--http-port", "0", "--grpc-port", "0")
     assert done.exit_code == 1
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
     assert line.startswith("FAIL  store ")
