@@ -112,7 +112,7 @@ MOST_MIB = 250
 _OF_LIMIT = {Store.POSTGRESQL: (0.50, 0.62), Store.SQLITE: (0.38, 0.45)}
 """The least share of the limit, in Python alone and with the compiled core. `_OF_PEER` is the same for the peer."""
 _OF_PEER = (6, 8)
-_LIMITS = {Store.POSTGRESQL: (1_000, 2_000, 4_000), Store.SQLITE: (1_000, 4_000, 8_000)}
+_LIMITS = {Store.POSTGRESQL: (2_000, 4_000), Store.SQLITE: (4_000, 8_000)}
 """The sizes at which each limit is fastest: it is slower below and no faster above."""
 _HOUSEFUL = 20_000
 """Events of one workspace that may wait in a server process."""
@@ -160,11 +160,11 @@ def _core(store: Store, callers: tuple[int, ...], groups: tuple[int, ...]) -> Sc
 
 def _compiled(store: Store) -> Scenario:
     loads = [replace(_FULL, by=by, callers=64) for by in (By.GRPC, By.REST)]
-    pure, limits = [replace(load, pure=True) for load in loads], [Load(By.LIMIT, size) for size in _LIMITS[store][-2:]]
+    pure, limits = [replace(load, pure=True) for load in loads], [Load(By.LIMIT, size) for size in _LIMITS[store]]
     ratios = [Ratio(f"pure Python: gRPC, 100 a batch ÷ the limit, {store}", pure[:1], limits, _OF_LIMIT[store][False])]
     for one, other in zip(loads, pure, strict=True):
         ratios.append(Ratio(f"with the core ÷ pure Python, {one.by}, 100 a batch, {store}", (one,), (other,), 1.45))
-    return _of_ratios("compiled", store, ratios)
+    return replace(_of_ratios("compiled", store, ratios), rounds=2)
 
 
 def _overload(store: Store) -> Scenario:
@@ -204,10 +204,10 @@ def _content(store: Store) -> Scenario:
 
 
 def _growth(store: Store, rows: int) -> Scenario:
-    batches, limits = (_FULL, replace(_FULL, callers=64)), [Load(By.LIMIT, size) for size in _LIMITS[store][-2:]]
+    batches, limits = (_FULL, replace(_FULL, callers=64)), [Load(By.LIMIT, size) for size in _LIMITS[store]]
     name = f"gRPC, 100 a batch ÷ the limit, {store} with {rows:,} events"
     ratio = Ratio(name, batches, limits, _OF_LIMIT[store][in_use()])
-    return replace(_of_ratios(f"growth-{rows // 1000}k", store, [ratio]), rounds=2, seconds=4.0, rows=rows)
+    return replace(_of_ratios(f"growth-{rows // 1000}k", store, [ratio]), rounds=2, seconds=3.0, rows=rows)
 
 
 def _of_ratios(kind: str, store: Store, ratios: list[Ratio], *others: Load) -> Scenario:
