@@ -74,6 +74,9 @@ clients: $(CLIENTS_STAMP) ## install what receivers in JavaScript use; needs nod
 # who has done its block takes half of what another one still has.
 SPREAD := --numprocesses auto --dist worksteal
 
+# For targets that take long on purpose: no limit for each test (tests/support/limits.py).
+ENDLESS := -o longest_phase=0 -o faulthandler_timeout=0
+
 .PHONY: test
 test: install clients ## run the tests: unit, contract, rpc, edge and faults, on real parts
 	$(BIN)/python -m pytest $(SPREAD)
@@ -104,7 +107,7 @@ $(TYPESCRIPT_STAMP): tests/clients/typescript/package.json tests/clients/typescr
 
 .PHONY: test-clients
 test-clients: install $(GO_STAMP) $(TYPESCRIPT_STAMP) ## test clients in Go and TypeScript, grpcurl and ghz; needs go, node and npm
-	$(BIN)/python -m pytest tests/clients/clients.py --durations=0
+	$(BIN)/python -m pytest -o longest_phase=600 -o faulthandler_timeout=900 tests/clients/clients.py --durations=0
 
 $(DEPLOY_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,deploy]'
@@ -117,7 +120,7 @@ $(DEPLOY_TOOLS): $(wildcard tests/deploy/go/go.* tests/deploy/go/compose/*.go)
 
 .PHONY: test-deploy
 test-deploy: $(DEPLOY_STAMP) $(DEPLOY_TOOLS) ## test deploy/: the Dockerfile's steps, the Helm chart, compose; needs go
-	$(BIN)/python -m pytest tests/deploy/deploy.py --durations=5
+	$(BIN)/python -m pytest $(ENDLESS) tests/deploy/deploy.py --durations=5
 
 .PHONY: drill
 drill: install ## recover a PostgreSQL to a point in time, as docs/operations.md says
@@ -171,16 +174,16 @@ imports: install ## draw docs/design/imports.svg again: which floors of the serv
 
 .PHONY: faults
 faults: install ## kill -9 the server 200 times on each store, under concurrent writers
-	HEADGATE_KILLS=200 $(BIN)/python -m pytest --numprocesses 2 tests/faults/test_kill.py
+	HEADGATE_KILLS=200 $(BIN)/python -m pytest $(ENDLESS) --numprocesses 2 tests/faults/test_kill.py
 
 .PHONY: fuzz
 fuzz: install ## compare the compiled core with Python for HEADGATE_FUZZ_SECONDS (3600), then fuzz REST and gRPC, HEADGATE_FUZZ (300) requests of each operation
 	if [ -e $(NATIVE_STAMP) ]; then $(BIN)/python -m tests.native.fuzz --seconds $${HEADGATE_FUZZ_SECONDS:-3600}; fi
-	HEADGATE_FUZZ=$${HEADGATE_FUZZ:-300} $(BIN)/python -m pytest --numprocesses 2 --hypothesis-profile explore tests/edge/test_fuzz_*.py
+	HEADGATE_FUZZ=$${HEADGATE_FUZZ:-300} $(BIN)/python -m pytest $(ENDLESS) --numprocesses 2 --hypothesis-profile explore tests/edge/test_fuzz_*.py
 
 .PHONY: soak-client
 soak-client: install ## kill, freeze and overload a server for 20 minutes under clients that must lose nothing
-	HEADGATE_SOAK=1200 $(BIN)/python -m pytest -s tests/faults/test_client_soak.py
+	HEADGATE_SOAK=1200 $(BIN)/python -m pytest $(ENDLESS) -s tests/faults/test_client_soak.py
 
 .PHONY: speed-client
 speed-client: $(BENCH_STAMP) ## measure the client's buffer beside the stub, and streams of events beside calls; two minutes
@@ -188,7 +191,7 @@ speed-client: $(BENCH_STAMP) ## measure the client's buffer beside the stub, and
 
 .PHONY: kill-import
 kill-import: install ## import 1,000,000 lines, and kill -9 the import 50 times meanwhile
-	HEADGATE_KILLS=50 HEADGATE_LINES=1000000 $(BIN)/python -m pytest -s tests/client/test_import.py -k kills
+	HEADGATE_KILLS=50 HEADGATE_LINES=1000000 $(BIN)/python -m pytest $(ENDLESS) -s tests/client/test_import.py -k kills
 
 .PHONY: test-client-versions
 test-client-versions: install ## try the client with the oldest and newest grpcio and protobuf, on each Python of this machine

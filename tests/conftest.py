@@ -13,6 +13,8 @@ from headgate_server.store import Store
 from headgate_server.store.opening import open_store
 from tests.support import citus, database, memoryfolder, postgres
 
+pytest_plugins = ["tests.support.limits"]
+
 # Every run has the same examples, so that a failure comes from the change and not from chance;
 # `--hypothesis-profile explore` searches for new ones. Slow or filtered examples are not faults of the code.
 _CALM = settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])

@@ -3,7 +3,7 @@
     python -m tests.client.exiting KIND WAY        (HEADGATE_URL, HEADGATE_KEY and perhaps SPOOL are set)
 
 It writes a line for each event that was emitted (`emitted SOURCE N`), when `emit` has returned, and for each that is
-reported as not stored (`reported SOURCE N`).
+reported as not stored (`reported SOURCE N`). After SIGUSR1 it says where it stands, and ends.
 """
 
 import asyncio
@@ -11,11 +11,13 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from headgate_client import AsyncClient, Client, Failure, Retry
+from tests.support.stacks import show_on_signal
 
 EVENTS = 250
 """More than two batches, and a part of one that waits."""
@@ -192,8 +194,32 @@ def fork(child: Callable[[str], None], source: str) -> None:
     assert status == 0, f"the child failed: {os.waitstatus_to_exitcode(status)}"
 
 
+def hang(kind: str) -> None:
+    """Wait for ever, in a child, too."""
+    os.fork()
+    if kind == "Client":
+        wait_for_nobody()
+    else:
+        asyncio.run(wait_for_nobody_in_a_loop())
+
+
+def wait_for_nobody() -> None:
+    """Hang."""
+    say("ready")
+    threading.Event().wait()
+
+
+async def wait_for_nobody_in_a_loop() -> None:
+    """Do the same in an event loop."""
+    say("ready")
+    await asyncio.Event().wait()
+
+
 def main() -> None:
     kind, way = sys.argv[1:]
+    show_on_signal()
+    if way == "hang":
+        hang(kind)
     if kind == "Client":
         with_threads(way)
     else:

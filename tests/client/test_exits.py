@@ -51,6 +51,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def run(self, way: str, **environment: str) -> Ended:
@@ -64,16 +65,25 @@ class Program:
             return [(event.source, int((event.data or {})["n"])) for event in events]
 
 
-def finish(process: "subprocess.Popen[str]", said: str = "") -> Ended:
-    """Wait for the end of a program. `said` is what was read from it before."""
+def finish(process: "subprocess.Popen[str]", said: str = "", seconds: float = 60.0) -> Ended:
+    """Wait for the end of a program. `said` is what was read from it before. If it hangs it says where, and so do its
+    children: they have the streams open, too.
+    """
     assert process.stdout is not None
     assert process.stderr is not None
-    killer = threading.Timer(60, process.kill)
-    killer.start()
-    with process, process.stdout, process.stderr:
-        out, errors = process.stdout.read(), process.stderr.read()
-        process.wait()
-    killer.cancel()
+    ends = [
+        threading.Timer(seconds + after, os.killpg, (process.pid, number))
+        for after, number in ((0, signal.SIGUSR1), (20, signal.SIGABRT), (30, signal.SIGKILL))
+    ]
+    for end in ends:
+        end.start()
+    try:
+        with process, process.stdout, process.stderr:
+            out, errors = process.stdout.read(), process.stderr.read()
+            process.wait()
+    finally:
+        for end in ends:
+            end.cancel()
     return Ended(process.returncode, [line.split() for line in (said + out).splitlines()], errors)
 
 
@@ -90,6 +100,16 @@ def read_until(process: "subprocess.Popen[str]", *, line: str = "", lines: int =
 def program(served: Served, key: str, kind: str) -> Program:
     """Return the program."""
     return Program(served, key, kind)
+
+
+@kinds
+def test_a_program_that_hangs_says_where(program):
+    process = program.start("hang")
+    said = read_until(process, line="ready\n") + read_until(process, line="ready\n")
+    ended = finish(process, said, seconds=0)
+    assert ended.code == -signal.SIGABRT
+    assert ended.errors.count("== thread MainThread") == 2, "the program and its child"
+    assert ended.errors.count(", in wait_for_nobody") >= 2
 
 
 @kinds
