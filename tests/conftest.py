@@ -16,8 +16,11 @@ from tests.support import citus, database, memoryfolder, postgres
 pytest_plugins = ["tests.support.limits"]
 
 # Every run has the same examples, so that a failure comes from the change and not from chance;
-# `--hypothesis-profile explore` searches for new ones. Slow or filtered examples are not faults of the code.
-_CALM = settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+# `--hypothesis-profile explore` searches for new ones. Slow or filtered examples are not faults of the code. No
+# database, because tests write only to their own folders.
+_CALM = settings(
+    deadline=None, database=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+)
 settings.register_profile("explore", _CALM)
 settings.register_profile("fixed", _CALM, derandomize=True)
 settings.load_profile("fixed")
