@@ -13,7 +13,7 @@ from headgate_server.store import Store
 from headgate_server.store.opening import open_store
 from tests.support import citus, database, memoryfolder, postgres
 
-pytest_plugins = ["tests.support.limits"]
+pytest_plugins = ["tests.support.limits", "tests.support.patience"]
 
 # Every run has the same examples, so that a failure comes from the change and not from chance;
 # `--hypothesis-profile explore` searches for new ones. Slow or filtered examples are not faults of the code. No

@@ -15,6 +15,8 @@ from headgate_server.store.postgres.database import PostgresDatabase
 from tests.support.drafts import append, draft
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.bounds
+
 
 class Opened:
     """A store with a workspace, and how often its pool gave a connection to an append."""

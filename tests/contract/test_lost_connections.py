@@ -16,6 +16,8 @@ from tests.support.drafts import append, draft, request
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.bounds
+
 
 async def _workspace(url: str) -> int:
     direct = await open_store(url)

@@ -21,6 +21,8 @@ from headgate_server.store.sqlite.database import SqliteDatabase
 from tests.support import database
 from tests.support.drafts import append, draft, submission
 
+pytestmark = pytest.mark.bounds
+
 STATES = {"disk full": "53100", "no privilege": "42501", "read-only": "25006", "out of memory": "53200"}
 
 

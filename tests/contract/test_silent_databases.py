@@ -20,6 +20,8 @@ from tests.support.drafts import append, draft
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.bounds
+
 _FOUND = 5.0
 """The seconds within which a dead connection must be found."""
 

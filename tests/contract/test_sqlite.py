@@ -23,6 +23,8 @@ from tests.support import database
 from tests.support.drafts import append, draft
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.bounds
+
 
 async def test_time_goes_on_while_the_clock_runs_back(tmp_path: Path) -> None:
     times = iter([1_000_000, 5_000_000, 4_000_000])

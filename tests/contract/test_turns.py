@@ -24,6 +24,8 @@ from tests.support.drafts import append, draft, submission
 from tests.support.taking_turns import another
 from tests.support.waiting import until, until_true
 
+pytestmark = pytest.mark.bounds
+
 NEVER = 3600.0
 SOON = 0.2
 

@@ -32,7 +32,7 @@ from tests.support.subscribing import subscribe
 from tests.support.waiting import until
 from tests.support.writing import Writers, over_grpc, over_rest
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.bounds]
 
 PATIENCE = 3.0
 TERMS = Terms(term=4.0, margin=1.0, renew_every=1.0, take_every=0.2)

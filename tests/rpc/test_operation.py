@@ -27,6 +27,8 @@ from tests.support.outage import outage
 from tests.support.service import ServerProcess, make_key
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.bounds
+
 SERVICES = [f"headgate.v1.{name}Service" for name in ("Event", "Ingest", "Ledger", "Probe")]
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -24,6 +24,8 @@ from tests.support.marks import on_sqlite
 from tests.support.service import ServerProcess, make_key
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.bounds
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 LOST_FOUND = ["store_lost", "store_found"]
