@@ -6,7 +6,7 @@ import threading
 
 from headgate_client import AsyncClient, Client, Retry
 from tests.support.service import ServerProcess, make_key
-from tests.support.waiting import until, until_true
+from tests.support.waiting import GUARD, until, until_true
 
 RETRY = Retry(first=0.05, most=0.2)
 
@@ -28,7 +28,7 @@ async def test_a_subscription_continues_after_the_server_was_killed(tmp_path):
             await first.kill()
             async with ServerProcess(store, "--grpc-port", str(first.port)):
                 await other.ingest_batch([{"type": "t"}] * 3)
-                await asyncio.wait_for(task, 20)
+                await asyncio.wait_for(task, GUARD)
                 await asyncio.to_thread(reading.join, 20)
                 assert seen == seen_by_other == [1, 2, 3, 4, 5, 6]
                 assert subscription.sequence == 6

@@ -21,7 +21,7 @@ from tests.support.drafts import append, draft
 from tests.support.ingesting import admit
 from tests.support.inprocess import Service, serving
 from tests.support.receivers import Answer, Received, Receiver, answers, hangs, receiver
-from tests.support.waiting import until
+from tests.support.waiting import GUARD, until
 
 LOOPBACK = DeliveryConfig(allowed=(ip_network("127.0.0.0/8"),))
 
@@ -302,7 +302,7 @@ async def test_a_stop_waits_for_a_request_and_the_next_server_continues(store_ur
         async with serving(store_url, delivery=LOOPBACK) as running, running.caller() as first:
             made = await Operator.of(first).create(hook(one, ordering="ordered"))
             await first.batch(event(), event())
-            await asyncio.wait_for(one.arrived.wait(), 20)
+            await asyncio.wait_for(one.arrived.wait(), GUARD)
             asyncio.get_running_loop().call_later(0.3, slow.set)
         assert sequences(one) == [1]
         async with serving(store_url, delivery=LOOPBACK) as running, running.caller() as second:

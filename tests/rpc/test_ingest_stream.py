@@ -20,7 +20,7 @@ from headgate_server.rpc import ingest_stream
 from tests.support.calls import Caller, event, refused
 from tests.support.inprocess import Service, serving
 from tests.support.marks import on_sqlite
-from tests.support.waiting import until
+from tests.support.waiting import GUARD, until
 
 STREAM = "/headgate.v1.IngestService/StreamIngest"
 
@@ -41,7 +41,7 @@ class Stream:
 
     async def next(self) -> StreamIngestResponse:
         """Return the next answer."""
-        response = await asyncio.wait_for(self.call.read(), 20)
+        response = await asyncio.wait_for(self.call.read(), GUARD)
         assert response is not grpc.aio.EOF, self.call
         return response
 
@@ -242,7 +242,7 @@ async def test_a_revoked_key_ends_it_after_the_answers(service: Service) -> None
         await stream.answered(1)
         (mine,) = await admin.list_keys(service.store.directory, None)
         await admin.revoke_key(service.store.directory, mine.id)
-        refusal = await asyncio.wait_for(refused(stream.over()), 15)
+        refusal = await asyncio.wait_for(refused(stream.over()), GUARD)
     assert refusal.code is grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -281,7 +281,7 @@ async def test_a_silent_stream_ends_without_an_error(store_url: str, monkeypatch
     async with _calling(store_url) as caller:
         stream = Stream(caller)
         await stream.ask("a", event("a"))
-        assert _statuses(await asyncio.wait_for(stream.over(), 20)) == [(0, "accepted")]
+        assert _statuses(await asyncio.wait_for(stream.over(), GUARD)) == [(0, "accepted")]
         assert await stream.call.code() is grpc.StatusCode.OK
 
 

@@ -14,6 +14,7 @@ from headgate.v1.event_service_pb2 import SubscribeRequest
 from headgate_server.background.subscription import SubscriptionConfig
 from tests.support.calls import Caller, event
 from tests.support.inprocess import serving
+from tests.support.waiting import GUARD
 
 SUBSCRIBE = "/headgate.v1.EventService/Subscribe"
 BRIDGED = (("x-envoy-original-path", "/v1/events:subscribe"), ("x-headgate-bridge", "1"))
@@ -30,7 +31,7 @@ class Stream:
 
     async def next(self) -> Any:
         """Return the next message."""
-        message = await asyncio.wait_for(self.call.read(), 20)
+        message = await asyncio.wait_for(self.call.read(), GUARD)
         assert message is not grpc.aio.EOF
         return message
 
@@ -73,7 +74,7 @@ class Bridged(Stream):
     async def rest(self) -> list[HttpBody]:
         """Return the remaining messages until the stream ends."""
         bodies: list[HttpBody] = []
-        while (body := await asyncio.wait_for(self.call.read(), 20)) is not grpc.aio.EOF:
+        while (body := await asyncio.wait_for(self.call.read(), GUARD)) is not grpc.aio.EOF:
             bodies.append(body)
         return bodies
 

@@ -8,8 +8,13 @@ from typing import TypeVar
 
 _T = TypeVar("_T")
 
+GUARD = 60.0
+"""Seconds. It ends a test that waits for what never comes, and is no promise of the service. A test may wait for a
+process that starts or ends, so it is as long as the time that those have (up.py, service.py).
+"""
 
-async def until(state: Callable[[], Awaitable[_T]], *, seconds: float = 20.0) -> _T:
+
+async def until(state: Callable[[], Awaitable[_T]], *, seconds: float = GUARD) -> _T:
     """Poll until the answer is true, and return it. Fails after so many seconds."""
     deadline = time.monotonic() + seconds
     while not (answer := await state()):
@@ -18,7 +23,7 @@ async def until(state: Callable[[], Awaitable[_T]], *, seconds: float = 20.0) ->
     return answer
 
 
-def until_true(state: Callable[[], _T], *, seconds: float = 20.0) -> _T:
+def until_true(state: Callable[[], _T], *, seconds: float = GUARD) -> _T:
     """Do the same without an event loop."""
     deadline = time.monotonic() + seconds
     while not (answer := state()):

@@ -17,6 +17,7 @@ from headgate_server.process.metrics.catalogue import TLS_EXPIRES
 from headgate_server.process.renewal import Renewal
 from headgate_server.process.tls import TlsFiles, TlsMaterial
 from tests.support.tls import Files, chain_of, expired, put
+from tests.support.waiting import GUARD
 
 CA = trustme.CA()
 START = datetime.now(UTC)
@@ -185,7 +186,7 @@ async def test_users_are_told_until_they_have_it(files: Files, clock: Clock, log
     leaf = CA.issue_cert("localhost")
     files.replace(leaf)
     task = asyncio.create_task(renewal.run())
-    await asyncio.wait_for(done.wait(), 20)
+    await asyncio.wait_for(done.wait(), GUARD)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

@@ -13,7 +13,7 @@ from headgate_server.background.wakeup import Wakeup
 from headgate_server.core import ledger
 from headgate_server.core.errors import InvalidRequest, NotFound, Unavailable
 from headgate_server.core.model import EventQuery
-from tests.support.waiting import until
+from tests.support.waiting import GUARD, until
 from tests.unit.background.books import Books
 
 SMALL = SubscriptionConfig(heartbeat=3600.0, page_events=2)
@@ -49,7 +49,7 @@ class Reader:
     async def next(self) -> Item | int:
         """Return what comes next; the sequence of an event."""
         assert self._stream is not None
-        item = await asyncio.wait_for(anext(self._stream), 20)
+        item = await asyncio.wait_for(anext(self._stream), GUARD)
         return item if isinstance(item, CaughtUp | Heartbeat) else item.sequence
 
     async def take(self, count: int) -> list[Item | int]:

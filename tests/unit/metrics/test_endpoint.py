@@ -9,6 +9,7 @@ import pytest
 
 from headgate_server.core.errors import SetupError
 from headgate_server.process.metrics import endpoint
+from tests.support.waiting import GUARD
 
 PAGE = b"x" * 5_000_000
 """More than the buffers of a connection take."""
@@ -28,7 +29,7 @@ async def _raw(port: int, *parts: bytes) -> bytes:
     for part in parts:
         writer.write(part)
         await writer.drain()
-    answer = await asyncio.wait_for(reader.read(), 20)
+    answer = await asyncio.wait_for(reader.read(), GUARD)
     writer.close()
     return answer
 
@@ -89,10 +90,10 @@ async def test_readers_that_do_not_read_and_callers_that_say_nothing(
     idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
     for _, writer in idle[:8]:
         writer.write(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
-    refused = await asyncio.wait_for(idle[-1][0].read(), 20)
+    refused = await asyncio.wait_for(idle[-1][0].read(), GUARD)
     assert refused == b""
     for reader, _ in idle[8:]:
-        assert await asyncio.wait_for(reader.read(), 20) == b""
+        assert await asyncio.wait_for(reader.read(), GUARD) == b""
 
     async def answered() -> bool:
         try:
