@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -97,13 +98,17 @@ def test_only_scrip_tells_of_its_limit(edge: Edge, name: str) -> None:
 
 @pytest.mark.parametrize(("name", "burst"), [("flokit", 100), ("scrip", 30)])
 def test_the_vendors_own_limits_hold_where_none_is_set(edge: Edge, name: str, burst: int) -> None:
-    """As many at once as the burst allows; meanwhile a few become free again."""
+    """As many at once as the burst allows; meanwhile a few become free again.
+
+    Many calls at the same time: one after another, on a busy machine, they would come no faster than they become free.
+    """
     vendor = VENDORS[name]
     began = time.monotonic()
     codes: list[int] = []
-    while not codes or codes[-1] != 429:
-        codes.append(edge.post(vendor.batch, b"{").status_code)
-        assert len(codes) <= 20 * burst
+    with ThreadPoolExecutor(16) as callers:
+        while 429 not in codes:
+            codes += callers.map(lambda _: edge.post(vendor.batch, b"{").status_code, range(burst))
+            assert len(codes) <= 20 * burst
     took = time.monotonic() - began
     per_second = {"flokit": 100 / 60, "scrip": 10}[name]
     assert burst <= codes.count(400) <= burst + took * per_second + 1

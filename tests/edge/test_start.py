@@ -127,14 +127,21 @@ def _listens(parent: int) -> bool:
     """Whether the Envoy of a process listens, which is the last step of a start."""
     tables = (Path(f"/proc/{pid}/net/tcp") for pid, name in children(parent).items() if "envoy" in name)
     owned = {
-        os.readlink(link).removeprefix("socket:[").removesuffix("]")
+        _target(link).removeprefix("socket:[").removesuffix("]")
         for pid, name in children(parent).items()
         if "envoy" in name
         for link in Path(f"/proc/{pid}/fd").iterdir()
-        if link.exists() or link.is_symlink()
     }
     rows = (line.split() for table in tables for line in table.read_text().splitlines()[1:])
     return any(row[3] == "0A" and row[9] in owned for row in rows)
+
+
+def _target(link: Path) -> str:
+    """Return what a descriptor of another process refers to; nothing if it was closed meanwhile."""
+    try:
+        return os.readlink(link)
+    except FileNotFoundError:
+        return ""
 
 
 COMMANDS = [

@@ -1,11 +1,15 @@
-"""A log that cannot be written neither fails nor delays calls, and does not keep the service from ending."""
+"""A log that cannot be written neither fails nor delays calls, and does not keep the service from ending.
+
+How long the end waits for the log is tested with the log alone (tests/unit/test_outlet.py). A process that waits for
+ever is given up after a minute.
+"""
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +23,8 @@ from tests.support.service import ServerProcess, make_key
 from tests.support.up import HEADGATE, Up
 from tests.support.waiting import until_true
 
-CALLS = 600
-"""Lines of some 180 bytes each: more than a pipe holds, 64 KiB."""
-END_SECONDS = 15.0
-"""Seconds within which the process must end: its own bound is 2 s for the log, and the machine may be slow."""
+CALLS = 60
+"""Lines of some 180 bytes each: more than the smallest pipe holds, 4 KiB."""
 
 
 @pytest.fixture(params=["the reader is gone", "the reader stops", "the disk is full"])
@@ -34,6 +36,7 @@ def broken(request: pytest.FixtureRequest) -> Iterator[int]:
         os.close(full)
         return
     reader, writer = os.pipe()
+    assert fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 1) < CALLS * 100
     if request.param == "the reader is gone":
         os.close(reader)
     yield writer
@@ -51,9 +54,7 @@ async def test_calls_are_answered_and_the_process_ends(sqlite_url: str, broken: 
         # A library's log line and a refusal are written as well.
         await refused(caller.events.ListEvents(ListEventsRequest(page_token="no such"), metadata=caller.metadata))
         assert await caller.stored() == CALLS
-        started = time.monotonic()
         assert await server.end(signal.SIGTERM) == 0
-        assert time.monotonic() - started < END_SECONDS
 
 
 def test_the_whole_service(tmp_path: Path, broken: int) -> None:
@@ -65,9 +66,7 @@ def test_the_whole_service(tmp_path: Path, broken: int) -> None:
         for number in range(20):
             body = {"type": "t", "idempotency_key": f"k{number}"}
             assert http.post("/v1/events", json=body, headers=headers, timeout=20).json()["status"] == "accepted"
-        started = time.monotonic()
         assert up.end(signal.SIGTERM) == 0
-        assert time.monotonic() - started < END_SECONDS
 
 
 def test_a_start_that_fails_ends(tmp_path: Path, broken: int) -> None:

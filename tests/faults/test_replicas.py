@@ -40,8 +40,9 @@ ANSWERED = 20.0
 """The README's promise, in seconds, whatever the database does."""
 REVOKED = 5.0
 """Seconds within which a revoked key is refused everywhere."""
-SOON = 1.0
-"""Seconds. Another process's commit is seen after at most 0.25; a busy machine adds to it."""
+SOON = 5.0
+"""Seconds. Another process's commit is seen after at most 0.25; a busy machine adds to it. Less than the time
+between two heartbeats, 10."""
 NOTICED = PATIENCE + 1.0 + 0.5 + 5.0
 """Seconds until a server that has lost its database says so: its patience, the age of its last success, the time
 between two looks, and five for a busy machine."""

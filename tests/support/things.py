@@ -76,7 +76,7 @@ def values_of_path(edge: Edge, operation: Operation) -> dict[str, str]:
     if "{workspace_name}" in operation.path:
         return {"workspace_name": _workspace(edge)}
     if "{event_type}" in operation.path:
-        edge.http.put("/v1/event-types/order.completed", json={"schema": {}})
+        edge.http.put("/v1/event-types/order.completed", json={"schema": {}}).raise_for_status()
         return {"event_type": "order.completed"}
     if "{id}" not in operation.path:
         return {}
