@@ -3,7 +3,8 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from headgate_server.store import Store
 from headgate_server.store.opening import open_store
-from tests.support import citus, database, memoryfolder, postgres
+from tests.support import citus, database, leftovers, memoryfolder, postgres
 
 pytest_plugins = ["tests.support.limits", "tests.support.patience"]
 
@@ -31,8 +32,17 @@ def pytest_configure(config: pytest.Config) -> None:
     their environment.
     """
     if not hasattr(config, "workerinput"):
+        leftovers.prepare_run()
         memoryfolder.prepare_run()
         postgres.prepare_run()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """End and name the processes that are left of the run. The workers of xdist have ended."""
+    yield
+    if not hasattr(session.config, "workerinput") and (left := leftovers.finish_run()):
+        print("\nprocesses that the tests left behind:", *left, sep="\n    ", file=sys.stderr)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

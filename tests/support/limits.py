@@ -30,7 +30,7 @@ class TooLong(OutcomeException):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the setting."""
-    parser.addini(SETTING, "the most seconds for a phase of a test; 0: no limit", default="180")
+    parser.addini(SETTING, "the most seconds for a phase of a test; 0: no limit", default="240")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -23,7 +23,7 @@ import asyncpg
 
 from headgate_server.store.opening import open_store
 from headgate_server.store.postgres.durability import OLDEST_SERVER
-from tests.support import memoryfolder
+from tests.support import leftovers, memoryfolder
 
 _FOLDER = "HEADGATE_TEST_POSTGRES"
 _CONTROLLER = "HEADGATE_TEST_CONTROLLER"
@@ -89,6 +89,7 @@ def _start_keeper(folder: Path, programs: Path | None, *settings: str) -> int:
     keeper = subprocess.Popen(
         [sys.executable, program, str(folder), os.environ[_CONTROLLER], str(programs or ""), *settings],
         stdout=subprocess.PIPE,
+        env=leftovers.unmarked(),
         start_new_session=True,
     )
     (folder / "keeper.pid").write_text(str(keeper.pid))
