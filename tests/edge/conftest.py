@@ -44,6 +44,8 @@ def make_edge(request: pytest.FixtureRequest) -> Iterator[MakeEdge]:
     yield make
     for edge in made:
         edge.close()
+    for up in {edge.up for edge in made}:
+        print(up.last_lines())
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import socket
+from collections import deque
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -25,7 +26,13 @@ class Edge:
         self.up = up
         self.url = url
         self.key = key
-        self.http = httpx.Client(base_url=f"http://{up.rest}", headers={"x-api-key": key}, timeout=30)
+        self._answers: deque[str] = deque(maxlen=20)
+        self.http = httpx.Client(
+            base_url=f"http://{up.rest}",
+            headers={"x-api-key": key},
+            timeout=30,
+            event_hooks={"response": [self._note]},
+        )
         self.channel = grpc.insecure_channel(up.rest)
         self.metadata = (("authorization", f"Bearer {key}"),)
         self.ingest = ingest_service_pb2_grpc.IngestServiceStub(self.channel)
@@ -38,9 +45,14 @@ class Edge:
         return cls(up, url, asyncio.run(make_key(url, workspace, scopes)))
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections. Print the last answers, which pytest shows if the test has failed."""
+        print(*self._answers, sep="\n")
         self.http.close()
         self.channel.close()
+
+    def _note(self, response: httpx.Response) -> None:
+        request, its_id = response.request, response.headers.get("x-request-id")
+        self._answers.append(f"{response.status_code} {request.method} {request.url.raw_path.decode()} {its_id}")
 
     def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
         """Send a value as JSON, or bytes as they are; `_` in a header's name becomes `-`."""

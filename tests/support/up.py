@@ -83,6 +83,12 @@ class Up:
         """Return the process ids of the server processes that run now."""
         return {pid for pid, name in children(self.pid).items() if "envoy" not in name and not is_gone(pid)}
 
+    def last_lines(self) -> str:
+        """Return the end of the log, for whoever looks for the cause of a failure."""
+        with self.log.open("rb") as log:
+            log.seek(max(0, self.log.stat().st_size - 20_000))
+            return log.read().decode(errors="replace")
+
     @property
     def metrics_port(self) -> int:
         """The port for metrics, which the log says."""
