@@ -14,7 +14,7 @@ import pytest
 
 from headgate_client import Client
 from tests.client.conftest import Served
-from tests.support.waiting import until_true
+from tests.support.waiting import GUARD, listens, until_true
 
 KINDS = ("Client", "AsyncClient")
 ROOT = Path(__file__).parents[2]
@@ -242,12 +242,12 @@ def test_gunicorn_preload_sends_what_parent_and_workers_emit(served, key, kind, 
             stderr=log,
         )
     try:
-        until_true(socket.exists)
+        until_true(lambda: listens(socket))
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://localhost") as http:
             for number in range(120):
                 assert http.get(f"/{number}", headers={"connection": "close"}).status_code == 200
         gunicorn.send_signal(signal.SIGTERM)
-        assert gunicorn.wait(30) == 0, (tmp_path / "log").read_text()
+        assert gunicorn.wait(GUARD) == 0, (tmp_path / "log").read_text()
     finally:
         gunicorn.kill()
         gunicorn.wait()

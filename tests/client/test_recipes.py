@@ -16,7 +16,7 @@ from celery import Celery
 
 from headgate_client import Client
 from tests.client.conftest import Served
-from tests.support.waiting import until_true
+from tests.support.waiting import GUARD, listens, until_true
 
 PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
 _RECIPE = re.compile(r"^### (.+?)\n+```python\n(.*?)```", re.MULTILINE | re.DOTALL)
@@ -151,11 +151,11 @@ def test_gunicorn(place):
         ]
         gunicorn = subprocess.Popen(command, cwd=place.folder, env=place.environment, stdout=log, stderr=log)
     try:
-        until_true(socket.exists)
+        until_true(lambda: listens(socket))
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://localhost") as http:
             assert [http.get(f"/{number}").status_code for number in range(10)] == [204] * 10
         gunicorn.send_signal(signal.SIGTERM)
-        assert gunicorn.wait(30) == 0
+        assert gunicorn.wait(GUARD) == 0
     finally:
         gunicorn.kill()
         gunicorn.wait()

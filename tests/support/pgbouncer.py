@@ -5,7 +5,6 @@ reach the same server process. The next transaction of a client goes to another 
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from tests.support.waiting import until_true
+from tests.support.waiting import listens, until_true
 
 _CONFIG = """
 [databases]
@@ -55,12 +54,6 @@ def program() -> str | None:
     return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
-def _takes_connections(path: Path) -> bool:
-    """Whether a Unix socket is there and listens. Between the two it refuses connections."""
-    with socket.socket(socket.AF_UNIX) as client:
-        return client.connect_ex(str(path)) == 0
-
-
 @contextmanager
 def before(url: str, mode: str = "transaction") -> Iterator[str]:
     """Yield the URL of a PgBouncer in front of this URL's server."""
@@ -78,7 +71,7 @@ def before(url: str, mode: str = "transaction") -> Iterator[str]:
         config.chmod(0o644)
     process = subprocess.Popen([wanted, "-q", config], user=user, cwd=folder, start_new_session=True)
     try:
-        until_true(lambda: _takes_connections(folder / ".s.PGSQL.5432") or process.poll() is not None)
+        until_true(lambda: listens(folder / ".s.PGSQL.5432") or process.poll() is not None)
         assert process.poll() is None, (folder / "log").read_text()
         yield f"postgresql://postgres@{parts.path}?host={folder}"
     finally:

@@ -1,9 +1,11 @@
 """Waits for a state by polling, and holds an asynchronous context open outside an event loop."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -30,6 +32,12 @@ def until_true(state: Callable[[], _T], *, seconds: float = GUARD) -> _T:
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.02)
     return answer
+
+
+def listens(path: Path) -> bool:
+    """Whether a Unix socket is there and takes connections. It is there before it does."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 @contextmanager
