@@ -28,9 +28,7 @@ class Role:
 async def set_up(
     scenario: Scenario, url: str, database: Sequence[int], folder: Path
 ) -> AsyncIterator[Mapping[Load, Role]]:
-    """Start a scenario's parts on an empty store, and end them afterwards. `database` are the store's processes. The
-    product with the compiled core and without it are different processes.
-    """
+    """Start a scenario's parts on an empty store, and end them afterwards. `database` are the store's processes."""
     senders = {load.by for load in scenario.loads}
     spent = {"database": database} if database else {}
     async with AsyncExitStack() as stack:
@@ -47,7 +45,7 @@ async def set_up(
             roles |= {
                 (By.GRPC, pure): Role(await enter(_driver("grpc", servers.ports, keys)), direct),
                 (By.HTTP, pure): Role(await enter(_driver("http", [address], keys)), through),
-                (By.GHZ, pure): Role(Ghz(servers.ports, keys[0]), direct),
+                (By.GHZ, pure): Role(Ghz([f"127.0.0.1:{port}" for port in servers.ports], keys[0]), direct),
                 (By.REST, pure): Role(Wrk([address], keys[0]), through),
             }
         if By.EMPTY in senders:

@@ -13,13 +13,15 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import orjson
 
 from bench import calls, workload
 from bench.contender import Assignment, Timing
+from bench.suite import Load
 
 _PATIENCE = 120.0
 """Seconds that a tool may take, several times the requested time."""
@@ -33,10 +35,12 @@ _HERE = Path(__file__).parent
 class Tool:
     """A tool with its next load and time. Each target has a process of the tool and an equal share of the callers."""
 
-    def __init__(self, name: str, targets: Sequence[str], key: str):
-        found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    name: ClassVar[str]
+
+    def __init__(self, targets: Sequence[str], key: str):
+        found = shutil.which(self.name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         if found is None:
-            raise FileNotFoundError(f"{name} is not installed: run `make bench-tools`")
+            raise FileNotFoundError(f"{self.name} is not installed: run `make bench-tools`")
         self._program, self._targets, self._key = found, targets, key
 
     async def prepare(self, assignment: Assignment, seconds: float) -> None:
@@ -62,13 +66,9 @@ class Tool:
 
 
 class Ghz(Tool):
-    """ghz against server processes that share a store, each on its own connection.
+    """ghz against addresses. Its configurations are in `bench/ghz/`, made by `tests/support/ghzfiles.py`."""
 
-    Its configurations are in `bench/ghz/`, and can be run separately (`tests/support/ghzfiles.py`).
-    """
-
-    def __init__(self, ports: Sequence[int], key: str):
-        super().__init__("ghz", [f"127.0.0.1:{port}" for port in ports], key)
+    name = "ghz"
 
     async def go(self) -> Timing:
         """Send. Raises `RuntimeError` if a call fails."""
@@ -87,23 +87,17 @@ class Ghz(Tool):
             raise RuntimeError(f"ghz: {codes} {[report.get('errorDistribution') for report in reports]}")
         said = [one for report in reports for one in report["latencyDistribution"]]
         p50, p99 = (max(one["latency"] for one in said if one["percentage"] == share) / 1e6 for share in (50, 99))
-        events, refused = codes["OK"] * self._load.batch, codes["ResourceExhausted"]
-        seconds = max(report["total"] for report in reports) / 1e9
-        return Timing(events, 0, refused, p50, p99, seconds, cpu_seconds)
+        events, seconds = codes["OK"] * self._load.batch, max(report["total"] for report in reports) / 1e9
+        return Timing(events, 0, codes["ResourceExhausted"], p50, p99, seconds, cpu_seconds)
 
 
 class Wrk(Tool):
     """wrk for addresses such as `http://127.0.0.1:8080/v1/events/batch`: new events from one prepared body."""
 
-    def __init__(self, addresses: Sequence[str], key: str):
-        super().__init__("wrk", addresses, key)
+    name = "wrk"
 
     async def go(self) -> Timing:
-        """Send. Calls in progress at the end of the time are stored but not counted.
-
-        Raises `RuntimeError` if a call fails, or does not store every event. Raises `TimeoutError` if there are more
-        callers than answers: then the time was too short for a measurement.
-        """
+        """Send. Raises what `timing` raises."""
         events = [orjson.dumps(workload.order(number, _MARK)) for number in range(self._load.batch)]
         with tempfile.NamedTemporaryFile("wb", suffix=".json") as body:
             body.write(calls.JSON_BATCH.request(events))
@@ -116,11 +110,19 @@ class Wrk(Tool):
                 return [*common, str(share), "--script", str(_HERE / "wrk.lua"), to, "--", *arguments]
 
             outputs, cpu_seconds = await self._run(command)
-        reports = [json.loads(output.splitlines()[-1]) for output in outputs]
-        made, failed, refused = (sum(one[name] for one in reports) for name in ("calls", "failed", "refused"))
-        p50, p99, seconds = (max(one[name] for one in reports) for name in ("p50", "p99", "seconds"))
-        if failed:
-            raise RuntimeError(f"wrk to {self._targets}: {failed} calls failed, {made - refused} were answered")
-        if made < self._load.callers:
-            raise TimeoutError(f"wrk to {self._targets}: {made} calls were answered in {self._seconds}")
-        return Timing((made - refused) * self._load.batch, 0, refused, p50, p99, seconds, cpu_seconds)
+        return timing(self._load, [json.loads(output.splitlines()[-1]) for output in outputs], cpu_seconds)
+
+
+def timing(load: Load, reports: Sequence[Mapping[str, float]], cpu_seconds: float) -> Timing:
+    """Return the result of a load from what `wrk.lua` reports for each target. The end cuts off half a call of each
+    caller, on average, so half of the median latency is taken off the time.
+
+    Raises `RuntimeError` if a call failed or did not store every event, `TimeoutError` if there are few answers.
+    """
+    made, failed, refused = (round(sum(one[name] for one in reports)) for name in ("calls", "failed", "refused"))
+    p50, p99, seconds = (max(one[name] for one in reports) for name in ("p50", "p99", "seconds"))
+    if failed:
+        raise RuntimeError(f"wrk: {failed} calls failed, {made - refused} were answered")
+    if made < load.callers:
+        raise TimeoutError(f"wrk: {made} answers to {load.callers} callers in {seconds} s: too few to measure")
+    return Timing((made - refused) * load.batch, 0, refused, p50, p99, seconds - p50 / 2000, cpu_seconds)

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from bench import calls, empty, report, run, suite
+from bench import calls, empty, report, run, suite, tools
 from bench.calls import Call
 from bench.contender import Assignment, Timing
 from bench.driver import Loop, Refused
@@ -18,7 +18,6 @@ from bench.measured import Played
 from bench.run import highest_rate
 from bench.stage import Role
 from bench.suite import By, Load, Ratio, Scenario, Store
-from bench.tools import Tool
 from headgate.v1.ingest_service_pb2 import (
     BatchIngestRequest,
     BatchIngestResponse,
@@ -253,8 +252,26 @@ def test_every_caller_has_equally_many_calls(events: float, calls_each: int) -> 
     assert run._assignment(replace(_FAST, pace=0.5), events, pace=1.0).events == -(-events // 100) * 100
 
 
+def test_the_reports_of_wrk_become_one_result() -> None:
+    load = Load(By.PEER, 100, callers=4)
+    one = {"calls": 11, "seconds": 2.0, "p50": 300.0, "p99": 500.0, "refused": 1, "failed": 0}
+    timing = tools.timing(load, [one, {**one, "calls": 9, "p50": 400.0, "refused": 0}], 0.5)
+    assert (timing.events, timing.refused, timing.p50, timing.p99) == (1_900, 1, 400.0, 500.0)
+    assert timing.cpu_seconds == 0.5
+    # The end cuts off half a call of each caller.
+    assert timing.seconds == pytest.approx(1.8)
+    with pytest.raises(RuntimeError, match="2 calls failed, 19 were answered"):
+        tools.timing(load, [one, {**one, "calls": 9, "refused": 0, "failed": 2}], 0.5)
+    with pytest.raises(TimeoutError):
+        tools.timing(load, [{**one, "calls": 3}], 0.5)
+
+
+class _Echo(tools.Tool):
+    name = "echo"
+
+
 async def test_callers_of_a_tool_are_shared_among_its_targets() -> None:
-    tool = Tool("echo", ["one", "other", "none"], "key")
+    tool = _Echo(["one", "other", "none"], "key")
     await tool.prepare(Assignment(Load(By.PEER, 100, callers=2), 0), 1.0)
     outputs, _ = await tool._run(lambda target, share: [target, str(share)])
     assert outputs == ["one 1\n", "other 1\n"]
