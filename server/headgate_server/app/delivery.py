@@ -40,7 +40,7 @@ def delivery_work(
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(resolver.close)
             stack.push_async_callback(nats.close)
-            senders = Senders(config.networks, wire.event_json, resolver, nats)
+            senders = Senders(config.networks, wire.event_json, resolver, nats, store.ledgers)
             topics = (store.deliveries, store.ledgers, store.matching)
             await engine.Engine(*topics, senders, metrics, wakeup, config=pace, tracing=tracing)(lease)
 

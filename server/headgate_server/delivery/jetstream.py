@@ -10,14 +10,16 @@ import asyncio
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
 import nats
+import structlog
 from nats.js import api
 from nats.js.errors import NotFoundError
 
+from headgate_server.core.errors import HeadgateError
 from headgate_server.core.model import StoredEvent
 from headgate_server.core.types import EventId
 from headgate_server.delivery.attempt import Attempt, Verdict, printable
@@ -25,6 +27,13 @@ from headgate_server.delivery.nats_connection import Ack, Connection, Nats, NotC
 from headgate_server.delivery.payload import Render
 from headgate_server.process.tracing.outgoing import outgoing
 
+log = structlog.get_logger(__name__)
+
+Known = Callable[[Sequence[EventId]], Awaitable[Collection[EventId]]]
+"""Returns which of these events the ledger has. Raises `HeadgateError` if it cannot be read."""
+
+_LOOK = 64
+"""Messages that are read at once, to find an event that the ledger has."""
 _WINDOW_MESSAGES = 512
 _WINDOW_BYTES = 4 * 1024 * 1024
 """The most messages and bytes that are sent and not yet confirmed. This keeps a connection of 50 ms latency busy."""
@@ -49,7 +58,11 @@ class _End(NamedTuple):
 
     sequence: int
     event: EventId | None
-    """The id of the event in the last message; None: the stream is empty."""
+    """The id of the event in the last message; None: the stream is empty. Once it is `agreed`: that of the last event
+    that the ledger has, too.
+    """
+    agreed: bool = False
+    """Whether the ledger is known to have the event."""
 
 
 class _Trouble(Exception):
@@ -76,6 +89,7 @@ class JetStream:
         subject_prefix: str,
         owner: str,
         render: Render,
+        known: Known,
         timeout: float = 10.0,
         timer: Callable[[], float] = time.monotonic,
     ):
@@ -84,6 +98,7 @@ class JetStream:
         self._prefix = subject_prefix
         self._owner = owner
         self._render = render
+        self._known = known
         self._timeout = timeout
         self._timer = timer
         self._end: tuple[Connection, _End] | None = None
@@ -103,6 +118,8 @@ class JetStream:
             return self._failed(str(trouble), started)
         except (nats.errors.Error, OSError) as error:
             return self._failed(f"NATS: {error}", started)
+        except HeadgateError as error:
+            return self._failed(f"the ledger cannot be read: {error}", started)
         return Attempt(Verdict.DELIVERED, None, "", None, self._timer() - started)
 
     async def close(self) -> None:
@@ -129,6 +146,9 @@ class JetStream:
             # The end is unknown until all messages are confirmed.
             self._end = None
             try:
+                if end.event is not None and not end.agreed and events[0].id <= end.event:
+                    # Events are about to count as delivered.
+                    end = await self._agreed(connection, end, limit)
                 rest = [event for event in events if end.event is None or event.id > end.event]
                 self._end = connection, await self._publish(connection, rest, end, limit)
                 return
@@ -174,6 +194,37 @@ class JetStream:
             # The last message was deleted.
             return await connection.stream.get_msg(self._stream, subject=f"{self._prefix}.>")
 
+    async def _agreed(self, connection: Connection, end: _End, limit: asyncio.Timeout) -> _End:
+        """Return the end with the last event of the stream that the ledger has.
+
+        A ledger that was restored lacks events that are in the stream. If the clock is behind, new events have older
+        ids than those, so ids that the ledger does not have say nothing about what is delivered.
+        """
+        if end.event is None or end.event in await self._known([end.event]):
+            return end._replace(agreed=True)
+        first = (await connection.stream.stream_info(self._stream)).state.first_seq
+        for after in range(end.sequence, first - 1, -_LOOK):
+            ids = await asyncio.gather(
+                *(self._event_at(connection, at) for at in range(after, max(after - _LOOK, first - 1), -1))
+            )
+            limit.reschedule(asyncio.get_running_loop().time() + self._timeout)
+            known = await self._known([one for one in ids if one is not None])
+            for back, one in enumerate(ids):
+                if one in known:
+                    log.warning("stream_ahead_of_ledger", stream=self._stream, messages=end.sequence - after + back)
+                    return _End(end.sequence, one, agreed=True)
+        log.warning("stream_ahead_of_ledger", stream=self._stream, messages=end.sequence - first + 1)
+        return _End(end.sequence, None, agreed=True)
+
+    async def _event_at(self, connection: Connection, sequence: int) -> EventId | None:
+        """Return the event of a message; None if the message was deleted or is not of this destination."""
+        try:
+            message = await connection.stream.get_msg(self._stream, seq=sequence)
+        except NotFoundError:
+            return None
+        headers = message.headers or {}
+        return _event_id(headers.get(_MSG_ID, "")) if headers.get(_OWNER) == self._owner else None
+
     async def _publish(
         self, connection: Connection, events: Sequence[StoredEvent], end: _End, limit: asyncio.Timeout
     ) -> _End:
@@ -199,7 +250,7 @@ class JetStream:
             # Messages in progress may still be stored. Wait for their answers before the end is read again.
             await asyncio.gather(*(sent.future for sent in waiting.sent))
             raise
-        return _End(end.sequence + len(events), events[-1].id) if events else end
+        return _End(end.sequence + len(events), events[-1].id, agreed=True) if events else end
 
     def _headers(self, event: StoredEvent, sequence: int, previous: str | None) -> dict[str, str]:
         headers = {

@@ -1,9 +1,11 @@
 """Creates the sender of a destination."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from headgate_server.core.destinations import Assignment, Secrets, Webhook
 from headgate_server.core.model import StoredEvent
+from headgate_server.core.types import EventId, WorkspaceId
 from headgate_server.delivery import payload, signing
 from headgate_server.delivery import webhook as sending
 from headgate_server.delivery.attempt import Attempt, Sender, Verdict, printable
@@ -14,6 +16,7 @@ from headgate_server.delivery.networks import Networks
 from headgate_server.delivery.resolver import Resolver
 from headgate_server.delivery.url import check_url
 from headgate_server.process.clock import Clock, system_clock
+from headgate_server.store import Ledgers
 
 
 class Senders:
@@ -25,6 +28,7 @@ class Senders:
         render: payload.Render,
         resolver: Resolver,
         nats: Nats,
+        ledgers: Ledgers,
         *,
         connections: int = ChannelConfig().requests,
         clock: Clock = system_clock,
@@ -36,6 +40,7 @@ class Senders:
         self._render = render
         self._resolver = resolver
         self._nats = nats
+        self._ledgers = ledgers
         self._connections = connections
         self._clock = clock
 
@@ -49,6 +54,7 @@ class Senders:
                 subject_prefix=target.subject_prefix,
                 owner=assignment.destination.id,
                 render=self._render,
+                known=partial(_known, self._ledgers, assignment.destination.workspace_id),
             )
         try:
             return self._webhook(target, assignment.secrets)
@@ -82,6 +88,10 @@ class Unable:
 
     async def close(self) -> None:
         """Do nothing."""
+
+
+async def _known(ledgers: Ledgers, workspace_id: WorkspaceId, ids: Sequence[EventId]) -> Collection[EventId]:
+    return {event.id for event in await ledgers.fetch(workspace_id, ids)}
 
 
 def _keys(secrets: Secrets, clock: Clock) -> Callable[[], Sequence[signing.Key]]:

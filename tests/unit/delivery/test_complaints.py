@@ -1,10 +1,12 @@
 """A complaint of the NATS server is shown to the destination that it concerns, and to no other workspace."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from nats.aio.client import Client
 
+from headgate_server.core.types import EventId
 from headgate_server.delivery.jetstream import JetStream
 from headgate_server.delivery.nats_connection import Connection, Nats, NatsConfig
 from tests.support.delivering import stored
@@ -26,9 +28,13 @@ class Silent(Nats):
     async def told(self, stream: str, prefix: str) -> str:
         """Return the error of a destination whose message is not confirmed."""
         sender = JetStream(
-            self, stream=stream, subject_prefix=prefix, owner="dst_1", render=lambda _: b"", timeout=0.01
+            self, stream=stream, subject_prefix=prefix, owner="dst_1", render=lambda _: b"", known=_known, timeout=0.01
         )
         return (await sender.send([stored(1)], 1)).detail
+
+
+async def _known(ids: Sequence[EventId]) -> Sequence[EventId]:
+    return ids
 
 
 FORBIDDEN = 'nats: permissions violation for publish to "{}"'
