@@ -1,5 +1,7 @@
 """`headgate migrate --citus`, on an ordinary PostgreSQL with a stand-in for Citus's catalog."""
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import asyncpg
@@ -13,8 +15,11 @@ from headgate_server.core.model import Status
 from headgate_server.store.citus.catalog import DISTRIBUTED, REFERENCE
 from headgate_server.store.citus.database import CitusDatabase
 from headgate_server.store.opening import open_store
+from headgate_server.store.postgres import database as postgres
+from headgate_server.store.postgres.database import MIGRATING
 from tests.support import citus, database
 from tests.support.drafts import append, draft
+from tests.support.waiting import until
 
 _PLACED = "SELECT logicalrelid::text FROM pg_dist_partition"
 _GUARD = "SELECT count(*) FROM pg_constraint WHERE conname = 'events_dedupe_key'"
@@ -101,6 +106,69 @@ async def test_a_table_of_a_later_migration_is_distributed_with_it(distributed_u
     await _run(distributed_url, "DELETE FROM pg_dist_partition WHERE logicalrelid = 'rejections'::regclass")
     await (await open_store(distributed_url)).close()
     assert "rejections" in await _placed(distributed_url)
+
+
+Changing = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+async def changing(filled_url: str) -> AsyncIterator[Changing]:
+    """Hold the lock of a process that changes the schema of the store. Yield a function that executes statements in its
+    transaction, as soon as another process waits, and commits.
+    """
+    connection = await asyncpg.connect(filled_url)
+
+    async def another_waits() -> bool:
+        return bool(
+            await connection.fetchval(
+                "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+                " WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted"
+            )
+        )
+
+    async def finish(*statements: str) -> None:
+        await until(another_waits)
+        for statement in (*statements, "COMMIT"):
+            await connection.execute(statement)
+
+    try:
+        await connection.execute(f"BEGIN; SELECT pg_advisory_xact_lock({MIGRATING})")
+        yield finish
+    finally:
+        await connection.close()
+
+
+async def test_a_server_that_starts_meanwhile_waits_and_then_knows_where_the_tables_are(
+    filled_url: str, changing: Changing
+) -> None:
+    opening = asyncio.create_task(open_store(filled_url))
+    await changing(
+        *(f"SELECT create_reference_table('{name}')" for name in REFERENCE),
+        *(f"SELECT create_distributed_table('{name}', 'workspace_id', 'none')" for name in DISTRIBUTED),
+    )
+    store = await opening
+    try:
+        assert isinstance(store.database, CitusDatabase)
+    finally:
+        await store.close()
+
+
+async def test_only_a_long_wait_is_explained(
+    filled_url: str, changing: Changing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(postgres, "NOTICE", 0.0)
+    opening = asyncio.create_task(open_store(filled_url))
+
+    async def said() -> list[str]:
+        return caplog.messages
+
+    assert await until(said) == ["Waiting for another process, which changes the schema of the store's database."]
+    await changing()
+    await (await opening).close()
+    caplog.clear()
+    monkeypatch.setattr(postgres, "NOTICE", 3600.0)
+    await (await open_store(filled_url)).close()
+    assert caplog.messages == []
 
 
 async def test_a_database_that_is_not_ready_is_refused(postgres_url: str) -> None:

@@ -133,9 +133,8 @@ async def restore(
 
 
 def _check_clock(made_at: str, now: int) -> None:
-    """Raise `SetupError` if the clock is behind the time of a backup. Ids of events begin with the time: those of new
-    events would be older than those of events that were lost, and a JetStream stream that has the lost ones takes an
-    event with an older id for delivered.
+    """Raise `SetupError` if the clock is behind the time of a backup. Ids of events begin with the time, and receivers
+    may sort by them: those of new events would be older than those of lost events that they got.
     """
     behind = timestamps.parse(made_at)[0] - now
     if behind > _CLOCKS_DIFFER:

@@ -42,6 +42,11 @@ def has_citus(connection: Connection) -> bool:
     return bool(connection.execute(text(_FOUND)).scalar_one())
 
 
+def holds_events(connection: Connection) -> bool:
+    """Return whether the events are distributed, as `is_distributed`."""
+    return has_citus(connection) and bool(connection.execute(text(_EVENTS)).scalar_one())
+
+
 def placed(connection: Connection) -> Mapping[str, str]:
     """Return the tables that Citus has, each with `reference` or `distributed`."""
     return {row.relname: row.kind for row in connection.execute(text(_KINDS))}

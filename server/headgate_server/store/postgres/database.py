@@ -1,6 +1,7 @@
 """The `Database` promise on PostgreSQL, for several server processes on one database."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
@@ -14,7 +15,7 @@ from sqlalchemy.pool import QueuePool
 from headgate_server.core.errors import OutcomeUnknown, SetupError, Unavailable
 from headgate_server.core.model import Decision, StoredEvent, Submission
 from headgate_server.store import migrate
-from headgate_server.store.citus.catalog import is_distributed
+from headgate_server.store.citus.catalog import holds_events, is_distributed
 from headgate_server.store.database import Database, DataRefused, Pool
 from headgate_server.store.phases import Phase, Phases
 from headgate_server.store.postgres.append import (
@@ -46,6 +47,9 @@ from headgate_server.store.postgres.target import Target, parse
 
 T = TypeVar("T")
 
+# The standard library's log: a command shows its lines on standard error, and a server in its log.
+log = logging.getLogger(__name__)
+
 DEADLINE = 8.0
 """Seconds for a read, and for all attempts of a write before its COMMIT. This is longer than the wait for a locked
 head. It is short enough that a caller learns of a hanging database before the caller's own timeout.
@@ -65,14 +69,21 @@ MIGRATION_DEADLINE = 3600.0
 """Seconds to update the schema, in this process or in another process that it waits for. An index over ten million
 events alone takes 45 seconds."""
 
+NOTICE = 3.0
+"""Seconds of that wait after which a line says for what. Servers that start at once wait for a moment only."""
+
 CLOSE_DEADLINE = 5.0
 """Seconds to close all connections. Nothing is in progress on them any more."""
 
 ATTEMPTS = 3
 """How often an append is tried if another transaction or a lost connection stops it before COMMIT is sent."""
 
-# Processes that migrate one database wait for each other on this lock. Its value is arbitrary but must never change.
-_MIGRATING = 0x68656164_67617465
+MIGRATING = 0x68656164_67617465
+"""The lock on which processes that migrate one database wait for each other. Its value is arbitrary but must never
+change.
+"""
+
+_WAITS = "Waiting for another process, which changes the schema of the store's database."
 
 _DESCRIPTION = """
 SELECT current_setting('server_version') AS version,
@@ -137,8 +148,10 @@ class PostgresDatabase(Database):
             async with store._appending.connect() as connection:
                 async with asyncio.timeout(SETUP_DEADLINE):
                     store._commit_level = await connection.run_sync(store._check_settings)
-            if not as_is:
-                await store.alone(store._upgrade)
+            # Another process may have distributed the tables, while this one waited for it.
+            if not as_is and await store.alone(store._upgraded) and kind is cls and distributed is not None:
+                await store.close()
+                return await cls.open(url, distributed=distributed)
         except DRIVER_ERRORS as error:
             await store.close()
             raise _unusable(error) from error
@@ -154,13 +167,23 @@ class PostgresDatabase(Database):
 
         def locked(connection: Connection) -> T:
             # Statements must see what another process committed during the wait, whatever the database's default.
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
+            notice.cancel()
             return work(connection)
 
-        async with asyncio.timeout(MIGRATION_DEADLINE), self._appending.connect() as connection:
-            result = await connection.run_sync(locked)
-            await connection.commit()
-            return result
+        notice = asyncio.get_running_loop().call_later(NOTICE, log.warning, _WAITS)
+        try:
+            async with asyncio.timeout(MIGRATION_DEADLINE), self._appending.connect() as connection:
+                result = await connection.run_sync(locked)
+                await connection.commit()
+                return result
+        finally:
+            notice.cancel()
+
+    def _upgraded(self, connection: Connection) -> bool:
+        """Run the missing migrations, and return whether the tables are distributed."""
+        self._upgrade(connection)
+        return holds_events(connection)
 
     def _upgrade(self, connection: Connection) -> None:
         """Run the missing migrations."""
