@@ -196,6 +196,60 @@ async def test_two_backups_into_one_folder(location: Path, folder: Path) -> None
     assert _names(folder) == MADE
 
 
+async def test_a_backup_that_ends_while_another_one_begins(
+    location: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one has looked at the folder before, and takes the lock afterwards."""
+    await _filled(location, "a")
+    original = backup._check_empty
+
+    def looked(place: Path) -> None:
+        original(place)
+        monkeypatch.setattr(backup, "_check_empty", original)
+        other = threading.Thread(target=lambda: asyncio.run(backup.make(location, place)))
+        other.start()
+        other.join()
+
+    monkeypatch.setattr(backup, "_check_empty", looked)
+    with pytest.raises(SetupError, match=r"is not empty: it has headgate\.db"):
+        await backup.make(location, folder)
+    assert _names(folder) == MADE
+    await backup.restore(folder, location.with_name("restored.db"))
+
+
+async def test_a_link_in_the_place_of_the_work_is_not_followed(location: Path, folder: Path, tmp_path: Path) -> None:
+    await _filled(location, "a")
+    others = tmp_path / "others"
+    for made in (folder, others):
+        await asyncio.to_thread(made.mkdir)
+    await asyncio.to_thread((others / "precious").touch)
+    await asyncio.to_thread((folder / ".partial").symlink_to, others)
+    with pytest.raises(SetupError, match="cannot be written"):
+        await backup.make(location, folder)
+    assert _names(others) == {"precious"}
+
+
+async def test_new_folders_are_on_the_disk(location: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    original = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        original(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    await _filled(location, "a")
+    assert tmp_path in synced
+    deep = tmp_path / "backups" / "tonight"
+    synced.clear()
+    await backup.make(location, deep)
+    assert {tmp_path, deep.parent, deep, deep / ".partial" / "headgate.db"} <= set(synced)
+    synced.clear()
+    restored = tmp_path / "new" / "data" / "headgate.db"
+    await backup.restore(deep, restored)
+    assert {tmp_path, restored.parent.parent, restored.parent} <= set(synced)
+
+
 async def test_a_cancelled_backup_leaves_nothing(location: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await _filled(location, "a")
     begun, loop, copy = asyncio.Event(), asyncio.get_running_loop(), backup.files.copy

@@ -1,6 +1,7 @@
 """A store is copied into another one: everything, once, checked, and from where it was after a kill."""
 
 import asyncio
+import contextlib
 import re
 import signal
 import subprocess
@@ -20,9 +21,9 @@ from headgate_server.core.errors import SetupError
 from headgate_server.core.model import Mismatch
 from headgate_server.core.rejections import Rejection
 from headgate_server.core.types import EventId
-from headgate_server.store.opening import COPYING, open_store
+from headgate_server.store.opening import open_store
 from headgate_server.store.schema import metadata
-from headgate_server.store.transfer import LEFT_OUT, ROWS, TABLES, key_of
+from headgate_server.store.transfer import COPYING, LEFT_OUT, ROWS, TABLES, key_of
 from tests.support import database, postgres
 from tests.support.drafts import append, draft
 
@@ -295,6 +296,45 @@ async def test_a_target_that_is_written_by_something_else(
     monkeypatch.setattr(copying._Copy, "_check_follows", between)
     with pytest.raises(SetupError, match="Something else writes to the target's ledger of the workspace 'acme'"):
         await _copy(files)
+
+
+async def test_of_two_copies_into_one_target_the_first_stops(
+    tmp_path: Path, postgres_target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL has no lock of a file. Otherwise one could say that the target is whole, just after the other had
+    deleted its keys.
+    """
+    both = f"sqlite:///{tmp_path}/source.db", postgres_target
+    await _fill(both[0], rows=5)
+    monkeypatch.setattr(copying, "alone", lambda _: contextlib.nullcontext())
+    original = copying._Copy.tables
+
+    async def overtaken(self: Any) -> tuple[int, int]:
+        monkeypatch.setattr(copying._Copy, "tables", original)
+        assert (await _copy(both)).whole
+        return await original(self)
+
+    monkeypatch.setattr(copying._Copy, "tables", overtaken)
+    with pytest.raises(SetupError, match="Another copy into the target was begun"):
+        await _copy(both)
+    assert await _everything(both[1]) == await _everything(both[0])
+
+
+async def test_two_names_of_one_store(tmp_path: Path, postgres_url: str) -> None:
+    file = tmp_path / "headgate.db"
+    await (await open_store(f"sqlite:///{file}")).close()
+    link = tmp_path / "link.db"
+    await asyncio.to_thread(link.symlink_to, file)
+    for one, other in (
+        (f"sqlite:///{file}", f"sqlite:///{link}"),
+        (f"sqlite:///{file}", f"sqlite:///{tmp_path}/../{tmp_path.name}/headgate.db"),
+        (postgres_url, f"{postgres_url}&application_name=other"),
+    ):
+        for live in (False, True):
+            with pytest.raises(SetupError, match="are the same store"):
+                await _copy((one, other), live=live)
+        # It is no half copy now.
+        await (await open_store(one)).close()
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ from headgate_server.access import doctor
 from headgate_server.access.doctor import Finding, Plan, State, examine
 from headgate_server.cli.commands import headgate
 from headgate_server.store import Store
-from headgate_server.store.opening import COPYING, open_store
+from headgate_server.store.opening import open_store
 from headgate_server.store.survey import Facts
+from headgate_server.store.transfer import COPYING
 from tests.support import database
 from tests.support.drafts import append, draft
 

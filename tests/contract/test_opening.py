@@ -153,3 +153,30 @@ async def test_paths_that_cannot_hold_a_database(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file" / "headgate.db", Path("/proc/nowhere/headgate.db")):
         await _refusal(f"sqlite:///{path}")
+
+
+@pytest.mark.parametrize("as_is", [False, True])
+async def test_nothing_is_left_beside_a_file_that_is_no_store(tmp_path: Path, as_is: bool) -> None:
+    other = tmp_path / "notes.txt"
+    await asyncio.to_thread(other.write_text, "this is no database\n" * 100)
+    with pytest.raises(SetupError, match=r"cannot be opened: .*not a database"):
+        await open_store(other, as_is=as_is, serving=not as_is)
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+async def test_a_store_that_is_opened_by_a_link_is_the_same_store(tmp_path: Path) -> None:
+    file, link = tmp_path / "disk" / "headgate.db", tmp_path / "headgate.db"
+    await asyncio.to_thread(link.symlink_to, file)
+    assert "not a file" in await _refusal(f"sqlite:///{link}")  # it leads nowhere yet
+    await (await open_store(file)).close()
+    store = await open_store(link, serving=True)
+    try:
+        for path in (file, link):
+            with pytest.raises(SetupError, match="A process serves the store"):
+                take_alone(path)
+        workspace = await store.directory.create_workspace("acme")
+        await append(store, workspace.id, draft())
+        assert (await store.survey.facts()).bytes > file.stat().st_size
+    finally:
+        await store.close()
+    assert sorted(os.listdir(tmp_path)) == ["disk", "headgate.db"]

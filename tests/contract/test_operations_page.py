@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from headgate_server.store.opening import open_store
-from tests.support import postgres
+from tests.support import citus, postgres
 from tests.support.drafts import append, draft
 
 _DOCS = Path(__file__).parents[2] / "docs"
@@ -70,9 +71,9 @@ async def new_url() -> AsyncIterator[str]:
 
 
 def test_every_kind_of_block_is_run() -> None:
-    assert {kind for kind, _ in _BLOCK.findall(PAGE)} == {"sqlite", "postgresql", "copy"}
+    assert {kind for kind, _ in _BLOCK.findall(PAGE)} == {"sqlite", "postgresql", "copy", "citus"}
     # A block that is not run changes a server of PostgreSQL.
-    assert re.findall(r"(?<!-->\n)```sh\n(\w+)", PAGE) == ["pg_basebackup"]
+    assert [block.split()[0] for block in re.findall(r"(?<!-->\n)```sh\n(.+)", PAGE)] == ["pg_basebackup"]
 
 
 async def test_the_commands_for_sqlite(tmp_path: Path) -> None:
@@ -102,6 +103,19 @@ async def test_the_commands_of_a_move(new_url: str, tmp_path: Path) -> None:
     assert said[1].startswith("1 workspaces, 2 events (0 of them copied now), ")
     assert said[1].endswith("heads equal, sound")
     assert await _send(new_url, "a", "b", "c") == ["duplicate", "duplicate", "accepted"]
+
+
+async def test_the_commands_for_citus(postgres_url: str, tmp_path: Path) -> None:
+    """On a stand-in for Citus's catalog; a real Citus is tried by hand."""
+    await _send(postgres_url, "a", "b")
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute(citus.STAND_IN)
+    await connection.close()
+    said = await _run("".join(blocks("citus")), tmp_path, STORE=postgres_url)
+    planned, done = said.split("nothing was changed\n")
+    assert "events: to the node of its workspace\n" in planned
+    assert done == f"{planned}the schema is up to date\nacme: 2 events, sound\n"
+    assert await _send(postgres_url, "a", "b", "c") == ["duplicate", "duplicate", "accepted"]
 
 
 def test_every_alert_is_on_the_page() -> None:

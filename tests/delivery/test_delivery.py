@@ -11,6 +11,7 @@ from standardwebhooks import Webhook as Verifier
 
 from headgate.v1.event_service_pb2 import GetEventRequest, ListEventsRequest
 from headgate_server.core.audit import NOBODY
+from headgate_server.delivery.channel import Channel
 from headgate_server.delivery.config import DeliveryConfig
 from headgate_server.ingest.compat import Compat
 from headgate_server.receivers import HttpRequest, Reply
@@ -290,9 +291,16 @@ async def test_a_changed_filter_applies_from_the_cursor_on(caller: Caller, opera
         assert sorted(sequences(one)) == [1, 4]
 
 
-async def test_a_stop_waits_for_a_request_and_the_next_server_continues(store_url: str) -> None:
+async def test_a_stop_waits_for_a_request_and_the_next_server_continues(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slow = asyncio.Event()
     good = answers()
+    stop = Channel.stop
+
+    def stopped(channel: Channel) -> None:
+        stop(channel)
+        slow.set()
 
     async def answer(request: Received, writer: asyncio.StreamWriter) -> None:
         await slow.wait()
@@ -303,7 +311,7 @@ async def test_a_stop_waits_for_a_request_and_the_next_server_continues(store_ur
             made = await Operator.of(first).create(hook(one, ordering="ordered"))
             await first.batch(event(), event())
             await asyncio.wait_for(one.arrived.wait(), GUARD)
-            asyncio.get_running_loop().call_later(0.3, slow.set)
+            monkeypatch.setattr(Channel, "stop", stopped)
         assert sequences(one) == [1]
         async with serving(store_url, delivery=LOOPBACK) as running, running.caller() as second:
             await shows(Operator.of(second), made["id"], cursor=2)

@@ -29,7 +29,7 @@ from headgate_server.store import Proof
 from headgate_server.store.opening import file_of
 from headgate_server.store.sqlite import backup as files
 from headgate_server.store.sqlite import turns
-from headgate_server.store.sqlite.target import check_file, take_alone
+from headgate_server.store.sqlite.target import check_file, make_folder, sync, take_alone
 
 DATABASE = "headgate.db"
 HEADS = "heads.json"
@@ -123,12 +123,12 @@ async def restore(
             if check:
                 await _verified(store.proof, expected)
         files.close_up(made)
-        _sync(made)
+        sync(made)
         try:
             os.link(made, target)
         except FileExistsError:
             raise SetupError(f"There is a store {target} now.") from None
-    _sync(target.parent)
+    sync(target.parent)
     return description
 
 
@@ -202,13 +202,12 @@ def _making(folder: Path) -> Iterator[Path]:
     of it is left.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # What a killed backup left. The database is moved last, so without it there is no backup.
-        if foreign := sorted({path.name for path in folder.iterdir()} - {_WORK, HEADS, DESCRIPTION}):
-            raise SetupError(f"The folder {folder} is not empty: it has {foreign[0]}.")
+        make_folder(folder)
         work = folder / _WORK
+        _check_empty(folder)
         work.mkdir(mode=0o700, exist_ok=True)
-        lock = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # A link could lead to a folder of other files.
+        lock = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileExistsError:
         raise SetupError(f"{folder} is not a folder.") from None
     except OSError as error:
@@ -218,15 +217,19 @@ def _making(folder: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise SetupError(f"Another backup is being made in {folder}.") from None
+        if not _is_at(work, lock):
+            raise SetupError(f"Another backup is being made in {folder}.")
         try:
+            # One that ended a moment ago has left a backup.
+            _check_empty(folder)
             _empty(work)
             yield work
             for name in (HEADS, DESCRIPTION, DATABASE):
                 (work / name).chmod(0o600)
-                _sync(work / name)
+                sync(work / name)
             for name in (HEADS, DESCRIPTION, DATABASE):
                 (work / name).replace(folder / name)
-            _sync(folder)
+            sync(folder)
         except OSError as error:
             raise SetupError(f"The backup cannot be written: {error.strerror}.") from error
         finally:
@@ -235,13 +238,29 @@ def _making(folder: Path) -> Iterator[Path]:
         os.close(lock)
 
 
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open folder is still the one at this path: a backup that ends removes its own."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _check_empty(folder: Path) -> None:
+    """Raise `SetupError` if a folder has anything but what a killed backup left. The database is moved last, so without
+    it there is no backup.
+    """
+    if foreign := sorted({path.name for path in folder.iterdir()} - {_WORK, HEADS, DESCRIPTION}):
+        raise SetupError(f"The folder {folder} is not empty: it has {foreign[0]}.")
+
+
 @contextmanager
 def _free(target: Path) -> Iterator[Path]:
     """Yield a file beside a store's place to make the store in. Raises `SetupError` if there is a store, or a process
     serves one. After the block the file is gone.
     """
     try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(target.parent)
     except OSError as error:
         raise SetupError(f"The store's folder {target.parent} cannot be made: {error.strerror}.") from error
     lock = take_alone(target)
@@ -304,12 +323,3 @@ def _remove(path: Path) -> None:
     """Remove a database that only this process has used, and what is kept beside it."""
     for end in ("", *files.SIDECARS, *turns.FILES):
         path.with_name(path.name + end).unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Write a file or a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,13 +2,15 @@
 
 The copied ledgers themselves say how far the copy is: events are appended to the target's ledgers in the order of the
 source's, so each ledger of the target is sound at every moment, and a copy that was killed goes on at its end. A
-property of the target says that it is not whole yet, and nothing else opens it before that property is gone.
+property of the target says that it is not whole yet, and nothing else opens it before that property is gone. Its value
+is that of one run: of two copies into one target, the one that was begun first stops.
 """
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from headgate_server.access import admin
@@ -18,8 +20,8 @@ from headgate_server.core.model import Head, LedgerRange, StoredEvent
 from headgate_server.core.types import EventHash, EventId, WorkspaceId
 from headgate_server.process.clock import Clock, system_clock
 from headgate_server.store import DataRefused, Store
-from headgate_server.store.opening import COPYING, alone
-from headgate_server.store.transfer import TABLES, End, Moved, Sum, key_of
+from headgate_server.store.opening import alone, file_of
+from headgate_server.store.transfer import COPYING, TABLES, End, Moved, Sum, key_of
 
 _EVENTS = 2_000
 """Events of one transaction: enough that a commit costs little, and far below the store's deadline."""
@@ -68,20 +70,23 @@ async def copy(
     """
     async with _both(source, target, live) as (old, new):
         run = _Copy(old, new, live, report)
-        await run.begin(timestamps.format(clock()))
-        copied = await run.ledgers()
-        if live:
-            return Copied(**copied, rows=0, left_out=0, whole=False)
-        rows, left_out = await run.tables()
-        await run.check()
-        await new.properties.put(COPYING, None)
+        try:
+            await run.begin(timestamps.format(clock()))
+            copied = await run.ledgers()
+            if live:
+                return Copied(**copied, rows=0, left_out=0, whole=False)
+            rows, left_out = await run.tables()
+            await run.check()
+            await new.transfer.end()
+        except Moved:
+            raise SetupError("Another copy into the target was begun: this one stops.") from None
         return Copied(**copied, rows=rows, left_out=left_out, whole=True)
 
 
 @contextlib.asynccontextmanager
 async def _both(source: str | Path, target: str | Path, live: bool) -> AsyncIterator[tuple[Store, Store]]:
-    if source == target:
-        raise SetupError("The source and the target are the same store.")
+    if _place(source) == _place(target):
+        raise _same()
     # The schema of the source stays as it is: its own program may have to go on with it.
     async with contextlib.AsyncExitStack() as stack:
         if not live:
@@ -114,10 +119,13 @@ class _Copy:
         """Mark the target, and bring its workspaces up to date. Raises `SetupError` if it has anything else."""
         theirs = await self._old.transfer.workspaces()
         ours = await self._new.transfer.workspaces()
-        if await self._new.properties.get(COPYING) is None:
-            if ours:
-                raise SetupError(f"The target is not empty: it has the workspace {ours[0]['name']!r}.")
-            await self._new.properties.put(COPYING, at)
+        if ours and await self._new.properties.get(COPYING) is None:
+            raise SetupError(f"The target is not empty: it has the workspace {ours[0]['name']!r}.")
+        await self._new.transfer.begin(f"{at} {token_hex(8)}")
+        if await self._old.properties.get(COPYING) is not None:
+            # Two URLs of one database.
+            await self._new.transfer.end()
+            raise _same()
         self._names = {row["id"]: row["name"] for row in theirs}
         heads = await self._old.transfer.ends()
         for one in await self._old.proof.ledgers():
@@ -255,6 +263,16 @@ class _Copy:
             broken += [found] if found.breaks else []
         if broken:
             raise Unsound(broken)
+
+
+def _place(location: str | Path) -> str | Path:
+    """Return what two names of one SQLite file have in common; a URL of another database as it is."""
+    file = file_of(location)
+    return location if file is None else file.resolve()
+
+
+def _same() -> SetupError:
+    return SetupError("The source and the target are the same store.")
 
 
 def _head(end: End) -> Head:

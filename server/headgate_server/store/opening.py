@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 from headgate_server.core.errors import SetupError
 from headgate_server.store import Store
+from headgate_server.store.transfer import COPYING
 
 if TYPE_CHECKING:
     from headgate_server.store.postgres.database import PostgresDatabase
-
-COPYING = "copying"
-"""The property of a store into which another one is being copied."""
 
 _FORMS = "use sqlite:///path, or postgresql://user:password@host:port/database"
 

@@ -1,9 +1,9 @@
 """Moves rows from one store into another, as they are."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Table, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql
@@ -11,8 +11,14 @@ from sqlalchemy.dialects import postgresql
 from headgate_server.core import ledger, timestamps
 from headgate_server.core.model import Head, StoredEvent, StoredHead
 from headgate_server.core.types import EventId, WorkspaceId
+from headgate_server.store import properties as facts
 from headgate_server.store.database import Database
 from headgate_server.store.schema import events, heads, leases, metadata, properties, workspaces
+
+T = TypeVar("T")
+
+COPYING = "copying"
+"""The property of a store into which another one is being copied. Each run of the copy gives it a value of its own."""
 
 ROWS = 200
 """Rows of one page, except events. Some have 64 kB."""
@@ -41,7 +47,9 @@ class End(NamedTuple):
 
 
 class Moved(Exception):
-    """Something else writes to the ledger that is filled: it does not end where the last rows ended."""
+    """Something else writes to the store that is filled: a ledger does not end where the last rows ended, or another
+    copy was begun.
+    """
 
 
 class Transfer:
@@ -49,6 +57,16 @@ class Transfer:
 
     def __init__(self, database: Database):
         self._database = database
+        self._mark: str | None = None
+
+    async def begin(self, mark: str) -> None:
+        """Mark the store as half a copy. A copy into it that was begun before gets `Moved` with its next write."""
+        await self._database.write(lambda connection: facts.put(connection, COPYING, mark))
+        self._mark = mark
+
+    async def end(self) -> None:
+        """Remove the mark. Raises `Moved`."""
+        await self._write(lambda connection: facts.put(connection, COPYING, None))
 
     async def workspaces(self) -> list[Mapping[str, Any]]:
         """Return every row of `workspaces`, by id."""
@@ -61,7 +79,7 @@ class Transfer:
         """Add workspaces with empty ledgers, and change those that are there. Ids that the database gives later are
         higher.
         """
-        await self._database.write(lambda connection: _put_workspaces(self._database, connection, rows))
+        await self._write(lambda connection: _put_workspaces(self._database, connection, rows))
 
     async def ends(self) -> dict[WorkspaceId, End]:
         """Return every row of `heads`."""
@@ -74,7 +92,7 @@ class Transfer:
         """Set the quota and the count of the month, of a ledger that ends there. Raises `Moved` if it does not."""
         here = (heads.c.workspace_id == workspace_id, heads.c.sequence == end.sequence, heads.c.hash == end.hash)
         statement = update(heads).where(*here).values(end._asdict())
-        if not await self._database.write(lambda connection: connection.execute(statement).rowcount):
+        if not await self._write(lambda connection: connection.execute(statement).rowcount):
             raise Moved
 
     async def append(
@@ -96,7 +114,7 @@ class Transfer:
             self._database.load(connection, rows)
             connection.execute(update(heads).where(here).values(new._asdict()))
 
-        await self._database.write(write)
+        await self._write(write)
         return new
 
     async def page(self, table: str, after: Sequence[Any] | None) -> list[tuple[Any, ...]]:
@@ -104,16 +122,28 @@ class Transfer:
         return await self._database.read(lambda connection: _page(connection, metadata.tables[table], after))
 
     async def put(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Write rows. Raises `DataRefused` if the database cannot store one of them."""
+        """Write rows. Raises `Moved`, and `DataRefused` if the database cannot store one of them."""
         target = metadata.tables[table]
         names = [column.name for column in target.columns]
         values = [dict(zip(names, row, strict=True)) for row in rows]
-        await self._database.write(lambda connection: connection.execute(insert(target), values).close())
+        await self._write(lambda connection: connection.execute(insert(target), values).close())
 
     async def clear(self) -> None:
-        """Delete the rows of all `TABLES`."""
+        """Delete the rows of all `TABLES`. Raises `Moved`."""
         for table in reversed(TABLES):
-            await self._database.write(partial(_clear, metadata.tables[table]))
+            await self._write(partial(_clear, metadata.tables[table]))
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        """Return the result of `work` after the commit. Raises `Moved` if another copy was begun."""
+
+        def checked(connection: Connection) -> T:
+            # The lock makes another copy wait with its mark until this transaction has ended.
+            mine = select(properties.c.value).where(properties.c.name == COPYING).with_for_update()
+            if self._mark is not None and connection.execute(mine).scalar_one_or_none() != self._mark:
+                raise Moved
+            return work(connection)
+
+        return await self._database.write(checked)
 
 
 class Sum:

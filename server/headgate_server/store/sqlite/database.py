@@ -29,7 +29,7 @@ from headgate_server.store.sqlite import durability
 from headgate_server.store.sqlite.append import decide_and_write, insertions
 from headgate_server.store.sqlite.connection import BUSY_TIMEOUT, any_texts, make_engine, raw_cursor, transaction
 from headgate_server.store.sqlite.errors import LockedError, cause, result_code, translated
-from headgate_server.store.sqlite.target import check_file, mark_served, prepare_file
+from headgate_server.store.sqlite.target import check_database, check_file, mark_served, prepare_file
 from headgate_server.store.sqlite.turns import Turns
 from headgate_server.store.sqlite.writes import Writes
 
@@ -46,7 +46,8 @@ class SqliteDatabase(Database):
     """The `Database` promise on one SQLite file. `SqliteDatabase.open` makes one."""
 
     def __init__(self, path: Path, clock: Callable[[], int], lock: int | None):
-        self._path = path
+        # SQLite, too, keeps its log beside the file itself, and not beside a link to it.
+        self._path = path = path.resolve()
         self._writes = Writes(Turns(path))
         self._writer = make_engine(path, "BEGIN IMMEDIATE", pool_size=1)
         self._reader = make_engine(path, "BEGIN", pool_size=READERS)
@@ -66,6 +67,7 @@ class SqliteDatabase(Database):
         `errors.SetupError`.
         """
         await asyncio.to_thread(check_file if as_is else prepare_file, path)
+        await asyncio.to_thread(check_database, path)
         lock = mark_served(path) if serving else None
         store = cls(path, clock or _system_clock, lock)
         try:

@@ -2,15 +2,20 @@
 
 import fcntl
 import os
+from contextlib import closing
 from pathlib import Path
 
+from pysqlite3 import dbapi2 as driver
+
 from headgate_server.core.errors import SetupError
+from headgate_server.store.sqlite.connection import BUSY_TIMEOUT
+from headgate_server.store.sqlite.errors import cause
 
 
 def prepare_file(path: Path) -> None:
     """Create the database's folder (0700) and file (0600) if they are missing. Only their owner has access."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         # Do not open an existing file here: closing it would drop the locks that SQLite holds on it in this process.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
@@ -19,6 +24,34 @@ def prepare_file(path: Path) -> None:
         check_file(path)
     except OSError as error:
         raise SetupError(f"The store {path} cannot be created: {error.strerror}.") from error
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder (0700) and those above it, if they are missing. A power cut does not take them. Raises
+    `OSError`.
+    """
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in reversed(missing):
+        sync(made.parent)
+
+
+def sync(path: Path) -> None:
+    """Write a file or a folder to the disk. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_database(path: Path) -> None:
+    """Raise `errors.SetupError` unless SQLite can read a file. Nothing is created beside another kind of file."""
+    try:
+        with closing(driver.connect(str(path), isolation_level=None, timeout=BUSY_TIMEOUT)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except driver.Error as error:
+        raise SetupError(f"The store {path} cannot be opened: {cause(error)}.") from error
 
 
 def check_file(path: Path) -> None:
@@ -58,6 +91,8 @@ def take_alone(path: Path) -> int:
 
 
 def _lock_of(path: Path) -> Path:
+    # Beside the file itself: whoever opens it by another link must find the same lock.
+    path = path.resolve()
     return path.with_name(path.name + ".lock")
 
 
