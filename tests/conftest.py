@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from headgate_server.store import Store
@@ -25,6 +26,15 @@ _CALM = settings(
 settings.register_profile("explore", _CALM)
 settings.register_profile("fixed", _CALM, derandomize=True)
 settings.load_profile("fixed")
+
+# By default a traceback for a console shows the values of all variables. That takes seconds of the event loop that a
+# test shares with its server, which then loses its database's patience.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
