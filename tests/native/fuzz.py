@@ -14,20 +14,22 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 from google.api.httpbody_pb2 import HttpBody
 
 from headgate_server.core import timestamps
-from headgate_server.core.model import Draft, Mismatch, Problem
+from headgate_server.core.model import Draft, Mismatch, Problem, StoredEvent
 from headgate_server.core.reasons import Reason
 from headgate_server.core.types import Salt
 from headgate_server.receivers import HttpRequest, Intake, Take
 from headgate_server.receivers.registry import RECEIVERS
 from headgate_server.rpc import cloudevents
 from tests.native import twins
+from tests.native.driver import Driver
 from tests.native.found import FOUND
-from tests.native.inputs import Inputs
+from tests.native.inputs import ODD_VALUES, Inputs
 from tests.native.shapes import SHAPES, as_json, as_message
 from tests.support import poison
 from tests.support.vendors import VENDORS, with_payload
@@ -102,7 +104,12 @@ class Fuzzer:
             for (_, path), endpoint in receiver.routes().items()
             if isinstance(endpoint, Take)
         ]
+        self._driver = Driver()
         self.last: Any = None
+
+    def close(self) -> None:
+        """End its connection."""
+        self._driver.close()
 
     def step(self) -> None:
         """Make one input, and compare. Raises `Different`."""
@@ -121,8 +128,20 @@ class Fuzzer:
         atomic = self.chance.random() < 0.3
         now = self.chance.choice(_MOMENTS) + self.chance.randrange(-4, 2)
         self.last = (groups, quota, atomic, now)
-        twins.settled(groups, slots[:1] * self.chance.randrange(2), quota=quota, atomic=atomic, now=now)
+        rows = twins.settled(groups, slots[:1] * self.chance.randrange(2), quota=quota, atomic=atomic, now=now)
         self.counts["settled"] += sum(map(len, groups))
+        if rows and self.chance.random() < 0.7:
+            self._copy(rows)
+
+    def _copy(self, rows: Sequence[StoredEvent]) -> None:
+        """Send rows as they are, or with a value that may be of another type than its column."""
+        copied = list(rows)
+        if self.chance.random() < 0.3:
+            at, column = self.chance.randrange(len(copied)), self.chance.choice(StoredEvent._fields)
+            copied[at] = copied[at]._replace(**{column: self.chance.choice(ODD_VALUES)})
+        self.last = copied
+        self.counts["copied"] += len(copied)
+        self.counts["copied by the core"] += len(copied) * self._driver.compare(copied)
 
     def _marked(self, slot: Draft | Problem) -> Draft | Problem:
         """Return a slot as another receiver or a schema would have it, sometimes."""
@@ -194,6 +213,7 @@ class Fuzzer:
         request = HttpRequest("POST", path, {}, body, twins.NOW)
         self.last = request
         self.counts["vendors"] += 1
+        self.counts[f"of {name}"] += 1
         read = twins.both(lambda: endpoint.read(request))
         return self._counted(read.slots if isinstance(read, Intake) else ())
 
@@ -230,21 +250,21 @@ def main() -> int:
         print(f"nothing to compare: {twins.FOUND.said} (make native)", file=sys.stderr)
         return 1
     seed = time.time_ns() if options.seed is None else options.seed
-    fuzzer = Fuzzer(seed)
     for found in FOUND:
         twins.compare(found)
     until = time.monotonic() + options.seconds
     steps = 0
-    while time.monotonic() < until:
-        try:
-            fuzzer.step()
-        except BaseException as error:
-            print(f"seed {seed}, step {steps}, input {fuzzer.last!r}", file=sys.stderr)
-            if isinstance(error, twins.Different):
-                print(error, file=sys.stderr)
-                return 1
-            raise
-        steps += 1
+    with closing(Fuzzer(seed)) as fuzzer:
+        while time.monotonic() < until:
+            try:
+                fuzzer.step()
+            except BaseException as error:
+                print(f"seed {seed}, step {steps}, input {fuzzer.last!r}", file=sys.stderr)
+                if isinstance(error, twins.Different):
+                    print(error, file=sys.stderr)
+                    return 1
+                raise
+            steps += 1
     print(json.dumps({"seed": seed, "steps": steps, "cpu_seconds": round(time.process_time()), **fuzzer.counts}))
     return 0
 

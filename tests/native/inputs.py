@@ -56,6 +56,12 @@ _ODD_TIMES = (
 _LENGTHS = (0, 1, 2, 127, 128, 254, 255, 256, 257, 300)
 _HUGE = (2**14, 2**21, 2**28, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**35, 2**63 - 1, 2**63, 2**64 - 1)
 _EDGES = (0, 1, 2, 127, 128, 2**31 - 1, 2**31, 2**32, 2**32 + 1, 2**53, 2**63 - 1, 2**63, 2**64 - 1)
+ODD_VALUES = (
+    None, 0, 1, -1, 2**31, 2**63 - 1, -(2**63), 2**63, -(2**63) - 1, 2**70, True, 1.0, 1.5, float("nan"), b"",
+    b"x" * 8, bytes(16), b"\xff" * 17, b"x" * 600_000, bytearray(16), memoryview(b"x"), "", "x", "é👍", "a\0b",
+    "0" * 32, "x" * 600_000, "\ud800", [], (1,), {}, object,
+)  # fmt: skip
+"""Values for a column of `events`, of its type or not."""
 _SECONDS = (
     0, 1, -1, 1_705_314_600, timestamps.MIN // 10**6, timestamps.MIN // 10**6 - 1, timestamps.MAX // 10**6,
     timestamps.MAX // 10**6 + 1, 2**53, 2**62, 2**63 - 1, -(2**63), 9_223_372_036_854, 9_223_372_036_855,
@@ -94,6 +100,19 @@ def varint(value: int, padding: int = 0) -> bytes:
         written[-1] |= 0x80
         written.append(0)
     return bytes(written)
+
+
+def is_of(column: str, value: object) -> bool:
+    """Whether a value can be in a column of a type, as the compiled core writes it."""
+    match column:
+        case "uuid":
+            return isinstance(value, bytes) and len(value) == 16
+        case "bigint":
+            return value is None or (isinstance(value, int) and -(2**63) <= value < 2**63)
+        case "text":
+            return value is None or (isinstance(value, str) and "\ud800" not in value)
+        case _:
+            return value is None or isinstance(value, bytes)
 
 
 class Inputs:

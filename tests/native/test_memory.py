@@ -15,6 +15,7 @@ from headgate_server.core import compiled
 
 core = compiled.find({}).core
 salt = bytes(16)
+large = (1, salt, 1, 1, "r", "t", "s", "", None, bytes(24 << 20), None, None, None, salt, salt, salt, None)
 pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, ((pages << 12) + (32 << 20),) * 2)
 try:
@@ -31,6 +32,11 @@ for number in (sys.maxsize, -1, 2**63):
         core.decide_run([], number, b"", {}, 1, number, bytes(32), number, number)
     except OverflowError:
         pass
+try:
+    core.copy_rows([large])
+except MemoryError:
+    print("no place for a copy")
+assert len(core.copy_rows([(*large[:9], b"{}", *large[10:])])) == 1
 print("done")
 """
 _HUGE = (2**20, 2**31 - 1, 2**32, 2**40, 2**63 - 1, 2**64 - 1)
@@ -63,4 +69,4 @@ def test_no_allocation_is_chosen_by_a_number() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _LIMITED], input=given, capture_output=True, text=True, check=False, timeout=60
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "limited\ndone\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "limited\nno place for a copy\ndone\n", "")

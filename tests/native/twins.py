@@ -15,7 +15,7 @@ from headgate.v1.bridge_view_pb2 import RawBatchIngestRequest, RawIngestRequest
 from headgate.v1.ingest_service_pb2 import StreamIngestResponse
 from headgate_server.core import compiled, ledger, randomness
 from headgate_server.core.errors import InvalidRequest
-from headgate_server.core.model import Draft, Link, Outcome, Problem, Settled, Submission, Usage
+from headgate_server.core.model import Draft, Link, Outcome, Problem, Settled, StoredEvent, Submission, Usage
 from headgate_server.core.settle import Settlement
 from headgate_server.core.types import Dedupe
 from headgate_server.rpc import decode, wire
@@ -27,6 +27,11 @@ LIMIT = 1_000
 NOW = 1_705_314_600_000_000
 
 needs_core = pytest.mark.skipif(FOUND.core is None, reason=f"{FOUND.said} (make native)")
+
+
+def core() -> Any:
+    """Return the core."""
+    return FOUND.core
 
 
 class Different(AssertionError):
@@ -108,8 +113,8 @@ def settled(
     quota: int | None = None,
     atomic: bool = False,
     now: int = NOW,
-) -> list[Sequence[Outcome]]:
-    """Settle groups of slots after a ledger that holds some drafts, and write the answers."""
+) -> Sequence[StoredEvent]:
+    """Settle groups of slots after a ledger that holds some drafts, and write the answers. Return the new rows."""
     before = Settlement(1, ledger.genesis("acme"), {}, {}, now - 100)
     with compiled.using(None), fixed_randomness():
         before.decide(Submission(workspace_id=1, slots=earlier))
@@ -131,10 +136,10 @@ def settled(
         known_now = sorted(settlement._known.items())
         return outcomes, settlement.rows, settlement.head, settlement.usage, settlement.superseded, known_now
 
-    outcomes: list[Sequence[Outcome]] = both(settle)[0]
+    outcomes, rows, *_ = both(settle)
     for each in outcomes:
         answered(each)
-    return outcomes
+    return list(rows)
 
 
 def answered(outcomes: Sequence[Outcome], lines: Sequence[int] = ()) -> None:

@@ -213,7 +213,9 @@ def stream_results(outcomes: Sequence[Outcome]) -> bytes | None:
 
 
 def copy_rows(rows: Sequence[StoredEvent]) -> list[bytes] | None:
-    """Return rows in PostgreSQL's binary format for COPY, in pieces. The twin is asyncpg's `copy_records_to_table`."""
+    """Return rows in PostgreSQL's binary format for COPY, in pieces. None also if a value is not of its column's type.
+    The twin is asyncpg's `copy_records_to_table`.
+    """
     return _tried(lambda core: core.copy_rows(rows))
 
 

@@ -238,10 +238,7 @@ async def _write(connection: Any, settlements: Mapping[WorkspaceId, Settlement],
 
 
 async def copy_events(connection: Any, rows: Sequence[StoredEvent]) -> None:
-    """Insert new rows of `events` by COPY. Raises asyncpg's errors.
-
-    With the compiled core each value must have the type of its column, because the core looks at the values alone.
-    """
+    """Insert new rows of `events` by COPY. Raises asyncpg's errors."""
     pieces = compiled.copy_rows(rows)
     if pieces is not None:
         source = _one_by_one(pieces)
