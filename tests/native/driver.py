@@ -91,13 +91,14 @@ class Driver:
         while (head := await reader.read(1)) not in (b"", b"X"):
             size = int.from_bytes(await reader.readexactly(4)) - 4
             content = await reader.readexactly(size)
-            if head == b"d":
+            if head == b"Q":
+                self._copied.clear()  # what a copy sent before it was refused may still have been on its way
+            elif head == b"d":
                 self._copied.append(content)
             writer.write(_ANSWERS.get(head, b""))
 
     def sent(self, rows: Sequence[StoredEvent], core: Any) -> bytes | str:
         """Return what is sent for these rows with a core, or without one; the error's class if they are refused."""
-        self._copied.clear()
         with compiled.using(core):
             try:
                 self._runner.run(copy_events(self._connection, rows))
