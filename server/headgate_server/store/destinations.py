@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from headgate_server.core import audit, ledger
 from headgate_server.core.audit import Act, Facts
@@ -38,13 +38,11 @@ from headgate_server.store.destination_rows import (
     secrets_text,
     settings_of,
 )
+from headgate_server.store.destination_status import WAITING, failures_of, locked, missing, of_id, row_of, status_of
 from headgate_server.store.schema import destinations, failures, heads
 
 MOST_DESTINATIONS = 100
 """The most destinations of a workspace. Each needs a task of the delivering process, and connections."""
-
-_WAITING = (FailureState.RETRYING, FailureState.FAILED)
-"""Failures that count as set aside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +87,7 @@ class Destinations(Audited):
         def work(connection: Connection) -> Sequence[Status]:
             now = self._database.now(connection)
             rows = connection.execute(page.order_by(destinations.c.id).limit(limit)).all()
-            return [_status_of(connection, row, now) for row in rows]
+            return [status_of(connection, row, now) for row in rows]
 
         return await self._database.read(work, snapshot=True)
 
@@ -101,7 +99,7 @@ class Destinations(Audited):
         """
 
         def work(connection: Connection) -> Status:
-            old = _locked(connection, workspace_id, destination_id)
+            old = locked(connection, workspace_id, destination_id)
             new = change(old)
             if new.name != old.name:
                 _check_name(connection, workspace_id, new.name)
@@ -117,9 +115,9 @@ class Destinations(Audited):
         """Remove a destination and its failures."""
 
         def work(connection: Connection) -> None:
-            old = _locked(connection, workspace_id, destination_id)
-            connection.execute(delete(destinations).where(*_here(workspace_id, destination_id)))
-            connection.execute(delete(failures).where(*_failures_of(workspace_id, destination_id)))
+            old = locked(connection, workspace_id, destination_id)
+            connection.execute(delete(destinations).where(*of_id(workspace_id, destination_id)))
+            connection.execute(delete(failures).where(*failures_of(workspace_id, destination_id)))
             self._record(connection, old, "destination.deleted", audit.destination_facts(old))
 
         await self._database.write(work)
@@ -128,7 +126,7 @@ class Destinations(Audited):
         """Pause a destination or make it active again. For an active one the days until it is disabled start again."""
 
         def work(connection: Connection) -> Status:
-            old = _locked(connection, workspace_id, destination_id)
+            old = locked(connection, workspace_id, destination_id)
             values = {"failing_since": None} if state is State.ACTIVE else {}
             self._change(connection, old, state=state, why=why, **values)
             if state is State.ACTIVE and old.state is not State.ACTIVE:
@@ -141,10 +139,10 @@ class Destinations(Audited):
 
     async def secrets(self, workspace_id: WorkspaceId, destination_id: str) -> Secrets:
         """Return the keys that sign, and the headers."""
-        statement = select(destinations.c.secrets).where(*_here(workspace_id, destination_id))
+        statement = select(destinations.c.secrets).where(*of_id(workspace_id, destination_id))
         text = await self._database.read(lambda connection: connection.execute(statement).scalar_one_or_none())
         if text is None:
-            raise _missing(destination_id)
+            raise missing(destination_id)
         return secrets_of(text)
 
     async def set_secrets(
@@ -153,8 +151,8 @@ class Destinations(Audited):
         """Replace the secrets by those that `change` returns. It also gets the destination and the database's time."""
 
         def work(connection: Connection) -> Status:
-            old = _locked(connection, workspace_id, destination_id)
-            stored = select(destinations.c.secrets).where(*_here(workspace_id, destination_id))
+            old = locked(connection, workspace_id, destination_id)
+            stored = select(destinations.c.secrets).where(*of_id(workspace_id, destination_id))
             text = connection.execute(stored).scalar_one()
             before = secrets_of(text)
             changed = change(before, old, self._database.now(connection))
@@ -176,7 +174,7 @@ class Destinations(Audited):
         """
 
         def work(connection: Connection) -> Status:
-            old = _locked(connection, workspace_id, destination_id)
+            old = locked(connection, workspace_id, destination_id)
             if after is not None and after > old.cursor.sequence:
                 raise InvalidRequest(
                     f"The cursor is at {old.cursor.sequence}: the events after {after} are delivered anyway.",
@@ -203,8 +201,8 @@ class Destinations(Audited):
         """Try all set-aside events again now. Their schedule starts from the beginning."""
 
         def work(connection: Connection) -> Status:
-            old = _locked(connection, workspace_id, destination_id)
-            self._retry(connection, old, failures.c.state.in_(_WAITING), attempts=0)
+            old = locked(connection, workspace_id, destination_id)
+            self._retry(connection, old, failures.c.state.in_(WAITING), attempts=0)
             self._change(connection, old)
             self._record(connection, old, "destination.replayed", after={"set_aside": True})
             return self._status(connection, workspace_id, destination_id)
@@ -215,11 +213,11 @@ class Destinations(Audited):
         self, workspace_id: WorkspaceId, destination_id: str, limit: int, after: int = 0
     ) -> Sequence[Failure]:
         """Return at most `limit` failures after the sequence `after`, in the order of their sequences."""
-        here = (*_failures_of(workspace_id, destination_id), failures.c.sequence > after)
+        here = (*failures_of(workspace_id, destination_id), failures.c.sequence > after)
         statement = FAILURES.where(*here).order_by(failures.c.sequence).limit(limit)
 
         def work(connection: Connection) -> Sequence[Failure]:
-            _row(connection, workspace_id, destination_id)
+            row_of(connection, workspace_id, destination_id)
             return [failure_of(row) for row in connection.execute(statement)]
 
         return await self._database.read(work)
@@ -246,9 +244,9 @@ class Destinations(Audited):
             mine = DESTINATIONS.where(destinations.c.workspace_id == workspace_id, failing)
             # The engine locks destinations in this order too, when it records several reports.
             rows = connection.execute(mine.order_by(destinations.c.id).with_for_update())
-            locked = [destination_of(row) for row in rows]
+            every_one = [destination_of(row) for row in rows]
             states = dict(connection.execute(select(failures.c.destination_id, failures.c.state).where(*which)).all())
-            failed = [one for one in locked if one.id in states and one.gets(event)]
+            failed = [one for one in every_one if one.id in states and one.gets(event)]
             if not any(states[one.id] in GIVEN_UP for one in failed):
                 return 0
             for one in failed:
@@ -265,10 +263,10 @@ class Destinations(Audited):
     async def _settle(
         self, workspace_id: WorkspaceId, destination_id: str, sequence: int, state: FailureState, **values: Any
     ) -> Failure:
-        here = (*_failures_of(workspace_id, destination_id), failures.c.sequence == sequence)
+        here = (*failures_of(workspace_id, destination_id), failures.c.sequence == sequence)
 
         def work(connection: Connection) -> Failure:
-            old = _locked(connection, workspace_id, destination_id)
+            old = locked(connection, workspace_id, destination_id)
             if state is FailureState.RETRYING:
                 values["next_attempt_at"] = self._database.now(connection)
             before = connection.execute(select(failures.c.state).where(*here)).scalar_one_or_none()
@@ -325,44 +323,20 @@ class Destinations(Audited):
 
     def _change(self, connection: Connection, old: Destination, **values: Any) -> None:
         changed = {"revision": old.revision + 1, "updated_at": self._database.now(connection), **values}
-        connection.execute(update(destinations).where(*_here(old.workspace_id, old.id)).values(changed))
+        connection.execute(update(destinations).where(*of_id(old.workspace_id, old.id)).values(changed))
 
     def _retry(self, connection: Connection, old: Destination, which: Any, **values: Any) -> None:
         due = {"state": FailureState.RETRYING, "next_attempt_at": self._database.now(connection), **values}
-        connection.execute(update(failures).where(*_failures_of(old.workspace_id, old.id), which).values(due))
+        connection.execute(update(failures).where(*failures_of(old.workspace_id, old.id), which).values(due))
 
     def _status(self, connection: Connection, workspace_id: WorkspaceId, destination_id: str) -> Status:
-        row = _row(connection, workspace_id, destination_id)
-        return _status_of(connection, row, self._database.now(connection))
+        row = row_of(connection, workspace_id, destination_id)
+        return status_of(connection, row, self._database.now(connection))
 
 
 def copy(old: Destination, **changes: Any) -> Destination:
     """Return a destination with changes, for `update`."""
     return replace(old, **changes)
-
-
-def _here(workspace_id: WorkspaceId, destination_id: str) -> tuple[Any, Any]:
-    return destinations.c.workspace_id == workspace_id, destinations.c.id == destination_id
-
-
-def _failures_of(workspace_id: WorkspaceId, destination_id: str) -> tuple[Any, Any]:
-    return failures.c.workspace_id == workspace_id, failures.c.destination_id == destination_id
-
-
-def _missing(destination_id: str) -> NotFound:
-    return NotFound(f"There is no destination {destination_id[:80]!r} in this workspace.", field="id")
-
-
-def _row(connection: Connection, workspace_id: WorkspaceId, destination_id: str, *, lock: bool = False) -> Row[Any]:
-    statement = DESTINATIONS.where(*_here(workspace_id, destination_id))
-    row = connection.execute(statement.with_for_update() if lock else statement).first()
-    if row is None:
-        raise _missing(destination_id)
-    return row
-
-
-def _locked(connection: Connection, workspace_id: WorkspaceId, destination_id: str) -> Destination:
-    return destination_of(_row(connection, workspace_id, destination_id, lock=True))
 
 
 def _check_name(connection: Connection, workspace_id: WorkspaceId, name: str) -> None:
@@ -393,18 +367,3 @@ def _start(connection: Connection, workspace_id: WorkspaceId, start: int) -> Pos
             field="start",
         )
     return positions.at(connection, workspace_id, start - 1)
-
-
-def _status_of(connection: Connection, row: Row[Any], now: int) -> Status:
-    destination = destination_of(row)
-    workspace_id, cursor = destination.workspace_id, destination.cursor
-    head = positions.head(connection, workspace_id) or 0
-    lag = max(0, head - cursor.sequence)
-    here = _failures_of(workspace_id, destination.id)
-    waiting = case((failures.c.state.in_(_WAITING), 1))
-    next_attempt = case((failures.c.state == FailureState.RETRYING, failures.c.next_attempt_at))
-    statement = select(func.count(waiting), func.min(next_attempt)).where(*here)
-    set_aside, retry_after = connection.execute(statement).one()
-    return Status(
-        destination, lag, positions.waited(connection, workspace_id, cursor, now) if lag else 0, set_aside, retry_after
-    )
