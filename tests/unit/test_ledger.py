@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate_server.core import canonical, ledger, timestamps
+from headgate_server.core.checked_rows import StoredHead
 from headgate_server.core.ledger import MAX_BREAKS, Checker
-from headgate_server.core.model import Head, StoredEvent, StoredHead
+from headgate_server.core.model import Head, StoredEvent
 from headgate_server.store.schema import metadata
 from tests.support.drafts import draft
 from tests.unit.linking import linked

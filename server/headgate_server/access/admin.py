@@ -12,9 +12,10 @@ from headgate_server.access import auth, keys
 from headgate_server.access.keys import NewKey
 from headgate_server.core import shapes
 from headgate_server.core.audit import RESERVED, Actor
+from headgate_server.core.checked_rows import StoredLedger
 from headgate_server.core.errors import InvalidRequest, NotFound
 from headgate_server.core.ledger import Break, BreakType
-from headgate_server.core.model import ApiKey, Head, RateLimit, Scope, StoredLedger, Usage, Workspace
+from headgate_server.core.model import ApiKey, Head, RateLimit, Scope, Usage, Workspace
 from headgate_server.core.types import EventId, WorkspaceId
 from headgate_server.process.clock import Clock, system_clock
 from headgate_server.process.identity import user_name

@@ -15,8 +15,9 @@ from typing import Any
 
 from headgate_server.access import admin
 from headgate_server.core import timestamps
+from headgate_server.core.checked_rows import LedgerRange
 from headgate_server.core.errors import SetupError
-from headgate_server.core.model import Head, LedgerRange, StoredEvent
+from headgate_server.core.model import Head, StoredEvent
 from headgate_server.core.types import EventHash, EventId, WorkspaceId
 from headgate_server.process.clock import Clock, system_clock
 from headgate_server.store import DataRefused, Store

@@ -13,7 +13,8 @@ from operator import itemgetter
 from typing import NamedTuple, Protocol, TypeVar, cast
 
 from headgate_server.core import canonical, shapes, timestamps
-from headgate_server.core.model import Head, Link, StoredEvent, StoredHead
+from headgate_server.core.checked_rows import StoredHead
+from headgate_server.core.model import Head, Link, StoredEvent
 from headgate_server.core.shapes import Misshapen
 from headgate_server.core.types import Commitment, Dedupe, EventHash, EventId, Identity, Salt
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from headgate_server.core.reasons import Reason
 from headgate_server.core.types import (
@@ -178,34 +178,6 @@ class StoredEvent(NamedTuple):
     commitment: Commitment
     event_hash: EventHash
     attributes: bytes | None = None
-
-
-class StoredHead(NamedTuple):
-    """A row of `heads`, as stored. A check of the ledger reads it and trusts none of its values or types."""
-
-    sequence: Any
-    hash: Any
-    created_at: Any
-    month: Any
-    """The month (UTC) of the microsecond after `created_at`, such as 202611; 0 in an empty ledger."""
-    month_events: Any
-    """The number of events of that month."""
-
-
-class LedgerEnd(NamedTuple):
-    """The end of a ledger, read at one moment: its head, and the event with the highest id. None means that there is
-    none.
-    """
-
-    head: StoredHead | None
-    newest: StoredEvent | None
-
-
-class StoredLedger(NamedTuple):
-    """A ledger that the tables contain. One without a `name` has rows, but its id is not in `workspaces`."""
-
-    workspace_id: Any
-    name: Any
 
 
 _SHARED = tuple(name for name in StoredEvent._fields if name in Draft._fields and name != "attributes")
@@ -383,18 +355,6 @@ class EventQuery:
     """The last id of the previous page. The next page begins after it, in the direction of the order."""
     size: int | None = None
     """About how many bytes of content a page may hold beside its first event; None: as many as any page may."""
-
-
-class LedgerRange(NamedTuple):
-    """Which events of one ledger to check, in the order of their ids. None means no bound."""
-
-    workspace_id: WorkspaceId
-    first: EventId | None = None
-    """Inclusive."""
-    before: EventId | None = None
-    """Exclusive."""
-    last: Any = None
-    """Inclusive: the id of a stored event, whatever its type."""
 
 
 class EventPage(NamedTuple):

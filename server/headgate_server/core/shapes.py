@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any, NamedTuple
 
-from headgate_server.core.model import StoredEvent, StoredHead
+from headgate_server.core.checked_rows import StoredHead
+from headgate_server.core.model import StoredEvent
 
 
 class Shape(NamedTuple):

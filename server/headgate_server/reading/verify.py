@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from headgate_server.core import ledger, shapes, timestamps
+from headgate_server.core.checked_rows import LedgerEnd, LedgerRange, StoredHead
 from headgate_server.core.errors import InvalidRequest
 from headgate_server.core.ledger import Break, Checker
-from headgate_server.core.model import Head, LedgerEnd, LedgerRange, StoredEvent, StoredHead, Workspace
+from headgate_server.core.model import Head, StoredEvent, Workspace
 from headgate_server.core.reasons import Reason
 from headgate_server.core.types import EventHash, EventId
 from headgate_server.store import Proof

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Connection, Text, cast, func, literal, select, true, type_coerce
 from sqlalchemy.types import TypeEngine
 
-from headgate_server.core.model import EventPage, LedgerEnd, LedgerRange, Link, StoredEvent, StoredHead, StoredLedger
+from headgate_server.core.checked_rows import LedgerEnd, LedgerRange, StoredHead, StoredLedger
+from headgate_server.core.model import EventPage, Link, StoredEvent
 from headgate_server.core.types import Dedupe, EventId, WorkspaceId
 from headgate_server.store.database import Database
 from headgate_server.store.holds import Holds

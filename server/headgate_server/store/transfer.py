@@ -9,7 +9,8 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, tuple_, 
 from sqlalchemy.dialects import postgresql
 
 from headgate_server.core import ledger, timestamps
-from headgate_server.core.model import Head, StoredEvent, StoredHead
+from headgate_server.core.checked_rows import StoredHead
+from headgate_server.core.model import Head, StoredEvent
 from headgate_server.core.types import EventId, WorkspaceId
 from headgate_server.store import properties as facts
 from headgate_server.store.database import Database
