@@ -97,17 +97,19 @@ async def test_without_events_the_stored_answer_tells(
             await store.close()
 
 
-@pytest.mark.parametrize("trigger", [b"BEGIN", b"FOR NO KEY UPDATE", b"COPY"])
+@pytest.mark.parametrize(
+    ("trigger", "count"), [(b"BEGIN", 2), (b"FOR NO KEY UPDATE", 2), (b"INSERT INTO events", 2), (b"COPY", 40)]
+)
 async def test_a_connection_lost_before_commit_is_tried_again(
-    postgres_url: str, tmp_path: Path, trigger: bytes
+    postgres_url: str, tmp_path: Path, trigger: bytes, count: int
 ) -> None:
     workspace = await _workspace(postgres_url)
     async with Proxy(tmp_path, postgres_url, "before", trigger) as proxy:
         store = await _opened(proxy)
         try:
-            assert await _statuses(store, workspace, "a", "b") == ["accepted", "accepted"]
+            assert await _statuses(store, workspace, *map(str, range(count))) == ["accepted"] * count
             assert proxy.lost == 1
-            assert (await store.ledgers.head(workspace)).sequence == 2
+            assert (await store.ledgers.head(workspace)).sequence == count
         finally:
             await store.close()
 
@@ -131,7 +133,7 @@ async def test_a_connection_that_has_said_its_last_word_is_lost(postgres_url: st
 
 async def test_a_database_that_stays_away_is_unavailable(postgres_url: str, tmp_path: Path) -> None:
     workspace = await _workspace(postgres_url)
-    async with Proxy(tmp_path, postgres_url, "before", b"COPY") as proxy:
+    async with Proxy(tmp_path, postgres_url, "before", b"INSERT INTO events") as proxy:
         store = await _opened(proxy, times=100)
         try:
             with pytest.raises(Unavailable):

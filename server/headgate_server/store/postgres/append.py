@@ -1,8 +1,8 @@
 """The statements of one append on PostgreSQL, on asyncpg's own connection. `database` provides the connection, the
 deadline and the errors.
 
-An append takes seven round trips, whatever the size of the group: BEGIN with its settings, the lock, the probe, two for
-COPY, the heads and answers, and COMMIT. It takes one more if events are superseded.
+An append of few events takes five round trips: BEGIN with its settings, the lock, the probe, the new rows with heads
+and answers, and COMMIT. More events are copied, which takes two more. If events are superseded, it takes one more.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from asyncpg.pgproto.pgproto import UUID
+from sqlalchemy.dialects import postgresql
 
 from headgate_server.core import compiled
 from headgate_server.core.model import Decision, Draft, Head, Link, StoredAnswer, StoredEvent, Submission, Usage
@@ -19,6 +20,7 @@ from headgate_server.store.answers import ANSWER_LIFETIME
 from headgate_server.store.database import DataRefused
 from headgate_server.store.group import answer_key, request_keys
 from headgate_server.store.phases import Phase, Phases
+from headgate_server.store.schema import events
 
 SILENCE = 2.0
 """Seconds in which a server answers a statement that waits for no lock. Otherwise the server or the network is down."""
@@ -30,6 +32,14 @@ IDLE_TIMEOUT = 3
 """Seconds after which the server ends a transaction whose client sends nothing, and so frees its heads: a process that
 is cut off from the database. It is less than LOCK_TIMEOUT, so that other processes wait for the heads and get them.
 """
+
+FEW_EVENTS = 16
+"""The most events that are inserted by the statement that also moves the heads. COPY takes two more round trips, but
+less time for each event: with about 24 events both cost the same (docs/design/performance.md, A single event).
+"""
+
+FEW_BYTES = 256 * 1024
+"""The most bytes of content of such events. COPY sends more than that in pieces, as fast as the server takes them."""
 
 BOUNDS = {
     "lock_timeout": f"{LOCK_TIMEOUT}s",
@@ -122,6 +132,17 @@ FROM unnest($7::bigint[], $8::bigint[], $9::bytea[], $10::bigint[], $11::int[], 
     AS new (workspace_id, sequence, hash, created_at, month, events)
 WHERE heads.workspace_id = new.workspace_id
 """
+
+
+_TYPES = [column.type.compile(dialect=postgresql.dialect()) for column in events.columns]  # type: ignore[no-untyped-call]
+
+# Its first parameters are those of `_FINISH`, then comes each column of the new rows.
+_INSERT_AND_FINISH = f"""
+WITH inserted AS (
+    INSERT INTO events ({", ".join(StoredEvent._fields)})
+    SELECT * FROM unnest({", ".join(f"${number}::{name}[]" for number, name in enumerate(_TYPES, 13))})
+), {_FINISH.strip().removeprefix("WITH ")}
+"""  # noqa: S608
 
 
 class CommitMarker(NamedTuple):
@@ -229,12 +250,31 @@ async def _write(connection: Any, settlements: Mapping[WorkspaceId, Settlement],
         return None
     if superseded:
         await connection.execute(_SUPERSEDE, _holders(superseded))
-    if rows:
-        await copy_events(connection, rows)
-    await connection.execute(_FINISH, *transposed(answers, 5), now, *transposed(moved, 6))
+    finish = (*transposed(answers, 5), now, *transposed(moved, 6))
+    if rows and _are_few(rows):
+        await connection.execute(_INSERT_AND_FINISH, *finish, *_columns(rows))
+    else:
+        if rows:
+            await copy_events(connection, rows)
+        await connection.execute(_FINISH, *finish)
     if rows:
         return CommitMarker(rows[-1].workspace_id, rows[-1].id, None)
     return CommitMarker(answers[-1][0], None, (answers[-1][1], answers[-1][2], now))
+
+
+def _are_few(rows: Sequence[StoredEvent]) -> bool:
+    if len(rows) > FEW_EVENTS:
+        return False
+    return sum(len(row.data or b"") + len(row.attributes or b"") for row in rows) <= FEW_BYTES
+
+
+def _columns(rows: Sequence[StoredEvent]) -> list[list[Any]]:
+    columns = transposed(rows, len(StoredEvent._fields))
+    columns[_ID] = [UUID(event_id) for event_id in columns[_ID]]
+    return columns
+
+
+_ID = StoredEvent._fields.index("id")
 
 
 async def copy_events(connection: Any, rows: Sequence[StoredEvent]) -> None:

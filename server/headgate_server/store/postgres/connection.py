@@ -145,7 +145,7 @@ async def _learn_types(connection: Any, settings: Mapping[str, str]) -> None:
     await looking.start()
     for name, value in settings.items():
         await connection.execute(f"SET LOCAL {name} = '{value}'")
-    await connection.fetch("SELECT $1::bytea[], $2::bigint[], $3::text[], $4::int[]", [], [], [], [])
+    await connection.fetch("SELECT $1::bytea[], $2::bigint[], $3::text[], $4::int[], $5::uuid[]", [], [], [], [], [])
     await looking.rollback()
 
 
