@@ -1,6 +1,7 @@
 """Group commit: when a group is stored, and the answer of each caller. `test_lanes` tests what is in a group."""
 
 import asyncio
+from collections.abc import Coroutine
 
 import pytest
 
@@ -265,12 +266,40 @@ async def test_a_skipped_workspace_waits_alone_and_delays_nobody() -> None:
     together.finish()
     await asyncio.gather(*map(ends, more))
 
-    # When its lane is empty, the workspace is back among the others.
+    # When its lane is empty and no calls are on their way, the workspace is back among the others.
+    assert await bench.store.quiet()
     await bench.calls(events(1, 1))
     back = await bench.store.next()
     assert (back.workspaces, back.wait) == ([1], False)
     back.finish()
     await bench.drain()
+
+
+async def test_calls_on_their_way_to_a_skipped_workspace_wait_for_its_lock_too() -> None:
+    """Whoever held the lock will most likely hold it again, and an attempt without a wait would be in vain."""
+    bench = Bench()
+    calls = await bench.calls(events(1, 1))
+    (await bench.store.next()).finish(skipping={1})
+    waited = await bench.store.next()
+    calls.append(asyncio.create_task(_after(calls[0], _some_turns_later(bench, events(1, 2), 8))))
+    waited.finish()
+    following = await bench.store.next()
+    assert (following.workspaces, following.wait) == ([1], True)
+    following.finish()
+    await asyncio.gather(*map(ends, calls))
+    # When no more come, the workspace is in the common lane again.
+    assert await bench.store.quiet()
+    calls = await bench.calls(events(1, 1))
+    again = await bench.store.next()
+    assert not again.wait
+    again.finish()
+    await ends(calls[0])
+    await bench.drain()
+
+
+async def _after(first: "asyncio.Task[Decision]", call: Coroutine[None, None, Decision]) -> Decision:
+    await first
+    return await call
 
 
 async def test_several_skipped_workspaces_wait_each_on_its_own() -> None:

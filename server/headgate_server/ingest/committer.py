@@ -245,10 +245,14 @@ class Committer:
             task.add_done_callback(self._alone.discard)
 
     async def _run_alone(self, workspace: WorkspaceId) -> None:
-        """Store the submissions of one workspace, with a wait for its lock, until its lane is empty."""
+        """Store the submissions of one workspace, with a wait for its lock, until its lane is empty and no calls are on
+        their way to it. Otherwise these would first be tried without a wait, in vain while the other process is busy.
+        """
         lanes = self._lanes
-        while not lanes.unpark(workspace):
+        while True:
             await self._gather(lambda: lanes.events_of(workspace))
+            if lanes.unpark(workspace):
+                return
             try:
                 async with asyncio.timeout(self._config.waiting_seconds):
                     await self._parking.acquire()
