@@ -6,6 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from headgate_bridge.openapi.tables import WORKSPACE
+from headgate_server.core.audit import RESERVED
 from headgate_server.core.model import Scope
 from headgate_server.receivers.roboflow import Roboflow
 from tests.edge.conftest import MakeEdge
@@ -132,6 +134,7 @@ def test_refusals_are_documented(make_edge: MakeEdge, operation: Operation) -> N
         {"content": b"{}", "headers": JSON | {"content-encoding": "zstd"}},
         {"content": b"{}", "headers": JSON | {"content-encoding": "gzip"}},
         {"content": b"{}", "headers": JSON | {"idempotency-key": ""}},
+        {"headers": {WORKSPACE: "unknown"}},
     ):
         body = "requestBody" in operation.value
         if body or "content" not in more:
@@ -140,6 +143,16 @@ def test_refusals_are_documented(make_edge: MakeEdge, operation: Operation) -> N
         assert 401 in seen
     if "requestBody" in operation.value:
         assert {400, 415} <= seen or operation.value["tags"][0] == "DestinationService"
+
+
+def test_an_operators_call_in_an_unknown_workspace_is_refused_as_documented(make_edge: MakeEdge) -> None:
+    operator = make_edge(workspace=RESERVED)
+    for operation in ENDING:
+        if any(each["name"] == WORKSPACE for each in operation.value["parameters"]):
+            more = {"json": {}} if "requestBody" in operation.value else {}
+            response = _send(operator, operation, _unknown(operation), headers={WORKSPACE: "unknown"}, **more)
+            assert response.status_code == 404
+            assert response.json()["message"] == "there is no workspace 'unknown'"
 
 
 def test_a_key_needs_the_documented_scope(make_edge: MakeEdge) -> None:

@@ -24,6 +24,7 @@ from headgate.v1 import (
     workspace_service_pb2,
 )
 from headgate.v1.event_service_pb2 import GetEventRequest, ListEventsRequest
+from headgate_bridge.openapi.tables import WORKSPACE
 from headgate_server.access import admin
 from headgate_server.access.auth import Authenticator
 from headgate_server.app.at_store import at_store
@@ -36,6 +37,7 @@ from headgate_server.store import Store
 from tests.support.calls import Caller, Refusal, event, refused
 from tests.support.inprocess import Service
 from tests.support.marks import on_sqlite
+from tests.support.openapi import OPERATIONS
 
 FILES = (
     admin_service_pb2,
@@ -142,6 +144,18 @@ async def test_every_rpc_of_the_descriptor_is_served(served: dict[str, AnyMethod
     public = (PROBES, DOCS, HANDSHAKE)
     assert all(name.startswith(public) for name, access in declared.items() if isinstance(access, Public))
     assert [name for name, access in declared.items() if isinstance(access, OwnWords)] == [COMPAT]
+
+
+@on_sqlite
+async def test_the_description_names_the_workspace_of_a_call_where_a_method_takes_it(
+    served: dict[str, AnyMethod],
+) -> None:
+    taken = {name.rpartition("/")[2] for name, method in served.items() if isinstance(method.access, Needs)}
+    for operation in OPERATIONS:
+        method = operation.id[0].upper() + operation.id[1:].partition("_")[0]
+        named = any(each["name"] == WORKSPACE for each in operation.value["parameters"])
+        assert named == (not operation.is_vendors and method in taken), operation.id
+        assert not named or "404" in operation.value["responses"]
 
 
 def test_no_service_is_forgotten() -> None:

@@ -72,6 +72,21 @@ def test_it_has_every_route_of_the_bridge_and_no_other() -> None:
     }
 
 
+def test_a_page_in_a_browser_may_send_every_documented_header() -> None:
+    """If its origin is allowed. A browser sends no other header to another origin."""
+    listener = yaml.safe_load((_ROOT / "envoy.yaml").read_text())["static_resources"]["listeners"][0]
+    (host,) = listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
+    allowed = set(host["typed_per_filter_config"]["cors"]["allow_headers"].split(", "))
+    documented = {
+        parameter["name"].lower()
+        for operation in OPERATIONS
+        for parameter in operation.value["parameters"]
+        if parameter["in"] == "header"
+    }
+    # Only a server sends it, to ask whether it may send events.
+    assert documented - allowed == {"webhook-request-origin"}
+
+
 def test_no_two_operations_have_one_id() -> None:
     assert len(BY_ID) == len(OPERATIONS)
 
@@ -195,12 +210,12 @@ def test_a_new_method_is_described_without_a_change_of_the_generator(image: File
     validate(made)
     put = made["paths"]["/v1/things/{name}"]["put"]
     assert put["operationId"] == "putThing"
-    assert [each["name"] for each in put["parameters"]] == ["name"]
+    assert [each["name"] for each in put["parameters"]] == ["name", "Headgate-Workspace"]
     assert made["components"]["schemas"]["PutThingRequest"]["properties"].keys() == {"size"}
     assert {"404", "413"} <= put["responses"].keys()
     listed = made["paths"]["/v1/things"]["get"]
     assert listed["operationId"] != put["operationId"]
-    assert [each["name"] for each in listed["parameters"]] == ["name", "size"]
+    assert [each["name"] for each in listed["parameters"]] == ["name", "size", "Headgate-Workspace"]
 
 
 def test_two_methods_of_one_name_are_refused(image: FileDescriptorSet) -> None:

@@ -64,6 +64,8 @@ class Operations:
         name = method.name[0].lower() + method.name[1:] + (f"_{number + 1}" if number else "")
         in_path = [found[0] for found in _VARIABLE.findall(binding.path)]
         headers = [header for header, (words, *_) in tables.REQUEST_HEADERS.items() if words in said]
+        needs_key = not tables.NEED_NO_KEY & {service.name, method.name}
+        in_workspace = needs_key and service.name not in tables.IN_NO_WORKSPACE
         operation: Json = {
             "operationId": name,
             "tags": [service.name],
@@ -73,16 +75,16 @@ class Operations:
                 *(self._parameter(method, field, "path") for field in in_path),
                 *(self._parameter(method, field, "query") for field in self._query(method, binding, in_path)),
                 *map(_header, headers),
+                *([_parameter_of_header(tables.WORKSPACE, *tables.WORKSPACE_HEADER)] if in_workspace else []),
             ],
         }
-        needs_key = not tables.NEED_NO_KEY & {service.name, method.name}
         operation["security"] = _security(comment.text, said) if needs_key else []
         body = self._body(method, binding, in_path, name)
         if body:
             operation["requestBody"] = body
         fields = type_of(method, "input_type")
         of_fields = " ".join(self._protos.comment(fields, each).text for each in self._protos.fields(fields))
-        named = set(answers.statuses_named_in(f"{said}\n{of_fields}")) | ({404} if in_path else set())
+        named = set(answers.statuses_named_in(f"{said}\n{of_fields}")) | ({404} if in_path or in_workspace else set())
         operation["responses"] = {
             "200": self._answer(method, binding, name, headers),
             **_no_content(method.name),
@@ -179,6 +181,10 @@ def _no_content(method: str) -> Json:
 
 def _header(name: str) -> Json:
     _, schema, description = tables.REQUEST_HEADERS[name]
+    return _parameter_of_header(name, schema, description)
+
+
+def _parameter_of_header(name: str, schema: Mapping[str, Any], description: str) -> Json:
     return {"name": name, "in": "header", "required": False, "description": description, "schema": dict(schema)}
 
 

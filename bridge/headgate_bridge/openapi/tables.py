@@ -6,6 +6,9 @@ from typing import Any
 NEED_NO_KEY = frozenset({"DocsService", "ProbeService", "Handshake"})
 """The services whose methods need no key, and methods that need none."""
 
+IN_NO_WORKSPACE = frozenset({"AdminService"})
+"""The services whose methods need a key and are not made in a workspace. All others take the header `WORKSPACE`."""
+
 _EVENTS = {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Event"}}
 _LINES = {"type": "string", "description": "One event in JSON a line."}
 _CLOUDEVENT = {
@@ -85,6 +88,9 @@ PRINTED_AS: Mapping[str, Mapping[str, Any]] = {
 }
 """Fields of answers that REST prints in another form than their type has."""
 
+WORKSPACE = "Headgate-Workspace"
+"""The header that names the workspace of a call."""
+
 REQUEST_HEADERS: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
     "Idempotency-Key": (
         "metadata `idempotency-key`",
@@ -113,6 +119,13 @@ REQUEST_HEADERS: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
     ),
 }
 """Headers of requests: a method takes one if its comment, or that of its service, has these words."""
+
+WORKSPACE_HEADER: tuple[Mapping[str, Any], str] = (
+    {"type": "string", "minLength": 1, "maxLength": 63},
+    "The workspace of the call. With an operator's key (workspace `_headgate`, scope `admin`) it may be any. With another "
+    "key it can only be that of the key, which is also meant without this header.",
+)
+"""The schema and the description of the header `WORKSPACE`."""
 
 ANSWER_HEADERS: Mapping[str, tuple[str, str]] = {
     "ETag": ("If-None-Match", "A tag of the content."),
