@@ -78,10 +78,12 @@ class Spool:
             other = Spool(path, fsync=self._fsync)
             with contextlib.suppress(SpoolInUse):
                 other.open()
-                while rows := other.load(1_000):
-                    self.add_all([(key, event) for _, event, key in rows])
-                    other.remove([row for row, _, _ in rows])
-                other.close()
+                try:
+                    while rows := other.load(1_000):
+                        self.add_all([(key, event) for _, event, key in rows])
+                        other.remove([row for row, _, _ in rows])
+                finally:
+                    other.close()
 
     def _connect(self) -> sqlite3.Connection:
         if self._lock < 0:

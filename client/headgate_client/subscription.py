@@ -1,6 +1,7 @@
 """Subscriptions: a thread reads the stream into a bounded inbox, from which a thread or an event loop takes."""
 
 import asyncio
+import contextlib
 import os
 import queue
 import threading
@@ -84,10 +85,15 @@ class _Inbox:
                 self._arrived = None
 
     def close(self) -> None:
-        """End the stream."""
+        """End the stream. Who waits for a message gets None."""
         self._closed = True
-        if not self.is_foreign:
-            self._stream.cancel()
+        if self.is_foreign:
+            return  # a thread of the parent may have held its locks
+        self._stream.cancel()
+        with contextlib.suppress(queue.Full):
+            self._messages.put_nowait(None)
+        if (arrived := self._arrived) is not None:
+            arrived()
 
 
 class _Reader:
@@ -97,6 +103,7 @@ class _Reader:
         self._transport = transport
         self._follow = follow
         self._inbox: _Inbox | None = None
+        self._forgotten: weakref.finalize[[], _Reader] | None = None
         self._closed = False
 
     @property
@@ -109,14 +116,23 @@ class _Reader:
         """Whether every event that was stored at the beginning was returned."""
         return self._follow.caught_up
 
-    def _open(self) -> _Inbox:
+    def _check_open(self) -> None:
         if self._closed:
             raise Closed("The subscription is closed.")
+
+    def _open(self) -> _Inbox:
+        self._check_open()
         if self._inbox is None or self._inbox.is_foreign:
             stream = self._transport.stream(SUBSCRIBE, self._follow.request(), SubscribeResponse)
-            self._inbox = _Inbox(stream)
+            self._inbox = inbox = _Inbox(stream)
             # A reader who leaves the loop and forgets the subscription ends the stream.
-            weakref.finalize(self, self._inbox.close)
+            self._forgotten = weakref.finalize(self, inbox.close)
+            try:
+                self._check_open()  # another thread may have closed it meanwhile
+            except Closed:
+                self._end_stream()
+                raise
+            return inbox
         return self._inbox
 
     def _take(self, message: _Message) -> StoredEvent | float | None:
@@ -127,7 +143,9 @@ class _Reader:
         return self._follow.ended(message if isinstance(message, Problem) else None)
 
     def _end_stream(self) -> None:
-        inbox, self._inbox = self._inbox, None
+        (inbox, self._inbox), (forgotten, self._forgotten) = (self._inbox, None), (self._forgotten, None)
+        if forgotten is not None:
+            forgotten.detach()  # otherwise each stream would be kept as long as the subscription
         if inbox is not None:
             inbox.close()
 

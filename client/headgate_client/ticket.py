@@ -1,8 +1,10 @@
 """What `emit` returns: asks for an event's result, from a thread or from an event loop."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 from headgate_client.core.errors import Forked, HeadgateError
@@ -66,8 +68,13 @@ class Ticket:
         if self._outcome is None:
             loop = asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
-            self._when_done(lambda: wake(loop, future))
-            yield from future
+            waiter = partial(wake, loop, future)
+            self._when_done(waiter)
+            try:
+                yield from future
+            except BaseException:
+                self._waits_no_more(waiter)
+                raise
         return self._result()
 
     def _result(self) -> Result:
@@ -82,6 +89,7 @@ class Ticket:
         done = threading.Event()
         self._when_done(done.set)
         if not done.wait(timeout):
+            self._waits_no_more(done.set)
             raise TimeoutError("The event has no result yet.")
 
     def _when_done(self, call: Callable[[], None]) -> None:
@@ -90,6 +98,10 @@ class Ticket:
                 self._waiters.append(call)
                 return
         call()
+
+    def _waits_no_more(self, call: Callable[[], None]) -> None:
+        with _lock, contextlib.suppress(ValueError):  # it has its result just now
+            self._waiters.remove(call)
 
     def resolve(self, outcome: Result | HeadgateError) -> None:
         """Set what became of the event. Only the first call counts."""

@@ -1,10 +1,13 @@
 """What lasts: subscriptions over a server's end, and forks of processes with subscriptions."""
 
 import asyncio
+import gc
 import os
 import threading
+import weakref
 
 from headgate_client import AsyncClient, Client, Retry
+from headgate_client.core.follow import SILENCE
 from tests.support.service import ServerProcess, make_key
 from tests.support.waiting import GUARD, until, until_true
 
@@ -98,3 +101,42 @@ def test_closing_the_client_ends_a_subscription(served, key):
     client.close()
     reading.join(20)
     assert ended == [[]]
+
+
+def test_closing_a_subscription_ends_the_thread_that_waits_for_it(served, key):
+    """At once: not when a silent stream would be given up."""
+    with Client(served.address, api_key=key) as client:
+        subscription, ended = client.subscribe(), []
+        reading = threading.Thread(target=lambda: ended.append(list(subscription)))
+        reading.start()
+        until_true(lambda: client._transport._running)
+        subscription.close()
+        reading.join(SILENCE / 2)
+        assert ended == [[]]
+
+
+async def test_closing_a_subscription_ends_the_task_that_waits_for_it(served, key):
+    async with AsyncClient(served.address, api_key=key) as client:
+        subscription = client.subscribe()
+        task = asyncio.ensure_future(read_async(subscription, 1, []))
+        await asyncio.to_thread(until_true, lambda: client._transport._running)
+        await subscription.close()
+        await asyncio.wait_for(task, SILENCE / 2)
+
+
+def test_a_subscription_keeps_no_stream_that_has_ended(served, key):
+    with Client(served.address, api_key=key, retry=RETRY) as client, client.subscribe(after_sequence=0) as subscription:
+        streams = []
+        for sequence in (1, 2, 3):
+            client.ingest({"type": "t"})
+            assert next(subscription).sequence == sequence
+            streams.append(weakref.ref(subscription._inbox))
+            # As at a fork: the stream ends, and is begun again.
+            client._transport.before_fork()
+            client._transport.after_fork_in_parent()
+
+        def kept():
+            gc.collect()
+            return [stream for stream in streams[:-1] if stream() is not None]
+
+        until_true(lambda: not kept())

@@ -122,8 +122,8 @@ REQUEST_HEADERS: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
 
 WORKSPACE_HEADER: tuple[Mapping[str, Any], str] = (
     {"type": "string", "minLength": 1, "maxLength": 63},
-    "The workspace of the call. With an operator's key (workspace `_headgate`, scope `admin`) it may be any. With another "
-    "key it can only be that of the key, which is also meant without this header.",
+    "The workspace of the call. With an operator's key (workspace `_headgate`, scope `admin`) it may be any. With "
+    "another key it can only be that of the key, which is also meant without this header.",
 )
 """The schema and the description of the header `WORKSPACE`."""
 
