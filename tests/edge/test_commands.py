@@ -67,6 +67,7 @@ def test_a_key_from_making_to_revoking(any_edge: Edge) -> None:
     ],
 )
 def test_keys_that_cannot_be(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    CliRunner().invoke(cli.headgate, ["workspaces", "create", "other", "--data-dir", str(tmp_path)])
     done = CliRunner().invoke(cli.headgate, ["keys", arguments[0], "--data-dir", str(tmp_path), *arguments[1:]])
     assert done.exit_code == 2
     assert done.stdout == ""
@@ -116,10 +117,31 @@ async def test_a_ledger_with_cells_of_other_types(sqlite_url: str) -> None:
     assert said.stdout.count("expected salt: 16 bytes, found salt: text of 3 characters") == 2
 
 
-def test_a_ledger_that_is_not_there(tmp_path: Path) -> None:
-    done = headgate("ledger", "verify", "--data-dir", str(tmp_path), "--workspace", "nobody")
+@pytest.mark.parametrize("workspace", ["nobody", "\udcff", "a\tb"])
+def test_a_ledger_that_is_not_there(tmp_path: Path, workspace: str) -> None:
+    _run("workspaces", "create", "other", "--data-dir", str(tmp_path))
+    done = headgate("ledger", "verify", "--data-dir", str(tmp_path), "--workspace", workspace)
     assert done.returncode == 2
-    assert done.stderr == "headgate: there is no workspace 'nobody'\n"
+    assert done.stderr == f"headgate: there is no workspace {workspace!r}\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("audit", "keys list", "keys revoke key_0", "keys rotate key_0", "keys set key_0 --name a"),
+        *("ledger verify", "ledger heads", "workspaces list", "workspaces set a --quota 1"),
+        *("events list --workspace a", "rejections list --workspace a", "destinations list --workspace a"),
+        *("event-types list --workspace a", "backup --out copy"),
+    ],
+)
+def test_a_store_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """A mistyped path is no sound, empty store, and none is made there."""
+    monkeypatch.chdir(tmp_path)
+    store = tmp_path / "mistyped" / "headgate.db"
+    done = CliRunner().invoke(cli.headgate, [*command.split(), "--store", f"sqlite:///{store}"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == f"headgate: There is no store {store}.\n"
+    assert not list(tmp_path.iterdir())
 
 
 COMMANDS = [(), ("up",), ("serve",), ("bridge",), ("keys",), ("keys", "create"), ("keys", "list"), ("keys", "revoke")]

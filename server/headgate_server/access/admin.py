@@ -9,7 +9,7 @@ from types import EllipsisType, MappingProxyType
 from typing import Any, NamedTuple
 
 from headgate_server.access import auth, keys
-from headgate_server.access.keys import NewKey
+from headgate_server.access.keys import NewKey, is_workspace_name
 from headgate_server.core import shapes
 from headgate_server.core.audit import RESERVED, Actor
 from headgate_server.core.checked_rows import StoredLedger
@@ -207,7 +207,8 @@ def _is_name(name: Any) -> bool:
 
 async def find_workspace(directory: Directory, name: str) -> Workspace:
     """Return the workspace of this name. Raises `NotFound` if there is none."""
-    workspace = await directory.workspace(name)
+    # A store may refuse to look for another text.
+    workspace = await directory.workspace(name) if is_workspace_name(name) else None
     if workspace is None:
-        raise NotFound(f"there is no workspace {name!r}")
+        raise NotFound(f"there is no workspace {name[:100]!r}")
     return workspace

@@ -36,9 +36,14 @@ class NewKey:
     """Identifies the creation, so that it is done once. Empty: it may be done again."""
 
 
+def is_workspace_name(name: str) -> bool:
+    """Whether a workspace can have this name."""
+    return name == RESERVED or re.fullmatch(auth.WORKSPACE_NAME, name) is not None
+
+
 def check_workspace(name: str) -> None:
     """Raise `InvalidRequest` if a workspace cannot have this name."""
-    if name == RESERVED or re.fullmatch(auth.WORKSPACE_NAME, name):
+    if is_workspace_name(name):
         return
     raise InvalidRequest(
         f"{name[:80]!r} is not a valid name of a workspace: a name has 1 to 63 of a-z, 0-9, '.', '_' and '-', "

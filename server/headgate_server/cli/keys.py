@@ -72,7 +72,7 @@ def create(
         if (expires_at := _time_after(expires_in)) is not None:
             key["expires_at"] = expires_at
         check_output()
-        async with operating(values) as api:
+        async with operating(values, makes=True) as api:
             answer = await api.call("AdminService/CreateKey", {"key": key})
             await _show_secret(api, answer["key"])
 

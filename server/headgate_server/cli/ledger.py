@@ -20,6 +20,7 @@ from headgate_server.core.ledger import Break
 from headgate_server.core.model import Head
 from headgate_server.process.setting import build
 from headgate_server.store import Measures
+from headgate_server.store.opening import existing
 
 _PAIR = re.compile(r"[0-9]+:[0-9A-Za-z]*")
 
@@ -46,7 +47,7 @@ def verify(workspace: str | None, expected_head: str | None, **values: Any) -> N
     async def work() -> bool:
         breaks = 0
         expected = _expected(workspace, expected_head)
-        async with admin.opened(build(StoreConfig, values).location) as store:
+        async with admin.opened(existing(build(StoreConfig, values).location)) as store:
             async for report in admin.verify_ledgers(store.proof, workspace, expected):
                 show(*lines_of(report))
                 breaks += len(report.breaks)
@@ -75,7 +76,7 @@ def heads_(workspace: str | None, **values: Any) -> None:
     """
 
     async def work() -> None:
-        async with admin.opened(build(StoreConfig, values).location) as store:
+        async with admin.opened(existing(build(StoreConfig, values).location)) as store:
             found = await admin.heads(store.directory, store.ledgers, workspace)
         show(heads.to_text(found).rstrip())
 

@@ -19,6 +19,7 @@ from headgate_server.core.model import Workspace
 from headgate_server.core.types import WorkspaceId
 from headgate_server.process.setting import build
 from headgate_server.rpc.api import Api, Direct, Remote
+from headgate_server.store.opening import existing
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -80,13 +81,16 @@ def workspace_option(command: _Command, *, flag: str = "--url") -> _Command:
 
 
 @contextlib.asynccontextmanager
-async def operating(values: dict[str, Any]) -> AsyncIterator[Api]:
-    """Yield what makes calls of an operator of the service, such as those of AdminService."""
+async def operating(values: dict[str, Any], *, makes: bool = False) -> AsyncIterator[Api]:
+    """Yield what makes calls of an operator of the service, such as those of AdminService. `makes`: at a store, which
+    is made if there is none.
+    """
     if (service := _service(values)) is not None:
         async with _closing(service) as api:
             yield api
         return
-    async with at_store(build(StoreConfig, values).location) as (directory, methods):
+    location = build(StoreConfig, values).location
+    async with at_store(location if makes else existing(location)) as (directory, methods):
         reserved = await directory.workspace(RESERVED)
         # Before the first act there is no such workspace.
         yield Direct(methods, admin.operator(), reserved or Workspace(WorkspaceId(0), RESERVED))
@@ -105,7 +109,7 @@ async def within(values: dict[str, Any], workspace: str | None) -> AsyncIterator
         return
     if workspace is None:
         raise click.UsageError("Missing option '--workspace'.")
-    async with at_store(build(StoreConfig, values).location) as (directory, methods):
+    async with at_store(existing(build(StoreConfig, values).location)) as (directory, methods):
         yield Direct(methods, admin.operator(), await admin.find_workspace(directory, workspace))
 
 

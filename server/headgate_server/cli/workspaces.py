@@ -27,7 +27,7 @@ def create(name: str, **values: Any) -> None:
     """Create the workspace NAME. `headgate keys create` does so too, with its first key."""
 
     async def work() -> None:
-        async with operating(values) as api:
+        async with operating(values, makes=True) as api:
             await api.call("AdminService/CreateManagedWorkspace", {"workspace": {"name": name}})
 
     run(work())

@@ -51,6 +51,17 @@ def file_of(location: str | Path) -> Path | None:
     return _sqlite_file(location) if location.partition("://")[0] == "sqlite" else None
 
 
+def existing(location: str | Path) -> str | Path:
+    """Return the location of a store. Raises `errors.SetupError` if it is a file that does not exist: a command that
+    only looks would make an empty store, and find nothing wrong with it.
+    """
+    if (file := file_of(location)) is not None:
+        from headgate_server.store.sqlite.target import check_file
+
+        check_file(file)
+    return location
+
+
 @contextlib.contextmanager
 def alone(location: str | Path) -> Iterator[None]:
     """Keep servers from beginning to serve an SQLite store that is there, for a block. A store in another database has

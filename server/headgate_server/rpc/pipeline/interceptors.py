@@ -16,7 +16,7 @@ from google.api.httpbody_pb2 import HttpBody
 from headgate_server.access import auth
 from headgate_server.access.auth import Authenticator, Principal
 from headgate_server.access.limits import RateLimiter
-from headgate_server.core.errors import HeadgateError, PermissionDenied, Unavailable
+from headgate_server.core.errors import HeadgateError, InvalidRequest, PermissionDenied, Unavailable
 from headgate_server.core.randomness import draw
 from headgate_server.core.reasons import Reason
 from headgate_server.process.aside import aside
@@ -31,6 +31,7 @@ from headgate_server.rpc.pipeline.method import AnyMethod, BothWays, Needs, Oper
 from headgate_server.rpc.pipeline.streams import Streams
 from headgate_server.rpc.pipeline.traced import traced
 from headgate_server.rpc.pipeline.trust import Trust
+from headgate_server.store import DataRefused
 
 if TYPE_CHECKING:
     from headgate_server.process.tracing.spans import Tracing
@@ -128,6 +129,9 @@ def _public_error(method: AnyMethod, call: Call, error: Exception) -> HeadgateEr
     """
     if isinstance(error, HeadgateError):
         return error.with_traceback(None)
+    if isinstance(error, DataRefused):
+        # Before a text is looked up, few methods check whether a store could have it at all.
+        return InvalidRequest("The store can have no such value as one of the request.", reason=Reason.INVALID_FIELD)
     cause = cause_of(error) if getattr(error, "cause_logged", False) else {"exc_info": error}
     log.error("call_failed", method=method.full_name, request_id=call.request_id, **cause, **call.log)
     return status.bug(call.request_id)
