@@ -59,6 +59,10 @@ native-check: native ## format, lint and test the compiled core
 	cd native && cargo clippy --quiet --locked --all-targets --features python -- -D warnings
 	cd native && cargo test --quiet --locked
 
+.PHONY: test-native-packages
+test-native-packages: native ## install the compiled core's wheel and sources in new environments, and serve with each; needs cargo
+	$(BIN)/python -m pytest tests/native/packages.py --durations=5
+
 .PHONY: run
 run: install ## run the service on the embedded store: REST on :8080, gRPC on :50051
 	exec $(BIN)/headgate up
