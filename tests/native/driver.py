@@ -73,12 +73,16 @@ class Driver:
     async def _connect(self) -> Any:
         path = Path(self._folder.name) / ".s.PGSQL.5432"
         self._server = await asyncio.start_unix_server(self._serve, path, limit=1 << 24)
+        return await self._connected()
+
+    async def _connected(self) -> Any:
         return await asyncpg.connect(host=self._folder.name, port=5432, user="u", database="d", password="p")
 
     async def _end(self) -> None:
         await self._connection.close()
         self._server.close()
-        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=5)
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         size = int.from_bytes(await reader.readexactly(4)) - 4
@@ -103,6 +107,9 @@ class Driver:
             try:
                 self._runner.run(copy_events(self._connection, rows))
             except Exception as error:
+                # A new connection: asyncpg cancels a copy that it gives up, and may wait for that for ever here.
+                self._connection.terminate()
+                self._connection = self._runner.run(self._connected())
                 return type(error).__name__
         return b"".join(self._copied)
 
