@@ -89,7 +89,9 @@ class Spool:
         if self._lock < 0:
             raise SpoolError(f"the spool {self.path} is closed")
         if self._connection is None:
-            connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+            # SQLite reads a name that begins with "file:" as a URI. An absolute path never does.
+            path = os.path.abspath(self.path)
+            connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
             try:
                 _prepare(connection, self.path, fsync=self._fsync)
             except BaseException:

@@ -442,6 +442,15 @@ async def test_backups_that_cannot_be(location: Path, folder: Path, tmp_path: Pa
         assert re.search(said, done.stderr), done.stderr
 
 
+async def test_a_relative_path_is_never_a_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    location, folder, target = Path("file:a?mode=ro/headgate.db"), Path("file:b"), Path("file:c.db")
+    await _filled(location, "a")
+    made = await backup.make(location, folder)
+    assert await backup.restore(folder, target) == made
+    assert _names(tmp_path) == {"file:a?mode=ro", "file:b", "file:c.db", "file:c.db.lock"}
+
+
 async def test_restores_that_cannot_be(location: Path, folder: Path, tmp_path: Path) -> None:
     await _filled(location, "a")
     await backup.make(location, folder)

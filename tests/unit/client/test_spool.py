@@ -221,6 +221,12 @@ def test_a_database_of_another_program_or_version_is_refused(make, path):
         make()
 
 
+def test_a_relative_path_is_never_a_uri(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fill("file:events.db?mode=ro", 3)
+    assert rows(tmp_path / "file:events.db?mode=ro") == 3
+
+
 def test_an_event_that_cannot_be_written_is_not_taken(make):
     buffer = make()
     buffer.emit("t")

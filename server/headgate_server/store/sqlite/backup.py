@@ -9,7 +9,7 @@ from typing import Any
 from pysqlite3 import dbapi2 as driver
 
 from headgate_server.core.errors import SetupError
-from headgate_server.store.sqlite.connection import BUSY_TIMEOUT
+from headgate_server.store.sqlite.connection import opened
 from headgate_server.store.sqlite.errors import cause
 
 _STEP = 2_000
@@ -73,7 +73,7 @@ def close_up(path: Path) -> None:
 @contextmanager
 def _connected(path: Path) -> Iterator[Any]:
     try:
-        with closing(driver.connect(str(path), isolation_level=None, timeout=BUSY_TIMEOUT)) as connection:
+        with closing(opened(path)) as connection:
             yield connection
     except driver.Error as error:
         raise SetupError(f"The database {path} cannot be copied or checked: {cause(error)}.") from error

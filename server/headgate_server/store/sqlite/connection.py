@@ -34,6 +34,12 @@ _PRAGMAS = (
 driver.register_adapter(bytes, bytes)
 
 
+def opened(path: Path) -> Any:
+    """Return a connection of the driver alone, without a transaction of its own. Raises `driver.Error`."""
+    # SQLite reads a name that begins with "file:" as a URI. An absolute path never does; the engines have one, too.
+    return driver.connect(str(path.absolute()), isolation_level=None, timeout=BUSY_TIMEOUT)
+
+
 def make_engine(path: Path, begin: str, *, pool_size: int) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=str(path)),

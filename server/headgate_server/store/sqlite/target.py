@@ -8,7 +8,7 @@ from pathlib import Path
 from pysqlite3 import dbapi2 as driver
 
 from headgate_server.core.errors import SetupError
-from headgate_server.store.sqlite.connection import BUSY_TIMEOUT
+from headgate_server.store.sqlite.connection import opened
 from headgate_server.store.sqlite.errors import cause
 
 
@@ -19,8 +19,6 @@ def prepare_file(path: Path) -> None:
         # Do not open an existing file here: closing it would drop the locks that SQLite holds on it in this process.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
-        if not path.parent.is_dir():
-            raise SetupError(f"The store's folder {path.parent} is not a folder.") from None
         check_file(path)
     except OSError as error:
         raise SetupError(f"The store {path} cannot be created: {error.strerror}.") from error
@@ -48,7 +46,7 @@ def sync(path: Path) -> None:
 def check_database(path: Path) -> None:
     """Raise `errors.SetupError` unless SQLite can read a file. Nothing is created beside another kind of file."""
     try:
-        with closing(driver.connect(str(path), isolation_level=None, timeout=BUSY_TIMEOUT)) as connection:
+        with closing(opened(path)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except driver.Error as error:
         raise SetupError(f"The store {path} cannot be opened: {cause(error)}.") from error
@@ -56,6 +54,8 @@ def check_database(path: Path) -> None:
 
 def check_file(path: Path) -> None:
     """Raise `errors.SetupError` unless there is a file that can be read and written."""
+    if path.parent.exists() and not path.parent.is_dir():
+        raise SetupError(f"The store's folder {path.parent} is not a folder.")
     if not os.path.lexists(path):
         raise SetupError(f"There is no store {path}.")
     if not os.access(path, os.R_OK | os.W_OK) or path.is_dir():
