@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Coroutine
+from types import SimpleNamespace
 
 import pytest
 
 from headgate_server.core.errors import InvalidRequest, OutcomeUnknown, Overloaded, Unavailable
 from headgate_server.core.model import Decision, Submission
 from headgate_server.core.settle import AnswerFailed
+from headgate_server.ingest import committer
 from headgate_server.ingest.committer import Committer, CommitterConfig
 from headgate_server.store import DataRefused
 from tests.support.drafts import draft, submission
@@ -503,12 +505,16 @@ async def test_closing_an_idle_committer_returns_at_once() -> None:
     await bench.committer.close()
 
 
-async def test_waiting_callers_fail_together_with_the_others_when_the_store_hangs() -> None:
-    bench = Bench(config=CommitterConfig(waiting_seconds=0.05))
+async def test_waiting_callers_fail_together_with_the_others_when_the_store_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(committer, "time", SimpleNamespace(monotonic=lambda: now))
+    bench = Bench(config=CommitterConfig(waiting_seconds=5.0))
     first = bench.call(events(1, 1))
     hanging = await bench.store.next()
     behind = await bench.calls(events(1, 1), events(2, 1))
-    await asyncio.sleep(0.06)  # not a wait for a state: the test measures the time spent waiting
+    now += 5.1
     late = bench.call(events(3, 1))
     await asyncio.sleep(0)
     hanging.fail(OutcomeUnknown("lost"))
@@ -526,7 +532,7 @@ async def test_waiting_callers_fail_together_with_the_others_when_the_store_hang
 
 
 async def test_a_lane_that_finds_no_place_to_wait_for_its_lock_fails() -> None:
-    bench = Bench(config=CommitterConfig(waiting_seconds=0.05, parked_lanes=1))
+    bench = Bench(config=CommitterConfig(waiting_seconds=0.5, parked_lanes=1))
     calls = await bench.calls(events(1, 1), events(2, 1))
     (await bench.store.next()).finish(skipping={1, 2})
     group = await bench.store.next()

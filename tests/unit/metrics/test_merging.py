@@ -100,7 +100,7 @@ async def test_no_counter_goes_backwards_when_a_worker_is_replaced(workers: list
 
 async def test_a_worker_that_hangs_delays_a_scrape_only_a_moment(workers: list[Worker]) -> None:
     """Its counters stay, its gauges are left out, and it is asked once however often the page is read."""
-    page = Page(workers, patience=0.02)
+    page = Page(workers, patience=0.1)
     _call(workers[0], 5)
     workers[0].metrics.streams(2)
     await page()
@@ -118,7 +118,7 @@ async def test_a_worker_that_hangs_delays_a_scrape_only_a_moment(workers: list[W
 
 
 async def test_a_worker_that_is_replaced_while_it_hangs(workers: list[Worker]) -> None:
-    page = Page(workers, patience=0.02)
+    page = Page(workers, patience=0.1)
     _call(workers[0], 5)
     await page()
     workers[0].goes_on.clear()
@@ -159,7 +159,7 @@ async def test_an_envoy_that_hangs(workers: list[Worker]) -> None:
         await asyncio.Event().wait()
         return b""
 
-    found = samples(await Page(workers, further=envoy, patience=0.02)())
+    found = samples(await Page(workers, further=envoy, patience=0.1)())
     assert found["headgate_envoy_answering"] == 0
 
 
