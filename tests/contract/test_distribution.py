@@ -15,8 +15,8 @@ from headgate_server.core.model import Status
 from headgate_server.store.citus.catalog import DISTRIBUTED, REFERENCE
 from headgate_server.store.citus.database import CitusDatabase
 from headgate_server.store.opening import open_store
-from headgate_server.store.postgres import database as postgres
-from headgate_server.store.postgres.database import MIGRATING
+from headgate_server.store.postgres import alone
+from headgate_server.store.postgres.alone import MIGRATING
 from tests.support import citus, database
 from tests.support.drafts import append, draft
 from tests.support.waiting import until
@@ -156,7 +156,7 @@ async def test_a_server_that_starts_meanwhile_waits_and_then_knows_where_the_tab
 async def test_only_a_long_wait_is_explained(
     filled_url: str, changing: Changing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(postgres, "NOTICE", 0.0)
+    monkeypatch.setattr(alone, "NOTICE", 0.0)
     opening = asyncio.create_task(open_store(filled_url))
 
     async def said() -> list[str]:
@@ -166,7 +166,7 @@ async def test_only_a_long_wait_is_explained(
     await changing()
     await (await opening).close()
     caplog.clear()
-    monkeypatch.setattr(postgres, "NOTICE", 3600.0)
+    monkeypatch.setattr(alone, "NOTICE", 3600.0)
     await (await open_store(filled_url)).close()
     assert caplog.messages == []
 

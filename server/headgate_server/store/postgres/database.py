@@ -1,7 +1,6 @@
 """The `Database` promise on PostgreSQL, for several server processes on one database."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
@@ -12,12 +11,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import QueuePool
 
-from headgate_server.core.errors import OutcomeUnknown, SetupError, Unavailable
+from headgate_server.core.errors import OutcomeUnknown, Unavailable
 from headgate_server.core.model import Decision, StoredEvent, Submission
 from headgate_server.store import migrate
-from headgate_server.store.citus.catalog import holds_events, is_distributed
+from headgate_server.store.citus.catalog import holds_events
 from headgate_server.store.database import Database, DataRefused, Pool
 from headgate_server.store.phases import Phase, Phases
+from headgate_server.store.postgres.alone import alone
 from headgate_server.store.postgres.append import (
     BOUNDS,
     CommitMarker,
@@ -32,23 +32,19 @@ from headgate_server.store.postgres.connection import (
     Kept,
     engine,
     plain_connection,
-    stands_behind_pooler,
 )
 from headgate_server.store.postgres.durability import check_settings, commit_level
 from headgate_server.store.postgres.errors import (
     DRIVER_ERRORS,
     Transient,
-    describe,
     is_disconnect,
     is_read_only,
     translate,
 )
+from headgate_server.store.postgres.first_look import SETUP_DEADLINE, look, unusable
 from headgate_server.store.postgres.target import Target, parse
 
 T = TypeVar("T")
-
-# The standard library's log: a command shows its lines on standard error, and a server in its log.
-log = logging.getLogger(__name__)
 
 DEADLINE = 8.0
 """Seconds for a read, and for all attempts of a write before its COMMIT. This is longer than the wait for a locked
@@ -62,28 +58,11 @@ RESOLVE_DEADLINE = 6.0
 """Seconds to find out whether a COMMIT happened. In this time the server ends a transaction whose client is idle. With
 the two deadlines above, an append is answered within eighteen seconds whatever the database does."""
 
-SETUP_DEADLINE = 20.0
-"""Seconds to read the settings when the store is opened. No caller waits for an answer yet."""
-
-MIGRATION_DEADLINE = 3600.0
-"""Seconds to update the schema, in this process or in another process that it waits for. An index over ten million
-events alone takes 45 seconds."""
-
-NOTICE = 3.0
-"""Seconds of that wait after which a line says for what. Servers that start at once wait for a moment only."""
-
 CLOSE_DEADLINE = 5.0
 """Seconds to close all connections. Nothing is in progress on them any more."""
 
 ATTEMPTS = 3
 """How often an append is tried if another transaction or a lost connection stops it before COMMIT is sent."""
-
-MIGRATING = 0x68656164_67617465
-"""The lock on which processes that migrate one database wait for each other. Its value is arbitrary but must never
-change.
-"""
-
-_WAITS = "Waiting for another process, which changes the schema of the store's database."
 
 _DESCRIPTION = """
 SELECT current_setting('server_version') AS version,
@@ -139,11 +118,11 @@ class PostgresDatabase(Database):
         """
         target = parse(url)
         try:
-            pooler, over_nodes = await _look(target)
+            pooler, over_nodes = await look(target)
             kind = distributed() if over_nodes and distributed is not None else cls
             store = kind(target, pooler=pooler)
         except DRIVER_ERRORS as error:
-            raise _unusable(error) from error
+            raise unusable(error) from error
         try:
             async with store._appending.connect() as connection:
                 async with asyncio.timeout(SETUP_DEADLINE):
@@ -154,7 +133,7 @@ class PostgresDatabase(Database):
                 return await cls.open(url, distributed=distributed)
         except DRIVER_ERRORS as error:
             await store.close()
-            raise _unusable(error) from error
+            raise unusable(error) from error
         except BaseException:
             await store.close()
             raise
@@ -164,21 +143,7 @@ class PostgresDatabase(Database):
         """Return the result of `work` after the commit. Processes that change one database's schema wait for each other
         here. Raises errors of the driver.
         """
-
-        def locked(connection: Connection) -> T:
-            # Statements must see what another process committed during the wait, whatever the database's default.
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
-            notice.cancel()
-            return work(connection)
-
-        notice = asyncio.get_running_loop().call_later(NOTICE, log.warning, _WAITS)
-        try:
-            async with asyncio.timeout(MIGRATION_DEADLINE), self._appending.connect() as connection:
-                result = await connection.run_sync(locked)
-                await connection.commit()
-                return result
-        finally:
-            notice.cancel()
+        return await alone(self._appending, work)
 
     def _upgraded(self, connection: Connection) -> bool:
         """Run the missing migrations, and return whether the tables are distributed."""
@@ -409,20 +374,3 @@ def _pool(engine: AsyncEngine, most: int, kept: int = 0) -> Pool:
 def _in(seconds: float) -> float:
     """Return the event loop's time that many seconds from now."""
     return asyncio.get_running_loop().time() + seconds
-
-
-async def _look(target: Target) -> tuple[bool, bool]:
-    """Return whether a pooler is in front of the database, and whether its tables are distributed. Raises asyncpg's
-    errors.
-    """
-    async with asyncio.timeout(SETUP_DEADLINE):
-        # Connect as if there were a pooler, because it is not known yet.
-        connection = await Connector(target, pooler=True).connect()
-        try:
-            return await stands_behind_pooler(connection), await is_distributed(connection)
-        finally:
-            connection.terminate()
-
-
-def _unusable(error: BaseException) -> SetupError:
-    return SetupError(f"The store's database cannot be used: {describe(error)}.")
