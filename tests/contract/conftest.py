@@ -1,12 +1,13 @@
 """Fixtures of the contract's tests."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from headgate_server.store import Store
-from tests.support import beside, database, distributed, tampering
+from tests.support import beside, database, distributed, postgres, tampering
 
 _BESIDE = "shared_sqlite"
 _DISTRIBUTED = "distributed"
@@ -95,3 +96,37 @@ async def tampered(store: Store, store_url: str, workspace: int) -> AsyncIterato
     """Return a workspace with six events, and what changes its tables."""
     async with tampering.opened(store, store_url, workspace) as opened:
         yield opened
+
+
+@pytest.fixture
+def location(tmp_path: Path) -> Path:
+    """Return the path of a store that is not there yet."""
+    return tmp_path / "data" / "headgate.db"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return the path of a backup that is not there yet."""
+    return tmp_path / "backup"
+
+
+@pytest.fixture
+async def postgres_target() -> AsyncIterator[str]:
+    """Return the URL of an empty database."""
+    await asyncio.to_thread(postgres.ensure_started)
+    async with postgres.fresh_database("template1") as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite to postgres", "postgres to sqlite"])
+def both(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
+    """Return the URLs of a store, and of another one that does not exist yet."""
+    if request.param == "sqlite to postgres":
+        return f"sqlite:///{tmp_path}/old.db", request.getfixturevalue("postgres_target")
+    return request.getfixturevalue("postgres_url"), f"sqlite:///{tmp_path}/new.db"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    """Return the same of two SQLite files."""
+    return f"sqlite:///{tmp_path}/old.db", f"sqlite:///{tmp_path}/new.db"

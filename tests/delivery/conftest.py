@@ -1,22 +1,27 @@
-"""Fixtures for webhooks to receivers on loopback."""
+"""Fixtures for webhooks to receivers on loopback, and for streams of a NATS server."""
 
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headgate_server.core.model import StoredEvent
 from headgate_server.delivery import signing
+from headgate_server.delivery.jetstream import JetStream, Known
+from headgate_server.delivery.nats_connection import Nats, NatsConfig
 from headgate_server.delivery.networks import Address, Networks, network_of
 from headgate_server.delivery.resolver import SystemResolver
 from headgate_server.delivery.url import Url
 from headgate_server.delivery.webhook import Webhook, WebhookConfig
 from headgate_server.rpc import wire
 from headgate_server.rpc.pipeline import printer
+from tests.support import jetstream as jetstreams
+from tests.support.nats import NatsServer, nats_server
 
 SECRET = signing.new_shared_key()
 
@@ -79,5 +84,35 @@ async def webhook(system_resolver: SystemResolver) -> AsyncIterator[Make]:
             )
             closing.push_async_callback(made.close)
             return made
+
+        yield make
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    """Return a new NATS server."""
+    with nats_server(tmp_path / "nats") as running:
+        yield running
+
+
+@pytest.fixture
+async def jetstream() -> AsyncIterator[jetstreams.Make]:
+    """Return a function that creates a sender with a connection of its own, like that of another process."""
+    async with AsyncExitStack() as closing:
+
+        def make(
+            url: str, owner: str = "dst_1", timeout: float = 5.0, known: Known = jetstreams.every, **config: object
+        ) -> JetStream:
+            shared = Nats(NatsConfig(url=url, **config))  # type: ignore[arg-type]
+            closing.push_async_callback(shared.close)
+            return JetStream(
+                shared,
+                stream="ORDERS",
+                subject_prefix="orders",
+                owner=owner,
+                render=render,
+                known=known,
+                timeout=timeout,
+            )
 
         yield make

@@ -3,7 +3,7 @@ behind that of the lost one, though not behind the backup.
 """
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from pathlib import Path
@@ -19,17 +19,10 @@ from tests.delivery.test_streams import BUS, in_stream
 from tests.support.calls import Caller, event
 from tests.support.destinations import Operator
 from tests.support.inprocess import serving
-from tests.support.nats import NatsServer, nats_server
+from tests.support.nats import NatsServer
 from tests.support.receivers import answers, receiver
 
 HOUR = 3_600_000_000
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    """Return a new NATS server."""
-    with nats_server(tmp_path / "nats") as running:
-        yield running
 
 
 @asynccontextmanager

@@ -1,12 +1,10 @@
 """JetStream destinations from end to end: a server, a store and a real NATS: each event once, in order."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import nats
-import pytest
 from nats.js.errors import NotFoundError
 
 from headgate_server.delivery.config import DeliveryConfig
@@ -15,17 +13,10 @@ from tests.delivery.test_delivery import shows
 from tests.support.calls import Caller, event, refused
 from tests.support.destinations import Operator
 from tests.support.inprocess import serving
-from tests.support.nats import NatsServer, nats_server
+from tests.support.nats import NatsServer
 from tests.support.waiting import until
 
 BUS = {"name": "bus", "jetstream": {"stream": "ORDERS", "subject_prefix": "orders"}, "start": "beginning"}
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    """Return a new NATS server."""
-    with nats_server(tmp_path / "nats") as running:
-        yield running
 
 
 @asynccontextmanager
