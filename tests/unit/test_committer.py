@@ -11,6 +11,7 @@ from headgate_server.core.model import Decision, Submission
 from headgate_server.core.settle import AnswerFailed
 from headgate_server.ingest import committer
 from headgate_server.ingest.committer import CommitterConfig
+from headgate_server.ingest.pace import Pace
 from headgate_server.store import DataRefused
 from tests.unit.committing import Bench, events
 from tests.unit.gatedstore import decision, ends
@@ -193,6 +194,23 @@ async def test_room_is_what_a_submission_would_find() -> None:
     await asyncio.gather(*map(ends, calls))
     with pytest.raises(Unavailable):
         bench.committer.check_room(1, 1, 0)
+
+
+async def test_no_more_waits_than_a_slow_store_stores_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups that take long leave room for few events; small groups of few callers do not."""
+    clock = SimpleNamespace(now=1_000.0)
+    monkeypatch.setattr(committer, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    bench = Bench(config=CommitterConfig(group_events=40, waiting_seconds=5.0))
+    bench.committer._pace = Pace(lambda: clock.now)
+    for count, seconds, most in ((1, 9.0, 40_000), (40, 1.0, 160), (40, 0.001, 40_000)):
+        for _ in range(60):
+            (call,) = await bench.calls(events(1, count))
+            append = await bench.store.next()
+            clock.now += seconds
+            append.finish()
+            await ends(call)
+        assert bench.committer.part().detail == f"0 of {most} events wait."
+    await bench.drain()
 
 
 async def test_a_caller_that_is_cancelled_while_it_waits_leaves_the_queue() -> None:

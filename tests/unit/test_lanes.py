@@ -248,6 +248,36 @@ def test_one_workspace_may_fill_its_share_of_bytes() -> None:
     assert not queue.lanes.has_room(1, 1, 5_001 - waiting.bytes)
 
 
+def test_no_more_may_wait_than_can_be_stored_in_time() -> None:
+    queue = Queue(waiting_events=100, workspace_share=0.5)
+    queue.lanes.in_time = 40
+    queue.add(1, 20)
+    assert queue.lanes.has_room(1, 40, 0) is False
+    assert queue.lanes.has_room(2, 20, 0)
+    assert not queue.lanes.has_room(2, 21, 0)
+    queue.lanes.in_time = 1_000
+    assert queue.lanes.most_events == 100
+    assert queue.lanes.has_room(1, 30, 0)
+    assert not queue.lanes.has_room(1, 31, 0)
+
+
+def test_of_what_can_be_stored_in_time_one_workspace_leaves_a_quarter_and_several_share_it() -> None:
+    queue = Queue(waiting_events=10_000)
+    queue.lanes.in_time = 400
+    turns = [1] * 400 + [2, 3] * 400
+    for workspace in turns:
+        if queue.lanes.has_room(workspace, 1, 0):
+            queue.add(workspace, 1)
+    assert [queue.lanes.events_of(workspace) for workspace in (1, 2, 3)] == [300, 43, 43]
+    queue.empty()
+    for workspace in [1, 2, 3] * 400:
+        if queue.lanes.has_room(workspace, 1, 0):
+            queue.add(workspace, 1)
+    assert [queue.lanes.events_of(workspace) for workspace in (1, 2, 3)] == [120, 120, 120]
+    assert not queue.lanes.has_room(1, 1, 0)
+    assert queue.lanes.has_room(4, 40, 0)
+
+
 def test_where_nothing_waits_everything_has_room() -> None:
     queue = Queue(group_events=2, waiting_events=3, waiting_bytes=10)
     assert queue.lanes.has_room(1, 1_000, 1 << 40)

@@ -92,6 +92,11 @@ class _Call(Waiting):
 _MOST_LAPS = 64
 """The most phases of a commit that have a span; a commit of many workspaces on SQLite has three for each."""
 
+_TELLING = 4
+"""Groups tell the pace if they and what waits are at least a quarter of a full group."""
+_IN_TIME = 0.8
+"""The share of the time that a call may wait in which everything that waits should be stored, at the measured pace."""
+
 WRITTEN = frozenset((Status.ACCEPTED, Status.REPLACED))
 """The outcomes for which a commit has written an event."""
 
@@ -147,6 +152,7 @@ class Committer:
             call.span = self._tracing.here()
         self.check_room(submission.workspace_id, call.events, call.bytes)
         self._lanes.add(call)
+        self._pace.admitted(call.events)
         if self._each_alone:
             self._start_alone(self._lanes.park_ready())
         self._grow(submission.workspace_id)
@@ -181,20 +187,20 @@ class Committer:
         if not self._lanes.has_room(workspace_id, events, size):
             raise Overloaded(
                 "Too many events are waiting to be stored; nothing of this request was stored.",
-                retry_after=self._pace.retry_after(self._lanes.events, events),
+                retry_after=self._pace.retry_after(workspace_id, self._lanes.events, events),
             )
 
     def part(self) -> Part:
         """Return the queue's state."""
         lanes, config = self._lanes, self._config
-        full = lanes.events >= config.waiting_events or lanes.bytes >= config.waiting_bytes
-        return Part("queue", "full" if full else "open", f"{lanes.events} of {config.waiting_events} events wait.")
+        full = lanes.events >= lanes.most_events or lanes.bytes >= config.waiting_bytes
+        return Part("queue", "full" if full else "open", f"{lanes.events} of {lanes.most_events} events wait.")
 
     def _waiting(self) -> Iterator[Reading]:
         """Yield what waits now, and the bounds."""
         lanes, config = self._lanes, self._config
         yield catalogue.WAITING_EVENTS, (), lanes.events
-        yield catalogue.WAITING_EVENTS_BOUND, (), config.waiting_events
+        yield catalogue.WAITING_EVENTS_BOUND, (), lanes.most_events
         yield catalogue.WAITING_BYTES, (), lanes.bytes
         yield catalogue.WAITING_BYTES_BOUND, (), config.waiting_bytes
         yield catalogue.WAITING_SECONDS, (), lanes.oldest(time.monotonic())
@@ -316,21 +322,31 @@ class Committer:
             if decision is not None:
                 self._lanes.release(call)
         with aside("pace"):
-            self._note(group, decisions, time.monotonic() - started, phases)
+            self._note(group, decisions, started, phases)
         return skipped
 
     def _note(
-        self, group: Sequence[_Call], decisions: Sequence[Decision | None], seconds: float, phases: Phases
+        self, group: Sequence[_Call], decisions: Sequence[Decision | None], started: float, phases: Phases
     ) -> None:
         """Record how many events were stored, and how fast."""
         written = zip(group, decisions, strict=False)
         if stored := sum(call.events for call, decision in written if decision is not None):
-            self._pace.stored(stored, seconds)
+            self._follow_pace(stored, started)
             self._metrics.group(stored, phases.seconds())
             self._trace(group, phases)
         if any(decision is not None and _has_written(decision) for decision in decisions):
             self._readiness.stored()
             self._stored()
+
+    def _follow_pace(self, stored: int, started: float) -> None:
+        """Measure the pace by a group, unless it is small because few events have come: it would look slow. Then let no
+        more events wait than can be stored in time. A caller that is refused at once learns when to come back; one that
+        waits too long would have waited in vain.
+        """
+        config, lanes = self._config, self._lanes
+        if _TELLING * (stored + lanes.events) >= min(config.group_events, lanes.most_events):
+            self._pace.stored(stored, started)
+            lanes.in_time = max(1, round(self._pace.rate * config.waiting_seconds * _IN_TIME))
 
     def _trace(self, group: Sequence[_Call], phases: Phases, error: Exception | None = None) -> None:
         """Trace a group commit that has ended."""

@@ -31,7 +31,8 @@ class Bounds:
         most=1 << 30,
     )
     """Events of all workspaces that may wait. Past this bound calls are refused at once. It is about a second of work;
-    a caller that waits longer usually gives up.
+    a caller that waits longer usually gives up. If the store is so slow that it would take longer than
+    `waiting_seconds`, fewer may wait (`Lanes.in_time`).
     """
     waiting_bytes: int = setting(
         64 * 1024 * 1024,
@@ -67,6 +68,8 @@ class Waiting:
         return False
 
 
+_TIMES_FREE = 3
+
 W = TypeVar("W", bound=Waiting)
 
 
@@ -100,6 +103,13 @@ class Lanes(Generic[W]):
         """Workspaces whose lanes are neither parked nor empty. The lane that has waited longest comes first."""
         self.events = 0
         self.bytes = 0
+        self.in_time = 1 << 40
+        """How many events can be stored before a call has waited too long, once the pace was measured."""
+
+    @property
+    def most_events(self) -> int:
+        """How many events may wait now."""
+        return min(self.in_time, self._bounds.waiting_events)
 
     @property
     def ready(self) -> bool:
@@ -127,15 +137,22 @@ class Lanes(Generic[W]):
         if not self.events:
             return True
         bounds = self._bounds
-        if self.events + events > bounds.waiting_events or self.bytes + size > bounds.waiting_bytes:
+        if self.events + events > self.most_events or self.bytes + size > bounds.waiting_bytes:
             return False
         lane = self._lanes.get(workspace)
         if lane is None:
             return True
-        share = bounds.workspace_share
         return not (
-            (lane.events and lane.events + events > bounds.waiting_events * share)
-            or (lane.bytes and lane.bytes + size > bounds.waiting_bytes * share)
+            (lane.events and lane.events + events > self._most_of_one())
+            or (lane.bytes and lane.bytes + size > bounds.waiting_bytes * bounds.workspace_share)
+        )
+
+    def _most_of_one(self) -> float:
+        """Return how many events one workspace may have: its share, and of those that can be stored in time no more
+        than three times as many as are still free. So one leaves a quarter to the others, and any number can share.
+        """
+        return min(
+            self._bounds.waiting_events * self._bounds.workspace_share, _TIMES_FREE * (self.in_time - self.events)
         )
 
     def add(self, waiting: W) -> None:

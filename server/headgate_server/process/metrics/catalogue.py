@@ -116,7 +116,9 @@ WORKSPACE_EVENTS = _counter(
     "status",
 )
 WAITING_EVENTS = _gauge("waiting_events", "Events that wait to be stored, or are being stored.")
-WAITING_EVENTS_BOUND = _gauge("waiting_events_bound", "The most events that may wait (`--waiting-events`).")
+WAITING_EVENTS_BOUND = _gauge(
+    "waiting_events_bound", "The most events that may wait (`--waiting-events`); fewer while the store is slow."
+)
 WAITING_BYTES = _gauge("waiting_bytes", "Bytes of content that wait to be stored, or are being stored.")
 WAITING_BYTES_BOUND = _gauge("waiting_bytes_bound", "The most bytes that may wait (`--waiting-bytes`).")
 WAITING_SECONDS = _gauge("waiting_seconds", "How long the oldest waiting request has waited.", merge=Merge.MAX)
