@@ -17,6 +17,7 @@ from headgate_server.background.wakeup import Wakeup
 from headgate_server.core.errors import LeaseLost
 from headgate_server.core.model import EventQuery, Lagging, Lease, Position, StoredEvent
 from headgate_server.core.types import WorkspaceId
+from headgate_server.process.causes import told
 from headgate_server.store import Cursors, Ledgers
 
 log = structlog.get_logger(__name__)
@@ -125,9 +126,8 @@ class Following:
             "follower_failed",
             follower=self._follower.name,
             workspace_id=workspace_id,
-            error=type(error).__name__,
             again_in=pause,
-            exc_info=error,
+            **told(error),
         )
 
 

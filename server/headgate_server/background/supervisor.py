@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import structlog
 
+from headgate_server.process.causes import told
 from headgate_server.process.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -125,7 +126,7 @@ class Supervisor:
         status.last_error = type(error).__name__
         self._set(status, JobState.BACKING_OFF)
         self._metrics.job_failed(status.name)
-        log.exception("job_failed", job=status.name, failures=status.failures, restart_in=pause)
+        log.error("job_failed", job=status.name, failures=status.failures, restart_in=pause, **told(error))
 
     def _set(self, status: JobStatus, state: JobState) -> None:
         status.state = state

@@ -20,7 +20,7 @@ from headgate_server.delivery.journal import Journal
 from headgate_server.delivery.notifier import Notifier
 from headgate_server.delivery.pages import Pages
 from headgate_server.delivery.runner import Runner, SenderOf, Tools
-from headgate_server.process.causes import Causes
+from headgate_server.process.causes import Causes, told
 from headgate_server.process.metrics import Metrics
 from headgate_server.store import Deliveries, Ledgers, Matching
 
@@ -258,4 +258,4 @@ class _Crew:
         earlier = self._pauses.get(key)
         pause = self._back_off.after(earlier.pause if earlier else 0.0, 0.0)
         self._pauses[key] = _Pause(pause, self._timer() + pause)
-        log.warning("delivery_stopped", destination=key[1], error=type(error).__name__, again_in=pause, exc_info=error)
+        log.warning("delivery_stopped", destination=key[1], again_in=pause, **told(error))

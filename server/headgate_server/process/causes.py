@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from headgate_server.core.errors import HeadgateError
+from headgate_server.core.errors import HeadgateError, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +61,15 @@ def cause_of(error: BaseException) -> dict[str, str]:
         if codes := _codes(one):
             return {**fields, "cause": type(one).__name__, **codes}
     return fields
+
+
+def told(error: BaseException) -> dict[str, Any]:
+    """Return the fields that explain why background work stopped: the cause if the store is away, since that is one
+    line for an operator and says all. Any other error may be a bug, and needs its traceback.
+    """
+    if isinstance(error, Unavailable):
+        return dict(cause_of(error))
+    return {"error": type(error).__name__, "exc_info": error}
 
 
 def where(error: BaseException) -> list[str]:

@@ -3,8 +3,10 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from headgate_server.background.supervisor import BackOff, Job, JobState, Supervisor
+from headgate_server.core.errors import Unavailable
 from headgate_server.process.metrics import Metrics
 from tests.support.waiting import until
 
@@ -52,6 +54,33 @@ async def test_a_job_that_raises_anything_is_started_again_and_the_others_go_on(
     await supervisor.stop()
     assert {status.state for status in supervisor.statuses()} == {JobState.DONE}
     assert counted(metrics, "headgate_job_running", "failing") == 0
+
+
+@pytest.mark.parametrize("error", [Unavailable("The store is away."), RuntimeError("a bug")])
+async def test_an_unreachable_store_is_logged_by_its_cause_and_a_bug_with_its_traceback(error: Exception) -> None:
+    async def failing() -> None:
+        raise error from ConnectionRefusedError(111, "refused")
+
+    supervisor = Supervisor(Metrics(), back_off=NEVER)
+    with capture_logs() as lines:
+        supervisor.start([Job("failing", failing)])
+
+        async def logged() -> bool:
+            return bool(lines)
+
+        await until(logged)
+        await supervisor.stop()
+    (line,) = lines
+    assert (line["event"], line["job"], line["error"]) == ("job_failed", "failing", type(error).__name__)
+    if isinstance(error, Unavailable):
+        assert (line["reason"], line["cause"], line["errno"]) == (
+            "STORE_UNAVAILABLE",
+            "ConnectionRefusedError",
+            "ECONNREFUSED",
+        )
+        assert "exc_info" not in line
+    else:
+        assert line["exc_info"] is error
 
 
 async def test_a_job_that_waits_to_be_started_again_shows_it_and_can_be_stopped() -> None:
