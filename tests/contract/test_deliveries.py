@@ -5,7 +5,7 @@ import pytest
 from headgate_server.core.destinations import EventFilter, Fate, Move, Report, SetAside, State
 from headgate_server.core.errors import LeaseLost
 from headgate_server.core.model import EventQuery, Position
-from headgate_server.store import Store
+from headgate_server.store import Store, deliveries
 from tests.contract.test_destinations import filled, leased
 from tests.support.destinations import SECRET, made
 from tests.support.drafts import append, draft
@@ -40,6 +40,21 @@ async def test_a_success_moves_the_cursor_and_writes_no_row(store: Store, worksp
     assert (status.destination.cursor, status.destination.delivered) == (places[2], 2)
     assert (status.lag_events, status.set_aside) == (1, 0)
     assert list(await store.destinations.failures(workspace, one.id, 10)) == []
+
+
+async def test_events_that_are_set_aside_are_counted_up_to_a_bound(
+    store: Store, workspace: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = await filled(store, workspace, 5)
+    lease = await leased(store)
+    one, other, calm = [(await made(store, workspace, name)).destination.id for name in ("one", "other", "calm")]
+    for name, count in ((one, 4), (other, 2)):
+        aside = [failed(place, delay=None if place is places[1] else 60.0) for place in places[1 : count + 1]]
+        await store.deliveries.record([Report(workspace, name, Move(places[0], places[5]), set_aside=aside)], lease)
+    await store.destinations.skip(workspace, other, places[2].sequence)
+    assert {name: lag[2] for name, lag in (await store.deliveries.lags()).items()} == {one: 4, other: 1, calm: 0}
+    monkeypatch.setattr(deliveries, "MOST_COUNTED", 3)
+    assert {name: lag[2] for name, lag in (await store.deliveries.lags()).items()} == {one: 3, other: 1, calm: 0}
 
 
 async def test_a_cursor_moves_only_from_the_position_that_was_read(store: Store, workspace: int) -> None:

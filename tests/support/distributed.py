@@ -23,7 +23,7 @@ CROSSING = {
     "CitusDatabase.workspaces_of_events": "the same, one statement for each",
     "Cursors.lagging": "every ledger beyond a follower's cursor; heads and cursors are joined by the workspace",
     "Deliveries.watch": "every active destination with its head, joined by the workspace",
-    "Deliveries.lags": "every destination with its head, joined by the workspace, and the counts of failures",
+    "Deliveries.lags": "every destination with its head, joined by the workspace, and those that have failures",
     "Answers._expired": "expired answers of all workspaces; they are deleted by workspace",
     "Rejections.purge": "old counts of all workspaces",
     "_purge_some": "old rejections of all workspaces; they are deleted by workspace",

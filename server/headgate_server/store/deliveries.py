@@ -24,6 +24,7 @@ from headgate_server.core.types import WorkspaceId
 from headgate_server.store import positions
 from headgate_server.store.database import Database
 from headgate_server.store.destination_rows import DESTINATIONS, FAILURES, destination_of, failure_of, secrets_of
+from headgate_server.store.destination_status import WAITING, failures_of
 from headgate_server.store.leases import fence
 from headgate_server.store.schema import destinations, failures, heads
 
@@ -31,6 +32,10 @@ _MICROSECONDS = 1_000_000
 
 MOST_AHEAD = 1_000
 """The most failures beyond the cursor in an assignment. An ordered destination has one, and the skipped ones."""
+
+MOST_COUNTED = 10_000
+"""The most events of a destination that a metric counts as set aside. They are counted every few seconds, and those
+whose schedule is over stay until an operator decides."""
 
 
 # These two are made once, because they run at every look, and for every destination that nothing happens to.
@@ -75,7 +80,7 @@ class Deliveries:
 
     async def lags(self) -> dict[str, tuple[int, int, int]]:
         """Return for every destination the number of its ledger's events beyond the cursor, the seconds since the first
-        of them was stored, and the number of events that are set aside.
+        of them was stored, and the number of events that are set aside, `MOST_COUNTED` at most.
         """
         every = select(
             destinations.c.workspace_id,
@@ -84,15 +89,18 @@ class Deliveries:
             destinations.c.cursor_id,
             heads.c.sequence,
         ).join(heads, heads.c.workspace_id == destinations.c.workspace_id)
-        aside = (
-            select(failures.c.destination_id, func.count())
-            .where(failures.c.state != FailureState.SKIPPED)
-            .group_by(failures.c.destination_id)
+        # A statement for each destination that has failures names its workspace and can end at the bound.
+        failing = select(destinations.c.workspace_id, destinations.c.id).where(
+            select(failures.c.sequence)
+            .where(
+                failures.c.workspace_id == destinations.c.workspace_id, failures.c.destination_id == destinations.c.id
+            )
+            .exists()
         )
 
         def work(connection: Connection) -> dict[str, tuple[int, int, int]]:
             now = self._database.now(connection)
-            counts = {name: int(count) for name, count in connection.execute(aside)}
+            counts = {name: _set_aside(connection, at, name) for at, name in connection.execute(failing).all()}
             lags = {}
             for workspace_id, name, cursor, cursor_id, head in connection.execute(every):
                 behind = max(0, head - cursor)
@@ -183,6 +191,13 @@ class Deliveries:
             return [_fate(event, every, states) for event in events]
 
         return await self._database.read(work, snapshot=True)
+
+
+def _set_aside(connection: Connection, workspace_id: WorkspaceId, destination_id: str) -> int:
+    """Return the number of a destination's events that are set aside, `MOST_COUNTED` at most."""
+    here = (*failures_of(workspace_id, destination_id), failures.c.state.in_(WAITING))
+    some = select(failures.c.sequence).where(*here).limit(MOST_COUNTED).subquery()
+    return int(connection.execute(select(func.count()).select_from(some)).scalar_one())
 
 
 def _of(destination: Destination) -> tuple[Any, Any]:

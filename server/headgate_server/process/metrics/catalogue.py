@@ -177,7 +177,7 @@ LAG_SECONDS = _gauge(
 )
 SET_ASIDE = _gauge(
     "destination_set_aside",
-    "Failed events of a destination that are tried again, or whose schedule is over.",
+    "Failed events of a destination that are tried again, or whose schedule is over; 10,000 at most are counted.",
     "destination",
 )
 
