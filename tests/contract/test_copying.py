@@ -14,10 +14,11 @@ from headgate_server.access import copying
 from headgate_server.core.errors import SetupError
 from headgate_server.core.model import Mismatch
 from headgate_server.core.types import EventId
+from headgate_server.store import transfer
 from headgate_server.store.opening import open_store
 from headgate_server.store.schema import metadata
 from headgate_server.store.transfer import LEFT_OUT, ROWS, TABLES, key_of
-from tests.support.copies import EVENTS, FILLED, copied_now, everything, fill, run, send
+from tests.support.copies import EVENTS, FILLED, copied_now, everything, fill, run, send, value
 from tests.support.drafts import append, draft
 
 
@@ -38,6 +39,29 @@ async def test_everything_is_copied(both: tuple[str, str]) -> None:
     store = await open_store(both[1])
     assert (await store.directory.create_workspace("new")).id > 3
     await store.close()
+
+
+async def test_a_page_of_rows_is_bounded_by_bytes_too(both: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    await send(both[0], draft("a"))
+    store = await open_store(both[0])
+    try:
+        columns = metadata.tables["answers"].columns
+        sizes = [10, 3_000, 10, 2_000, 2_000, 9_000, 9_000, 1]
+        place = columns.keys().index("answer")
+        rows = [tuple(value(column, n) for column in columns) for n in range(1, len(sizes) + 1)]
+        rows = [(*row[:place], b"x" * size, *row[place + 1 :]) for row, size in zip(rows, sizes, strict=True)]
+        await store.transfer.put("answers", rows)
+        monkeypatch.setattr(transfer, "PAGE_BYTES", 5_000)
+        pages: list[list[int]] = []
+        after = None
+        while page := await store.transfer.page("answers", after):
+            pages.append([len(row[place]) for row in page])
+            after = key_of("answers", page[-1])
+    finally:
+        await store.close()
+    assert pages == [[10, 3_000, 10], [2_000, 2_000], [9_000], [9_000], [1]]
+    assert (await copied_now(both)).whole
+    assert await everything(both[1]) == await everything(both[0])
 
 
 def test_every_table_is_copied_or_left_out_on_purpose() -> None:

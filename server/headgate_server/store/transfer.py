@@ -3,9 +3,10 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
+from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Table, delete, func, insert, select, tuple_, update
+from sqlalchemy import Connection, LargeBinary, Table, Text, delete, func, insert, literal, select, tuple_, update
 from sqlalchemy.dialects import postgresql
 
 from headgate_server.core import ledger, timestamps
@@ -14,6 +15,7 @@ from headgate_server.core.model import Head, StoredEvent
 from headgate_server.core.types import EventId, WorkspaceId
 from headgate_server.store import properties as facts
 from headgate_server.store.database import Database
+from headgate_server.store.ledgers import PAGE_BYTES
 from headgate_server.store.schema import events, heads, leases, metadata, properties, workspaces
 
 T = TypeVar("T")
@@ -22,7 +24,7 @@ COPYING = "copying"
 """The property of a store into which another one is being copied. Each run of the copy gives it a value of its own."""
 
 ROWS = 200
-"""Rows of one page, except events. Some have 64 kB."""
+"""The most rows of one page, except events."""
 
 LEFT_OUT = frozenset({leases.name, properties.name})
 """Tables of which a copy has its own rows: who does which work now, and facts about the store itself."""
@@ -119,7 +121,9 @@ class Transfer:
         return new
 
     async def page(self, table: str, after: Sequence[Any] | None) -> list[tuple[Any, ...]]:
-        """Return the next rows of a table after the primary key `after`, which `key_of` returns."""
+        """Return the next rows of a table after the primary key `after`, which `key_of` returns: at most `ROWS`, and
+        about `PAGE_BYTES`, but at least one.
+        """
         return await self._database.read(lambda connection: _page(connection, metadata.tables[table], after))
 
     async def put(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -178,10 +182,21 @@ def _clear(table: Table, connection: Connection) -> None:
 
 def _page(connection: Connection, table: Table, after: Sequence[Any] | None) -> list[tuple[Any, ...]]:
     key = list(table.primary_key)
-    statement = select(table).order_by(*key).limit(ROWS)
-    if after is not None:
-        statement = statement.where(tuple_(*key) > tuple_(*after, types=[column.type for column in key]))
-    return [tuple(row) for row in connection.execute(statement)]
+    here = [] if after is None else [tuple_(*key) > tuple_(*after, types=[column.type for column in key])]
+    # An answer of a large batch has a MiB.
+    sizes = connection.execute(
+        select(_size_of(table)).select_from(table).where(*here).order_by(*key).limit(ROWS)
+    ).scalars()
+    fit = sum(total <= PAGE_BYTES for total in accumulate(sizes))
+    return [tuple(row) for row in connection.execute(select(table).where(*here).order_by(*key).limit(max(1, fit)))]
+
+
+def _size_of(table: Table) -> Any:
+    """Return the bytes of a row, as far as they have no small bound."""
+    long = [
+        column for column in table.columns if isinstance(column.type, LargeBinary | Text) and not column.type.length
+    ]
+    return sum((func.coalesce(func.octet_length(column), 0) for column in long), start=literal(0))
 
 
 def _put_workspaces(database: Database, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
