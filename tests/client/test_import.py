@@ -246,7 +246,7 @@ def test_refusals(run: Import, served: Served, tmp_path: Path) -> None:
         (("a.ndjson", "--rejects", "none/r.ndjson"), "cannot write none/r.ndjson"),
         (("a.ndjson", "--name", ""), "--name has 1 to 200 characters"),
         (("a.ndjson", "--url", "ftp://x"), "ftp"),
-        (("a.ndjson", "--key", ""), "an API key is needed"),
+        (("a.ndjson", "--key", ""), "there is no API key: give --key, or set HEADGATE_KEY"),
     ):
         done = run(*arguments)
         assert (done.exit_code, said in done.output) == (2, True), (arguments, done.output)

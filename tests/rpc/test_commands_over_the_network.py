@@ -299,6 +299,9 @@ async def test_an_operators_key_works_in_each_workspace(service: Service, desk: 
     assert (await shell.over_the_network("destinations", "list")).out == "", "without a name it is that of the key"
 
 
+_CREATE = ("destinations", "create", "--data-dir", ".", "--workspace", "a", "--name", "a")
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -307,6 +310,16 @@ async def test_an_operators_key_works_in_each_workspace(service: Service, desk: 
         (("destinations", "list", "--data-dir", "."), "Missing option '--workspace'"),
         (("destinations", "list", "--url", "h:1"), "No such option"),
         (("rejections", "list", "--url", "h:1", "--store", "x"), "give --url or --store, not both"),
+        (("rejections", "list", "--data-dir", ".", "--key", "hg_x"), "--key needs --url"),
+        (("rejections", "list", "--url", "h:1"), "there is no API key: give --key, or set HEADGATE_KEY"),
+        (
+            ("events", "tail", "--url", "h:1", "--key", "k", "--ca", __file__, "--client-key", __file__),
+            "given together",
+        ),
+        ((*_CREATE, "--stream", "s", "--ed25519"), "--ed25519 needs --url"),
+        ((*_CREATE, "--stream", "s", "--max-events", "1"), "--max-events needs --url"),
+        ((*_CREATE, "--stream", "s", "--format", "cloudevents"), "--format needs --url"),
+        ((*_CREATE, "--url", "https://x.example", "--subject-prefix", "s"), "--subject-prefix needs --stream"),
     ],
 )
 def test_options_that_exclude_each_other(command: tuple[str, ...], said: str) -> None:

@@ -35,7 +35,7 @@ def parse(url: str, plaintext: bool | None = None) -> Address:
         return Address(text, plaintext=plaintext is not False, loopback=True)
     scheme, host, port = _split(text)
     if (scheme == "http" and plaintext is False) or (scheme == "https" and plaintext):
-        raise ValueError(f"the address {url!r} and plaintext={plaintext} contradict each other")
+        raise ValueError(f"the address {url!r} and the setting plaintext contradict each other")
     loopback = _is_loopback(host)
     if plaintext is None:
         plaintext = scheme == "http" or (scheme == "" and loopback)
@@ -82,7 +82,7 @@ def check_certificates(certificates: Certificates, address: Address) -> None:
         raise ValueError("client_cert and client_key are given together")
     if certificates.shown is not None and address.plaintext:
         raise ValueError(
-            f"client_cert is shown only over TLS: give an address that begins with https:// ({address.target})"
+            f"a certificate is shown only over TLS: give an address that begins with https:// ({address.target})"
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from headgate_server.cli.running import check_output, run, show
 from headgate_server.cli.tables import printable
@@ -76,7 +77,21 @@ def create(workspace: str | None, **values: Any) -> None:
 
     if (values["url"] is None) == (values["stream"] is None):
         raise click.UsageError("give --url or --stream")
+    _check_kind("--url" if values["stream"] is None else "--stream")
     run(work())
+
+
+_OF_ONE_KIND = {"subject_prefix": "--stream", "max_events": "--url", "form": "--url", "ed25519": "--url"}
+"""Options that only one kind of destination has, by the option that says the kind."""
+
+
+def _check_kind(kind: str) -> None:
+    """Raise `click.UsageError` for an option that would be ignored."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        needed = _OF_ONE_KIND.get(str(parameter.name), kind)
+        if needed != kind and context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{parameter.opts[0]} needs {needed}")
 
 
 async def _show_secret(api: Api, made: dict[str, Any]) -> None:

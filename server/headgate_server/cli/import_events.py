@@ -28,7 +28,7 @@ from headgate_server.cli.importing.sending import Import, Sending, Summary
 from headgate_server.cli.importing.source import Source
 from headgate_server.cli.importing.state import State, StateFile
 from headgate_server.cli.running import check_output, run, show
-from headgate_server.cli.target import certificate_options, certificates_of
+from headgate_server.cli.target import certificate_options, certificates_of, key_of
 from headgate_server.core.errors import SetupError
 
 _FORMATS = {".csv": "csv", ".tsv": "csv"}
@@ -105,8 +105,8 @@ def import_events(file: str, **values: Any) -> None:
 
 
 async def _import(stack: contextlib.ExitStack, file: str, values: dict[str, Any]) -> Summary:
-    if not values["dry_run"] and not values["key"]:
-        raise SetupError("an API key is needed: --key, or HEADGATE_KEY")
+    if not values["dry_run"]:
+        key_of(values["key"])
     source = Source(file, values["encoding"])
     stack.callback(source.close)
     state, kept = _state(stack, source, values)

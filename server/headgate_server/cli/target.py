@@ -140,18 +140,28 @@ def _service(values: dict[str, Any], workspace: str | None = None) -> Remote | N
     if said and stores:
         raise click.UsageError(f"give {flag} or {stores[0]}, not both")
     if url is None or stores:
-        for name, value in (*_FILES, ("--plaintext", "service_plaintext")):
-            if values[value]:
+        for name, value in (*_FILES, ("--plaintext", "service_plaintext"), ("--key", "service_api_key")):
+            # The key may be a variable that other commands need.
+            if values[value] and (value != "service_api_key" or _is_given(value)):
                 raise click.UsageError(f"{name} needs {flag}")
         return None
     if not said and given("store") is ParameterSource.ENVIRONMENT:
         raise click.UsageError(f"HEADGATE_URL and HEADGATE_STORE are both set: give {flag} or --store")
     plaintext = True if values["service_plaintext"] else None
-    return Remote(url, values["service_api_key"], certificates_of(values), plaintext, workspace)
+    return Remote(url, key_of(values["service_api_key"]), certificates_of(values), plaintext, workspace)
+
+
+def key_of(key: str | None) -> str:
+    """Return the API key of a command. Raises `SetupError` if there is none."""
+    if not key:
+        raise SetupError("there is no API key: give --key, or set HEADGATE_KEY")
+    return key
 
 
 def certificates_of(values: dict[str, Any]) -> Certificates:
-    """Return what the options of `certificate_options` name."""
+    """Return what the options of `certificate_options` name. Raises `SetupError` if one of two is missing."""
+    if (values["service_cert"] is None) != (values["service_key"] is None):
+        raise SetupError("--client-cert and --client-key are given together")
     return Certificates(*(None if values[value] is None else values[value].read_bytes() for _, value in _FILES))
 
 
