@@ -27,6 +27,8 @@ pytestmark = twins.needs_core
         lambda core: core.decode_texts(["{}"], [bytes(16)]),
         lambda core: core.decode_body(b'[{"type":"t"}]', 1, lambda count: None),
         lambda core: core.decide_run([draft()], 0, b"", {}, 1, 0, bytes(32), 0, 1),
+        lambda core: core.decide_run(range(2**62), 2**61, bytes(8), {}, 1, 0, bytes(32), 0, 1),
+        lambda core: core.decide_run([draft()], 0, bytes(8), {}, 1, "0", bytes(32), 0, 1),
         lambda core: core.batch_message([None], ()),
         lambda core: core.copy_rows([1]),
     ],

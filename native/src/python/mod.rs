@@ -7,7 +7,7 @@ mod run;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
 
@@ -134,21 +134,29 @@ impl Core {
     #[allow(clippy::too_many_arguments)]
     fn decide_run<'py>(
         &self,
+        py: Python<'py>,
         slots: &Bound<'py, PyAny>,
         start: usize,
         randomness: &Bound<'py, PyBytes>,
         known: &Bound<'py, PyDict>,
         workspace_id: &Bound<'py, PyAny>,
-        sequence: i64,
+        sequence: &Bound<'py, PyAny>,
         previous: &Bound<'py, PyBytes>,
         clock: i64,
         most: i64,
     ) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyBytes>)> {
         guarded(|| {
+            let sequence = match sequence.extract::<i64>() {
+                // Past 64 bits Python decides.
+                Err(error) if error.is_instance_of::<PyOverflowError>(py) => {
+                    return Ok((PyList::empty(py), PyList::empty(py), previous.clone()));
+                }
+                sequence => sequence?,
+            };
             let mut run = Run::new(self, known, workspace_id, sequence, clock, hash_of(previous)?);
             let randomness = randomness.as_bytes();
             for index in start..slots.len()? {
-                let random = randomness.get(8 * index..8 * index + 8).and_then(|bytes| bytes.try_into().ok());
+                let random = index.checked_mul(8).and_then(|at| randomness.get(at..)?.first_chunk().copied());
                 let random = random.ok_or_else(|| PyTypeError::new_err("too little randomness"))?;
                 if !run.decide(&slots.get_item(index)?, random, most)? {
                     break;

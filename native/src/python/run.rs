@@ -96,8 +96,10 @@ impl<'a, 'py> Run<'a, 'py> {
         if !draft.get_item(field::DRAFT_REFUSED)?.is_none() || self.rows.len() as i64 >= most {
             return Ok(false);
         }
-        let Some(id) = event_id(self.clock, random) else { return Ok(false) };
-        let link = self.link(draft, &id)?;
+        // Past the largest sequence and the largest time Python decides.
+        let place = self.sequence.checked_add(1).zip(event_id(self.clock, random));
+        let Some((sequence, id)) = place.filter(|(sequence, _)| *sequence >= 0) else { return Ok(false) };
+        let link = self.link(draft, sequence, &id)?;
         self.tell(core.accepted.bind(py).clone(), link.clone(), warnings)?;
         if let Some(name) = name {
             self.new.insert(name, (dedupe, link));
@@ -120,7 +122,7 @@ impl<'a, 'py> Run<'a, 'py> {
     }
 
     /// Add the row of a draft, and return its link.
-    fn link(&mut self, draft: &Bound<'py, PyTuple>, id: &[u8; 16]) -> PyResult<Bound<'py, PyAny>> {
+    fn link(&mut self, draft: &Bound<'py, PyTuple>, sequence: i64, id: &[u8; 16]) -> PyResult<Bound<'py, PyAny>> {
         let (py, core) = (self.py, self.core);
         let [receiver, identity, commitment] =
             [field::DRAFT_RECEIVER, field::DRAFT_IDENTITY, field::DRAFT_COMMITMENT].map(|place| draft.get_item(place));
@@ -130,7 +132,6 @@ impl<'a, 'py> Run<'a, 'py> {
         if !matches!(identity.len(), 0 | 32) || sealed.len() != 32 {
             return Err(PyTypeError::new_err("a hash has 32 bytes"));
         }
-        let sequence = self.sequence + 1;
         self.last = event_hash(&Linked {
             previous: &self.last,
             sequence: sequence as u64,
@@ -170,7 +171,7 @@ impl<'a, 'py> Run<'a, 'py> {
         )?;
         self.rows.append(row)?;
         self.sequence = sequence;
-        self.clock += 1;
+        self.clock += 1; // there was an id for it, which has fewer bits
         let salt = item(field::DRAFT_SALT)?;
         let occurred_at = item(field::DRAFT_OCCURRED_AT)?;
         core.tuple(py, &core.link, [id, number, created_at, hash, salt, commitment, occurred_at])
