@@ -8,8 +8,8 @@ use crate::time;
 
 /// A stored event's place in its ledger.
 pub struct Link<'a> {
-    /// 16 bytes.
-    pub id: &'a [u8],
+    /// A UUID.
+    pub id: &'a [u8; 16],
     /// From 1.
     pub sequence: i64,
     /// In microseconds.
@@ -133,12 +133,12 @@ fn write_nonempty(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Write a UUID as text.
-fn write_id(id: &[u8], out: &mut Vec<u8>) {
-    for (place, byte) in id.iter().enumerate() {
-        if matches!(place, 4 | 6 | 8 | 10) {
+fn write_id(id: &[u8; 16], out: &mut Vec<u8>) {
+    for (start, end) in [(0, 4), (4, 6), (6, 8), (8, 10), (10, 16)] {
+        if start > 0 {
             out.push(b'-');
         }
-        write_hex(&[*byte], out);
+        write_hex(&id[start..end], out);
     }
 }
 

@@ -55,10 +55,7 @@ pub fn write_text(text: &str, out: &mut Vec<u8>) {
 
 /// Write bytes in hexadecimal.
 pub fn write_hex(bytes: &[u8], out: &mut Vec<u8>) {
-    for byte in bytes {
-        out.push(HEX[usize::from(byte >> 4)]);
-        out.push(HEX[usize::from(byte & 15)]);
-    }
+    out.extend(bytes.iter().flat_map(|byte| [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]));
 }
 
 /// A member of an object that is being written: its name, unescaped, and its place in the output.

@@ -1,7 +1,5 @@
 //! RFC 3339 to microseconds since 1970, and back. The twin is `timestamps`.
 
-use std::io::Write;
-
 /// 0001-01-01T00:00:00Z.
 pub const MIN: i64 = -62_135_596_800_000_000;
 /// 9999-12-31T23:59:59.999999Z.
@@ -99,14 +97,30 @@ pub fn write(microseconds: i64, out: &mut Vec<u8>) -> Option<()> {
     let (day, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = date(day);
     let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
-    write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}").ok()?;
-    if rest % 1_000 != 0 {
-        write!(out, ".{rest:06}").ok()?;
-    } else if rest != 0 {
-        write!(out, ".{:03}", rest / 1_000).ok()?;
+    for (number, digits, behind) in
+        [(year, 4, b'-'), (month, 2, b'-'), (day, 2, b'T'), (hour, 2, b':'), (minute, 2, b':')]
+    {
+        write_digits(number, digits, out);
+        out.push(behind);
+    }
+    write_digits(second, 2, out);
+    if rest != 0 {
+        out.push(b'.');
+        if rest % 1_000 != 0 { write_digits(rest, 6, out) } else { write_digits(rest / 1_000, 3, out) }
     }
     out.push(b'Z');
     Some(())
+}
+
+/// Write the last digits of a number, at most six.
+fn write_digits(mut number: i64, count: usize, out: &mut Vec<u8>) {
+    let mut digits = [0; 6];
+    let digits = &mut digits[..count];
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    out.extend_from_slice(digits);
 }
 
 #[cfg(test)]

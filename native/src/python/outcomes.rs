@@ -36,14 +36,13 @@ impl Core {
             let mut views = Vec::with_capacity(outcomes.len());
             for (at, outcome) in outcomes.iter().enumerate() {
                 let link = match (&links[at], &hashes[at]) {
-                    (Some(link), Some((id, event_hash))) if id.as_bytes().len() == 16 => Some(Link {
-                        id: id.as_bytes(),
+                    (Some(link), Some((id, event_hash))) => Some(Link {
+                        id: id.as_bytes().try_into().map_err(|_| PyTypeError::new_err("an id has 16 bytes"))?,
                         sequence: link.get_item(1)?.extract()?,
                         created_at: link.get_item(2)?.extract()?,
                         event_hash: event_hash.as_bytes(),
                     }),
-                    (None, None) => None,
-                    _ => return Err(PyTypeError::new_err("an id has 16 bytes")),
+                    _ => None,
                 };
                 let problem = problems[at].as_ref().map(problem_of).transpose()?;
                 let status = self.status(py, &outcome.get_item(0)?)?;
