@@ -9,6 +9,7 @@ import struct
 import tempfile
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,12 @@ class Driver:
             await asyncio.wait(others, timeout=5)
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        size = int.from_bytes(await reader.readexactly(4)) - 4
-        if not (await reader.readexactly(size)).startswith(_CANCEL):
-            writer.write(_LOGGED_IN)
-            await self._answer(reader, writer)
-        writer.close()
+        with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionError):
+            # asyncpg may give a connection up in the middle of a message.
+            size = int.from_bytes(await reader.readexactly(4)) - 4
+            if not (await reader.readexactly(size)).startswith(_CANCEL):
+                writer.write(_LOGGED_IN)
+                await self._answer(reader, writer)
 
     async def _answer(self, reader: StreamReader, writer: StreamWriter) -> None:
         while (head := await reader.read(1)) not in (b"", b"X"):
@@ -100,6 +102,21 @@ class Driver:
             elif head == b"d":
                 self._copied.append(content)
             writer.write(_ANSWERS.get(head, b""))
+
+    def given_up(self, sent: bytes) -> list[BaseException | None]:
+        """Give a connection up after these bytes. Return how what served it ended."""
+        return self._runner.run(self._given_up(sent))
+
+    async def _given_up(self, sent: bytes) -> list[BaseException | None]:
+        before = asyncio.all_tasks()
+        async with asyncio.timeout(30):
+            _, writer = await asyncio.open_unix_connection(f"{self._folder.name}/.s.PGSQL.5432")
+            while not (serving := asyncio.all_tasks() - before):  # noqa: ASYNC110 - the server begins it by itself
+                await asyncio.sleep(0)
+            writer.write(sent)
+            writer.close()
+            await asyncio.wait(serving)
+        return [task.exception() for task in serving]
 
     def sent(self, rows: Sequence[StoredEvent], core: Any) -> bytes | str:
         """Return what is sent for these rows with a core, or without one; the error's class if they are refused."""

@@ -73,6 +73,12 @@ def test_odd_values_in_each_column(driver: Driver, column: str) -> None:
     assert set(written) == {True, False}
 
 
+@pytest.mark.parametrize("sent", [b"", b"\0\0", b"\0\0\0\x09lo", b"\0\0\0\x09logind\0\0\1\0half"])
+def test_a_connection_that_is_given_up_half_way_is_no_error(driver: Driver, sent: bytes) -> None:
+    """asyncpg gives one up with a copy that it refuses."""
+    assert driver.given_up(sent) == [None]
+
+
 @pytest.mark.parametrize("row", [(), (1,), (None,) * 18], ids=len)
 def test_a_row_of_other_columns_is_left_to_the_driver(row: tuple[Any, ...]) -> None:
     assert twins.core().copy_rows([row]) is None
