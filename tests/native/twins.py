@@ -152,6 +152,7 @@ def answered(outcomes: Sequence[Outcome], lines: Sequence[int] = ()) -> None:
             wire.batch_bytes(outcomes, lines),
             wire.batch_answer(outcomes, lines).data,
             streamed.SerializeToString(),
+            [wire.single_bytes(outcome) for outcome in outcomes],
         )
 
     both(write)

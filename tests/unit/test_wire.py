@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headgate.v1.event_pb2 import StoredEvent as StoredEventMessage
 from headgate.v1.event_service_pb2 import ListEventsResponse
-from headgate.v1.ingest_service_pb2 import BatchIngestResponse
+from headgate.v1.ingest_service_pb2 import BatchIngestResponse, IngestResponse
 from headgate_server.core import canonical, jsonbody, timestamps
 from headgate_server.core.model import Link, Outcome, Problem, Status, StoredEvent
 from headgate_server.core.reasons import Reason
@@ -68,6 +68,12 @@ def test_a_result_says_the_same_as_json_and_as_message(index: int, outcome: Outc
     as_json = json.loads(orjson.dumps(wire.result_json(index, outcome)))
     assert without_defaults(as_json) == printed(wire.result_message(index, outcome))
     assert {"index", "status"} <= as_json.keys()
+
+
+@given(OUTCOMES)
+def test_a_single_result_is_written_as_its_message_is(outcome: Outcome) -> None:
+    message = IngestResponse(result=wire.result_message(0, outcome))
+    assert wire.single_bytes(outcome) == message.SerializeToString()
 
 
 @given(st.lists(OUTCOMES, max_size=5))

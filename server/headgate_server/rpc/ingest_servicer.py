@@ -95,12 +95,14 @@ class IngestServicer:
             return written(lambda outcomes: wire.batch_answer(outcomes, batch.lines), taken)
         return written(lambda outcomes: Serialized(wire.batch_bytes(outcomes)), taken)
 
-    async def ingest(self, call: Call, request: RawIngestRequest) -> IngestResponse:
+    async def ingest(self, call: Call, request: RawIngestRequest) -> IngestResponse | Serialized:
         """Store one event. If it is not stored, its problem is the call's error."""
         slot = await self._ingest.decoded(_size(call, request), lambda: decode.single(request))
         taken = await self._take(call, request, DecodedBatch([slot], validate_only=request.validate_only))
         if isinstance(taken, BatchIngestResponse):
             (result,) = taken.results
+        elif taken[0].problem is None and not call.bridged:
+            return written(lambda outcomes: Serialized(wire.single_bytes(*outcomes)), taken)
         else:
             result = written(lambda outcomes: wire.result_message(0, *outcomes), taken)
         if result.HasField("error"):

@@ -14,6 +14,7 @@ from headgate.v1.ingest_service_pb2 import (
     BatchIngestResponse,
     EventError,
     EventResult,
+    IngestResponse,
     StreamIngestResponse,
 )
 from headgate.v1.rejection_service_pb2 import Rejection as RejectionMessage
@@ -21,6 +22,9 @@ from headgate_server.core import canonical, compiled, jsonbody, timestamps
 from headgate_server.core.model import STORED, Outcome, Status, StoredEvent
 from headgate_server.core.rejections import TEXTS, Rejection
 from headgate_server.core.types import EventId
+
+_RESULT = b"\x0a"
+"""The tag of IngestResponse.result. StreamIngestResponse.results has one that is as long."""
 
 _STRUCT_DEPTH = 30
 """The most levels of a Struct that is written. A protobuf parser stops at 100 nested messages, and a level of a Struct
@@ -63,6 +67,15 @@ def _fill_result(result: EventResult, index: int, outcome: Outcome) -> None:
                 differing_fields=problem.differing_fields,
             )
         )
+
+
+def single_bytes(outcome: Outcome) -> bytes:
+    """Return one outcome as a serialized IngestResponse."""
+    written = compiled.stream_results([outcome])
+    if written is None:
+        return IngestResponse(result=result_message(0, outcome)).SerializeToString()
+    # The same message in the same bytes, as a field with another number.
+    return _RESULT + written[len(_RESULT) :]
 
 
 def batch_message(outcomes: Sequence[Outcome], lines: Sequence[int] = ()) -> BatchIngestResponse:
