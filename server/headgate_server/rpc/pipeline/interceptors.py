@@ -19,6 +19,7 @@ from headgate_server.access.limits import RateLimiter
 from headgate_server.core.errors import HeadgateError, InvalidRequest, PermissionDenied, Unavailable
 from headgate_server.core.randomness import draw
 from headgate_server.core.reasons import Reason
+from headgate_server.process import logs
 from headgate_server.process.aside import aside
 from headgate_server.process.causes import Causes, cause_of
 from headgate_server.process.metrics import Metrics
@@ -166,10 +167,12 @@ def request_id(method: AnyMethod, handler: Handler) -> Handler:
 def watch(metrics: Metrics) -> Interceptor:
     """Count every call, measure its time, and write one log line for it, without its key and its content."""
 
-    line = log.bind()  # bound once, because the proxy would make a new logger for each line
+    line = logs.line_of("info", "call")
     causes = Causes()
 
     def interceptor(method: AnyMethod, handler: Handler) -> Handler:
+        name = method.full_name
+
         async def watched(call: Call) -> bytes:
             started = time.perf_counter()
             code = "INTERNAL"
@@ -190,10 +193,10 @@ def watch(metrics: Metrics) -> Interceptor:
                 # The event may be stored by now, so a failure of metrics or the log must not lose the answer.
                 seconds = time.perf_counter() - started
                 with aside("call"):
-                    fields = {"method": method.full_name, "code": code, "ms": round(seconds * 1000, 2)}
-                    line.info("call", **{**call.log, **fields, "request_id": call.request_id})
+                    said = {"method": name, "code": code, "ms": round(seconds * 1000, 2), "request_id": call.request_id}
+                    line({**call.log, **said})
                 with aside("metrics"):
-                    metrics.call(method.full_name, code, seconds)
+                    metrics.call(name, code, seconds)
                     if (reason := call.log.get("reason")) is not None:
                         metrics.refused(str(reason))
 
