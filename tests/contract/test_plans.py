@@ -11,6 +11,7 @@ from headgate_server.store.postgres import append as postgres_append
 from tests.support.drafts import append, draft
 
 _STATEMENTS = {
+    "probe_events": (postgres_append._PROBE_EVENTS, "bytea[]"),
     "probe": (postgres_append._PROBE, "bytea[], bigint[], text[], bytea[]"),
     "supersede": (postgres_append._SUPERSEDE, "bytea[]"),
 }

@@ -95,7 +95,7 @@ CROSS JOIN LATERAL (
 """
 
 # One row for the clock, one for each event that has an identity, one for each answer. Each kind has its own columns.
-_PROBE = f"""
+_PROBE_EVENTS = f"""
 SELECT 'now' AS kind, NULL::bigint AS workspace_id,
        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now,
        NULL::bytea AS dedupe, NULL::uuid AS id, NULL::bigint AS sequence, NULL::bigint AS created_at,
@@ -106,12 +106,17 @@ UNION ALL
 SELECT 'event', e.workspace_id, NULL, e.dedupe, e.id, e.sequence, e.created_at, e.event_hash, e.salt, e.commitment,
        e.occurred_at, NULL, NULL, NULL, NULL, NULL
 FROM {_IDENTITIES}
+"""  # noqa: S608 - of constants alone, as those below
+
+# Most groups have no request key. For them the shorter statement takes less time, here and in the database.
+_PROBE = f"""
+{_PROBE_EVENTS}
 UNION ALL
 SELECT 'answer', a.workspace_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
        a.scope, a.key, a.created_at, a.fingerprint, a.answer
 FROM unnest($2::bigint[], $3::text[], $4::bytea[]) AS wanted (workspace_id, scope, key)
 JOIN answers AS a USING (workspace_id, scope, key)
-"""  # noqa: S608 - of constants alone, as the one below
+"""  # noqa: S608
 
 # The condition is the row's place (ctid), which cannot change under the lock. With any other condition the planner
 # could choose another plan.
@@ -220,7 +225,10 @@ async def _settlements(
         for workspace, group in groups.items()
         for scope, key in request_keys(group)
     }
-    rows = await connection.fetch(_PROBE, _claimed(groups), *transposed(requests, 3))
+    if requests:
+        rows = await connection.fetch(_PROBE, _claimed(groups), *transposed(requests, 3))
+    else:
+        rows = await connection.fetch(_PROBE_EVENTS, _claimed(groups))
     known: dict[WorkspaceId, dict[Dedupe, Link]] = {workspace: {} for workspace in groups}
     answers: dict[WorkspaceId, dict[tuple[str, str], StoredAnswer]] = {workspace: {} for workspace in groups}
     now: int = next(row["now"] for row in rows if row["kind"] == "now")
