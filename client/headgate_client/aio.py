@@ -1,6 +1,6 @@
 """The client for event loops."""
 
-import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -12,6 +12,7 @@ from headgate_client.aio_buffered import AsyncBuffered
 from headgate_client.connection import buffer_settings, open_transport, times_of
 from headgate_client.core import scripts
 from headgate_client.core.address import Certificates
+from headgate_client.core.errors import Closed
 from headgate_client.core.events import EventLike
 from headgate_client.core.filters import list_request, verify_request
 from headgate_client.core.follow import Follow
@@ -22,6 +23,7 @@ from headgate_client.core.scripts import Budget, Options, Script, Times, Wait
 from headgate_client.feed import OnFailure
 from headgate_client.subscription import AsyncSubscription
 from headgate_client.transport import MakeChannel
+from headgate_client.waking import Ending
 
 T = TypeVar("T")
 
@@ -58,7 +60,8 @@ class AsyncClient:
         self._transport = open_transport(
             url, api_key, plaintext, Certificates(ca, client_cert, client_key), channel_options, make_channel
         )
-        self._closed = False
+        self._closing = False
+        self._ending = Ending()
         self._buffers: list[AsyncBuffered] = []
 
     async def ingest(self, event: EventLike, *, request_key: str | None = None, timeout: float | None = None) -> Result:
@@ -133,8 +136,7 @@ class AsyncClient:
         )
 
         async def read(token: str) -> Page:
-            request.page_token = token
-            return await self._run(scripts.page(self._budget(timeout), request))
+            return await self._run(scripts.page(self._budget(timeout), request, token))
 
         return AsyncPages(read, page_token)
 
@@ -199,8 +201,11 @@ class AsyncClient:
         At most `max_items` events and `max_bytes` wait; `when_full` is `raise`, `block` or `drop_oldest`. In `spool`, a
         file, or a folder for several processes, events survive the process; with `spool_fsync` also a power cut, at the
         cost of an fsync for each event. `on_failure` is called with each event that is not stored. `close_timeout` is
-        the most seconds of `close`, and of the end of the process.
+        the most seconds of `close`, and of the end of the process. Raises `Closed` if the client is closed, and
+        `SpoolError` if the spool cannot be opened.
         """
+        if self._closing:
+            raise Closed("The client is closed.")
         settings = buffer_settings(
             self._times,
             max_size=max_size,
@@ -219,9 +224,14 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the buffers, then the connection. Events that are left are reported to `on_failure`."""
-        for buffer in self._buffers:
-            await buffer.close()
-        self._closed = True
+        self._closing = True
+        async with contextlib.AsyncExitStack() as last:
+            last.callback(self._end)
+            for buffer in reversed(self._buffers):
+                last.push_async_callback(buffer.close)
+
+    def _end(self) -> None:
+        self._ending.come()
         self._transport.close()
         fork.unregister_transport(self._transport)
 
@@ -244,7 +254,9 @@ class AsyncClient:
                 result: T = end.value
                 return result
             if isinstance(step, Wait):
-                await asyncio.sleep(step.seconds)
+                await self._ending.pause(step.seconds)
+                if self._ending.has_come:
+                    raise Closed("The client was closed.")
                 answer = None
             else:
                 answer = await self._transport.call_async(step)

@@ -107,6 +107,7 @@ class AsyncBuffered:
         size = size_of(event.encoded)
         self._feed.queue.check_size(size)
         while not self._closed and not self._feed.queue.has_room(size):
+            self._start()  # an earlier loop, or an earlier process, may have left the queue full
             await self._change(None)
         return self._take(event) if self._disk is None else await self._write(event, self._disk)
 
@@ -155,10 +156,10 @@ class AsyncBuffered:
         try:
             if self._closed:
                 raise Closed("The buffer is closed.")
+            self._start()  # what is in the queue is sent also if this event has no room
             with self._lock, self._disk or _NOTHING:
                 dropped = self._feed.put(event, ticket, time.monotonic())
                 self._feed.remove(dropped)
-            self._start()
             if self._feed.queue.has_news():
                 self._notify()
         finally:

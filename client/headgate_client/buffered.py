@@ -83,6 +83,9 @@ class Buffered:
             with self._changed:
                 if self._closed:
                     raise Closed("The buffer is closed.")
+                self._feed.open()
+                if len(self._feed.queue):
+                    self._start()  # events that another process left behind make room only if they are sent
                 if self._blocks and not self._is_sender() and not self._feed.queue.has_room(size_of(event.encoded)):
                     return None
                 dropped = self._feed.put(event, ticket, self._clock.now())

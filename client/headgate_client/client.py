@@ -1,5 +1,6 @@
 """The client for threads."""
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -62,6 +63,7 @@ class Client:
         )
         self._clock = clock or Clock()
         self._changed = threading.Condition()
+        self._closing = False
         self._closed = False
         self._buffers: list[Buffered] = []
 
@@ -137,8 +139,7 @@ class Client:
         )
 
         def read(token: str) -> Page:
-            request.page_token = token
-            return self._run(scripts.page(self._budget(timeout), request))
+            return self._run(scripts.page(self._budget(timeout), request, token))
 
         return Pages(read, page_token)
 
@@ -203,7 +204,8 @@ class Client:
         At most `max_items` events and `max_bytes` wait; `when_full` is `raise`, `block` or `drop_oldest`. In `spool`, a
         file, or a folder for several processes, events survive the process; with `spool_fsync` also a power cut, at the
         cost of an fsync for each event. `on_failure` is called with each event that is not stored. `close_timeout` is
-        the most seconds of `close`, and of the end of the process.
+        the most seconds of `close`, and of the end of the process. Raises `Closed` if the client is closed, and
+        `SpoolError` if the spool cannot be opened.
         """
         settings = buffer_settings(
             self._times,
@@ -217,19 +219,37 @@ class Client:
             on_failure=on_failure,
             close_timeout=close_timeout,
         )
+        self._check_open()
         buffer = Buffered(self._transport, settings, self._clock)
-        self._buffers = [one for one in self._buffers if not one.closed] + [buffer]
+        try:
+            with self._changed:
+                self._check_open()  # another thread may have closed it meanwhile
+                self._buffers = [one for one in self._buffers if not one.closed] + [buffer]
+        except Closed:
+            buffer.close(0.0)
+            raise
         return buffer
 
     def close(self) -> None:
         """Close the buffers, then the connection. Events that are left are reported to `on_failure`."""
-        for buffer in self._buffers:
-            buffer.close()
+        with self._changed:
+            self._closing = True
+            buffers = self._buffers
+        with contextlib.ExitStack() as last:
+            last.callback(self._end)
+            for buffer in reversed(buffers):
+                last.callback(buffer.close)
+
+    def _end(self) -> None:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self._transport.close()
         fork.unregister_transport(self._transport)
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise Closed("The client is closed.")
 
     def __enter__(self) -> Self:
         return self

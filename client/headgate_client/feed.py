@@ -60,14 +60,15 @@ class Feed:
         self._limits = settings.limits
         self._spool = settings.spool
         self._begin()
-        self._open()
+        self.open()
 
     def _begin(self) -> None:
         self.queue = Queue(self._limits, self._settings.retry, keep_denied=self._spool is not None)
         self._tickets: dict[int, Ticket] = {}
         self._opened = False
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Open the spool, if there is one. Raises `SpoolError`."""
         if self._spool is not None and not self._opened:
             self._spool.open()
             self.queue.recover(*self._spool.backlog(OVERHEAD))
@@ -79,7 +80,7 @@ class Feed:
         Raises `QueueFull` if there is none, and `SpoolError` if the spool cannot be opened.
         """
         item = Item(event.encoded, event.key, now, ticket)
-        self._open()
+        self.open()
         self.queue.reserve(item.size)
         return item
 
@@ -100,17 +101,18 @@ class Feed:
         Raises `QueueFull` if there is no room, and `SpoolError` if it cannot be written. It is not taken then.
         """
         item = Item(event.encoded, event.key, now, ticket)
-        self._open()
-        dropped = []
-        if self._limits.when_full == "drop_oldest":
-            dropped = [Settled(old, Dropped("The queue was full.")) for old in self.queue.make_room(item.size)]
-        self.queue.check_room(item.size)
+        self.open()
+        drops = self._limits.when_full == "drop_oldest"
+        # No event is dropped for one that is not taken then.
+        self.queue.check_room(item.size, dropping=drops)
+        if self._spool is not None:
+            item.row = self._spool.add(item.encoded, item.key)
+        dropped = self.queue.make_room(item.size) if drops else ()
         if self._spool is None:
             self.queue.put(item)
         else:
-            item.row = self._spool.add(item.encoded, item.key)
             self._queue_spooled(item)
-        return dropped
+        return [Settled(old, Dropped("The queue was full.")) for old in dropped]
 
     def _queue_spooled(self, item: Item) -> None:
         assert self._spool is not None  # noqa: S101 - the caller has asked
@@ -157,8 +159,8 @@ class Feed:
         if isinstance(answer, BatchIngestResponse):
             try:
                 results: Sequence[Result] = results_of(answer, [item.key for item in batch])
-            except ValueError:
-                answer = Problem("INTERNAL", "The answer has another number of results than the batch has events.")
+            except ValueError as error:
+                answer = Problem("INTERNAL", str(error))
             else:
                 return self.queue.answered(results, now)
         if not isinstance(answer, Problem):
@@ -180,7 +182,8 @@ class Feed:
             return
         try:
             self._settings.on_failure(Failure(decoded(item.encoded), error))
-        except Exception:
+        except (Exception, SystemExit):
+            # `sys.exit` in a thread would end the thread, and nobody would send events any more.
             log.exception("on_failure raised an error")
 
     def remove(self, settled: Sequence[Settled]) -> None:

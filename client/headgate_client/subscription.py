@@ -17,7 +17,7 @@ from headgate_client.core.errors import Closed, Problem
 from headgate_client.core.follow import SILENCE, SUBSCRIBE, Follow
 from headgate_client.core.model import StoredEvent
 from headgate_client.transport import Stream, Transport
-from headgate_client.waking import wake
+from headgate_client.waking import Ending, wake
 
 _INBOX = 100
 """Messages that are read ahead. A reader that is slower holds the stream back through HTTP/2's window."""
@@ -195,6 +195,10 @@ class Subscription(_Reader):
 class AsyncSubscription(_Reader):
     """The same with `async for`."""
 
+    def __init__(self, transport: Transport, follow: Follow):
+        super().__init__(transport, follow)
+        self._ending = Ending()
+
     def __aiter__(self) -> Self:
         return self
 
@@ -212,11 +216,12 @@ class AsyncSubscription(_Reader):
             if isinstance(taken, StoredEvent):
                 return taken
             if taken is not None:
-                await asyncio.sleep(taken)
+                await self._ending.pause(taken)
 
     async def close(self) -> None:
-        """End the subscription."""
+        """End the subscription. A task that iterates over it stops."""
         self._close()
+        self._ending.come()
 
     async def __aenter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -135,7 +136,23 @@ def _data(message: event_pb2.Event) -> Mapping[str, Any] | bytes | None:
     if not message.HasField("data_json"):
         return None
     try:
-        data = json.loads(message.data_json)
+        data = json.loads(message.data_json, parse_float=_exact, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         return message.data_json
     return data if isinstance(data, dict) else message.data_json
+
+
+def _exact(text: str) -> float:
+    """Return the float that is exactly this number. Another one would be other content under the same key."""
+    number = float(text)
+    if Decimal(repr(number)) != Decimal(text):
+        raise ValueError("no float")
+    return number
+
+
+def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object in which no name occurs twice."""
+    found = dict(members)
+    if len(found) != len(members):
+        raise ValueError("a name occurs twice")
+    return found

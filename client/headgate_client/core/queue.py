@@ -207,15 +207,22 @@ class Queue:
             removed.append(item)
         return removed
 
+    def _can_make_room(self, size: int) -> bool:
+        stay = len(self._under_way) + self._absent + self._reserved
+        bytes_that_stay = sum(item.size for item in self._under_way) + self._absent_bytes + self._reserved_bytes
+        return stay < self.limits.max_items and bytes_that_stay + size <= self.limits.max_bytes
+
     def put(self, item: Item) -> None:
         """Take an event. Raises `QueueFull` if there is no room."""
         self.check_room(item.size)
         self._counts["emitted"] += 1
         self._append(item)
 
-    def check_room(self, size: int) -> None:
-        """Raises `QueueFull` if an event of this size has no room now."""
-        if not self.has_room(size):
+    def check_room(self, size: int, *, dropping: bool = False) -> None:
+        """Raises `QueueFull` if an event of this size has no room now, or with `dropping`, if `make_room` cannot make
+        it.
+        """
+        if not self.has_room(size) and not (dropping and self._can_make_room(size)):
             raise QueueFull(
                 f"The queue is full: {len(self):,} events, {self.bytes:,} bytes. "
                 f"It takes {self.limits.max_items:,} events and {self.limits.max_bytes:,} bytes."

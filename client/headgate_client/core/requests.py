@@ -50,8 +50,10 @@ def _varint(number: int) -> bytes:
 def results_of(answer: ingest_service_pb2.BatchIngestResponse, keys: Sequence[str]) -> list[Result]:
     """Return the results of a batch, one for each key.
 
-    Raises `ValueError` if the answer has another number of results.
+    Raises `ValueError` if the answer has another number of results, or a time that is none.
     """
+    if len(answer.results) != len(keys):
+        raise ValueError("The answer has another number of results than the request has events.")
     return [_result(result, key) for result, key in zip(answer.results, keys, strict=True)]
 
 
@@ -80,8 +82,11 @@ def at(index: int, result: Result) -> Result:
 
 
 def time_of(stamp: Timestamp) -> datetime:
-    """Return a time in UTC."""
-    return _EPOCH + timedelta(0, stamp.seconds, stamp.nanos // 1_000)
+    """Return a time in UTC. Raises `ValueError` if it is outside of the years 1 to 9999."""
+    try:
+        return _EPOCH + timedelta(0, stamp.seconds, stamp.nanos // 1_000)
+    except OverflowError as error:
+        raise ValueError("The answer has a time outside of the years 1 to 9999.") from error
 
 
 def timestamp_of(time: datetime | None) -> Timestamp | None:
@@ -116,7 +121,7 @@ def stored_event(event: event_pb2.StoredEvent) -> StoredEvent:
 
 def _data(event: event_pb2.StoredEvent) -> Any:
     if event.HasField("data_json"):
-        return json.loads(event.data_json, parse_float=_number)
+        return json.loads(event.data_json, parse_float=_number, parse_int=_integer)
     if event.HasField("data"):
         return {name: _whole(value) for name, value in json_format.MessageToDict(event.data).items()}
     return None
@@ -126,6 +131,14 @@ def _number(text: str) -> float | Decimal:
     """Return a float if it is exactly the number that was sent, and the number itself otherwise."""
     number = float(text)
     return number if Decimal(repr(number)) == Decimal(text) else Decimal(text)
+
+
+def _integer(text: str) -> int:
+    """Return an integer of any length. By default Python reads no text of more than 4,300 digits as one."""
+    try:
+        return int(text)
+    except ValueError:
+        return int(Decimal(text))
 
 
 def _whole(value: Any) -> Any:

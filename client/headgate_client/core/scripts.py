@@ -222,8 +222,8 @@ def _send(budget: Budget, events: Sequence[Prepared], options: Options) -> Scrip
         return answer
     try:
         return results_of(answer, [event.key for event in events])
-    except ValueError:
-        return Problem("INTERNAL", "The answer has another number of results than the request has events.")
+    except ValueError as error:
+        return Problem("INTERNAL", str(error))
 
 
 def single(outcome: Outcome, batch: Sequence[Prepared]) -> Result:
@@ -264,9 +264,13 @@ def get(budget: Budget, id: str, view: str) -> Script[StoredEvent]:  # noqa: A00
     return stored_event(answer.event)
 
 
-def page(budget: Budget, request: event_service_pb2.ListEventsRequest) -> Script[Page]:
-    """Read one page of a list."""
-    answer = yield from _read(budget, "EventService/ListEvents", request, event_service_pb2.ListEventsResponse)
+def page(budget: Budget, request: event_service_pb2.ListEventsRequest, token: str) -> Script[Page]:
+    """Read the page of a list that a token names."""
+    # Several threads may read pages of one list.
+    this = event_service_pb2.ListEventsRequest()
+    this.CopyFrom(request)
+    this.page_token = token
+    answer = yield from _read(budget, "EventService/ListEvents", this, event_service_pb2.ListEventsResponse)
     return page_of(answer)
 
 

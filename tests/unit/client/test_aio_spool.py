@@ -8,7 +8,7 @@ from collections import deque
 import grpc
 import pytest
 
-from headgate_client import AsyncClient, Closed, NotSent, Retry, SpoolError
+from headgate_client import AsyncClient, Closed, NotSent, QueueFull, Retry, SpoolError
 from headgate_client.core.events import prepare
 from headgate_client.spool import Spool
 from tests.support.waiting import until
@@ -214,6 +214,55 @@ async def test_closing_waits_for_what_is_being_written_and_refuses_what_is_not(m
     assert left.value.spooled
     with pytest.raises(Closed):
         await buffer.emit_wait("c")
+
+
+async def test_a_full_spool_makes_room_also_without_a_block(make, server, path):
+    """Nothing but an event has started the sender."""
+    fill(path, 3)
+    buffer = make(max_items=3)
+    emitted = asyncio.ensure_future(buffer.emit_wait("new"))
+    assert await accepted(server) == ["old"] * 3
+    assert not (await asyncio.wait_for(emitted, 10)).done()
+
+
+async def test_a_full_spool_makes_room_also_when_its_event_is_refused(make, server, path):
+    fill(path, 3)
+    buffer = make(max_items=3)
+    with pytest.raises(QueueFull):
+        buffer.emit("new")
+    assert await accepted(server) == ["old"] * 3
+
+
+async def test_a_closed_client_makes_no_buffer_and_waits_for_nothing(server, path):
+    client = AsyncClient(server.address, api_key="hg_x", retry=Retry(first=1e6, most=1e6), timeout=1e9)
+    calling = asyncio.ensure_future(client.ingest({"type": "t"}))
+    await asyncio.to_thread(server.fail, grpc.StatusCode.UNAVAILABLE)
+
+    async def pauses():
+        return client._ending._pauses
+
+    await until(pauses)
+    await client.close()
+    with pytest.raises(Closed):
+        await asyncio.wait_for(calling, 10)
+    with pytest.raises(Closed):
+        client.buffered(spool=path)
+    assert not path.exists()
+
+
+async def test_closing_a_subscription_ends_its_wait_to_begin_again():
+    client = AsyncClient("127.0.0.1:1", api_key="hg_x", retry=Retry(first=1e6, most=1e6))
+    subscription = client.subscribe()
+    reading = asyncio.ensure_future(anext(subscription))
+
+    async def pauses():
+        return subscription._ending._pauses
+
+    await until(pauses)
+    await subscription.close()
+    with pytest.raises(StopAsyncIteration):
+        await asyncio.wait_for(reading, 10)
+    await client.close()
 
 
 def test_the_next_event_loop_goes_on_where_the_last_one_ended(server, path, monkeypatch):

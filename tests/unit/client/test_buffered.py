@@ -1,13 +1,16 @@
 """The buffer of the thread client, on gRPC's test channel and a clock that stands still."""
 
+import sys
 import threading
 import uuid
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 
+from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventResult
 from headgate_client import (
     Client,
     Closed,
@@ -18,7 +21,12 @@ from headgate_client import (
     NotSent,
     QueueFull,
     Retry,
+    SpoolError,
 )
+from headgate_client import client as client_module
+from headgate_client.buffered import Buffered
+from headgate_client.core.events import prepare
+from headgate_client.spool import Spool
 from tests.support.waiting import until_true
 from tests.unit.client.channel import FakeClock, FakeServer
 
@@ -249,6 +257,105 @@ def test_a_full_queue_drops_the_oldest_and_says_so(make, server):
     call.terminate(None, (), UNAVAILABLE, "")
 
 
+def test_no_event_is_dropped_for_one_that_is_not_taken(make, server):
+    told = []
+    buffer = make(max_bytes=4_000, max_size=1, when_full="drop_oldest", on_failure=told.append)
+    buffer.emit("a", {"text": "x" * 1_000})
+    _, call = server.take()
+    waiting = buffer.emit("b")
+    with pytest.raises(QueueFull):
+        buffer.emit("c", {"text": "x" * 2_000})
+    assert (told, waiting.done(), buffer.stats.dropped, buffer.stats.waiting) == ([], False, 0, 2)
+    call.terminate(None, (), UNAVAILABLE, "")
+
+
+def test_no_event_is_dropped_for_one_that_cannot_be_written(make, server, tmp_path, monkeypatch):
+    told = []
+    buffer = make(max_items=3, when_full="drop_oldest", spool=tmp_path / "events.db", on_failure=told.append)
+    tickets = [buffer.emit(name) for name in "ab"] + [buffer.emit("c")]
+    _, call = server.take()
+    call.terminate(None, (), UNAVAILABLE, "")
+    until_true(lambda: buffer.last_problem)
+
+    def fail(*_):
+        raise SpoolError("the disk is full")
+
+    monkeypatch.setattr(Spool, "add", fail)
+    with pytest.raises(SpoolError):
+        buffer.emit("d")
+    assert (told, [ticket.done() for ticket in tickets], buffer.stats.dropped) == ([], [False] * 3, 0)
+    monkeypatch.undo()
+    buffer.emit("d")
+    assert [ticket.done() for ticket in tickets] == [True, False, False]
+
+
+def test_a_callback_that_ends_its_thread_stops_nothing(make, server):
+    buffer = make(on_failure=lambda failure: sys.exit(1))
+    first = [buffer.emit(name) for name in "abc"]
+    server.answer(lambda event: "rejected")
+    assert all(isinstance(ticket.exception(5), EventRejected) for ticket in first)
+    second = [buffer.emit(name) for name in "def"]
+    server.accept()
+    assert [ticket.result(5).status for ticket in second] == ["accepted"] * 3
+
+
+def test_events_that_another_process_left_in_a_full_spool_are_sent_also_by_a_child(make, server, tmp_path):
+    """The child of a fork opens the spool with its first event, and nothing has started its sender yet."""
+    path = tmp_path / "events.db"
+    buffer = make(max_items=3, when_full="block", spool=path)
+    buffer.before_fork()
+    buffer.after_fork_in_child()
+    left = Spool(path)
+    left.open()
+    left.add_all([(name, prepare({"type": "old"}).encoded) for name in "abc"])
+    left.close()
+    emitted = []
+    thread = threading.Thread(target=lambda: emitted.append(buffer.emit("new")))
+    thread.start()
+    assert types(server.accept()) == ["old"] * 3
+    thread.join(5)
+    assert [ticket.done() for ticket in emitted] == [False]
+
+
+def test_a_closed_client_makes_no_buffer(client, tmp_path):
+    client.close()
+    with pytest.raises(Closed):
+        client.buffered(spool=tmp_path / "events.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_buffer_that_is_made_while_the_client_is_closed_is_closed(client, monkeypatch):
+    made = []
+
+    class Late(Buffered):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self)
+            client.close()
+
+    monkeypatch.setattr(client_module, "Buffered", Late)
+    with pytest.raises(Closed):
+        client.buffered()
+    assert made[0].closed
+
+
+def test_close_closes_every_buffer_whatever_one_of_them_raises(client, monkeypatch):
+    buffers = [client.buffered() for _ in range(3)]
+    close = Buffered.close
+
+    def failing(buffer, timeout=None):
+        close(buffer, timeout)
+        if buffer is buffers[1]:
+            raise OSError("the disk is gone")
+
+    monkeypatch.setattr(Buffered, "close", failing)
+    with pytest.raises(OSError, match="gone"):
+        client.close()
+    assert all(buffer.closed for buffer in buffers)
+    with pytest.raises(Closed):
+        client.head()
+
+
 def test_close_interrupts_the_wait_for_a_retry_and_says_what_is_left(make, server, clock):
     told = []
     buffer = make(on_failure=told.append)
@@ -287,13 +394,13 @@ def test_a_block_raises_what_is_left_unless_another_error_is_on_its_way(client, 
         run(KeyError("mine"))
 
 
-def test_an_answer_with_too_few_results_is_no_answer(make, server, clock):
-    from headgate.v1.ingest_service_pb2 import BatchIngestResponse
-
+@pytest.mark.parametrize("created_at", [None, Timestamp(seconds=2**62)], ids=["too few results", "no time"])
+def test_an_answer_that_cannot_be_read_is_no_answer(make, server, clock, created_at):
+    results = [EventResult(status="accepted", created_at=created_at)] * (1 if created_at is None else 3)
     buffer = make()
     tickets = [buffer.emit(name) for name in "abc"]
     _, call = server.take()
-    call.terminate(BatchIngestResponse(), (), grpc.StatusCode.OK, "")
+    call.terminate(BatchIngestResponse(results=results), (), grpc.StatusCode.OK, "")
     until_true(lambda: buffer.last_problem)
     clock.move(2.0)
     server.accept()

@@ -106,8 +106,14 @@ def test_what_cannot_be_sent_says_why_and_where(event, said):
 def test_a_prepared_event_is_read_back():
     event = Event(type="t", source="s", subject="u", occurred_at="2024-01-15T10:30:00Z", data={"n": 1}, key="k")
     assert decoded(prepare(event).encoded) == event
-    odd = Event(type="t", data=b"[not json", key="k")
-    assert decoded(prepare(odd).encoded) == odd
+    for text in (
+        b"[not json",
+        b'{"n": 0.1000000000000000055511}',
+        b'{"n": 1, "n": 2}',
+        b'{"n": ' + b"9" * 5_000 + b"}",
+    ):
+        odd = Event(type="t", data=text, key="k")
+        assert decoded(prepare(odd).encoded) == odd, "sent again, it would be another event under the same key"
 
 
 @given(st.lists(st.binary(max_size=300), max_size=20), st.booleans(), st.booleans())
@@ -116,6 +122,12 @@ def test_a_batch_is_written_as_protobuf_writes_it(payloads, atomic, validate_onl
     written = batch_request(events, atomic=atomic, validate_only=validate_only)
     expected = BatchIngestRequest(events=map(Message.FromString, events), atomic=atomic, validate_only=validate_only)
     assert BatchIngestRequest.FromString(written) == expected
+
+
+def test_an_integer_of_a_stored_event_may_have_any_length():
+    number = 10**6_000 - 1
+    stored = StoredMessage(data_json=b'{"n": -' + b"9" * 6_000 + b', "m": 5}')
+    assert stored_event(stored).data == {"n": -number, "m": 5}
 
 
 def test_numbers_of_a_stored_event_are_exact():

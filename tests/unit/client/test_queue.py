@@ -178,6 +178,24 @@ def test_the_oldest_make_room_but_not_those_under_way():
     assert made.stats().dropped == 2
 
 
+def test_room_that_cannot_be_made_is_refused_before_anything_is_dropped():
+    made = queue(max_items=4)
+    put(made, "a", "b", "c")
+    made.next(0.0)
+    put(made, "d")
+    made.check_room(1, dropping=True)
+    large = queue(max_bytes=3_000, max_batch_bytes=3_000, max_size=1)
+    large.put(item("a", size=1_000))
+    large.next(0.0)
+    large.put(item("b", size=100))
+    large.check_room(1_400, dropping=True)
+    with pytest.raises(QueueFull, match="2 events"):
+        large.check_room(1_500, dropping=True)
+    large.reserve(200)
+    with pytest.raises(QueueFull):
+        large.check_room(1_400, dropping=True)
+
+
 def test_what_is_left_is_taken_in_order():
     made = queue()
     put(made, "a", "b", "c", "d")
