@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from headgate_server.core.errors import InvalidRequest, Unavailable
 from headgate_server.ingest import checker as checker_module
@@ -153,9 +154,11 @@ async def test_an_unexpected_error_replaces_the_process(checker: Checker, monkey
         raise RuntimeError("the handler is closed")
 
     monkeypatch.setattr("headgate_server.ingest.checker._exchange", failing)
-    with pytest.raises(Unavailable):
+    with capture_logs() as lines, pytest.raises(Unavailable):
         await checker.compile(OBJECT)
     assert len(set(pids)) == 2
+    assert [line["event"] for line in lines] == ["checker_failed"] * 2
+    assert {line["exit_code"] for line in lines} <= {-signal.SIGTERM, -signal.SIGKILL}
     monkeypatch.undo()
     await checker.compile(OBJECT)
     assert _pid(checker) not in pids

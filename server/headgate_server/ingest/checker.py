@@ -91,10 +91,11 @@ class Checker:
                     return await _exchange(process, request)
             except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
                 await self._replace(process)
-            except Exception:
+            except Exception as error:
                 # Such as a loop's error for a pipe that it has just closed.
-                log.exception("checker_failed")
                 await self._replace(process)
+                # -15 or -9 says that it ran until now.
+                log.error("checker_failed", exit_code=process.returncode, exc_info=error)
                 if is_last:
                     raise _unavailable() from None
                 continue
