@@ -13,6 +13,7 @@ from tests.support.drafts import append, draft
 _STATEMENTS = {
     "probe_events": (postgres_append._PROBE_EVENTS, "bytea[]"),
     "probe": (postgres_append._PROBE, "bytea[], bigint[], text[], bytea[]"),
+    "held": (postgres_append._HELD, "bytea[]"),
     "supersede": (postgres_append._SUPERSEDE, "bytea[]"),
 }
 

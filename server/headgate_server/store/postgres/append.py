@@ -3,6 +3,7 @@ deadline and the errors.
 
 An append of few events takes five round trips: BEGIN with its settings, the lock, the probe, the new rows with heads
 and answers, and COMMIT. More events are copied, which takes two more. If events are superseded, it takes one more.
+While another process holds the locks, most identities are looked up already (`_look_up_early`).
 """
 
 import asyncio
@@ -41,6 +42,9 @@ less time for each event: with about 24 events both cost the same (docs/design/p
 FEW_BYTES = 256 * 1024
 """The most bytes of content of such events. COPY sends more than that in pieces, as fast as the server takes them."""
 
+EARLY_EVENTS = 500
+"""The fewest events whose identities are looked up before the lock. For fewer it takes more time than it saves."""
+
 BOUNDS = {
     "lock_timeout": f"{LOCK_TIMEOUT}s",
     "idle_in_transaction_session_timeout": f"{IDLE_TIMEOUT}s",
@@ -78,9 +82,13 @@ SET LOCAL synchronous_commit = {{level}};
 {_PLANNER}
 """
 
+# The clock is read for each row, when it is locked. In a statement without the WITH it could be read before the wait.
 _LOCK = """
-SELECT workspace_id, sequence, hash, created_at, quota, month, month_events FROM heads
-WHERE workspace_id = ANY($1::bigint[]) ORDER BY workspace_id FOR NO KEY UPDATE
+WITH locked AS MATERIALIZED (
+    SELECT workspace_id, sequence, hash, created_at, quota, month, month_events FROM heads
+    WHERE workspace_id = ANY($1::bigint[]) ORDER BY workspace_id FOR NO KEY UPDATE {how}
+)
+SELECT *, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM locked
 """
 
 # The eight bytes of the workspace stand before each identity, as in the index. OFFSET makes the planner look up the
@@ -94,17 +102,11 @@ CROSS JOIN LATERAL (
 ) AS e
 """
 
-# One row for the clock, one for each event that has an identity, one for each answer. Each kind has its own columns.
+# One row for each event that has an identity, one for each answer. Each kind has its own columns.
 _PROBE_EVENTS = f"""
-SELECT 'now' AS kind, NULL::bigint AS workspace_id,
-       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now,
-       NULL::bytea AS dedupe, NULL::uuid AS id, NULL::bigint AS sequence, NULL::bigint AS created_at,
-       NULL::bytea AS event_hash, NULL::bytea AS salt, NULL::bytea AS commitment, NULL::bigint AS occurred_at,
-       NULL::text AS scope, NULL::bytea AS key, NULL::bigint AS answered_at, NULL::bytea AS fingerprint,
+SELECT 'event' AS kind, e.workspace_id, e.dedupe, e.id, e.sequence, e.created_at, e.event_hash, e.salt, e.commitment,
+       e.occurred_at, NULL::text AS scope, NULL::bytea AS key, NULL::bigint AS answered_at, NULL::bytea AS fingerprint,
        NULL::bytea AS answer
-UNION ALL
-SELECT 'event', e.workspace_id, NULL, e.dedupe, e.id, e.sequence, e.created_at, e.event_hash, e.salt, e.commitment,
-       e.occurred_at, NULL, NULL, NULL, NULL, NULL
 FROM {_IDENTITIES}
 """  # noqa: S608 - of constants alone, as those below
 
@@ -112,11 +114,13 @@ FROM {_IDENTITIES}
 _PROBE = f"""
 {_PROBE_EVENTS}
 UNION ALL
-SELECT 'answer', a.workspace_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+SELECT 'answer', a.workspace_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
        a.scope, a.key, a.created_at, a.fingerprint, a.answer
 FROM unnest($2::bigint[], $3::text[], $4::bytea[]) AS wanted (workspace_id, scope, key)
 JOIN answers AS a USING (workspace_id, scope, key)
 """  # noqa: S608
+
+_HELD = f"SELECT wanted.holder FROM {_IDENTITIES}"  # noqa: S608
 
 # The condition is the row's place (ctid), which cannot change under the lock. With any other condition the planner
 # could choose another plan.
@@ -160,6 +164,18 @@ class CommitMarker(NamedTuple):
     """The scope, key and created_at of an answer that the transaction wrote."""
 
 
+class Early(NamedTuple):
+    """What was looked up before the lock: how many of the group's submissions, and which of their identities events
+    had, as parameters of `_IDENTITIES`.
+
+    Only what was found free is relied on. If another process has stored such an identity meanwhile, the exclusion
+    constraint refuses the new event, and the group is tried again without an early look-up.
+    """
+
+    submissions: int
+    held: Sequence[bytes]
+
+
 class Decided(NamedTuple):
     """The result of one append before its COMMIT. Without a marker it wrote nothing, and there is nothing to commit."""
 
@@ -174,17 +190,19 @@ async def decide_and_write(
     begin: Callable[[], None],
     level: str,
     phases: Phases,
+    early: bool,
 ) -> Decided:
     """Begin a transaction, decide the submissions under their heads' locks, and write the results. The caller sends
     COMMIT; `level` is its synchronous_commit. `begin` is called when the locks are held: until then submissions of the
-    same workspaces may be added.
+    same workspaces may be added. With `early` the identities of a large group that waits are looked up before the lock.
 
     Raises `DataRefused` and what asyncpg raises; the caller rolls back.
     """
     # BEGIN waits for no lock, so a server that does not answer is down.
     async with asyncio.timeout(SILENCE):
         await connection.execute(_BEGIN.format(level=level))
-    heads = await _lock(connection, sorted({submission.workspace_id for submission in submissions}), wait)
+    looked_up = await _look_up_early(connection, submissions, phases) if wait and early else Early(0, ())
+    now, heads = await _lock(connection, sorted({submission.workspace_id for submission in submissions}), wait)
     phases.ended(Phase.LOCK)
     begin()
     groups: dict[WorkspaceId, list[int]] = {}
@@ -196,8 +214,13 @@ async def decide_and_write(
     decisions: list[Decision | None] = [None] * len(submissions)
     if not groups:
         return Decided(decisions, None)
-    now, settlements = await _settlements(
-        connection, heads, {workspace: [submissions[i] for i in indexes] for workspace, indexes in groups.items()}
+    late = (submission for submission in submissions[looked_up.submissions :] if submission.workspace_id in heads)
+    settlements = await _settlements(
+        connection,
+        heads,
+        {workspace: [submissions[index] for index in indexes] for workspace, indexes in groups.items()},
+        [*looked_up.held, *_claimed(late)],
+        now,
     )
     phases.ended(Phase.LOOK_UP)
     for workspace, indexes in groups.items():
@@ -209,35 +232,55 @@ async def decide_and_write(
     return Decided(decisions, marker)
 
 
-async def _lock(connection: Any, workspaces: list[WorkspaceId], wait: bool) -> dict[WorkspaceId, tuple[Head, Usage]]:
-    rows = await connection.fetch(_LOCK if wait else _LOCK + " SKIP LOCKED", workspaces)
-    return {row[0]: (Head(*row[1:4]), Usage(*row[4:7])) for row in rows}
+async def _look_up_early(connection: Any, submissions: Sequence[Submission], phases: Phases) -> Early:
+    """Look up identities while another process may hold the locks, for as long as many submissions join."""
+    count, held = 0, list[bytes]()
+    phases.ended(Phase.LOCK)
+    while sum(len(submission.slots) for submission in submissions[count:]) >= EARLY_EVENTS:
+        joined = submissions[count:]
+        count += len(joined)
+        held += [row[0] for row in await connection.fetch(_HELD, _claimed(joined))]
+    phases.ended(Phase.LOOK_UP)
+    return Early(count, held)
+
+
+async def _lock(
+    connection: Any, workspaces: list[WorkspaceId], wait: bool
+) -> tuple[int, dict[WorkspaceId, tuple[Head, Usage]]]:
+    """Lock the heads. Return the server's time when they are locked, and what they contain."""
+    rows = await connection.fetch(_LOCK.format(how="" if wait else "SKIP LOCKED"), workspaces)
+    now = max((row[7] for row in rows), default=0)
+    return now, {row[0]: (Head(*row[1:4]), Usage(*row[4:7])) for row in rows}
 
 
 async def _settlements(
-    connection: Any, heads: Mapping[WorkspaceId, tuple[Head, Usage]], groups: Mapping[WorkspaceId, list[Submission]]
-) -> tuple[int, dict[WorkspaceId, Settlement]]:
-    """Read the clock, and the rows that have the groups' identities and request keys. This statement comes after the
-    lock, so it sees everything that was committed during the wait.
+    connection: Any,
+    heads: Mapping[WorkspaceId, tuple[Head, Usage]],
+    groups: Mapping[WorkspaceId, list[Submission]],
+    claimed: list[bytes],
+    now: int,
+) -> dict[WorkspaceId, Settlement]:
+    """Read the rows that have the claimed identities and the groups' request keys. This statement comes after the lock,
+    so it sees everything that was committed during the wait.
     """
     requests = {
         (workspace, scope, answer_key(key)): key
         for workspace, group in groups.items()
         for scope, key in request_keys(group)
     }
-    if requests:
-        rows = await connection.fetch(_PROBE, _claimed(groups), *transposed(requests, 3))
-    else:
-        rows = await connection.fetch(_PROBE_EVENTS, _claimed(groups))
     known: dict[WorkspaceId, dict[Dedupe, Link]] = {workspace: {} for workspace in groups}
     answers: dict[WorkspaceId, dict[tuple[str, str], StoredAnswer]] = {workspace: {} for workspace in groups}
-    now: int = next(row["now"] for row in rows if row["kind"] == "now")
-    for kind, workspace, _, dedupe, event_id, *link, scope, key, answered_at, fingerprint, answer in rows:
-        if kind == "event":
-            known[workspace][dedupe] = Link(event_id.bytes, *link)
-        elif kind == "answer" and answered_at > now - ANSWER_LIFETIME:
-            answers[workspace][scope, requests[workspace, scope, key]] = StoredAnswer(fingerprint, answer)
-    return now, {
+    if claimed or requests:
+        if requests:
+            rows = await connection.fetch(_PROBE, claimed, *transposed(requests, 3))
+        else:
+            rows = await connection.fetch(_PROBE_EVENTS, claimed)
+        for kind, workspace, dedupe, event_id, *link, scope, key, answered_at, fingerprint, answer in rows:
+            if kind == "event":
+                known[workspace][dedupe] = Link(event_id.bytes, *link)
+            elif answered_at > now - ANSWER_LIFETIME:
+                answers[workspace][scope, requests[workspace, scope, key]] = StoredAnswer(fingerprint, answer)
+    return {
         workspace: Settlement(workspace, head, known[workspace], answers[workspace], now, usage)
         for workspace, (head, usage) in heads.items()
     }
@@ -310,7 +353,7 @@ async def was_committed(connection: Any, marker: CommitMarker) -> bool:
     """
     async with connection.transaction(isolation="read_committed"):
         await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
-        await connection.fetch(_LOCK, [marker.workspace_id])
+        await _lock(connection, [marker.workspace_id], wait=True)
         if marker.event_id is not None:
             statement = "SELECT EXISTS (SELECT FROM events WHERE workspace_id = $1 AND id = $2)"
             return bool(await connection.fetchval(statement, marker.workspace_id, UUID(marker.event_id)))
@@ -320,15 +363,14 @@ async def was_committed(connection: Any, marker: CommitMarker) -> bool:
         return bool(await connection.fetchval(statement, marker.workspace_id, *(marker.answer or ())))
 
 
-def _claimed(groups: Mapping[WorkspaceId, Sequence[Submission]]) -> list[bytes]:
+def _claimed(submissions: Iterable[Submission]) -> list[bytes]:
     """Return the parameter of `_IDENTITIES` for all drafts, in one pass. An identity that two drafts have is in it
     twice: to look it up again costs less than to look for it here. The order has no meaning for the hash index.
     """
     return [
         holder + slot.dedupe
-        for workspace, group in groups.items()
-        for holder in [workspace.to_bytes(8, "big")]
-        for submission in group
+        for submission in submissions
+        for holder in [submission.workspace_id.to_bytes(8, "big")]
         for slot in submission.slots
         if isinstance(slot, Draft) and slot.dedupe is not None
     ]

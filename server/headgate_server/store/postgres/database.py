@@ -64,6 +64,9 @@ CLOSE_DEADLINE = 5.0
 ATTEMPTS = 3
 """How often an append is tried if another transaction or a lost connection stops it before COMMIT is sent."""
 
+EARLY_PAUSE = 10.0
+"""Seconds without early look-ups after an append that was stopped, perhaps because of them."""
+
 _DESCRIPTION = """
 SELECT current_setting('server_version') AS version,
        (SELECT jsonb_object_agg(name, CASE unit WHEN '8kB' THEN (setting::bigint * 8192)::text ELSE setting END)
@@ -99,6 +102,10 @@ class PostgresDatabase(Database):
     def __init__(self, target: Target, *, pooler: bool):
         self._commit_level = "on"
         """The synchronous_commit of our transactions: the database's setting, unless that is off."""
+        self._guarded = False
+        """Whether the database itself refuses a second event with an identity."""
+        self._early_from = 0.0
+        """The event loop's time from which on identities may be looked up before the lock."""
         self._connector = Connector(target, pooler=pooler, settings=self._settings)
         self._appending = engine(self._connector, "READ COMMITTED", self._overflow)
         self._kept = Kept(self._appending)
@@ -148,6 +155,7 @@ class PostgresDatabase(Database):
     def _upgraded(self, connection: Connection) -> bool:
         """Run the missing migrations, and return whether the tables are distributed."""
         self._upgrade(connection)
+        self._guarded = self.guards_identities(connection)
         return holds_events(connection)
 
     def _upgrade(self, connection: Connection) -> None:
@@ -175,7 +183,9 @@ class PostgresDatabase(Database):
             try:
                 return await self._append(submissions, wait, begin, deadline, phases)
             except Transient:
-                continue
+                # Perhaps an identity was stored between its early look-up and the lock. Then other clients send the
+                # same events to another process, and the next groups would fail in the same way.
+                self._early_from = _in(EARLY_PAUSE)
         return await self._append(submissions, wait, begin, deadline, phases)
 
     async def _append(
@@ -202,7 +212,8 @@ class PostgresDatabase(Database):
     async def _decide(
         self, connection: Any, submissions: Sequence[Submission], wait: bool, begin: Callable[[], None], phases: Phases
     ) -> Decided:
-        return await decide_and_write(connection, submissions, wait, begin, self._commit_level, phases)
+        early = self._guarded and _in(0) >= self._early_from
+        return await decide_and_write(connection, submissions, wait, begin, self._commit_level, phases, early)
 
     def _is_unsettled(self, error: BaseException) -> bool:
         """Whether this error of a COMMIT leaves it open whether the transaction was committed."""

@@ -29,9 +29,10 @@ _IDLE_TOO_LONG = "25P03"
 _DATA_CLASSES = ("22", "23", "54")
 
 # Serialization failure and deadlock: the other transaction is done, and this one may succeed now. If an identity is
-# used although the probe did not find it (exclusion), the other writer did not take the head's lock; in the second
-# attempt the probe sees its row. If an id is already used (unique), the second attempt makes another. If this process
-# stood still for so long within a transaction that the server ended it, the second attempt is in time.
+# used although the probe did not find it (exclusion), it was stored after an early look-up, or the other writer did not
+# take the head's lock; in the second attempt the probe sees its row. If an id is already used (unique), the second
+# attempt makes another. If this process stood still for so long within a transaction that the server ended it, the
+# second attempt is in time.
 _TRANSIENT = ("40001", "40P01", _EXCLUSION_VIOLATION, _UNIQUE_VIOLATION, _IDLE_TOO_LONG)
 
 
