@@ -12,7 +12,6 @@ from google.rpc import error_details_pb2, status_pb2
 
 from headgate.v1.ingest_service_pb2 import BatchIngestResponse, EventResult
 from headgate_client import (
-    Client,
     Closed,
     Denied,
     Dropped,
@@ -20,48 +19,13 @@ from headgate_client import (
     EventRejected,
     NotSent,
     QueueFull,
-    Retry,
     SpoolError,
 )
-from headgate_client import client as client_module
-from headgate_client.buffered import Buffered
 from headgate_client.core.events import prepare
 from headgate_client.spool import Spool
 from tests.support.waiting import until_true
-from tests.unit.client.channel import FakeClock, FakeServer
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def server():
-    return FakeServer()
-
-
-@pytest.fixture
-def client(server, clock):
-    made = Client(api_key="hg_x", make_channel=lambda: server.channel, clock=clock, retry=Retry(first=1.0, most=1.0))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def make(client):
-    """Return a function that makes buffers, which are abandoned at the end."""
-    made = []
-
-    def buffered(**settings):
-        made.append(client.buffered(**{"max_size": 3, "close_timeout": 0.0, **settings}))
-        return made[-1]
-
-    yield buffered
-    for buffer in made:
-        buffer.close(0.0)
 
 
 def retry_info(seconds):
@@ -223,26 +187,6 @@ def test_a_full_queue_blocks_until_there_is_room(make, server):
     assert buffer.stats.emitted == 4
 
 
-def test_closing_ends_an_emit_that_waits_for_room(make):
-    buffer = make(max_items=3, when_full="block")
-    for name in "abc":
-        buffer.emit(name)
-    errors = []
-
-    def emit():
-        try:
-            buffer.emit("d")
-        except Closed as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=emit)
-    thread.start()
-    until_true(lambda: buffer._clock._waiting)
-    buffer.close(0.0)
-    thread.join(5)
-    assert len(errors) == 1
-
-
 def test_a_full_queue_drops_the_oldest_and_says_so(make, server):
     told = []
     buffer = make(max_items=4, when_full="drop_oldest", on_failure=told.append)
@@ -317,45 +261,6 @@ def test_events_that_another_process_left_in_a_full_spool_are_sent_also_by_a_chi
     assert [ticket.done() for ticket in emitted] == [False]
 
 
-def test_a_closed_client_makes_no_buffer(client, tmp_path):
-    client.close()
-    with pytest.raises(Closed):
-        client.buffered(spool=tmp_path / "events.db")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_buffer_that_is_made_while_the_client_is_closed_is_closed(client, monkeypatch):
-    made = []
-
-    class Late(Buffered):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            made.append(self)
-            client.close()
-
-    monkeypatch.setattr(client_module, "Buffered", Late)
-    with pytest.raises(Closed):
-        client.buffered()
-    assert made[0].closed
-
-
-def test_close_closes_every_buffer_whatever_one_of_them_raises(client, monkeypatch):
-    buffers = [client.buffered() for _ in range(3)]
-    close = Buffered.close
-
-    def failing(buffer, timeout=None):
-        close(buffer, timeout)
-        if buffer is buffers[1]:
-            raise OSError("the disk is gone")
-
-    monkeypatch.setattr(Buffered, "close", failing)
-    with pytest.raises(OSError, match="gone"):
-        client.close()
-    assert all(buffer.closed for buffer in buffers)
-    with pytest.raises(Closed):
-        client.head()
-
-
 def test_close_interrupts_the_wait_for_a_retry_and_says_what_is_left(make, server, clock):
     told = []
     buffer = make(on_failure=told.append)
@@ -377,21 +282,6 @@ def test_close_interrupts_the_wait_for_a_retry_and_says_what_is_left(make, serve
     assert buffer.close() == []
     with pytest.raises(Closed):
         buffer.emit("d")
-
-
-def test_a_block_raises_what_is_left_unless_another_error_is_on_its_way(client, server):
-    def run(error=None):
-        with client.buffered(max_size=1, close_timeout=0.0) as buffer:
-            buffer.emit("a")
-            server.take()
-            if error:
-                raise error
-
-    with pytest.raises(NotSent) as raised:
-        run()
-    assert [event.type for event in raised.value.events] == ["a"]
-    with pytest.raises(KeyError):
-        run(KeyError("mine"))
 
 
 @pytest.mark.parametrize("created_at", [None, Timestamp(seconds=2**62)], ids=["too few results", "no time"])
