@@ -30,7 +30,8 @@ _HEAD = "SELECT sequence, hash, created_at, quota, month, month_events FROM head
 _MOVE = (
     "UPDATE heads SET sequence = $2, hash = $3, created_at = $4, month = $5, month_events = $6 WHERE workspace_id = $1"
 )
-_COUNT = "SELECT count(*) FROM events WHERE workspace_id = $1 AND sequence > $2"
+_LAST = "SELECT sequence FROM events WHERE workspace_id = $1 ORDER BY id DESC LIMIT $3"
+_COUNT = f"SELECT count(*) FROM ({_LAST}) AS last WHERE sequence > $2"
 
 
 class _Group(NamedTuple):
@@ -45,8 +46,7 @@ class _Postgres:
     """The limit on PostgreSQL. It writes to the product's workspace, and so to the same part of the same indexes."""
 
     durable: ClassVar = {"SHOW fsync": "on", "SHOW synchronous_commit": "on", "SHOW full_page_writes": "on"}
-    # Otherwise the planner may read the whole ledger to find identities (store/postgres/append.py says why). The
-    # product sets this in every transaction; here once is enough.
+    # The product sets this in every transaction (store/postgres/append.py says why). Here once is enough.
     PLANNER = (
         "SET enable_sort = off; SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;"
         " SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan; SET jit = off"
@@ -115,8 +115,7 @@ class _Sqlite:
         return _Group(b"".join(group.identities), statements, group.head)
 
     async def append(self, group: _Group) -> None:
-        # There is no other work at the same time, so no thread is needed.
-        execute = self.connection.cursor().execute
+        execute = self.connection.cursor().execute  # no other work at the same time, so no thread
         execute("BEGIN IMMEDIATE")
         await self.row(_HEAD, self.workspace_id)
         if execute(self._PROBE, (self.workspace_id, group.identities)).fetchone():
@@ -140,8 +139,9 @@ class Appends:
             await self.limit.append(group)
 
     async def check(self) -> Timing:
-        (stored,) = await self.limit.row(_COUNT, self.limit.workspace_id, self.after.sequence)
-        if stored != self.groups[-1].head[0] - self.after.sequence:
+        assigned, after = self.groups[-1].head[0] - self.after.sequence, self.after.sequence
+        (stored,) = await self.limit.row(_COUNT, self.limit.workspace_id, after, assigned + 1)
+        if stored != assigned:
             raise RuntimeError(f"the limit stored {stored} events, and not what was assigned")
         return Timing(stored, stored)
 
