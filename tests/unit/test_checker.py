@@ -76,6 +76,21 @@ async def test_a_process_that_was_killed_is_replaced_without_an_error(checker: C
     assert await checker.check(OBJECT, b"[]") is not None
 
 
+async def test_a_process_that_does_not_answer_is_ended(checker: Checker, monkeypatch: pytest.MonkeyPatch) -> None:
+    await checker.compile(OBJECT)
+    pid = _pid(checker)
+    os.kill(pid, signal.SIGSTOP)
+    monkeypatch.setattr("headgate_server.ingest.checker._ANSWER_SECONDS", 0.2)
+    silent = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr("headgate_server.ingest.checker.launcher", lambda: silent)
+    with pytest.raises(TooCostly):
+        await checker.check(OBJECT, b"{}")
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    monkeypatch.undo()
+    assert await checker.check(OBJECT, b"{}") is None
+
+
 async def test_a_process_that_ends_again_and_again_does_not_try_for_ever(
     checker: Checker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,9 +127,9 @@ async def test_a_caller_that_gives_up_before_its_turn_is_not_asked_for(
     await checker.compile(OBJECT)
     exchange, asked = checker_module._exchange, list[bytes]()
 
-    async def counted(process: asyncio.subprocess.Process, request: bytes) -> Any:
+    def counted(process: subprocess.Popen[bytes], request: bytes) -> Any:
         asked.append(request)
-        return await exchange(process, request)
+        return exchange(process, request)
 
     monkeypatch.setattr("headgate_server.ingest.checker._exchange", counted)
     await checker._turn.acquire()
@@ -149,16 +164,16 @@ async def test_no_process_is_left_and_none_is_started_after_the_end(checker: Che
 async def test_an_unexpected_error_replaces_the_process(checker: Checker, monkeypatch: pytest.MonkeyPatch) -> None:
     pids: list[int] = []
 
-    async def failing(process: asyncio.subprocess.Process, _: bytes) -> Any:
+    def failing(process: subprocess.Popen[bytes], _: bytes) -> Any:
         pids.append(process.pid)
-        raise RuntimeError("the handler is closed")
+        raise RuntimeError("a bug")
 
     monkeypatch.setattr("headgate_server.ingest.checker._exchange", failing)
     with capture_logs() as lines, pytest.raises(Unavailable):
         await checker.compile(OBJECT)
     assert len(set(pids)) == 2
     assert [line["event"] for line in lines] == ["checker_failed"] * 2
-    assert {line["exit_code"] for line in lines} <= {-signal.SIGTERM, -signal.SIGKILL}
+    assert {line["exit_code"] for line in lines} == {-signal.SIGKILL}
     monkeypatch.undo()
     await checker.compile(OBJECT)
     assert _pid(checker) not in pids

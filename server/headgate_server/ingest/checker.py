@@ -1,10 +1,17 @@
-"""Asks a process of its own to compile and check what may take long, with a bound on its time and memory."""
+"""Asks a process of its own to compile and check what may take long, with a bound on its time and memory.
+
+A thread writes the questions and reads the answers. uvloop's pipes to a child process were found closed under load
+right after its start, although the process ran and had closed nothing.
+"""
 
 import asyncio
 import signal
+import subprocess
 import sys
-from asyncio.subprocess import Process
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import IO, Any
 
 import orjson
 import structlog
@@ -13,7 +20,7 @@ from headgate_server.core.errors import InvalidRequest, Unavailable
 from headgate_server.core.reasons import Reason
 from headgate_server.core.validator import Violation
 from headgate_server.ingest.checker_process import ANSWER, LENGTHS, NO_DATA
-from headgate_server.process.launcher import end, launcher
+from headgate_server.process.launcher import launcher
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +46,8 @@ class Checker:
     def __init__(self, check_seconds: float = CHECK_SECONDS, compile_seconds: float = COMPILE_SECONDS):
         self._check_seconds = check_seconds
         self._compile_seconds = compile_seconds
-        self._process: Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checker")
         self._turn = asyncio.Lock()
         self._closed = False
 
@@ -58,9 +66,9 @@ class Checker:
         """End the process. Later questions raise `Unavailable`."""
         self._closed = True
         async with self._turn:
-            process, self._process = self._process, None
-            if process is not None:
-                await end(process, 0)
+            if self._process is not None:
+                await self._replace(self._process)
+            self._thread.shutdown(wait=False)
 
     async def _ask(self, schema: bytes, data: bytes | None, seconds: float) -> Any:
         # A caller that gives up before its turn leaves the queue: what nobody waits for would delay all others.
@@ -88,13 +96,12 @@ class Checker:
             process = await self._running()
             try:
                 async with asyncio.timeout(_ANSWER_SECONDS):
-                    return await _exchange(process, request)
-            except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+                    return await self._in_thread(_exchange, process, request)
+            except (EOFError, ConnectionError, TimeoutError):
                 await self._replace(process)
             except Exception as error:
-                # Such as a loop's error for a pipe that it has just closed.
                 await self._replace(process)
-                # -15 or -9 says that it ran until now.
+                # -9 says that it ran until now.
                 log.error("checker_failed", exit_code=process.returncode, exc_info=error)
                 if is_last:
                     raise _unavailable() from None
@@ -106,26 +113,28 @@ class Checker:
                 raise TooCostly
         raise AssertionError("the second try returns or raises")
 
-    async def _replace(self, process: Process) -> None:
+    async def _in_thread(self, work: Callable[..., Any], *arguments: object) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    async def _replace(self, process: subprocess.Popen[bytes]) -> None:
         """End a process of which the state is not known. The next question starts another one."""
         self._process = None
-        await end(process, 0)
+        process.kill()  # so a thread that waits for its answer ends
+        await self._in_thread(_closed, process)
 
-    async def _running(self) -> Process:
+    async def _running(self) -> subprocess.Popen[bytes]:
         """Return the process; start it if there is none. Raises `Unavailable`."""
         if self._closed:
             raise Unavailable("The server is shutting down.", reason=Reason.SHUTTING_DOWN)
-        if self._process is None or self._process.returncode is not None:
+        if self._process is not None and self._process.poll() is not None:
+            await self._replace(self._process)
+        if self._process is None:
+            command = [*launcher(), sys.executable, "-m", "headgate_server.ingest.checker_process"]
+            pipe, null = subprocess.PIPE, subprocess.DEVNULL
             try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *launcher(),
-                    sys.executable,
-                    "-m",
-                    "headgate_server.ingest.checker_process",
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.DEVNULL,
-                    start_new_session=True,
+                # In this thread, which the kernel takes for the parent. It takes a millisecond.
+                self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - our own program
+                    command, stdin=pipe, stdout=pipe, stderr=null, start_new_session=True
                 )
             except Exception:
                 log.exception("checker_not_started")
@@ -137,9 +146,26 @@ def _unavailable() -> Unavailable:
     return Unavailable("The process that checks events does not answer.")
 
 
-async def _exchange(process: Process, request: bytes) -> Any:
+def _exchange(process: subprocess.Popen[bytes], request: bytes) -> Any:
+    """Write a question and read its answer. Raises `EOFError` or a `ConnectionError` if the process has ended."""
     assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
     process.stdin.write(request)
-    await process.stdin.drain()
-    (length,) = ANSWER.unpack(await process.stdout.readexactly(ANSWER.size))
-    return orjson.loads(await process.stdout.readexactly(length))
+    process.stdin.flush()
+    (length,) = ANSWER.unpack(_read(process.stdout, ANSWER.size))
+    return orjson.loads(_read(process.stdout, length))
+
+
+def _read(pipe: IO[bytes], size: int) -> bytes:
+    found = pipe.read(size)
+    if len(found) < size:
+        raise EOFError
+    return found
+
+
+def _closed(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process that was killed, and close its pipes."""
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None  # noqa: S101 - as in `_exchange`
+        with suppress(ConnectionError):  # what was not written yet
+            pipe.close()
