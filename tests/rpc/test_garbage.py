@@ -1,5 +1,5 @@
-"""A call that does not succeed leaves no part of its request to the garbage collector. In an overload most calls are
-refused, and the collector runs seldom.
+"""A call that fails leaves no part of its request to the garbage collector, and one that succeeds nothing of ours. The
+collector runs seldom, and then it stops every call.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from headgate.v1.event_pb2 import Event
 from headgate.v1.ingest_service_pb2 import BatchIngestRequest
 from headgate_server.core.errors import InvalidRequest, Overloaded, Unavailable
 from headgate_server.ingest.committer import Committer
+from headgate_server.rpc.pipeline.call import Call
 from tests.support.inprocess import serving
 from tests.support.waiting import until
 
@@ -108,3 +109,17 @@ async def test_no_request_is_left_to_the_collector(
             await until(all_ended)  # the server has ended the calls, too
             left = _collected()
             assert [thing for thing in left if _has_request(thing)] == []
+
+
+async def test_calls_that_succeed_leave_nothing_to_the_collector(tmp_path: Path) -> None:
+    async with (
+        serving(f"sqlite:///{tmp_path}/store.db") as service,
+        grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel,
+    ):
+        metadata = [("x-api-key", await service.key())]
+        send = channel.unary_unary("/headgate.v1.IngestService/BatchIngest")
+        await send(_REQUEST, metadata=metadata)
+        with _without_collector():
+            for _ in range(_CALLS):
+                await send(_REQUEST, metadata=metadata)
+            assert [thing for thing in _collected() if isinstance(thing, Call) or _has_request(thing)] == []

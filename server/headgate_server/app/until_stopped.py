@@ -29,7 +29,8 @@ async def serve(
     async with running(settings, metrics, tracing) as server:
         # The objects that exist now are permanent, so the collector skips them. A group's many small tuples contain no
         # cycles, so collect less often: with 20,000 it looked at all of them in vain, mostly while the group had its
-        # locks. What is left to it are some 25 small objects of a call that failed; no request is among them.
+        # locks. What is left to it are six small objects of each call, and 50 of one that failed, which are
+        # gRPC's or in gRPC's traceback; no request is among them.
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 20, 50)

@@ -106,6 +106,8 @@ class Load:
                 self._calls -= 1
                 held.over = True
                 self._hold(held, 0)
+                # They refer to the call. Without this, all calls would be left to the garbage collector.
+                call.receive = call.messages = None
 
         return admitted
 
