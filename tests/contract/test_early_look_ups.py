@@ -34,11 +34,6 @@ def _many(prefix: str = "new", count: int = EARLY_EVENTS) -> list[Draft]:
     return [draft(f"{prefix}-{number}") for number in range(count)]
 
 
-async def _waits_for_the_lock(url: str) -> bool:
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    return bool((await database.execute(url, waiting))[0][0])
-
-
 @asynccontextmanager
 async def _storing_meanwhile(url: str, workspace: WorkspaceId, *drafts: Draft) -> AsyncIterator[None]:
     """Let another process hold the lock, with these drafts written. It commits when an append waits for the lock."""
@@ -47,7 +42,7 @@ async def _storing_meanwhile(url: str, workspace: WorkspaceId, *drafts: Draft) -
         sent = [submission(workspace, *drafts)]
         await postgres_append.decide_and_write(connection, sent, True, lambda: None, "on", Phases(), early=False)
         yield
-        await until(lambda: _waits_for_the_lock(url))
+        await until(lambda: database.count_lock_waiters(url))
         await connection.execute("COMMIT")
     finally:
         await connection.close()
@@ -129,7 +124,7 @@ async def test_what_joins_after_the_early_look_up_is_looked_up_under_the_lock(
     begun, submissions = list[int](), list[Submission]([submission(workspace, *_many())])
     async with database.locked(store_url, workspace):
         storing = asyncio.create_task(store.database.append(submissions, begin=lambda: begun.append(1)))
-        await until(lambda: _waits_for_the_lock(store_url))
+        await until(lambda: database.count_lock_waiters(store_url))
         submissions.append(submission(workspace, draft("old"), draft("new-0"), draft("joined")))
     _, joined = await storing
     assert isinstance(joined, Settled)
@@ -190,7 +185,7 @@ async def test_the_time_of_an_event_is_after_the_wait_for_the_lock(
 ) -> None:
     async with database.locked(store_url, workspace):
         storing = asyncio.create_task(append(store, workspace, draft("k")))
-        await until(lambda: _waits_for_the_lock(store_url))
+        await until(lambda: database.count_lock_waiters(store_url))
         released = (await database.execute(store_url, "SELECT extract(epoch FROM clock_timestamp()) * 1000000"))[0][0]
     await storing
     (event,) = (await store.ledgers.events(EventQuery(workspace_id=WorkspaceId(workspace), limit=10))).events

@@ -33,17 +33,12 @@ async def opened(url: str) -> AsyncIterator[Store]:
     await store.close()
 
 
-async def _waits_for_a_lock(url: str) -> bool:
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    return bool((await database.execute(url, waiting))[0][0])
-
-
 async def test_a_group_grows_until_its_head_is_locked(opened: Store, url: str) -> None:
     workspace, begun = (await opened.directory.create_workspace("acme")).id, list[int]()
     submissions = [submission(workspace, draft("a"))]
     async with database.locked(url, workspace):
         storing = asyncio.create_task(opened.database.append(submissions, begin=lambda: begun.append(len(submissions))))
-        await until(lambda: _waits_for_a_lock(url))
+        await until(lambda: database.count_lock_waiters(url))
         submissions += [submission(workspace, draft("b"), draft("a")), submission(workspace, draft("c"))]
         assert begun == []
     decisions = await storing

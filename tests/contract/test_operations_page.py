@@ -13,9 +13,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from headgate_server.store.opening import open_store
 from tests.support import citus, postgres
-from tests.support.drafts import append, draft
+from tests.support.backups import statuses
 
 _DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (_DOCS / "operations.md").read_text()
@@ -53,15 +52,6 @@ async def _run(commands: str, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
-async def _send(location: str | Path, *keys: str) -> list[str]:
-    store = await open_store(location)
-    try:
-        workspace = await store.directory.create_workspace("acme")
-        return [outcome.status for outcome in await append(store, workspace.id, *map(draft, keys))]
-    finally:
-        await store.close()
-
-
 @pytest.fixture
 async def new_url() -> AsyncIterator[str]:
     """Return the URL of an empty database."""
@@ -79,35 +69,35 @@ def test_every_kind_of_block_is_run() -> None:
 async def test_the_commands_for_sqlite(tmp_path: Path) -> None:
     """Look, upgrade, back up, restore; all from the embedded store of a service that was started here."""
     store = tmp_path / "data" / "headgate.db"
-    await _send(store, "a", "b")
+    await statuses(store, "a", "b")
     await asyncio.to_thread((tmp_path / "elsewhere").mkdir)
     look, upgrade, backup, restore = blocks("sqlite")
     assert re.search(r"^ok    write ", await _run(look + upgrade + backup, tmp_path), re.MULTILINE)
-    await _send(store, "lost")
+    await statuses(store, "lost")
     said = await _run(restore, tmp_path)
     assert "acme: 2 events, sound" in said
-    assert await _send(store, "a", "b", "lost") == ["duplicate", "duplicate", "accepted"]
+    assert await statuses(store, "a", "b", "lost") == ["duplicate", "duplicate", "accepted"]
 
 
 async def test_the_commands_for_postgresql(postgres_url: str, new_url: str, tmp_path: Path) -> None:
-    await _send(postgres_url, "a", "b")
+    await statuses(postgres_url, "a", "b")
     said = await _run("".join(blocks("postgresql")), tmp_path, STORE=postgres_url, NEW=new_url)
     assert said == "acme: 2 events, sound\n"
-    assert await _send(new_url, "a", "b", "c") == ["duplicate", "duplicate", "accepted"]
+    assert await statuses(new_url, "a", "b", "c") == ["duplicate", "duplicate", "accepted"]
 
 
 async def test_the_commands_of_a_move(new_url: str, tmp_path: Path) -> None:
-    await _send(tmp_path / "data" / "headgate.db", "a", "b")
+    await statuses(tmp_path / "data" / "headgate.db", "a", "b")
     said = (await _run("".join(blocks("copy")), tmp_path, STORE=new_url)).splitlines()
     assert said[0].startswith("1 workspaces, 2 events (2 of them copied now), not whole")
     assert said[1].startswith("1 workspaces, 2 events (0 of them copied now), ")
     assert said[1].endswith("heads equal, sound")
-    assert await _send(new_url, "a", "b", "c") == ["duplicate", "duplicate", "accepted"]
+    assert await statuses(new_url, "a", "b", "c") == ["duplicate", "duplicate", "accepted"]
 
 
 async def test_the_commands_for_citus(postgres_url: str, tmp_path: Path) -> None:
     """On a stand-in for Citus's catalog; a real Citus is tried by hand."""
-    await _send(postgres_url, "a", "b")
+    await statuses(postgres_url, "a", "b")
     connection = await asyncpg.connect(postgres_url)
     await connection.execute(citus.STAND_IN)
     await connection.close()
@@ -115,7 +105,7 @@ async def test_the_commands_for_citus(postgres_url: str, tmp_path: Path) -> None
     planned, done = said.split("nothing was changed\n")
     assert "events: to the node of its workspace\n" in planned
     assert done == f"{planned}the schema is up to date\nacme: 2 events, sound\n"
-    assert await _send(postgres_url, "a", "b", "c") == ["duplicate", "duplicate", "accepted"]
+    assert await statuses(postgres_url, "a", "b", "c") == ["duplicate", "duplicate", "accepted"]
 
 
 def test_every_alert_is_on_the_page() -> None:

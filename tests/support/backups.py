@@ -21,7 +21,7 @@ async def filled(location: Path, *keys: str) -> None:
         await store.close()
 
 
-async def statuses(location: Path, *keys: str) -> Sequence[str]:
+async def statuses(location: str | Path, *keys: str) -> Sequence[str]:
     """Store an event for each key, and return their statuses."""
     store = await open_store(location)
     try:

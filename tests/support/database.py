@@ -72,10 +72,15 @@ def unguarded(url: str) -> Sequence[str]:
     return guard, f"CREATE INDEX events_dedupe_key ON events {index} WHERE dedupe IS NOT NULL"
 
 
-def lock_waiters(url: str) -> int:
+async def count_lock_waiters(url: str) -> int:
     """Return the number of a PostgreSQL database's sessions that wait for a lock."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    return int(asyncio.run(execute(url, waiting))[0][0])
+    return int((await execute(url, waiting))[0][0])
+
+
+def lock_waiters(url: str) -> int:
+    """Return the same outside of an event loop."""
+    return asyncio.run(count_lock_waiters(url))
 
 
 def literal(url: str, value: bytes) -> str:
