@@ -37,6 +37,9 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
 )
 
+_OPENED_WITHIN = 0.5
+"""Seconds that a fork waits for a connection that is being made. gRPC can crash parent or child of such a fork."""
+
 _CANCELLED_WITHIN = 2.0
 """Seconds that a fork waits for calls to end. They end at once; this is the bound if they do not."""
 
@@ -72,6 +75,8 @@ class Transport:
         self._unattended: set[Any] = set()
         """Calls whose answer nobody waits for yet. They cannot say that they have ended."""
         self._interrupted: set[Any] = set()
+        self._opening = True
+        """Whether gRPC may be making a connection for the calls that run."""
         self._forking = False
         self._closed = False
 
@@ -184,6 +189,7 @@ class Transport:
             raise Closed("The client is closed.")
         if self._channel is None:
             self._channel = self._make_channel()
+            self._opening = True
         return self._channel
 
     def _left(self, call: Any) -> None:
@@ -199,8 +205,14 @@ class Transport:
                 raise Closed("The client was closed.") from None
             return self._cancelled(future)
         except grpc.RpcError as error:
-            return problem_of(error)
+            return self._problem(error)
+        self._opening = False
         return answer
+
+    def _problem(self, error: grpc.RpcError) -> Problem:
+        problem = problem_of(error)
+        self._opening = problem.code == "UNAVAILABLE"
+        return problem
 
     def _cancelled(self, call: Any) -> Problem:
         with self._changed:
@@ -214,6 +226,7 @@ class Transport:
         """Cancel the calls that run, and hold back new ones."""
         self._changed.acquire()
         self._forking = True
+        self._wait_for_connection()
         self._interrupted |= self._running
         for call in tuple(self._running):
             call.cancel()
@@ -222,6 +235,15 @@ class Transport:
             self._changed.wait(left)
         if self._interrupted:
             _wait_for_threads_of_grpc()
+
+    def _wait_for_connection(self) -> None:
+        """Wait until a call has ended, if none has on this connection; not for a server that does not answer."""
+        end = time.monotonic() + _OPENED_WITHIN
+        while self._opening and self._running and time.monotonic() < end:
+            if any(call.done() for call in self._running):
+                break
+            self._changed.wait(0.002)
+        self._opening = False
 
     def after_fork_in_parent(self) -> None:
         """Let calls begin again."""
@@ -261,14 +283,16 @@ class Stream:
     def __iter__(self) -> Iterator[Message | Problem]:
         """Yield the answers, and at last the problem that ended the call; no problem if the service ended it."""
         try:
-            yield from self._call
+            for answer in self._call:
+                self._transport._opening = False
+                yield answer
         except grpc.FutureCancelledError:
             yield self._transport._cancelled(self._call)
         except grpc.RpcError as error:
             if self._call.code() is grpc.StatusCode.CANCELLED:
                 yield self._transport._cancelled(self._call)
             else:
-                yield problem_of(error)
+                yield self._transport._problem(error)
         finally:
             self._transport._left(self._call)
 

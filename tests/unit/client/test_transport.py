@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from concurrent import futures
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -163,6 +164,72 @@ def test_a_direct_call_that_a_fork_ends_is_made_again():
             assert time.monotonic() - started < 10
     finally:
         server.stop()
+
+
+def test_a_fork_waits_until_the_connection_is_made_and_later_ones_do_not(monkeypatch):
+    """A fork while gRPC looks up the name, or connects, can crash both processes."""
+    monkeypatch.setattr("headgate_client.transport._OPENED_WITHIN", 30.0)
+    server = SlowServer()
+    try:
+        with Client(f"127.0.0.1:{server.port}", api_key="hg_x") as client:
+            transport, results = client._transport, []
+            with calling(client, server, results), standing_still(transport) as still:
+                server.release.set()
+                assert still.wait(20)
+            assert [result.status for result in results] == ["accepted"]
+            assert server.calls == 1
+
+            server.release.clear()
+            with calling(client, server, results), standing_still(transport) as still:
+                assert still.wait(20)
+                server.release.set()
+            assert server.calls == 3
+    finally:
+        server.stop()
+
+
+def test_a_fork_does_not_wait_for_a_server_that_does_not_answer(monkeypatch):
+    monkeypatch.setattr("headgate_client.transport._OPENED_WITHIN", 0.01)
+    server = SlowServer()
+    try:
+        with Client(f"127.0.0.1:{server.port}", api_key="hg_x") as client, calling(client, server, []):
+            with standing_still(client._transport) as still:
+                assert still.wait(20)
+            server.release.set()
+    finally:
+        server.stop()
+
+
+@contextmanager
+def calling(client, server, results):
+    """Make a call in a thread, and go on while the server has it. At the end it is awaited."""
+    before = server.calls
+    calls = threading.Thread(target=lambda: results.append(client.ingest({"type": "t"})))
+    calls.start()
+    until_true(lambda: server.calls > before)
+    yield
+    calls.join(20)
+    assert not calls.is_alive()
+
+
+@contextmanager
+def standing_still(transport):
+    """Prepare for a fork in a thread, and give what is set when everything stands still. At the end all goes on."""
+    still, go_on = threading.Event(), threading.Event()
+
+    def fork():
+        transport.before_fork()
+        still.set()
+        go_on.wait(20)
+        transport.after_fork_in_parent()
+
+    forks = threading.Thread(target=fork)
+    forks.start()
+    until_true(lambda: transport._forking)
+    yield still
+    go_on.set()
+    forks.join(20)
+    assert not forks.is_alive()
 
 
 def test_a_connection_is_encrypted_and_the_certificate_is_checked():
