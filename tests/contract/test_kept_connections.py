@@ -88,7 +88,7 @@ async def test_a_kept_connection_that_is_closed_is_replaced(opened: Opened, monk
     await opened.append("a")
     kept = opened.database._kept._kept
     assert kept is not None
-    (await driver_of(kept)).terminate()
+    driver_of(kept).terminate()
     assert await opened.append("a", "b") == ["duplicate", "accepted"]
 
 
@@ -109,7 +109,7 @@ async def test_the_end_closes_the_kept_connection(postgres_url: str, monkeypatch
     await opened.append("a")
     kept = opened.database._kept._kept
     assert kept is not None
-    driver = await driver_of(kept)
+    driver = driver_of(kept)
     await store.close()
     assert driver.is_closed()
     assert opened.database._kept.count == 0

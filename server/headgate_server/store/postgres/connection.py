@@ -226,7 +226,7 @@ class Kept:
         pooled = self._release()
         if pooled is None:
             return await self.pool.connect()
-        if (await driver_of(pooled)).is_closed():
+        if driver_of(pooled).is_closed():
             # The pool detects it when it is asked for the next one.
             await pooled.close()
             return await self.pool.connect()
@@ -258,9 +258,12 @@ class Kept:
             task.add_done_callback(self._returning.discard)
 
 
-async def driver_of(pooled: AsyncConnection) -> Any:
-    """Return asyncpg's own connection."""
-    return (await pooled.get_raw_connection()).driver_connection
+def driver_of(pooled: AsyncConnection) -> Any:
+    """Return asyncpg's own connection, of a connection that was taken from the pool. `get_raw_connection` does the same
+    in a greenlet, which costs 12 µs each time.
+    """
+    assert pooled.sync_connection is not None  # noqa: S101 - the pool has opened it
+    return pooled.sync_connection.connection.driver_connection
 
 
 @asynccontextmanager
@@ -276,7 +279,7 @@ async def plain_connection(pool: Kept, deadline: float) -> AsyncIterator[Any]:
         raise _unreachable(error) from error
     ended = False
     try:
-        plain: Any = await driver_of(pooled)
+        plain: Any = driver_of(pooled)
         try:
             yield plain
             ended = True
