@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from headgate_server.core.model import Scope
 from tests.client.conftest import Served
 from tests.support.service import make_key
 from tests.support.up import HEADGATE
+from tests.support.waiting import until_true
 
 KILLS = int(os.environ.get("HEADGATE_KILLS", "4"))
 LINES = int(os.environ.get("HEADGATE_LINES", 2_000 + 400 * KILLS))
@@ -252,3 +253,103 @@ def test_refusals(run: Import, served: Served, tmp_path: Path) -> None:
         assert (done.exit_code, said in done.output) == (2, True), (arguments, done.output)
     reader = run("a.ndjson", key=served.key(Scope.EVENTS_READ))
     assert (reader.exit_code, "MISSING_SCOPE" in reader.output) == (2, True)
+
+
+@pytest.fixture
+def limited(served: Served) -> str:
+    """Return a key of a workspace that may store one event."""
+    workspace = f"limited-{os.urandom(4).hex()}"
+    key = asyncio.run(make_key(served.store, workspace))
+    limit = ["workspaces", "set", workspace, "--store", served.store, "--quota", "1"]
+    assert CliRunner().invoke(headgate, limit).exit_code == 0
+    return key
+
+
+def test_an_error_ends_an_import_that_waits_for_its_next_line(served: Served, limited: str, tmp_path: Path) -> None:
+    """Whoever writes to the pipe may have no more for hours. What was acknowledged is reported."""
+    command = [*HEADGATE, "import", "-", "--url", served.address, "--key", limited, "--batch-size", "1"]
+    with _piped(command, tmp_path) as process:
+        assert process.stdin is not None
+        process.stdin.write(b'{"type":"t"}\n' * 2)
+        process.stdin.flush()
+        assert process.wait(60) == 2, "its standard input is still open"
+        said = process.stderr.read().decode() if process.stderr else ""
+    assert said.startswith("headgate: stopped after line 1: ")
+    assert "QUOTA_EXCEEDED" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("more", [(), ("--format", "csv")], ids=["ndjson", "csv"])
+@pytest.mark.parametrize("content", [b"", b"type\nt\nt\n"], ids=["nothing", "some"])
+def test_ctrl_c_ends_an_import_that_waits_for_its_next_line(
+    served: Served, key: str, tmp_path: Path, content: bytes, more: tuple[str, ...]
+) -> None:
+    command = [*HEADGATE, "import", "-", "--url", served.address, "--key", key, "--rejects", "r.ndjson", *more]
+    with _piped(command, tmp_path) as process:
+        assert process.stdin is not None
+        process.stdin.write(content)
+        process.stdin.flush()
+        until_true((tmp_path / "r.ndjson").exists)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130, "its standard input is still open"
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+@contextlib.contextmanager
+def _piped(command: list[str], folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a command whose standard input stays open."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=folder) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_pipe_in_the_place_of_the_file(run: Import, served: Served, key: str, tmp_path: Path) -> None:
+    """It can be read only once, so that it has no digest and no state, as standard input has none."""
+    lines = b"".join(b'{"type":"t","data":{"n":%d}}\n' % n for n in range(4_000))
+    os.mkfifo(tmp_path / "pipe")
+    for arguments, said in ((("--dry-run",), "checked: 4,000 valid ("), ((), "imported: 4,000 accepted (")):
+        writing = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(lines,), daemon=True)
+        writing.start()
+        done = run("pipe", *arguments)
+        writing.join(60)
+        assert (done.exit_code, done.output[: len(said)]) == (0, said), done.output
+    assert [stored.data["n"] for stored in _events(served, key)] == list(range(4_000))
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+@pytest.mark.parametrize("rejects", ["a.csv", "./a.csv", "link", "s.json", "a.csv.headgate-import"])
+@pytest.mark.parametrize("more", [("--dry-run",), ()], ids=["dry", "sent"])
+def test_rejects_in_the_place_of_what_is_read(run: Import, tmp_path: Path, rejects: str, more: tuple[str, ...]) -> None:
+    """The rejects would overwrite the file, and be read as its next lines, for ever."""
+    (tmp_path / "a.csv").write_bytes(b'type\n"\n' * 2_000)
+    (tmp_path / "link").symlink_to("a.csv")
+    (tmp_path / "s.json").write_text('{"properties":{}}')
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+    done = run("a.csv", "--schema", "s.json", "--rejects", rejects, *more)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("headgate: --rejects ")
+    assert " would overwrite " in done.stderr
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "option", ["--type", "--source", "--name", "--data-columns", "--delimiter", "--url", "--key", "--encoding"]
+)
+def test_options_that_are_not_utf_8(run: Import, tmp_path: Path, option: str) -> None:
+    _lines(tmp_path / "a.ndjson", {"type": "t"})
+    done = run("a.ndjson", option, "\udcff")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("headgate: ")
+    assert option in done.stderr or "is not an encoding" in done.stderr
+    assert os.listdir(tmp_path) == ["a.ndjson"]
+
+
+def test_names_of_files_that_are_not_utf_8(run: Import, tmp_path: Path) -> None:
+    _lines(tmp_path / "\udcff.ndjson", {"type": "t"})
+    done = run("\udcff.ndjson", "--rejects", "\udcfe.ndjson")
+    assert done.exit_code == 0, done.exception
+    assert sorted(os.listdir(tmp_path)) == ["\udcfe.ndjson", "\udcff.ndjson"]

@@ -1,5 +1,6 @@
 """`headgate import`: send the events of a file."""
 
+import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from headgate_server.cli.importing.records import Record, Rows, json_lines
 from headgate_server.cli.importing.rejects import Rejects
 from headgate_server.cli.importing.sending import Import, Sending, Summary
 from headgate_server.cli.importing.source import Source
-from headgate_server.cli.importing.state import State, StateFile
+from headgate_server.cli.importing.state import State, StateFile, state_path
 from headgate_server.cli.running import check_output, run, show
 from headgate_server.cli.target import certificate_options, certificates_of, key_of
 from headgate_server.core.errors import SetupError
@@ -105,14 +106,24 @@ def import_events(file: str, **values: Any) -> None:
 
 
 async def _import(stack: contextlib.ExitStack, file: str, values: dict[str, Any]) -> Summary:
+    _check_texts(values)
     if not values["dry_run"]:
         key_of(values["key"])
     source = Source(file, values["encoding"])
     stack.callback(source.close)
+    try:
+        return await _import_from(stack, source, file, values)
+    finally:
+        source.stop()
+
+
+async def _import_from(stack: contextlib.ExitStack, source: Source, file: str, values: dict[str, Any]) -> Summary:
     state, kept = _state(stack, source, values)
+    _check_rejects(values, source.path)
     rejects = Rejects(Path(values["rejects"]) if values["rejects"] else None, state.rejects)
     stack.callback(rejects.close)
-    records, event_of = _reading(source, file, values, state)
+    # It may wait for the first row, and Ctrl-C ends a wait on a thread.
+    records, event_of = await asyncio.to_thread(_reading, source, file, values, state)
     prefix = _prefix(values["name"], state)
     told = stack.enter_context(_progress(source, state))
     save: Callable[[State], None] = kept.save if kept is not None else lambda state: None
@@ -148,8 +159,39 @@ async def _send(importing: Import, work: Iterator[Batch], values: dict[str, Any]
         await client.close()
 
 
+_TEXTS = {"type_": "--type", "source": "--source", "name": "--name", "maps": "--map", "data_columns": "--data-columns"}
+_TEXTS |= {"delimiter": "--delimiter", "url": "--url", "key": "--key"}
+"""Options that are texts, not names of files."""
+
+
+def _check_texts(values: dict[str, Any]) -> None:
+    """Raise `SetupError` if an option is not UTF-8: no event and no request could have it."""
+    for name, flag in _TEXTS.items():
+        try:
+            "".join(values[name] or ()).encode()
+        except UnicodeEncodeError:
+            raise SetupError(f"{flag} is not UTF-8") from None
+
+
+def _check_rejects(values: dict[str, Any], path: Path | None) -> None:
+    """Raise `SetupError` if the file of rejects would take the place of a file that the import reads."""
+    if not values["rejects"]:
+        return
+    rejects = Path(values["rejects"])
+    for read in (path, path and state_path(path), values["schema"] and Path(values["schema"])):
+        if read and (rejects.resolve() == read.resolve() or _is_same(rejects, read)):
+            raise SetupError(f"--rejects {rejects} would overwrite {read}, which the import reads")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False  # one of them does not exist, or cannot be used, which its own opening reports
+
+
 def _state(stack: contextlib.ExitStack, source: Source, values: dict[str, Any]) -> tuple[State, StateFile | None]:
-    """Return the state from which the import continues, and its file. Standard input and dry runs have no file."""
+    """Return the state from which the import continues, and its file. Streams and dry runs have no file."""
     settings = _settings(values)
     if source.path is None or values["dry_run"]:
         return State(digest="", size=0, modified=0, settings=settings), None
@@ -179,6 +221,9 @@ def _settings(values: dict[str, Any]) -> str:
     """Return a digest of the options that decide what is sent, and to where."""
     names = ("url", "format_", "encoding", "delimiter", "type_", "source", "maps", "data_columns", "schema", "rejects")
     said = {name: values[name] for name in (*names, "name", "batch_size")}
+    for name in ("schema", "rejects"):
+        # The name of a file may be no UTF-8.
+        said[name] = said[name] and said[name].encode(errors="backslashreplace").decode()
     return sha256(orjson.dumps(said)).hexdigest()
 
 

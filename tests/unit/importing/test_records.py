@@ -141,8 +141,30 @@ def test_damaged_files(opened: Opened) -> None:
 
 @pytest.mark.parametrize(
     ("name", "encoding", "said"),
-    [("nowhere", "utf-8", "No such file"), (".", "utf-8", "Is a directory"), ("x", "klingon", "is not an encoding")],
+    [
+        *(
+            ("nowhere", "utf-8", "No such file"),
+            (".", "utf-8", "Is a directory"),
+            ("x", "klingon", "is not an encoding"),
+        ),
+        # Names that Python knows, of what is no encoding of text.
+        *((__file__, name, "is not an encoding") for name in ("hex", "rot13", "zlib", "undefined", "\udcff", "a\0")),
+        *((__file__, name, "is not an encoding") for name in ("", "x" * 100_000)),
+    ],
 )
 def test_files_that_cannot_be(name: str, encoding: str, said: str) -> None:
     with pytest.raises(SetupError, match=said):
         Source(name, encoding)
+
+
+def test_a_row_in_an_encoding_whose_faults_are_in_letters(opened: Opened) -> None:
+    """A fault of UTF-7 is no byte that Python lets pass as a surrogate."""
+    rows = Rows(opened(b"a\nx\n+2AB-\ny\n", "utf-7"), ",").read(Place())
+    assert _values(rows) == [(2, {"a": "x"}), (3, "INVALID_UNICODE"), (4, {"a": "y"})]
+
+
+def test_a_file_whose_first_bytes_cannot_be_read() -> None:
+    source = Source("/proc/self/mem", "utf-8")
+    with pytest.raises(SetupError, match="is damaged after 0 bytes"):
+        source.line()
+    source.close()

@@ -115,7 +115,16 @@ class Rows:
         while (line := self._source.line()).text:
             self._lines += 1
             self._taken.append(line)
-            yield line.text.decode(self._source.encoding, "surrogateescape")
+            yield _text(line, self._source.encoding)
+
+
+def _text(line: Line, encoding: str) -> str:
+    """Return a line as text that has a lone surrogate if it is not text in the encoding."""
+    try:
+        return line.text.decode(encoding, "surrogateescape")
+    except UnicodeError:
+        # Surrogates stand for bytes from 128 on only, and some encodings have faults in others.
+        return "\udc80\n"
 
 
 def _is_text(cells: Sequence[str]) -> bool:

@@ -1,6 +1,7 @@
 """The file of rejects: one JSON object for each record that is not stored."""
 
 import base64
+import contextlib
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,7 +32,10 @@ class Rejects:
             self._file.seek(size)
             self._file.truncate()
         except OSError as error:
-            raise SetupError(f"cannot write {path}: {error.strerror}") from error
+            raise self._cannot_write(error) from error
+
+    def _cannot_write(self, error: OSError) -> SetupError:
+        return SetupError(f"cannot write {self._path}: {error.strerror or error}")
 
     @property
     def size(self) -> int:
@@ -39,12 +43,15 @@ class Rejects:
         return 0 if self._file is None else self._file.tell()
 
     def add(self, record: Record, status: str, reason: str, field: str, message: str) -> None:
-        """Add a record: its line, why it is not stored, and its text."""
+        """Add a record: its line, why it is not stored, and its text. Raises `SetupError` if that fails."""
         if self._file is None:
             return
         said: dict[str, Any] = {"line": record.line, "status": status, "reason": reason}
         said |= {"field": field, "message": message} | _text(record.text)
-        self._file.write(orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE))
+        try:
+            self._file.write(orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE))
+        except OSError as error:
+            raise self._cannot_write(error) from error
 
     def flush(self) -> None:
         """Write what was added to the disk. Raises `SetupError` if that fails."""
@@ -54,12 +61,13 @@ class Rejects:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise SetupError(f"cannot write {self._path}: {error.strerror}") from error
+            raise self._cannot_write(error) from error
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file. What `flush` has not written is lost; the import stopped there."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):
+                self._file.close()
 
 
 def _text(text: bytes) -> dict[str, str]:

@@ -61,7 +61,8 @@ class Import:
     async def run(self, batches: Iterator[Batch]) -> Summary:
         """Send all batches. Raises `SetupError` if it cannot continue; the same import then continues there.
 
-        The next batch is read on a thread while one is sent.
+        The next batch is read on a thread while one is sent. If it raises, the thread may read still: the caller
+        stops the source, and the thread ends then.
         """
         started, before = time.monotonic(), self.state.counts.total()
         reading = asyncio.create_task(asyncio.to_thread(next, batches, None))
@@ -70,6 +71,8 @@ class Import:
                 reading = asyncio.create_task(asyncio.to_thread(next, batches, None))
                 await self._store(batch)
         finally:
+            # A reading of standard input would wait for its next line.
+            reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
         counts = self.state.counts
         return Summary(dict(counts), time.monotonic() - started, counts.total() - before)

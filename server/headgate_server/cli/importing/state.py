@@ -39,12 +39,17 @@ class State:
     """Counts up when the import stops at events that may be stored later. They are then another request."""
 
 
+def state_path(path: Path) -> Path:
+    """Return the file that has the state of the import of this one."""
+    return path.with_name(path.name + SUFFIX)
+
+
 class StateFile:
     """The state of one file's import. Only one process at a time can have it."""
 
     def __init__(self, path: Path):
         """Raises `SetupError` if another import of the file runs."""
-        self.path = path.with_name(path.name + SUFFIX)
+        self.path = state_path(path)
         self._lock = os.open(path, os.O_RDONLY)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
