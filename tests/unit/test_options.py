@@ -173,6 +173,8 @@ def test_a_new_option_is_one_field(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(["--data-dir", "~nobody-of-this-name/x"], "home folder that is not known", id="no such home"),
         pytest.param(["--grpc-host", ""], "is not a host", id="no host"),
         pytest.param(["--grpc-host", "[::1]:50051"], "is not a host", id="host and port"),
+        pytest.param(["--grpc-host", "a..b"], "is not a host", id="an empty part"),
+        pytest.param(["--grpc-host", "a" * 64], "is not a host", id="a part that is too long"),
     ],
 )
 def test_what_cannot_be_read(argv: list[str], said: str) -> None:

@@ -15,6 +15,10 @@ def host_of(text: str) -> str:
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if not host or "[" in host or "]" in host or any(character.isspace() for character in host):
         raise ValueError(f"{text!r} is not a host: give a name or an address, such as 127.0.0.1 or ::1")
+    try:
+        host.encode("idna")  # as a look-up does
+    except UnicodeError:
+        raise ValueError(f"{text!r} is not a host: a part of a name has 1 to 63 characters") from None
     return host
 
 
