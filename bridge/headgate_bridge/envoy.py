@@ -8,6 +8,7 @@ import re
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -86,6 +87,7 @@ class Envoy:
         self._admin = Admin(config.admin_port)
         self._ports = contextlib.ExitStack()
         self._port = 0
+        self._address = ""
         self._log_reader: asyncio.Task[None] | None = None
         self._log: deque[str] = deque(maxlen=LINES_KEPT)
         self._forwards_log = config.log_level in CHATTY
@@ -128,9 +130,8 @@ class Envoy:
             remove_abandoned()
             self._folder = _private_folder()
             configuration = self._folder.path / "envoy.json"
-            config = replace(self._config, http_port=self._port)
-            configuration.write_text(render(config, folder=self._folder.path), encoding="utf-8")
-            self._write_secrets()
+            config = replace(self._config, http_host=self._address, http_port=self._port)
+            self._write(configuration, render(config, folder=self._folder.path))
             if not self._config.admin_port:
                 self._admin = Admin(self._folder.path / ADMIN_SOCKET)
             await self._spawn(configuration)
@@ -156,6 +157,14 @@ class Envoy:
         self._config = replace(self._config, upstream_tls=material)
         self._write_secrets()
 
+    def _write(self, path: Path, configuration: str) -> None:
+        """Write the configuration and the secrets. Raises `BridgeError` if they cannot be written."""
+        try:
+            path.write_text(configuration, encoding="utf-8")
+            self._write_secrets()
+        except OSError as error:
+            raise BridgeError(f"cannot write Envoy's temporary files to {path.parent}: {error.strerror}") from error
+
     def _write_secrets(self) -> None:
         if self._folder is None:
             return  # the next start writes them
@@ -167,9 +176,10 @@ class Envoy:
     def _reserve_port(self) -> None:
         if self._port:
             return
-        address = ip_address(self._config.http_host)
+        # Not again at a later start: a name that cannot be looked up then must not keep Envoy from being replaced.
+        self._address = ip_address(self._config.http_host)
         try:
-            (self._port,) = self._ports.enter_context(reserved(address, self._config.http_port, 1, "HTTP"))
+            (self._port,) = self._ports.enter_context(reserved(self._address, self._config.http_port, 1, "HTTP"))
         except SetupError as error:
             raise BridgeError(str(error)) from error
 
@@ -220,12 +230,12 @@ class Envoy:
         """Let Envoy answer the requests in progress and then refuse new ones, so that it loses no answer at its end."""
         if self._process is None or self._process.returncode is not None:
             return
-        await self._admin.stop_listening()
+        await self._order(self._admin.stop_listening)
         with contextlib.suppress(TimeoutError):
             # The rest of the grace is for requests that are still in progress when new ones are refused.
             async with asyncio.timeout(grace / 2):
                 await self._quiet_for(QUIET_SECONDS)
-        await self._admin.refuse_requests()
+        await self._order(self._admin.refuse_requests)
         await self._quiet_for(REFUSING_SECONDS)
 
     async def _quiet_for(self, seconds: float) -> None:
@@ -233,11 +243,24 @@ class Envoy:
         clock = asyncio.get_running_loop().time
         since = clock()
         while self._process is not None and self._process.returncode is None:
-            if not await self._admin.is_idle():
+            if not await self._is_idle():
                 since = clock()
             elif clock() - since >= seconds:
                 return
             await self._pause()
+
+    async def _order(self, give: Callable[[], Awaitable[None]]) -> None:
+        """Give an order until Envoy answers. An Envoy that answers late is busy; `drain` bounds the wait."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                return await give()
+
+    async def _is_idle(self) -> bool:
+        """Whether Envoy says that it is idle. If it answers late, it is busy."""
+        try:
+            return await self._admin.is_idle()
+        except TimeoutError:
+            return False
 
     async def _spawn(self, configuration: Path) -> None:
         arguments = ["--config-path", str(configuration), "--concurrency", str(self._config.concurrency)]
@@ -300,6 +323,10 @@ class Envoy:
         while chunk := await process.stderr.read(65536):
             *lines, rest = (rest + chunk).split(b"\n")
             self._log.extend(line.decode("utf-8", "replace") for line in lines)
+            if self._forwards_log:
+                self._forward_log()
+        if rest:
+            self._log.append(rest.decode("utf-8", "replace"))
             if self._forwards_log:
                 self._forward_log()
 
