@@ -2,9 +2,9 @@
 
     python -m tests.native.fuzz --seconds 1800 [--seed N]
 
-`inputs.py` draws by the grammars; here seeds are damaged too, also the bodies of vendors and CloudEvents, whose drafts
-the core links. It ends with status 1 at the first difference, and prints the input that shows it. A difference that was
-mended goes into `found.py`, with which every run begins. `make fuzz` runs it.
+`json_inputs.py` and `proto_inputs.py` draw by the grammars; here seeds are damaged too, also the bodies of vendors and
+CloudEvents, whose drafts the core links. It ends with status 1 at the first difference, and prints the input that shows
+it. A difference that was mended goes into `found.py`, with which every run begins. `make fuzz` runs it.
 """
 
 import argparse
@@ -27,9 +27,10 @@ from headgate_server.receivers import HttpRequest, Intake, Take
 from headgate_server.receivers.registry import RECEIVERS
 from headgate_server.rpc import cloudevents
 from tests.native import twins
+from tests.native.columns import ODD_VALUES
 from tests.native.driver import Driver
 from tests.native.found import FOUND
-from tests.native.inputs import ODD_VALUES, Inputs
+from tests.native.proto_inputs import ProtoInputs
 from tests.native.shapes import SHAPES, as_json, as_message
 from tests.support import poison
 from tests.support.vendors import VENDORS, with_payload
@@ -89,7 +90,7 @@ class Fuzzer:
     def __init__(self, seed: int):
         self.chance = random.Random(seed)
         self.counts: Counter[str] = Counter()
-        self._inputs = Inputs(self.chance)
+        self._inputs = ProtoInputs(self.chance)
         self._proto = [as_message(shape) for shape in SHAPES]
         self._proto += [
             one if isinstance(one, bytes) else one.SerializeToString() for one, _ in poison.PROTO_REJECTED.values()

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from tests.native import twins
-from tests.native.inputs import varint
+from tests.native.proto_inputs import varint
 from tests.support.poison import field
 
 pytestmark = twins.needs_core

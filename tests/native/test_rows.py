@@ -11,9 +11,9 @@ from headgate_server.core import ledger
 from headgate_server.core.model import Draft, Problem, StoredEvent, Submission
 from headgate_server.core.settle import Settlement
 from tests.native import twins
+from tests.native.columns import ODD_VALUES, is_of
 from tests.native.drawn import SLOTS
 from tests.native.driver import TYPES, Driver
-from tests.native.inputs import ODD_VALUES, is_of
 from tests.support.drafts import draft
 
 pytestmark = twins.needs_core
