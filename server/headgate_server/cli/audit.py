@@ -6,7 +6,7 @@ from typing import Any
 import click
 import orjson
 
-from headgate_server.cli.events import pages, times_of
+from headgate_server.cli.events import pages_of_events, times_of
 from headgate_server.cli.running import check_output, run, show
 from headgate_server.cli.tables import table
 from headgate_server.cli.target import options_of_target, within
@@ -39,7 +39,8 @@ def audit(json_: bool, limit: int, workspace: str, **values: Any) -> None:
         found: list[str] = []
         try:
             async with within(values, RESERVED) as api:
-                await pages(api, {"newest_first": True} | request, limit, found.extend)
+                async for lines in pages_of_events(api, {"newest_first": True} | request, limit):
+                    found.extend(lines)
         except NotFound:
             pass  # there was no act yet
         found.reverse()

@@ -1,11 +1,12 @@
 """`headgate destinations`: create, list, change and replay destinations."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
+from headgate_server.cli.paging import pages
 from headgate_server.cli.running import check_output, run, show
 from headgate_server.cli.tables import printable
 from headgate_server.cli.target import options_of_target, within, workspace_option
@@ -135,8 +136,8 @@ def list_(workspace: str | None, **values: Any) -> None:
 
     async def work() -> None:
         async with within(values, workspace) as api:
-            async for page in _pages(api, "ListDestinations", "destinations"):
-                show(*map(_line, page))
+            async for page in pages(api, "DestinationService/ListDestinations", {"page_size": _PAGE}):
+                show(*map(_line, page["destinations"]))
 
     run(work())
 
@@ -205,8 +206,9 @@ def failures(workspace: str | None, destination: str, retry: int | None, skip: i
         async with within(values, workspace) as api:
             destination_id = await _id_of(api, destination)
             if (sequence := skip if retry is None else retry) is None:
-                async for page in _pages(api, "ListFailures", "failures", id=destination_id):
-                    show(*map(_failure_line, page))
+                request = {"id": destination_id, "page_size": _PAGE}
+                async for page in pages(api, "DestinationService/ListFailures", request):
+                    show(*map(_failure_line, page["failures"]))
                 return
             method = "SkipFailure" if retry is None else "RetryFailure"
             answer = await api.call(f"DestinationService/{method}", {"id": destination_id, "sequence": sequence})
@@ -236,23 +238,12 @@ def _change(
     run(work())
 
 
-async def _pages(api: Api, method: str, member: str, **request: Any) -> AsyncIterator[list[dict[str, Any]]]:
-    """Yield the items of a list, page by page. Raises `HeadgateError`."""
-    token, more = "", True
-    while more:
-        page = request | {"page_size": _PAGE, "page_token": token}
-        answer = await api.call(f"DestinationService/{method}", page)
-        yield answer[member]
-        token = answer["next_page_token"]
-        more = token != ""
-
-
 async def _id_of(api: Api, name: str) -> str:
     """Return the id of a destination. Raises `NotFound`."""
     if name.startswith(PREFIX):
         return name
-    async for page in _pages(api, "ListDestinations", "destinations"):
-        for one in page:
+    async for page in pages(api, "DestinationService/ListDestinations", {"page_size": _PAGE}):
+        for one in page["destinations"]:
             if one["name"] == name:
                 return str(one["id"])
     raise NotFound(f"There is no destination {name!r} in this workspace.")

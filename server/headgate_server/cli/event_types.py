@@ -6,6 +6,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import click
 
+from headgate_server.cli.paging import pages_of_texts
 from headgate_server.cli.running import run, show
 from headgate_server.cli.tables import printable
 from headgate_server.cli.target import options_of_target, within, workspace_option
@@ -79,12 +80,9 @@ def list_(workspace: str | None, **values: Any) -> None:
 
     async def work() -> None:
         async with within(values, workspace) as api:
-            token, more = "", True
-            while more:
-                request = {"page_size": _PAGE, "page_token": token}
-                page, token = await api.texts("EventTypeService/ListEventTypes", request, "event_types")
+            request = {"page_size": _PAGE}
+            async for page in pages_of_texts(api, "EventTypeService/ListEventTypes", request, "event_types"):
                 show(*map(_line, page))
-                more = token != ""
 
     run(work())
 

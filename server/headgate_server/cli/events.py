@@ -1,11 +1,12 @@
 """`headgate events`: stored events as NDJSON."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 import click
 
+from headgate_server.cli.paging import pages_of_texts
 from headgate_server.cli.running import check_output, run, show
 from headgate_server.cli.target import options_of_target, within, workspace_option
 from headgate_server.cli.values import time_of
@@ -52,7 +53,8 @@ def list_(workspace: str | None, limit: int, idempotency_key: str | None, newest
             request |= {"idempotency_key": idempotency_key, "source": values["source"]}
         check_output()
         async with within(values, workspace) as api:
-            await pages(api, request, limit, lambda lines: show(*lines))
+            async for lines in pages_of_events(api, request, limit):
+                show(*lines)
 
     run(work())
 
@@ -96,16 +98,10 @@ def tail(workspace: str | None, after: int | None, **values: Any) -> None:
     run(work())
 
 
-async def pages(api: Api, request: dict[str, Any], limit: int, take: Callable[[list[str]], None]) -> None:
-    """Read events page by page, at most `limit`. Raises `HeadgateError`."""
-    token = ""
-    while True:
-        page = request | {"page_size": min(limit, _PAGE_EVENTS), "page_token": token}
-        lines, token = await api.texts("EventService/ListEvents", page, "events")
-        take(lines)
-        limit -= len(lines)
-        if not token or limit == 0:
-            return
+def pages_of_events(api: Api, request: dict[str, Any], limit: int) -> AsyncIterator[list[str]]:
+    """Yield the events of a list, page by page, at most `limit`. Raises `HeadgateError`."""
+    request = request | {"page_size": _PAGE_EVENTS}
+    return pages_of_texts(api, "EventService/ListEvents", request, "events", limit=limit)
 
 
 def times_of(values: dict[str, Any]) -> dict[str, str]:

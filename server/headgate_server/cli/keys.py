@@ -1,12 +1,13 @@
 """`headgate keys`: API keys."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
 import orjson
 
 from headgate_server.access.keys import SCOPES
+from headgate_server.cli.paging import pages
 from headgate_server.cli.running import check_output, run, show
 from headgate_server.cli.tables import table
 from headgate_server.cli.target import operating, options_of_target
@@ -146,7 +147,8 @@ def list_(workspace: str, json_: bool, **values: Any) -> None:
 
     async def work() -> None:
         async with operating(values) as api:
-            found = [key async for key in _all(api, workspace)]
+            request = {"workspace": workspace, "page_size": _PAGE}
+            found = [key async for page in pages(api, "AdminService/ListKeys", request) for key in page["keys"]]
         show(*(orjson.dumps(key).decode() for key in found) if json_ else table(_HEADING, list(map(_row, found))))
 
     run(work())
@@ -164,18 +166,6 @@ def revoke(key_id: str, **values: Any) -> None:
 
     run(work())
     click.echo(f"revoked {key_id}", err=True)
-
-
-async def _all(api: Api, workspace: str) -> AsyncIterator[dict[str, Any]]:
-    token = ""
-    while True:
-        request = {"workspace": workspace, "page_size": _PAGE, "page_token": token}
-        page = await api.call("AdminService/ListKeys", request)
-        for key in page["keys"]:
-            yield key
-        token = page["next_page_token"]
-        if not token:
-            return
 
 
 async def _show_secret(api: Api, key: dict[str, Any]) -> None:

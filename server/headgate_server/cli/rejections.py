@@ -2,12 +2,13 @@
 
 import sys
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, TypeVar
 
 import click
 import orjson
 
+from headgate_server.cli.paging import pages
 from headgate_server.cli.running import run, show
 from headgate_server.cli.tables import printable
 from headgate_server.cli.target import options_of_target, within, workspace_option
@@ -65,7 +66,7 @@ def list_(workspace: str | None, limit: int, **values: Any) -> None:
         left, omitted = limit, 0
         request = _query(values) | {"page_size": min(limit, _PAGE)}
         async with within(values, workspace) as api:
-            async for page in _pages(api, "ListRejections", request):
+            async for page in pages(api, "RejectionService/ListRejections", request):
                 omitted = page["omitted"]
                 show(*map(_line, page["rejections"][:left]))
                 left -= len(page["rejections"])
@@ -129,7 +130,7 @@ def replay(
         stored = True
         request = _query(values) | {"page_size": _PAGE, "validate_only": validate_only}
         async with within(values, workspace) as api:
-            async for page in _pages(api, "ReplayRejections", request):
+            async for page in pages(api, "RejectionService/ReplayRejections", request):
                 for each in page["results"]:
                     stored = _print_result(each["rejection_id"], each["result"]) and stored
         return stored
@@ -181,16 +182,6 @@ def _message(draft: Draft) -> dict[str, Any]:
     if draft.occurred_at is not None:
         event["occurred_at"] = timestamps.format(draft.occurred_at)
     return event
-
-
-async def _pages(api: Api, method: str, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    """Yield the answers for all pages. Raises `HeadgateError`."""
-    token, more = "", True
-    while more:
-        answer = await api.call(f"RejectionService/{method}", request | {"page_token": token})
-        yield answer
-        token = answer["next_page_token"]
-        more = token != ""
 
 
 def _query(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,16 @@
 """`headgate workspaces`: limits and settings."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
 import orjson
 
+from headgate_server.cli.paging import pages
 from headgate_server.cli.running import run, show
 from headgate_server.cli.target import operating, options_of_target
 from headgate_server.cli.values import quota_of, rate_of
 from headgate_server.core.event_types import Unknown
-from headgate_server.rpc.api import Api
 
 _PAGE = 500
 
@@ -43,7 +43,8 @@ def list_(json_: bool, **values: Any) -> None:
 
     async def work() -> None:
         async with operating(values) as api:
-            found = [one async for one in _all(api)]
+            answers = pages(api, "AdminService/ListManagedWorkspaces", {"page_size": _PAGE})
+            found = [one async for page in answers for one in page["workspaces"]]
         show(*((orjson.dumps(one).decode() if json_ else _line(one)) for one in found))
 
     run(work())
@@ -84,18 +85,6 @@ def set_(name: str, quota: str | None, rates: Sequence[str], unknown_types: str 
     if quota is None and not rates and unknown_types is None:
         raise click.UsageError("give --quota, --rate or --unknown-types")
     run(work())
-
-
-async def _all(api: Api) -> AsyncIterator[dict[str, Any]]:
-    token = ""
-    while True:
-        request = {"page_size": _PAGE, "page_token": token}
-        page = await api.call("AdminService/ListManagedWorkspaces", request)
-        for one in page["workspaces"]:
-            yield one
-        token = page["next_page_token"]
-        if not token:
-            return
 
 
 def _camel(name: str) -> str:
