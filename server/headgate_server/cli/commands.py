@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from importlib import import_module
 from keyword import iskeyword
+from typing import Any
 
 import click
 
 from headgate_server.core import compiled
+from headgate_server.core.errors import SetupError
 
 _COMMANDS = {
     # From a command's name to the module of `headgate_server.cli` that defines it.
@@ -55,6 +57,14 @@ class _Commands(click.Group):
         attribute = cmd_name if cmd_name.isidentifier() and not iskeyword(cmd_name) else _COMMANDS[cmd_name]
         command: click.Command = getattr(module, attribute)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command. A `SetupError` outside of its `run`, such as a result that cannot be written, is one line."""
+        try:
+            return super().invoke(ctx)
+        except SetupError as error:
+            click.echo(f"headgate: {error}", err=True)
+            ctx.exit(2)
 
 
 class _Missing(click.Command):
