@@ -140,13 +140,15 @@ class GrpcServer:
         self._health.set_serving(serving)
 
     async def stop(self, grace: float) -> None:
-        """End the streams and refuse new calls. Calls in progress have `grace` seconds to end. Return when all calls
+        """Say that the server is not healthy, and serve until callers that ask for it have gone elsewhere. Then end the
+        streams and refuse new calls. Calls in progress have `grace` seconds to end. Return when all calls
         have ended.
         """
         self._health.end()
+        left = await self._farewell.turn_away(grace)
         self._farewell.begin()
         self._streams.close()
-        await self._farewell.stop(self._server, grace)
+        await self._farewell.stop(self._server, left)
         if self._probes is not None:
             await self._probes.stop()
 

@@ -73,6 +73,8 @@ _ERROR_SECONDS = 0.5
 """
 _LONGEST_SECONDS = 5.0
 """The longest wait for a quiet time: callers that send new calls without waiting for answers are never quiet."""
+_TURN_AWAY_SECONDS = 3.0
+"""The longest time in which callers that ask for the server's health go elsewhere. Envoy asks every two seconds."""
 _LAST_READ_SECONDS = 2.0
 """Seconds in which readers of streams can read the last messages. After that the streams are cut off as soon as no
 other call is in progress.
@@ -83,8 +85,11 @@ class Farewell:
     """Ends a server without cancelling a call.
 
     When a server shuts down, gRPC cancels calls that it has not looked at yet, and calls that arrive before the clients
-    have read its GOAWAY. So the server first accepts calls until no more come, and holds all answers until the shutdown
-    has begun. A client reads GOAWAY before these answers, and sends its next call elsewhere.
+    have read its GOAWAY. So the server first serves, without health, until no more calls come: Envoy sends them
+    elsewhere then. If it had GOAWAY first, it would open a connection for its next call, and the server would close it
+    with the port. Callers that ask for no health still come. For them the server then accepts calls until no more come,
+    and holds all answers until the shutdown has begun. A client reads GOAWAY before these answers, and sends its next
+    call elsewhere.
     """
 
     def __init__(self) -> None:
@@ -127,6 +132,19 @@ class Farewell:
     def _sent(self, _: object) -> None:
         self._streams -= 1
 
+    async def turn_away(self, grace: float) -> float:
+        """Serve until no more calls come. Return what is left of the grace, in seconds."""
+        return grace - await self._quiet(min(_TURN_AWAY_SECONDS, grace / 2))
+
+    async def _quiet(self, most: float) -> float:
+        """Return when no call has arrived for a moment, at most after so many seconds. Return how many it took."""
+        clock = asyncio.get_running_loop().time
+        started, seen = clock(), -1
+        while seen != self._arrived and clock() < started + most:
+            seen = self._arrived
+            await asyncio.sleep(_QUIET_SECONDS)
+        return clock() - started
+
     def begin(self) -> None:
         """Hold back answers from now on, until `stop` has told the clients that the server ends."""
         self._begun = True
@@ -138,11 +156,7 @@ class Farewell:
         self.begin()
         clock = asyncio.get_running_loop().time
         end = clock() + grace
-        last = clock() + min(_LONGEST_SECONDS, grace / 2)
-        seen = -1
-        while seen != self._arrived and clock() < last:
-            seen = self._arrived
-            await asyncio.sleep(_QUIET_SECONDS)
+        await self._quiet(min(_LONGEST_SECONDS, grace / 2))
         ending = asyncio.create_task(server.stop(max(0.0, end - clock())))
         await asyncio.sleep(0)  # GOAWAY is written in the task's first turn
         self._announced.set()
