@@ -76,7 +76,8 @@ def test_turns_go_round(file: Path) -> None:
         enough.set()
     for thread in threads:
         thread.join()
-    counts = [held[:300].count(number) for number in range(3)]
+    del held[300:]  # turns may go on while this thread waits for a processor
+    counts = [held.count(number) for number in range(3)]
     assert min(counts) > 60, counts
     assert sum(one == following for one, following in pairwise(held)) < 30
 

@@ -4,6 +4,7 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import count
 
 import pytest
 
@@ -52,12 +53,17 @@ def test_a_refused_request_touches_nothing_else(make_edge: MakeEdge) -> None:
     vendor = VENDORS["flokit"]
     edge = _limited(make_edge, "sqlite", "--rate", "flokit=1/second")
     assert edge.post(vendor.batch, {"events": vendor.events(1)}, idempotency_key="a").status_code == 200
-    refused = edge.post(vendor.batch, b"{", idempotency_key="b")
     deadline = time.monotonic() + 10
+    for number in count():  # on a slow machine the limit may be free again
+        key = f"b{number}"
+        refused = edge.post(vendor.batch, b"{", idempotency_key=key)
+        if refused.status_code == 429:
+            break
+        assert time.monotonic() < deadline
     while refused.status_code == 429:  # the answer says when to retry
         assert refused.headers["retry-after"] == "1"
         assert time.monotonic() < deadline
-        refused = edge.post(vendor.batch, {"events": vendor.events(2)}, idempotency_key="b")
+        refused = edge.post(vendor.batch, {"events": vendor.events(2)}, idempotency_key=key)
     assert (refused.status_code, refused.json()["accepted"]) == (200, 2)
     assert "idempotency-replayed" not in refused.headers
     assert edge.stored() == 3
