@@ -237,13 +237,12 @@ class Transport:
             _wait_for_threads_of_grpc()
 
     def _wait_for_connection(self) -> None:
-        """Wait until a call has ended, if none has on this connection; not for a server that does not answer."""
+        """Wait until a call has ended, if none has on this connection; not twice for a server that does not answer."""
         end = time.monotonic() + _OPENED_WITHIN
-        while self._opening and self._running and time.monotonic() < end:
-            if any(call.done() for call in self._running):
-                break
+        while self._opening and self._running and not any(call.done() for call in self._running):
+            if time.monotonic() >= end:
+                self._opening = False
             self._changed.wait(0.002)
-        self._opening = False
 
     def after_fork_in_parent(self) -> None:
         """Let calls begin again."""

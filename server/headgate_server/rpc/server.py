@@ -141,8 +141,7 @@ class GrpcServer:
 
     async def stop(self, grace: float) -> None:
         """Say that the server is not healthy, and serve until callers that ask for it have gone elsewhere. Then end the
-        streams and refuse new calls. Calls in progress have `grace` seconds to end. Return when all calls
-        have ended.
+        streams and refuse new calls. Calls in progress have `grace` seconds to end. Return when all calls have ended.
         """
         self._health.end()
         left = await self._farewell.turn_away(grace)

@@ -200,6 +200,27 @@ def test_a_fork_does_not_wait_for_a_server_that_does_not_answer(monkeypatch):
         server.stop()
 
 
+def test_a_fork_between_two_attempts_does_not_count_as_a_connection(monkeypatch):
+    monkeypatch.setattr("headgate_client.transport._OPENED_WITHIN", 30.0)
+    server = SlowServer()
+    try:
+        with Client(f"127.0.0.1:{server.port}", api_key="hg_x") as client:
+            transport, results = client._transport, []
+            server.release.set()
+            assert client.ingest({"type": "t"}).stored
+            server.release.clear()
+            # As after a call that found the server gone: the next one connects again.
+            assert transport._problem(Error(grpc.StatusCode.UNAVAILABLE)).code == "UNAVAILABLE"
+            with standing_still(transport) as still:
+                assert still.wait(20)  # no call runs
+            with calling(client, server, results), standing_still(transport) as still:
+                server.release.set()
+                assert still.wait(20)
+            assert ([result.status for result in results], server.calls) == (["accepted"], 2)
+    finally:
+        server.stop()
+
+
 @contextmanager
 def calling(client, server, results):
     """Make a call in a thread, and go on while the server has it. At the end it is awaited."""
